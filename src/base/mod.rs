@@ -1,0 +1,26 @@
+//! What every room speaks: ids, block ranges, time as a value, checksums, bounded collections, and
+//! the one `Request` and `Reply` that all front ends turn their dialect into.
+//!
+//! Nothing here decides anything, and nothing here touches the world.
+
+mod block;
+mod bounded;
+mod buffer;
+pub mod crc;
+mod faults;
+mod ids;
+mod prng;
+mod request;
+mod time;
+
+pub use block::{
+    BLOCK, BLOCKS_PER_CHUNK, BlockNo, BlockRun, CHUNK, CHUNKS_PER_EXTENT, ChunkNo, EXTENT,
+    ExtentNo, SECTOR,
+};
+pub use bounded::{Ring, Slab};
+pub use buffer::{BufId, BufRef};
+pub use faults::{Break, Breaks};
+pub use ids::{DiskId, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+pub use prng::{Prng, mix64};
+pub use request::{IoError, MapRun, Reply, Request, RequestKind, Token};
+pub use time::Time;

@@ -1,0 +1,6 @@
+#![doc = include_str!("docs/architecture.md")]
+#![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
+
+pub mod base;
+pub mod shard;
+pub mod store;

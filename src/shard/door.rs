@@ -1,0 +1,159 @@
+//! The shard's door: what one core of one node is told, and what it wants done.
+//!
+//! The driver's duties are those of the store's door (`store::door`), for each disk, and:
+//! 1. Answer [`Output::Checksum`] at once with [`Input::Checksummed`].
+//! 2. Keep a request's buffer until its [`Output::Reply`], and its pinned blocks until they are unpinned.
+//! 3. Say [`Input::TurnEnded`] once a turn, when all that was gathered has been stepped.
+
+use crate::base::{
+    BlockNo, BufRef, DiskId, IoError, LayerId, MapRun, PgId, Request, Token, VolumeId,
+};
+use crate::store::{self, DiskFault, DiskOp, IoData, IoId, Note, VolumeMeta};
+use std::ops::Range;
+
+/// The caller's name for a control operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlId(pub u64);
+
+/// A disk of this shard: its place in the shard's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskSlot(pub u16);
+
+/// What one core is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A front end asks something of a volume.
+    Request(Request),
+    /// The answer to [`Output::Checksum`]: a checksum for each block.
+    Checksummed {
+        op: u32,
+        crcs: &'a [u32],
+    },
+    Disk {
+        disk: DiskSlot,
+        id: IoId,
+        result: Result<IoData<'a>, DiskFault>,
+    },
+    Control {
+        id: ControlId,
+        control: Control,
+    },
+    TurnEnded,
+}
+
+/// What the control plane asks of a shard.
+#[derive(Debug, Clone)]
+pub enum Control {
+    /// Open the store on a disk. Answered when it serves.
+    OpenDisk {
+        disk: DiskId,
+        slot: DiskSlot,
+        options: store::Options,
+    },
+    /// Serve a volume: its PGs, in the order of their numbers, and the disk of each. Records the volume on
+    /// every disk. Said again, it changes name, size or layers of a volume that is open.
+    OpenVolume {
+        meta: VolumeMeta,
+        pgs: Vec<(PgId, DiskId)>,
+    },
+    /// Stop serving a volume; requests in flight end first, later ones are refused.
+    CloseVolume {
+        volume: VolumeId,
+    },
+    /// Close a volume and give its space back.
+    DropVolume {
+        volume: VolumeId,
+    },
+    Grow {
+        disk: DiskId,
+        bytes: u64,
+    },
+    Scrub {
+        disk: DiskId,
+    },
+    /// Drain, checkpoint and close every disk.
+    Close,
+}
+
+/// Why a control operation failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlError {
+    Store(store::StoreError),
+    /// The disk holds no store that can be opened, and why.
+    Open(store::OpenError),
+    NoSuchVolume,
+    NoSuchDisk,
+}
+
+/// What one core wants done.
+#[derive(Debug, Clone)]
+pub enum Output {
+    Disk {
+        disk: DiskSlot,
+        op: DiskOp,
+    },
+    /// For an unaligned write: the first `head` bytes and the last `tail` bytes of the block at `from` (what was
+    /// there) go over the same bytes of the block at `into`.
+    Merge {
+        from: BufRef,
+        into: BufRef,
+        head: u32,
+        tail: u32,
+    },
+    /// Compute the checksum of each block from `buf` on, which are blocks `first` and following of `layer`.
+    Checksum {
+        op: u32,
+        buf: BufRef,
+        blocks: u32,
+        layer: LayerId,
+        first: BlockNo,
+    },
+    Copy {
+        from: BufRef,
+        to: BufRef,
+        blocks: u32,
+    },
+    Fill {
+        buf: BufRef,
+        blocks: u32,
+    },
+    Pin {
+        buf: BufRef,
+        blocks: u32,
+    },
+    Unpin {
+        buf: BufRef,
+        blocks: u32,
+    },
+    /// The answer to a request; `map` is a part of [`Outbox::map`].
+    Reply {
+        token: Token,
+        result: Result<(), IoError>,
+        map: Range<u32>,
+    },
+    ControlDone {
+        id: ControlId,
+        result: Result<(), ControlError>,
+    },
+    Note {
+        disk: DiskSlot,
+        note: Note,
+    },
+}
+
+/// Where a shard puts its outputs. The driver drains it in order and clears it; it is used again.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub list: Vec<Output>,
+    /// Arena, spans and runs of the stores' outputs; its list is empty when a step returns.
+    pub store: store::Outbox,
+    pub map: Vec<MapRun>,
+}
+
+impl Outbox {
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.store.clear();
+        self.map.clear();
+    }
+}

@@ -1,0 +1,401 @@
+//! The store's door: what goes in, what comes out. No payload passes it, only the names of buffers.
+//!
+//! The driver's duties, numbered:
+//! 1. Carry out every [`DiskOp`] and answer it once with [`Input::DiskDone`] and its [`IoId`], in any order.
+//!    Operations of one drain may run in any order and at the same time.
+//! 2. Carry out [`Output::Copy`] and [`Output::Fill`] before an answer that follows them in the outbox.
+//! 3. Keep the blocks of a [`Output::Pin`] unchanged until an equal [`Output::Unpin`].
+//! 4. Answer a read of blocks with the checksum of each block as it arrived, seeded with the layer and
+//!    block number that the operation names.
+//! 5. Say [`Input::TurnEnded`] when there is nothing more to step for now: it closes the journal batch.
+//! 6. Ask `deadline()` and call `expire()` when it has come.
+
+use crate::base::{BlockNo, BlockRun, BufRef, ChunkNo, FamilyId, LayerId, MapRun, PgId, VolumeId};
+use std::ops::Range;
+
+/// The caller's name for an operation that it asked of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreOp(pub u32);
+
+/// The store's name for an operation that it asked of its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoId(pub u64);
+
+/// Fences writers: whose turn at a range this is. Ordered (protocols.md, O1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch {
+    /// Raised only by a forced take-over.
+    pub generation: u32,
+    pub site: u32,
+    pub host: u32,
+}
+
+/// What orders two states of one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Stamp {
+    /// Of the PG in the cluster map.
+    pub version: u32,
+    pub epoch: Epoch,
+    /// Of the coordinator, never used twice in an epoch.
+    pub sequence: u64,
+}
+
+/// A chunk of a layer, as callers name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId {
+    pub family: FamilyId,
+    pub layer: LayerId,
+    pub chunk: ChunkNo,
+}
+
+/// A layer of a volume and the layer that it lies over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerMeta {
+    pub id: LayerId,
+    pub parent: Option<LayerId>,
+    /// A frozen layer takes no more writes.
+    pub frozen: bool,
+}
+
+/// What a store knows of a volume that it has parts of, so that a lost catalog can be rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMeta {
+    pub id: VolumeId,
+    pub family: FamilyId,
+    /// At most 128 bytes.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// The layer that takes writes is the last one.
+    pub layers: Vec<LayerMeta>,
+}
+
+/// What is asked of a store.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Write the blocks `run` of a chunk from `buf`. The caller has no overlapping write in flight.
+    Write {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+        /// Of each block of the run.
+        crcs: &'a [u32],
+        pg: PgId,
+        stamp: Stamp,
+    },
+    /// Make the blocks of a chunk read as zeroes; gives a chunk back that has nothing left in it.
+    Zero {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        pg: PgId,
+        stamp: Stamp,
+    },
+    /// The same for `count` whole chunks from `at` on, all in one extent.
+    ZeroChunks {
+        op: StoreOp,
+        at: ChunkId,
+        count: u32,
+        pg: PgId,
+        stamp: Stamp,
+    },
+    /// Read the blocks `run` of a chunk, as seen from its layer, into `buf`.
+    Read {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+    },
+    /// What is allocated in `count` chunks from `at` on, all in one extent; answered with [`Output::Mapped`].
+    Map {
+        op: StoreOp,
+        at: ChunkId,
+        count: u32,
+    },
+    /// Record a volume or a change of it (name, size, a new layer).
+    PutVolume { op: StoreOp, volume: VolumeMeta },
+    /// Forget a volume; its space is given back.
+    DropVolume { op: StoreOp, volume: VolumeId },
+    /// Take the disk's new length into use.
+    Grow { op: StoreOp, bytes: u64 },
+    /// Read and compare every block once, from the start.
+    Scrub { op: StoreOp },
+    /// Apply and checkpoint everything, then stop taking anything. Answered when the disk can be let go.
+    Close { op: StoreOp },
+    /// An operation on the disk has ended.
+    DiskDone {
+        id: IoId,
+        result: Result<IoData<'a>, DiskFault>,
+    },
+    /// The driver has nothing more to step for now.
+    TurnEnded,
+}
+
+/// What an operation on the disk brought.
+#[derive(Debug)]
+pub enum IoData<'a> {
+    /// Writes, flushes, discards.
+    None,
+    /// Of [`DiskOp::ReadMeta`].
+    Bytes(&'a [u8]),
+    /// Of [`DiskOp::ReadBlocks`]: the checksum of each block.
+    Crcs(&'a [u32]),
+}
+
+/// How the world failed an operation on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFault {
+    /// This place could not be read or written (EIO).
+    Medium,
+    /// The device is gone.
+    Gone,
+}
+
+/// Whether an operation's data must be on the medium before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is answered, it survives power loss.
+    Durable,
+    /// It may be lost until a later [`DiskOp::Flush`] is answered.
+    Cached,
+}
+
+/// An operation on the disk. Offsets and lengths are in bytes and multiples of 4096.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskOp {
+    /// Write `head` (a part of the outbox's arena) and behind it the blocks of `body` (a part of its spans).
+    Write {
+        id: IoId,
+        offset: u64,
+        head: Range<u32>,
+        body: Range<u32>,
+        durability: Durability,
+    },
+    /// Read blocks of payload into `buf`, which are blocks `first` and following of `layer`.
+    ReadBlocks {
+        id: IoId,
+        offset: u64,
+        buf: BufRef,
+        blocks: u32,
+        layer: LayerId,
+        first: BlockNo,
+    },
+    /// Read blocks only to check them: the driver uses a buffer of its own.
+    CheckBlocks {
+        id: IoId,
+        offset: u64,
+        blocks: u32,
+        layer: LayerId,
+        first: BlockNo,
+    },
+    /// Read metadata, which comes in as bytes.
+    ReadMeta { id: IoId, offset: u64, len: u32 },
+    /// Make everything durable that was answered before.
+    Flush { id: IoId },
+    /// Tell the device that this range is not in use.
+    Discard { id: IoId, offset: u64, len: u64 },
+    /// Write zeroes here, so that the extents of a file are written ones.
+    ZeroRun { id: IoId, offset: u64, len: u64 },
+}
+
+/// What a store wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Disk(DiskOp),
+    /// Copy blocks of payload between buffers.
+    Copy {
+        from: BufRef,
+        to: BufRef,
+        blocks: u32,
+    },
+    /// Fill blocks of a buffer with zeroes.
+    Fill {
+        buf: BufRef,
+        blocks: u32,
+    },
+    /// These blocks are in use until they are unpinned as often as they were pinned.
+    Pin {
+        buf: BufRef,
+        blocks: u32,
+    },
+    Unpin {
+        buf: BufRef,
+        blocks: u32,
+    },
+    /// An operation of the caller has ended.
+    Done {
+        op: StoreOp,
+        result: Result<(), StoreError>,
+    },
+    /// [`Input::Map`] has ended: the runs (a part of the outbox's map runs).
+    Mapped {
+        op: StoreOp,
+        runs: Range<u32>,
+    },
+    /// Something a person should be able to read afterwards.
+    Note(Note),
+}
+
+/// Why a store refused or failed an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreError {
+    /// The data cannot be read, or does not match its checksum.
+    Damaged,
+    /// The disk failed; the store is out of service.
+    DiskFailed,
+    /// No slot or no table page is left.
+    NoSpace,
+    /// The store takes no writes.
+    ReadOnly,
+    /// The store is being opened or closed.
+    NotOpen,
+    /// This store knows no such layer or volume, or the layer is frozen.
+    NoSuchLayer,
+    /// The disk is shorter than the store, or longer than it can grow to.
+    BadSize,
+}
+
+/// Something that happened, for people: bounded, without text of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// The store is open. `replayed` batches came from the journal.
+    Opened {
+        replayed: u64,
+    },
+    /// A block does not match its checksum, also at the second reading; at this offset of the disk.
+    RottenBlock {
+        layer: LayerId,
+        block: BlockNo,
+        offset: u64,
+    },
+    /// A block could not be read at all.
+    UnreadableBlock {
+        layer: LayerId,
+        block: BlockNo,
+        offset: u64,
+    },
+    /// A table page is damaged: its extent answers with errors.
+    DamagedPage {
+        family: FamilyId,
+        extent: u32,
+        offset: u64,
+    },
+    /// An acknowledged journal batch is damaged: the store is read-only.
+    DamagedJournal {
+        batch: u64,
+        offset: u64,
+    },
+    /// The disk failed; nothing more is asked of it.
+    DiskFailed,
+    Checkpoint {
+        number: u64,
+        pages: u32,
+    },
+    JournalWrapped {
+        batch: u64,
+    },
+    /// All table pages are loaded.
+    TableLoaded {
+        pages: u32,
+    },
+    Scrubbed {
+        blocks: u64,
+        bad: u64,
+    },
+}
+
+/// A run of payload blocks, for gathering writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub buf: BufRef,
+    pub blocks: u32,
+}
+
+/// Where a store puts its outputs. The driver drains it and clears it; it is used again.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub list: Vec<Output>,
+    /// Metadata that leaves: [`DiskOp::Write`] names ranges of it.
+    pub arena: Vec<u8>,
+    /// Payload that leaves: [`DiskOp::Write`] names ranges of it.
+    pub spans: Vec<Span>,
+    /// Answers to maps: [`Output::Mapped`] names ranges of it.
+    pub runs: Vec<MapRun>,
+}
+
+impl Outbox {
+    /// Forgets everything, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.arena.clear();
+        self.spans.clear();
+        self.runs.clear();
+    }
+}
+
+/// What a store is born with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The length of the disk in bytes.
+    pub disk_bytes: u64,
+    /// Bound of journaled payload that is kept in memory, in bytes.
+    pub overlay_bytes: u64,
+    /// Whether slots are zeroed ahead of their first use (files; see design.md).
+    pub zero_ahead: bool,
+    /// Whether the device wants to be told of unused slots.
+    pub discard: bool,
+    /// A random number, different at each opening.
+    pub entropy: [u8; 16],
+    pub breaks: crate::base::Breaks,
+}
+
+/// Why the bytes on a disk are not a store that can be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// Neither superblock begins with Sarsen's magic: never formatted, or another thing's disk.
+    NotASarsenDisk,
+    /// The superblock's format version is not one that this build reads.
+    UnknownVersion { found: u32, newest: u32 },
+    /// Both superblocks have the magic and neither has a right checksum.
+    DamagedSuperblock,
+    /// The superblock says that the store is longer than the disk.
+    DiskTooShort { needs: u64, has: u64 },
+    /// The root of the last checkpoint is damaged in both places where it may be.
+    DamagedRoot { offset: u64 },
+    /// Superblock and root do not agree, or a value is out of its range.
+    Inconsistent { field: &'static str, value: u64 },
+    /// The disk failed while it was being opened.
+    Disk(DiskFault),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OpenError::NotASarsenDisk => f.write_str("there is no Sarsen superblock on it"),
+            OpenError::UnknownVersion { found, newest } => {
+                write!(
+                    f,
+                    "its format is version {found}, this build reads up to {newest}"
+                )
+            }
+            OpenError::DamagedSuperblock => f.write_str("both superblocks are damaged"),
+            OpenError::DiskTooShort { needs, has } => {
+                write!(f, "the store needs {needs} bytes, the disk has {has}")
+            }
+            OpenError::DamagedRoot { offset } => {
+                write!(
+                    f,
+                    "the root of the last checkpoint, at byte {offset}, is damaged"
+                )
+            }
+            OpenError::Inconsistent { field, value } => {
+                write!(f, "the field {field} has the impossible value {value}")
+            }
+            OpenError::Disk(DiskFault::Medium) => f.write_str("the disk answers with an I/O error"),
+            OpenError::Disk(DiskFault::Gone) => f.write_str("the disk is gone"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
