@@ -14,6 +14,8 @@
 mod control;
 mod door;
 mod machine;
+#[cfg(test)]
+mod tests;
 
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
 pub use machine::Shard;
