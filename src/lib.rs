@@ -2,5 +2,7 @@
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 pub mod base;
+#[cfg(feature = "world")]
+pub mod frontend;
 pub mod shard;
 pub mod store;
