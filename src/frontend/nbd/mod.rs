@@ -76,6 +76,9 @@ mod session;
 mod spec;
 mod transmission;
 
+#[cfg(test)]
+mod tests;
+
 pub use door::{
     Command, Event, Export, ExportInfo, Limits, Purpose, Refusal, Slot, Violation, Zeroing,
 };
