@@ -14,8 +14,10 @@
 mod control;
 mod door;
 mod machine;
+mod route;
 #[cfg(test)]
 mod tests;
 
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
 pub use machine::Shard;
+pub use route::Router;
