@@ -455,6 +455,8 @@ impl Store {
 
     /// Lets go of an entry that an admission made and then could not use.
     fn drop_if_empty(&mut self, leaf: LeafId, at: ChunkId) {
+        // The next checkpoint looks at it, and gives back the leaf and pages that it does not need.
+        self.mark_dirty(leaf);
         if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
             self.drop_idle(leaf, at.chunk.in_extent(), entry);
         }
