@@ -2,5 +2,11 @@
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 pub mod base;
+#[cfg(feature = "world")]
+pub mod io;
+#[cfg(feature = "world")]
+pub mod observe;
+#[cfg(feature = "world")]
+pub mod runtime;
 pub mod shard;
 pub mod store;
