@@ -8,6 +8,7 @@ pub mod frontend;
 pub mod io;
 #[cfg(feature = "world")]
 pub mod observe;
+pub mod protocol;
 #[cfg(feature = "world")]
 pub mod runtime;
 pub mod shard;
