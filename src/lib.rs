@@ -4,6 +4,15 @@
 pub mod base;
 #[cfg(feature = "world")]
 pub mod frontend;
+#[cfg(feature = "world")]
+pub mod io;
+#[cfg(feature = "world")]
+pub mod observe;
 pub mod protocol;
+#[cfg(feature = "world")]
+pub mod runtime;
 pub mod shard;
 pub mod store;
+
+#[cfg(all(sarsen_no_dsync, not(debug_assertions)))]
+compile_error!("sarsen_no_dsync leaves durability out; it is for tests and cannot be released");
