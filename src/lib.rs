@@ -2,5 +2,6 @@
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 pub mod base;
+pub mod protocol;
 pub mod shard;
 pub mod store;
