@@ -2,6 +2,8 @@
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 pub mod base;
+#[cfg(feature = "world")]
+pub mod manager;
 pub mod protocol;
 pub mod shard;
 pub mod store;
