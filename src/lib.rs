@@ -1,6 +1,8 @@
 #![doc = include_str!("docs/architecture.md")]
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
+#[cfg(feature = "world")]
+pub mod api;
 pub mod base;
 #[cfg(feature = "world")]
 pub mod manager;
