@@ -5,7 +5,13 @@
 pub mod api;
 pub mod base;
 #[cfg(feature = "world")]
+pub mod io;
+#[cfg(feature = "world")]
 pub mod manager;
+#[cfg(feature = "world")]
+pub mod observe;
 pub mod protocol;
+#[cfg(feature = "world")]
+pub mod runtime;
 pub mod shard;
 pub mod store;
