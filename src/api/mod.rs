@@ -9,7 +9,11 @@
 //! meant and a hint. The socket's mode is the access control: whoever may open it may do everything.
 
 pub mod client;
+pub mod host;
 pub mod model;
+mod routes;
+mod server;
 mod stream_crc;
 
+pub use server::serve;
 pub use stream_crc::StreamCrc;

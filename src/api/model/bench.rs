@@ -48,7 +48,8 @@ pub struct BenchResult {
     pub depth: u32,
     pub seconds: f64,
     pub requests: u64,
-    pub errors: u64,
+    /// The longest time in which no request ended.
+    pub longest_gap_us: f64,
     pub iops: f64,
     pub bytes_per_second: f64,
     pub mean_us: f64,

@@ -133,7 +133,7 @@ fn a_measurement_is_written_as_ever() {
             depth: 32,
             seconds: 10.0,
             requests: 1000,
-            errors: 0,
+            longest_gap_us: 4.0,
             iops: 100.0,
             bytes_per_second: 409600.0,
             mean_us: 1.5,
@@ -143,7 +143,7 @@ fn a_measurement_is_written_as_ever() {
             cpu_us_per_io: 0.5,
         },
         r#"{"volume":"b","rw":"randwrite","block_bytes":4096,"depth":32,"seconds":10.0,
-            "requests":1000,"errors":0,"iops":100.0,"bytes_per_second":409600.0,"mean_us":1.5,
+            "requests":1000,"longest_gap_us":4.0,"iops":100.0,"bytes_per_second":409600.0,"mean_us":1.5,
             "p50_us":1.0,"p99_us":2.0,"max_us":3.0,"cpu_us_per_io":0.5}"#,
     );
 }

@@ -33,6 +33,10 @@ pub enum Command {
         /// In bytes.
         size: u64,
     },
+    /// Takes back the disk that was added last, before any volume was spread over it.
+    WithdrawDisk {
+        disk: DiskId,
+    },
     GrowDisk {
         disk: DiskId,
         /// In bytes.
@@ -95,6 +99,7 @@ pub enum Command {
 pub enum Event {
     NodeAdded { node: Node },
     DiskAdded { disk: Disk, pgs: Vec<Pg> },
+    DiskWithdrawn { disk: DiskId },
     DiskChanged { disk: Disk },
     PoolChanged { pool: Pool },
     VolumeCreated { volume: Volume },

@@ -145,6 +145,36 @@ impl Catalog {
         pgs
     }
 
+    pub(super) fn withdraw_disk(&mut self, id: DiskId) -> Result<Vec<Event>, Refusal> {
+        let disk = self.disks.get(&id).ok_or_else(|| no_disk(id))?;
+        let hint = "move its data away first";
+        if self
+            .disks
+            .last_key_value()
+            .is_some_and(|(&last, _)| last != id)
+        {
+            let reason = format!("disk {id} is not the one that was added last");
+            return Err(Refusal::conflict("disk", reason, hint));
+        }
+        let pool = disk.pool;
+        let (on_it, others): (Vec<&Pg>, Vec<&Pg>) = self
+            .pgs
+            .values()
+            .filter(|pg| pg.pool == pool)
+            .partition(|pg| pg.replicas.contains(&id));
+        let left = others.len();
+        let mut volumes = self.volumes.values().filter(|volume| volume.pool == pool);
+        if let Some(volume) = volumes.find(|volume| volume.pgs as usize > left) {
+            let reason = format!("the volume {} is spread over disk {id}", volume.name);
+            return Err(Refusal::conflict("disk", reason, hint));
+        }
+        for pg in on_it.iter().map(|pg| pg.id).collect::<Vec<_>>() {
+            self.pgs.remove(&pg);
+        }
+        self.disks.remove(&id);
+        Ok(vec![Event::DiskWithdrawn { disk: id }])
+    }
+
     pub(super) fn grow_disk(&mut self, id: DiskId, size: u64) -> Result<Vec<Event>, Refusal> {
         check_disk_size(size)?;
         let disk = self.disks.get_mut(&id).ok_or_else(|| no_disk(id))?;

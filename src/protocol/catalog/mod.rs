@@ -66,6 +66,7 @@ impl Catalog {
                 store,
                 size,
             } => self.add_disk(*node, path, *store, *size),
+            Command::WithdrawDisk { disk } => self.withdraw_disk(*disk),
             Command::GrowDisk { disk, size } => self.grow_disk(*disk, *size),
             Command::SetDiskState { disk, state } => self.set_disk_state(*disk, *state),
             Command::SetOvercommit { pool, percent } => self.set_overcommit(pool, *percent),

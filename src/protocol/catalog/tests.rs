@@ -132,6 +132,27 @@ fn a_disk_with_a_bad_node_path_or_size_is_refused_with_its_field() {
 }
 
 #[test]
+fn only_the_newest_disk_is_withdrawn_and_only_while_no_volume_is_on_it() {
+    let mut catalog = host();
+    let withdraw = |disk| Command::WithdrawDisk { disk: DiskId(disk) };
+    catalog.apply(&create("old", GIB)).unwrap();
+    catalog.apply(&add_disk(1, 16 * GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &withdraw(1)).code, Code::Conflict);
+    catalog.apply(&create("new", GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &withdraw(2)).code, Code::Conflict);
+    catalog.apply(&delete("new", 0)).unwrap();
+    catalog
+        .apply(&Command::ForgetVolume {
+            volume: VolumeId(2),
+        })
+        .unwrap();
+    catalog.apply(&withdraw(2)).unwrap();
+    assert_eq!((catalog.disks().count(), catalog.pgs().count()), (1, 32));
+    catalog.apply(&add_disk(1, 16 * GIB)).unwrap();
+    assert_eq!(catalog.disks().last().unwrap().id, DiskId(3));
+}
+
+#[test]
 fn a_disk_grows_and_never_shrinks() {
     let mut catalog = host();
     let grow = |size| Command::GrowDisk {
