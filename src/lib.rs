@@ -5,6 +5,8 @@
 pub mod api;
 pub mod base;
 #[cfg(feature = "world")]
+pub mod frontend;
+#[cfg(feature = "world")]
 pub mod io;
 #[cfg(feature = "world")]
 pub mod manager;
@@ -15,3 +17,6 @@ pub mod protocol;
 pub mod runtime;
 pub mod shard;
 pub mod store;
+
+#[cfg(all(sarsen_no_dsync, not(debug_assertions)))]
+compile_error!("sarsen_no_dsync leaves durability out; it is for tests and cannot be released");

@@ -10,12 +10,33 @@
 //!      └─────► clock           CLOCK_BOOTTIME, read once a turn
 //! ```
 //!
-//! All `unsafe` of the crate is here. What crosses the door is safe to use in any order, with one
-//! exception that the type system cannot hold: memory that an operation in flight points to. [`Ring::push`]
-//! is therefore `unsafe`, and its callers say which value owns the memory until the completion.
+//! All `unsafe` of the data plane is here. What crosses the door is safe to use in any order: operations name
+//! memory of the [`Arena`], which outlives them, and not addresses.
 
+mod arena;
+mod buffers;
+pub mod clock;
 mod disk;
+mod disk_error;
+mod disk_facts;
+mod kernel;
+mod lock;
+mod message;
 mod notify;
+mod provided;
+mod regions;
+mod ring;
+mod scratch;
+mod socket;
+#[cfg(test)]
+pub(crate) mod test_dir;
 
-pub use disk::Disk;
+pub use arena::{Arena, Part};
+pub use buffers::Buffers;
+pub use disk::{Access, Commit, Disk, DiskKind};
+pub use disk_error::{DiskError, Problem};
+pub use kernel::raise_limits;
+pub use message::Message;
 pub use notify::Wake;
+pub use ring::{Completion, Expect, FileNo, PIECES, Ring, SendNo, Tag, Wait};
+pub use socket::{listen_tcp, listen_unix, without_delay};
