@@ -5,6 +5,10 @@
 pub mod api;
 pub mod base;
 #[cfg(feature = "world")]
+pub mod cli;
+#[cfg(feature = "world")]
+pub mod daemon;
+#[cfg(feature = "world")]
 pub mod frontend;
 #[cfg(feature = "world")]
 pub mod io;

@@ -13,6 +13,7 @@ pub mod host;
 pub mod model;
 mod routes;
 mod server;
+pub mod size;
 mod stream_crc;
 
 pub use server::serve;

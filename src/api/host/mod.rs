@@ -27,6 +27,7 @@ mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
+pub use view::nbd_uri;
 
 use super::model::ErrorBody;
 use crate::base::{DiskId, NodeId, VolumeId};

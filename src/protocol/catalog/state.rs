@@ -229,6 +229,11 @@ impl Catalog {
         self.applied
     }
 
+    /// How many volumes were created since the beginning.
+    pub fn volumes_ever(&self) -> u64 {
+        self.next.volume - 1
+    }
+
     /// In the order of their ids, as all that follow.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
