@@ -18,3 +18,6 @@ mod stream_crc;
 
 pub use server::serve;
 pub use stream_crc::StreamCrc;
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::protocol::catalog::{Command, DEFAULT_POOL};
 use crate::runtime::{self, Handle, Notes, Runtime};
 use std::fmt;
 use std::fs::DirBuilder;
+use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -50,6 +51,7 @@ pub(super) fn log(config: &Config) -> Result<(), StartError> {
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter.map_err(|error| wrong(&error))?)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Where a subscriber is set already (tests start more than one daemon), that one stays.
     let _ = match config.log.format {

@@ -33,8 +33,11 @@ impl Host {
             self.begin_import(volume.id);
         }
         if let Err(error) = self.open_volume(volume).await {
-            // What cannot be served must not look as if it had been created.
-            self.give_back(volume, 0).await?;
+            // What cannot be served must not look as if it had been created. Where the disks cannot take it back
+            // either, it stays in deletion, and the next start or `volume delete` ends that.
+            if let Err(kept) = self.give_back(volume, 0).await {
+                tracing::warn!(volume = %volume.id, error = %kept, "a failed creation is kept");
+            }
             return Err(error);
         }
         self.show_exports().await;
