@@ -9,6 +9,7 @@
 //! arena. The mapping is never removed while a ring may still write to it: see `Ring`'s drop.
 
 use super::regions::Regions;
+use super::ring::Lent;
 use crate::base::{BLOCK, BlockNo, BufId, BufRef, LayerId, crc};
 use std::io;
 use std::ptr::NonNull;
@@ -67,9 +68,11 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Maps `bytes` of memory, rounded up to whole regions of 1 MiB. Nothing is touched yet.
-    pub fn new(bytes: u64) -> io::Result<Arena> {
-        let regions = bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
+    /// Maps memory: `bytes` for clients and `driver_bytes` for the driver's own operations, both rounded up
+    /// to whole regions of 1 MiB. Nothing is touched yet.
+    pub fn new(bytes: u64, driver_bytes: u64) -> io::Result<Arena> {
+        let driver = driver_bytes.div_ceil(Regions::BYTES).min(1 << 16);
+        let regions = driver + bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
         let len = (regions * Regions::BYTES) as usize;
         let map_len = len + HUGE;
         // SAFETY: a new private mapping, wherever the kernel likes; nothing else is touched.
@@ -94,7 +97,7 @@ impl Arena {
             base,
             blocks,
             counts: (0..blocks).map(|_| Count::default()).collect(),
-            regions: Mutex::new(Regions::new(regions as usize)),
+            regions: Mutex::new(Regions::new(regions as usize, driver as usize)),
         })
     }
 
@@ -163,7 +166,7 @@ impl Arena {
     pub fn copy_in(&self, at: BufRef, skip: usize, from: &[u8]) {
         let to = self.address(part(at, skip, from.len()));
         // SAFETY: `address` checked the range; `from` is not in the arena, of which no slice is given out
-        // but in `checksums` and `with_received`, neither of whose callers copies from it to itself.
+        // but in `lent`; were it from there, the copy is one that may overlap.
         unsafe { std::ptr::copy(from.as_ptr(), to, from.len()) };
     }
 
@@ -226,10 +229,11 @@ impl Arena {
         }
     }
 
-    /// The bytes that a socket received into memory of the arena which nobody else writes.
-    pub(super) fn received(&self, part: Part) -> &[u8] {
-        // SAFETY: `address` checked the range. The only caller is the ring, for a provided buffer that
-        // the kernel has given back and does not write until it is provided again.
+    /// The bytes that a socket received.
+    pub fn lent<'a>(&'a self, lent: &'a Lent) -> &'a [u8] {
+        let part = lent.part;
+        // SAFETY: `address` checked the range. The kernel has given this provided buffer back and does not
+        // write it until it is provided again, which takes `lent`. Nobody else has the ring's own buffers.
         unsafe { std::slice::from_raw_parts(self.address(part), part.len as usize) }
     }
 }

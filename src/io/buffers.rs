@@ -2,7 +2,7 @@
 //! of a 4 KiB request takes no lock. Bounded by the arena: none left is an answer, and the caller waits.
 
 use super::arena::Arena;
-use super::regions::{CLASSES, Regions, class_of};
+use super::regions::{CLASSES, Zone, class_of};
 use crate::base::BufId;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ const KEPT_BLOCKS: usize = 512;
 #[derive(Debug)]
 pub struct Buffers {
     arena: Arc<Arena>,
+    zone: Zone,
     /// By class, the first blocks of free pieces. The last freed is used first: it is in the CPU's cache.
     free: [Vec<u32>; CLASSES],
 }
@@ -23,9 +24,9 @@ fn kept(class: usize) -> usize {
 }
 
 impl Buffers {
-    pub fn new(arena: Arc<Arena>) -> Buffers {
+    pub fn new(arena: Arc<Arena>, zone: Zone) -> Buffers {
         let free = std::array::from_fn(|class| Vec::with_capacity(kept(class) + 1));
-        Buffers { arena, free }
+        Buffers { arena, zone, free }
     }
 
     pub fn arena(&self) -> &Arc<Arena> {
@@ -62,24 +63,24 @@ impl Buffers {
         let batch = (kept(class) / 4).max(1);
         self.arena
             .regions()
-            .take_pieces(class, batch, &mut self.free[class]);
+            .take_pieces(self.zone, class, batch, &mut self.free[class]);
         if self.free[class].is_empty() {
             // What this shard keeps of other classes may be all that stands between it and a free region.
             self.give_all_back();
             self.arena
                 .regions()
-                .take_pieces(class, 1, &mut self.free[class]);
+                .take_pieces(self.zone, class, 1, &mut self.free[class]);
         }
         self.free[class].pop()
     }
 
     fn large(&mut self, blocks: u32) -> Option<u32> {
-        let found = self.arena.regions().take_large(blocks);
+        let found = self.arena.regions().take_large(self.zone, blocks);
         if found.is_some() {
             return found;
         }
         self.give_all_back();
-        self.arena.regions().take_large(blocks)
+        self.arena.regions().take_large(self.zone, blocks)
     }
 
     fn keep(&mut self, class: usize, first: u32) {
@@ -105,7 +106,7 @@ impl Buffers {
 
     /// The largest buffer there can be, in blocks.
     pub fn largest(&self) -> u32 {
-        (self.arena.len() / Regions::BYTES) as u32 * Regions::BLOCKS
+        self.arena.regions().largest(self.zone)
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
     use crate::base::{BlockNo, BufRef, LayerId, Prng, crc};
 
     fn buffers(mib: u64) -> Buffers {
-        Buffers::new(Arc::new(Arena::new(mib << 20).unwrap()))
+        Buffers::new(Arc::new(Arena::new(mib << 20, 0).unwrap()), Zone::Clients)
     }
 
     #[test]
@@ -166,6 +167,19 @@ mod tests {
         assert!(!buffers.release(id, 1), "the request was answered");
         assert!(!buffers.release(id, 2));
         assert!(buffers.release(id, 1));
+    }
+
+    #[test]
+    fn what_clients_hold_leaves_the_driver_its_own() {
+        let arena = Arc::new(Arena::new(8 << 20, 2 << 20).unwrap());
+        let mut clients = Buffers::new(Arc::clone(&arena), Zone::Clients);
+        let mut driver = Buffers::new(arena, Zone::Driver);
+        let taken = std::iter::from_fn(|| clients.allocate(1)).count();
+        assert_eq!(taken, 8 * 256);
+        let own = driver.allocate(256).unwrap();
+        assert!(driver.allocate(2).is_some() && driver.allocate(300).is_none());
+        assert!(driver.release(own, 1));
+        assert!(clients.allocate(1).is_none());
     }
 
     #[test]

@@ -43,6 +43,21 @@ pub enum Commit {
     ThenFlush,
 }
 
+impl Commit {
+    /// The flags of pwritev2 for a write that must be durable when it has ended.
+    pub fn durable_flags(self) -> i32 {
+        match self {
+            Commit::Dsync if !cfg!(sarsen_no_dsync) => libc::RWF_DSYNC,
+            _ => 0,
+        }
+    }
+
+    /// Whether a flush must follow a write that is to be durable.
+    pub fn flushes_after(self) -> bool {
+        self == Commit::ThenFlush
+    }
+}
+
 /// An open disk. Dropping it gives the lock back.
 #[derive(Debug)]
 pub struct Disk {

@@ -38,5 +38,6 @@ pub use disk_error::{DiskError, Problem};
 pub use kernel::raise_limits;
 pub use message::Message;
 pub use notify::Wake;
-pub use ring::{Completion, Expect, FileNo, PIECES, Ring, SendNo, Tag, Wait};
+pub use regions::Zone;
+pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
 pub use socket::{listen_tcp, listen_unix, without_delay};

@@ -25,10 +25,20 @@ struct Region {
     free_count: u16,
 }
 
+/// Who a buffer is for. What clients hold can never keep the disks from moving, because the driver's own
+/// buffers (heads of journal batches, metadata) come from regions of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zone {
+    Clients,
+    Driver,
+}
+
 /// The regions of an arena.
 #[derive(Debug)]
 pub(super) struct Regions {
     list: Vec<Region>,
+    /// The first so many are the driver's.
+    driver: usize,
 }
 
 /// The class of a buffer of so many blocks; `None` where it is larger than a region.
@@ -43,7 +53,7 @@ impl Regions {
     /// The same in blocks.
     pub const BLOCKS: u32 = (Regions::BYTES / BLOCK) as u32;
 
-    pub fn new(count: usize) -> Regions {
+    pub fn new(count: usize, driver: usize) -> Regions {
         let free = Region {
             what: Use::Free,
             free: [0; 4],
@@ -51,14 +61,31 @@ impl Regions {
         };
         Regions {
             list: vec![free; count],
+            driver,
         }
     }
 
+    fn range(&self, zone: Zone) -> std::ops::Range<usize> {
+        match zone {
+            Zone::Driver => 0..self.driver,
+            Zone::Clients => self.driver..self.list.len(),
+        }
+    }
+
+    fn find(&self, zone: Zone, wanted: impl Fn(&Region) -> bool) -> Option<usize> {
+        self.range(zone).find(|&at| wanted(&self.list[at]))
+    }
+
+    /// The largest buffer of a zone there can be, in blocks.
+    pub fn largest(&self, zone: Zone) -> u32 {
+        self.range(zone).len() as u32 * Regions::BLOCKS
+    }
+
     /// Appends up to `count` pieces of a class to `into`: the numbers of their first blocks.
-    pub fn take_pieces(&mut self, class: usize, count: usize, into: &mut Vec<u32>) {
+    pub fn take_pieces(&mut self, zone: Zone, class: usize, count: usize, into: &mut Vec<u32>) {
         let mut missing = count;
         while missing > 0 {
-            let Some(region) = self.region_with_pieces(class) else {
+            let Some(region) = self.region_with_pieces(zone, class) else {
                 return;
             };
             missing -= self.take_from(region, class, missing, into);
@@ -66,13 +93,13 @@ impl Regions {
     }
 
     /// A region of this class with a free piece, carved for it where there is none.
-    fn region_with_pieces(&mut self, class: usize) -> Option<usize> {
+    fn region_with_pieces(&mut self, zone: Zone, class: usize) -> Option<usize> {
         let what = Use::Pieces(class as u8);
         let partial = |r: &Region| r.what == what && r.free_count > 0;
-        if let Some(found) = self.list.iter().position(partial) {
+        if let Some(found) = self.find(zone, partial) {
             return Some(found);
         }
-        let found = self.list.iter().position(|r| r.what == Use::Free)?;
+        let found = self.find(zone, |r| r.what == Use::Free)?;
         let pieces = pieces_of(class);
         let region = &mut self.list[found];
         region.what = what;
@@ -123,10 +150,10 @@ impl Regions {
     }
 
     /// A buffer of several regions: the number of its first block.
-    pub fn take_large(&mut self, blocks: u32) -> Option<u32> {
+    pub fn take_large(&mut self, zone: Zone, blocks: u32) -> Option<u32> {
         let wanted = blocks.div_ceil(Regions::BLOCKS) as usize;
         let mut run = 0;
-        for at in (0..self.list.len()).rev() {
+        for at in self.range(zone).rev() {
             run = if self.list[at].what == Use::Free {
                 run + 1
             } else {

@@ -18,7 +18,7 @@ use crate::base::{BufRef, Slab};
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,14 @@ pub const PIECES: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileNo(u32);
 
+#[cfg(test)]
+impl FileNo {
+    /// A file that is never used.
+    pub fn for_test() -> FileNo {
+        FileNo(u32::MAX)
+    }
+}
+
 /// A message that the ring is sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendNo(u32);
@@ -49,7 +57,7 @@ pub struct Tag(pub u64);
 const IGNORED: u64 = u64::MAX;
 
 /// An operation that ended, or a part of one that goes on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Completion {
     pub tag: Tag,
     /// What the system call would have returned: bytes, a file descriptor, or the negative of an errno.
@@ -73,6 +81,14 @@ impl Completion {
         cqueue::buffer_select(self.flags)
     }
 
+    /// The socket that an accept brought.
+    pub fn into_socket(self) -> io::Result<OwnedFd> {
+        self.outcome()?;
+        // SAFETY: the kernel made this descriptor for an accept just now; nobody else knows it, and the
+        // completion that named it is gone.
+        Ok(unsafe { OwnedFd::from_raw_fd(self.result) })
+    }
+
     /// Bytes, or the error.
     pub fn outcome(&self) -> io::Result<u32> {
         match u32::try_from(self.result) {
@@ -80,6 +96,13 @@ impl Completion {
             Err(_) => Err(io::Error::from_raw_os_error(-self.result)),
         }
     }
+}
+
+/// A provided buffer with what was received; see [`Arena::lent`].
+#[derive(Debug)]
+pub struct Lent {
+    buffer: u16,
+    pub(super) part: Part,
 }
 
 /// How long a turn may wait for completions.
@@ -159,9 +182,7 @@ impl Ring {
             id: provided,
             block: 0,
         };
-        let mut uring = build().map_err(super::kernel::explain)?;
-        // Saves looking the ring up at each turn; where it is refused, the ring works all the same.
-        let _ = uring.submitter().register_ring_fd();
+        let uring = build().map_err(super::kernel::explain)?;
         let files_registered = uring.submitter().register_files_sparse(FILES).is_ok();
         let registered = register(&uring, &arena).is_ok();
         let mut probe = Probe::new();
@@ -292,6 +313,9 @@ impl Ring {
 
     /// fdatasync.
     pub fn flush(&mut self, file: FileNo, tag: Tag) -> io::Result<()> {
+        if cfg!(sarsen_no_dsync) {
+            return self.push(opcode::Nop::new().build(), tag);
+        }
         let flags = FsyncFlags::DATASYNC;
         let entry = entry!(self, file, fd => opcode::Fsync::new(fd).flags(flags).build());
         self.push(entry, tag)
@@ -371,14 +395,15 @@ impl Ring {
         message.expect("a message is taken back once, after its completion")
     }
 
-    /// The bytes that a completion received into a provided buffer.
-    pub fn received(&self, buffer: u16, len: u32) -> &[u8] {
-        self.arena.received(self.provided.part(buffer, len))
+    /// The provided buffer that a completion received `len` bytes into. To be given to [`Ring::provide_again`].
+    pub fn lent(&self, buffer: u16, len: u32) -> Lent {
+        let part = self.provided.part(buffer, len);
+        Lent { buffer, part }
     }
 
     /// Provides a buffer again whose bytes were used.
-    pub fn provide_again(&mut self, buffer: u16) {
-        self.provided.give(buffer);
+    pub fn provide_again(&mut self, lent: Lent) {
+        self.provided.give(lent.buffer);
     }
 
     /// Cancels all operations of a file.

@@ -1,13 +1,13 @@
 use super::super::test_dir::TestDir;
-use super::super::{Access, Disk, Wake};
+use super::super::{Access, Disk, Wake, Zone};
 use super::*;
 use crate::base::BufId;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 fn ring() -> (Ring, Buffers) {
-    let arena = Arc::new(Arena::new(64 << 20).unwrap());
-    let mut buffers = Buffers::new(arena);
+    let arena = Arc::new(Arena::new(64 << 20, 0).unwrap());
+    let mut buffers = Buffers::new(arena, Zone::Clients);
     (Ring::new(&mut buffers).unwrap(), buffers)
 }
 
@@ -104,7 +104,7 @@ fn a_wait_without_completions_ends_in_time() {
 
 #[test]
 fn bytes_are_received_into_provided_buffers_and_again_after_all_were_used() {
-    let (mut ring, _buffers) = ring();
+    let (mut ring, buffers) = ring();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let file = ring.adopt(ours.into()).unwrap();
     for n in 0..200u8 {
@@ -115,8 +115,9 @@ fn bytes_are_received_into_provided_buffers_and_again_after_all_were_used() {
         let done = one(&mut ring);
         assert_eq!((done.tag.0, done.result), (u64::from(n), 100));
         let buffer = done.provided().unwrap();
-        assert_eq!(ring.received(buffer, 100), [n; 100]);
-        ring.provide_again(buffer);
+        let lent = ring.lent(buffer, 100);
+        assert_eq!(buffers.arena().lent(&lent), [n; 100]);
+        ring.provide_again(lent);
     }
     drop(theirs);
     ring.receive(file, Expect::Now, Tag(1)).unwrap();

@@ -47,6 +47,8 @@ pub enum AttachError {
     NoSuchShard,
     /// The slot has a disk.
     SlotTaken,
+    /// The process may not open more files.
+    TooManyFiles,
     /// The shards have stopped.
     Stopped,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for AttachError {
         f.write_str(match self {
             AttachError::NoSuchShard => "there is no shard of this number",
             AttachError::SlotTaken => "the slot has a disk",
+            AttachError::TooManyFiles => "too many files are open: raise RLIMIT_NOFILE",
             AttachError::Stopped => "the shards have stopped",
         })
     }

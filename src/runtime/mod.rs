@@ -14,12 +14,22 @@
 //! completions, reads the clock once, steps the shard, carries out its outputs, and submits in the
 //! same system call that waits for the next completions.
 
+mod asks;
 mod bench;
+mod clients;
+mod connection;
+mod core_loop;
+mod desk;
+mod disks;
 mod exports;
 mod handle;
+mod machine;
 mod mailbox;
+mod perform;
 mod routes;
 mod start;
+mod tags;
+mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;

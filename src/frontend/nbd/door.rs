@@ -6,15 +6,16 @@ use std::fmt;
 /// What one connection may use at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Data of one option, in bytes. A name may have 4096, so 4096 more are left for what is asked about it.
+    /// Data of one option, in bytes. A name may have 4096, so 4096 more are left for what is asked
+    /// about it.
     pub option_bytes: u32,
-    /// Options in one handshake. `qemu-nbd --list` asks two of every export over one connection, so this
-    /// also bounds how many exports it can list.
+    /// Options in one handshake. `qemu-nbd --list` asks two of every export over one connection,
+    /// so this also bounds how many exports it can list.
     pub options: u32,
     /// Data of one read or write, in bytes; told to the client. From 4096 to 1 GiB.
     pub payload_bytes: u32,
-    /// Data of a refused write or option that is read and dropped so that the connection can be kept, in
-    /// bytes. A client that announces more is cut off.
+    /// Data of a refused write or option that is read and dropped so that the connection can be
+    /// kept, in bytes. A client that announces more is cut off.
     pub skip_bytes: u64,
     /// Commands in flight.
     pub in_flight: u16,
@@ -51,25 +52,28 @@ pub enum Event {
     Waiting,
     /// Carry this out and answer with [`Session::reply`](super::Session::reply).
     Command(Command),
-    /// The next `left` bytes of the stream are the data of the write in `slot`. Take as many of them
-    /// as are there and say so with [`Session::payload_taken`](super::Session::payload_taken).
+    /// The next `left` bytes of the stream are the data of the write in `slot`. Take as many of
+    /// them as are there and say so with
+    /// [`Session::payload_taken`](super::Session::payload_taken).
     Payload { slot: Slot, left: u32 },
     /// As many commands are in flight as may be; nothing was taken. Go on after the next reply.
     Full,
-    /// The client is done, or was refused in a way that ends the connection. Finish what is in flight, send all
-    /// output, close.
+    /// The client is done, or was refused in a way that ends the connection. Finish what is in
+    /// flight, send all output, close.
     Disconnect,
-    /// The client broke the protocol so that the rest of its stream has no meaning. Send the output, close.
+    /// The client broke the protocol so that the rest of its stream has no meaning. Send the
+    /// output, close.
     Violation(Violation),
 }
 
 /// Why an export is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Only to tell about it: nothing is attached.
+    /// Only to tell about it: nothing is attached, and that it is attached elsewhere is no reason
+    /// to refuse.
     Inspect,
-    /// To attach it. Where [`Session::opened`](super::Session::opened) is given an export, the attachment
-    /// lasts until the connection ends.
+    /// To attach it. Where [`Session::opened`](super::Session::opened) is given an export, the
+    /// attachment lasts until the connection ends.
     Attach,
 }
 
@@ -84,8 +88,8 @@ pub struct Command {
     pub kind: RequestKind,
     /// In bytes, any alignment.
     pub offset: u64,
-    /// In bytes, any alignment. Above zero, except for a flush, where it is zero. Reads and writes have at most
-    /// [`Limits::payload_bytes`]; the others reach up to the whole export.
+    /// In bytes, any alignment. Above zero, except for a flush, where it is zero. Reads and writes
+    /// have at most [`Limits::payload_bytes`]; the others reach up to the whole export.
     pub len: u64,
     pub zeroing: Zeroing,
 }
@@ -147,7 +151,8 @@ pub enum Violation {
         option: u32,
         len: u32,
     },
-    /// `EXPORT_NAME`, which knows no error reply, with a name that is no name or where it must not be used.
+    /// `EXPORT_NAME`, which knows no error reply, with a name that is no name or where it must not
+    /// be used.
     ExportName,
     RequestMagic(u32),
     /// A request whose data is too long even to be skipped.

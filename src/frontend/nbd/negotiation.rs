@@ -1,10 +1,11 @@
 //! The handshake: fixed newstyle, and nothing older.
 //!
 //! Invariants:
-//! - *checked before it is kept*: nothing of an option is stored before its length was found within bounds, and then
-//!   only what arrived; options whose data has no meaning to us are skipped without being stored;
-//! - *one answer an option*: the client may not send the next before, so while the driver looks up an
-//!   export nothing is received;
+//! - *checked before it is kept*: nothing of an option is stored before its length was found
+//!   within bounds, and then only what arrived; options whose data has no meaning to us are
+//!   skipped without being stored;
+//! - *one answer an option*: the client may not send the next before, so while the driver looks up
+//!   an export nothing is received;
 //! - metadata contexts hold for the volume they were selected for, and no other.
 
 use super::door::{Event, Export, ExportInfo, Limits, Refusal, Violation};
@@ -163,24 +164,39 @@ impl Negotiation {
         None
     }
 
+    /// Which option this is and how long, where it may go on at all.
+    fn check_header(&mut self, limits: &Limits, bytes: &[u8; 16]) -> Result<(u32, u32), Violation> {
+        let mut fields = Fields(bytes);
+        let mut read = || Some((fields.u64()?, fields.u32()?, fields.u32()?));
+        let (magic, option, len) = read().expect("an option header of full length");
+        if magic != spec::OPTION_MAGIC {
+            return Err(Violation::OptionMagic(magic));
+        }
+        self.seen += 1;
+        if self.seen > limits.options {
+            return Err(Violation::TooManyOptions);
+        }
+        if u64::from(len) > limits.skip_bytes {
+            return Err(Violation::OptionTooLong { option, len });
+        }
+        if option == option::EXPORT_NAME && len > limits.option_bytes {
+            return Err(Violation::ExportName);
+        }
+        Ok((option, len))
+    }
+
     fn on_option_header(
         &mut self,
         limits: &Limits,
         bytes: &[u8; 16],
         out: &mut Vec<u8>,
     ) -> Option<Event> {
-        let mut fields = Fields(bytes);
-        let mut read = || Some((fields.u64()?, fields.u32()?, fields.u32()?));
-        let (magic, option, len) = read().expect("an option header of full length");
-        if magic != spec::OPTION_MAGIC {
-            return Some(Event::Violation(Violation::OptionMagic(magic)));
-        }
-        self.seen += 1;
-        if self.seen > limits.options {
-            return Some(Event::Violation(Violation::TooManyOptions));
-        }
-        if u64::from(len) > limits.skip_bytes {
-            return Some(Event::Violation(Violation::OptionTooLong { option, len }));
+        let (option, len) = match self.check_header(limits, bytes) {
+            Ok(header) => header,
+            Err(violation) => return Some(Event::Violation(violation)),
+        };
+        if option == option::SET_META_CONTEXT {
+            self.allocation_of = None; // whatever comes of it, it replaces what was selected before
         }
         let mut skip = |answer, text| {
             self.next = Next::Skip {
@@ -193,9 +209,6 @@ impl Negotiation {
         };
         let (too_big, invalid) = (option_reply::ERR_TOO_BIG, option_reply::ERR_INVALID);
         match option {
-            option::EXPORT_NAME if len > limits.option_bytes => {
-                Some(Event::Violation(Violation::ExportName))
-            }
             _ if options::names_an_export(option) => {
                 if len > limits.option_bytes {
                     return skip(too_big, "the option has too much data");
@@ -244,9 +257,6 @@ impl Negotiation {
         self.next = Next::OptionHeader;
         if option == option::EXPORT_NAME && (wanted.is_err() || self.framing == Framing::Extended) {
             return Event::Violation(Violation::ExportName);
-        }
-        if option == option::SET_META_CONTEXT {
-            self.allocation_of = None; // whatever comes of it, it replaces what was selected before
         }
         let about_contexts = [option::LIST_META_CONTEXT, option::SET_META_CONTEXT];
         let text = match wanted {

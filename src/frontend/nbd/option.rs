@@ -229,8 +229,9 @@ pub fn export(
 /// What is read and written at least without read-modify-write, in bytes.
 const PREFERRED_BLOCK: u32 = crate::base::BLOCK as u32;
 
-/// Any request is served, so nothing has to be demanded of the client of a volume with 512 B sectors. One with
-/// 4 KiB sectors has them so that its user sees no smaller ones: that is told, though not insisted on.
+/// Any request is served, so nothing has to be demanded of the client of a volume with 512 B
+/// sectors. One with 4 KiB sectors has them so that its user sees no smaller ones: that is told,
+/// though not insisted on.
 fn smallest_block(block_size: u32) -> u32 {
     if block_size == PREFERRED_BLOCK {
         PREFERRED_BLOCK

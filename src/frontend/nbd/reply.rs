@@ -1,8 +1,8 @@
 //! Replies of the transmission phase as bytes, in the three framings a client may have asked for.
 //!
-//! A reply is one chunk, always with DONE: a read is whole or failed, so there is nothing to cut up, and
-//! the flag DF holds by itself. Data of a read never passes through here: its header is written, and
-//! the driver sends the data behind it.
+//! A reply is one chunk, always with DONE: a read is whole or failed, so there is nothing to cut
+//! up, and the flag DF holds by itself. Data of a read never passes through here: its header is
+//! written, and the driver sends the data behind it.
 
 use super::spec::{self, chunk, errno};
 use crate::base::{IoError, MapRun, RequestKind};
@@ -15,7 +15,8 @@ pub enum Framing {
     Extended,
 }
 
-/// Why a command failed, as the client is told. The text goes where the framing has a place for one.
+/// Why a command failed, as the client is told. The text goes where the framing has a place for
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     pub errno: u32,
@@ -88,8 +89,9 @@ impl Address {
         out.extend(self.offset.to_be_bytes());
     }
 
-    /// The allocation of the `len` bytes from the offset on, or of their beginning: at most `most` descriptors, and
-    /// never past `len`. Where `map` tells nothing, the range counts as data, which is always true enough.
+    /// The allocation of the `len` bytes from the offset on, or of their beginning: at most `most`
+    /// descriptors, and never past `len`. Where `map` tells nothing, the range counts as data,
+    /// which is always true enough.
     pub fn status(self, len: u64, map: &[MapRun], most: usize, out: &mut Vec<u8>) {
         let count = descriptors(len, map).take(most).count() as u32;
         if self.framing == Framing::Extended {
@@ -137,7 +139,8 @@ impl Address {
     }
 }
 
-/// The runs as (length, state), none empty, neighbours of the same state as one, and `len` bytes at most.
+/// The runs as (length, state), none empty, neighbours of the same state as one, and `len` bytes
+/// at most.
 fn descriptors(len: u64, map: &[MapRun]) -> impl Iterator<Item = (u64, u32)> {
     let whole = [MapRun {
         len,

@@ -1,7 +1,7 @@
 //! A request header: its fields, and what is to become of it. Nothing here changes anything.
 //!
-//! The order of the checks is the order in which a person would want to be told: what is asked (command,
-//! flags), whether it may be (read-only, contexts), whether it fits (length, range).
+//! The order of the checks is the order in which a person would want to be told: what is asked
+//! (command, flags), whether it may be (read-only, contexts), whether it fits (length, range).
 
 use super::door::Zeroing;
 use super::fields::Fields;
@@ -20,7 +20,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header of `bytes`, which has the length that the framing gives it. A wrong magic is the error.
+    /// Reads a header of `bytes`, which has the length that the framing gives it. A wrong magic is
+    /// the error.
     pub fn read(framing: Framing, bytes: &[u8]) -> Result<Header, u32> {
         let mut fields = Fields(bytes);
         let magic = fields.u32().unwrap_or(0);
@@ -47,8 +48,8 @@ impl Header {
         Ok(read().expect("a request header of full length"))
     }
 
-    /// How many bytes of data follow the header. A command that is not known is known to have none, unless
-    /// the extended header says so.
+    /// How many bytes of data follow the header. A command that is not known is known to have
+    /// none, unless the extended header says so.
     pub fn payload(&self, framing: Framing) -> u64 {
         let announced = match framing {
             Framing::Extended => self.flags & command_flag::PAYLOAD_LEN != 0,
@@ -94,8 +95,8 @@ impl Terms {
             command::WRITE => RequestKind::Write,
             command::FLUSH => RequestKind::Flush,
             command::TRIM => RequestKind::Discard,
-            // A hint. Reads come from the medium whatever was asked before, so once it is checked as a read
-            // would be, there is nothing left to do.
+            // A hint. Reads come from the medium whatever was asked before, so once it is checked
+            // as a read would be, there is nothing left to do.
             command::CACHE => RequestKind::Read,
             command::WRITE_ZEROES => RequestKind::WriteZeroes,
             command::BLOCK_STATUS => RequestKind::Map,
@@ -126,7 +127,8 @@ impl Terms {
 
     fn check_flags(&self, header: &Header) -> Result<(), Failure> {
         use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, PAYLOAD_LEN, REQ_ONE};
-        // FUA is good with every command, and holds without being looked at: what is acknowledged is durable.
+        // FUA is good with every command, and holds without being looked at: what is acknowledged
+        // is durable.
         let allowed = FUA
             | match header.command {
                 command::READ if self.framing >= Framing::Structured => DF,

@@ -10,7 +10,8 @@ use crate::base::{IoError, MapRun};
 pub struct Session {
     limits: Limits,
     stage: Stage,
-    /// Set once the stream has ended for us: nothing is received any more, but what is in flight is answered.
+    /// Set once the stream has ended for us: nothing is received any more, but what is in flight
+    /// is answered.
     ended: Option<Event>,
 }
 
@@ -42,8 +43,8 @@ impl Session {
         }
     }
 
-    /// Takes bytes of the client's stream: how many of them, and what is to be done next. Answers that need no
-    /// driver are appended to `out`. The bytes that were not taken are given again.
+    /// Takes bytes of the client's stream: how many of them, and what is to be done next. Answers
+    /// that need no driver are appended to `out`. The bytes that were not taken are given again.
     pub fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Event) {
         if let Some(event) = self.ended {
             return (0, event);
@@ -58,7 +59,8 @@ impl Session {
         (taken, event)
     }
 
-    /// The name of the export that [`Event::Open`] asks for; may be empty, for whatever is the default.
+    /// The name of the export that [`Event::Open`] asks for; may be empty, for whatever is the
+    /// default.
     pub fn export_wanted(&self) -> &str {
         match &self.stage {
             Stage::Handshake(handshake) => handshake.export_wanted(),
@@ -91,11 +93,12 @@ impl Session {
         self.transmission().payload_taken(bytes);
     }
 
-    /// The answer to [`Event::Command`]. Appends the reply to `out`, and says how many bytes of data
-    /// belong behind it: for a read that succeeded all that were asked for, else none. `map` is for
-    /// [`RequestKind::Map`](crate::base::RequestKind::Map) and may be empty for all others.
+    /// The answer to [`Event::Command`]. Appends the reply to `out`, and says how many bytes of
+    /// data belong behind it: for a read that succeeded all that were asked for, else none. `map`
+    /// is for [`RequestKind::Map`](crate::base::RequestKind::Map) and may be empty for all others.
     ///
-    /// A write may be failed before its payload was taken: the rest of the payload is then skipped here.
+    /// A write may be failed before its payload was taken: the rest of the payload is then skipped
+    /// here.
     pub fn reply(
         &mut self,
         slot: Slot,
@@ -115,7 +118,8 @@ impl Session {
         }
     }
 
-    /// The volume was resized. Clients are not told, NBD having no message for it, but may use it at once.
+    /// The volume was resized. Clients are not told, NBD having no message for it, but may use it
+    /// at once.
     pub fn set_size(&mut self, bytes: u64) {
         if let Stage::Transmission(phase) = &mut self.stage {
             phase.set_size(bytes);
@@ -138,7 +142,8 @@ impl Session {
         }
     }
 
-    /// Gives memory back that only a busy connection needs. For connections that have been quiet for a while.
+    /// Gives memory back that only a busy connection needs. For connections that have been quiet
+    /// for a while.
     pub fn rest(&mut self) {
         if let Stage::Transmission(phase) = &mut self.stage {
             phase.rest(&self.limits);

@@ -1,5 +1,5 @@
-//! The numbers of the NBD protocol, as `doc/proto.md` of NetworkBlockDevice/nbd gives them. Section titles
-//! below are that document's. All integers on the wire are big endian.
+//! The numbers of the NBD protocol, as `doc/proto.md` of NetworkBlockDevice/nbd gives them.
+//! Section titles below are that document's. All integers on the wire are big endian.
 
 // "Newstyle negotiation".
 /// ASCII `NBDMAGIC`.
@@ -12,7 +12,8 @@ pub const EXPORT_NAME_PADDING: usize = 124;
 /// What a string may have at most, in bytes ("Conventions").
 pub const STRING_MAX: usize = 4096;
 
-// "Handshake flags" and "Client flags": the same bits, said by the server and confirmed by the client.
+// "Handshake flags" and "Client flags": the same bits, said by the server and confirmed by the
+// client.
 pub const FLAG_FIXED_NEWSTYLE: u16 = 1 << 0;
 pub const FLAG_NO_ZEROES: u16 = 1 << 1;
 

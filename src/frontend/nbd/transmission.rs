@@ -1,9 +1,12 @@
 //! The transmission phase: request headers in, commands and replies out.
 //!
 //! Invariants:
-//! - *every request is answered once*: it is answered here at once, or sits in a slot until the driver answers;
-//! - *data never enters*: where a write was announced, nothing is received until the driver took its data;
-//! - *a refused write is answered after its data*: a client that is still sending does not expect a reply;
+//! - *every request is answered once*: it is answered here at once, or sits in a slot until the
+//!   driver answers;
+//! - *data never enters*: where a write was announced, nothing is received until the driver took
+//!   its data;
+//! - *a refused write is answered after its data*: a client that is still sending does not expect
+//!   a reply;
 //! - nothing is allocated for a request, once the slots it may use have been used before.
 
 use super::door::{Command, Event, Export, Limits, Slot, Violation};

@@ -1,7 +1,9 @@
-//! A fuzzer with a seed: streams that are mostly valid, so that the parsers are really entered, and then bent.
+//! A fuzzer with a seed: streams that are mostly valid, so that the parsers are really entered,
+//! and then bent.
 //!
-//! `SARSEN_FUZZ_ITERATIONS` and `SARSEN_FUZZ_SEED` make it run longer or elsewhere. A stream that fails is printed;
-//! kept as a file in `corpus/` it is tried first ever after, as it is and as the origin of others.
+//! `SARSEN_FUZZ_ITERATIONS` and `SARSEN_FUZZ_SEED` make it run longer or elsewhere. A stream that
+//! fails is printed; kept as a file in `corpus/` it is tried first ever after, as it is and as the
+//! origin of others.
 //!
 //! What must hold of every stream, however it is cut up, and however late the driver answers:
 //! - *no panic*, and never more taken than was given;
@@ -9,7 +11,8 @@
 //! - *progress*: a call that takes nothing says why;
 //! - *sane commands*: inside the export, allowed, within the limits, in a slot that was free;
 //! - *an end is an end*: nothing is taken afterwards;
-//! - *cuts do not matter*: the same stream in other pieces has the same commands and the same answers.
+//! - *cuts do not matter*: the same stream in other pieces has the same commands and the same
+//!   answers.
 
 use super::super::door::{Command, Event, Limits, Slot};
 use super::super::session::Session;

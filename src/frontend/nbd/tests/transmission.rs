@@ -90,7 +90,8 @@ fn structured_replies_are_one_chunk_each() {
         .ask(command::READ, 0, 0xee, SIZE, 1);
     let want = "668e33ef 0001 0001 00000000000000aa 0000000a 0000000000001000 6464
                 668e33ef 0001 0000 00000000000000bb 00000000
-                668e33ef 0001 0005 00000000000000cc 00000014 00000001 00001000 00000000 00001000 00000003
+                668e33ef 0001 0005 00000000000000cc 00000014 00000001
+                                    00001000 00000000 00001000 00000003
                 668e33ef 0001 0005 00000000000000dd 0000000c 00000001 00001000 00000000
                 668e33ef 0001 8001 00000000000000ee 00000020 00000016 001a";
     let want = [&hex(want)[..], b"past the end of the export"].concat();
@@ -106,7 +107,8 @@ fn extended_headers_carry_64_bits() {
         .raw("21e41c71 0020 0001 00000000000000bb 0000000000000008 0000000000000001 64") // write
         .raw("21e41c71 0000 0007 00000000000000cc 0000000000000000 0004000000000000") // status
         .raw("21e41c71 0000 0006 00000000000000dd 0000000000000000 0004000000000000"); // zeroes
-    let want = "6e8a278c 0001 0001 00000000000000aa 0002000000000000 000000000000000a 0002000000000000 6464
+    let want = "6e8a278c 0001 0001 00000000000000aa 0002000000000000 000000000000000a
+                         0002000000000000 6464
                 6e8a278c 0001 0000 00000000000000bb 0000000000000008 0000000000000000
                 6e8a278c 0001 0006 00000000000000cc 0000000000000000 0000000000000028
                          00000001 00000002 0002000000000000 0000000000000000
@@ -268,6 +270,10 @@ fn contexts_hold_for_the_volume_they_were_selected_for() {
     assert_eq!(status(none(begin().allocation_of("disk")).go("disk")), 0);
     let failed = begin().allocation_of("disk").allocation_of("nowhere");
     assert_eq!(status(failed.go("disk")), 0);
+    let too_big = begin()
+        .allocation_of("disk")
+        .option(option::SET_META_CONTEXT, &[0; 8193]);
+    assert_eq!(status(too_big.go("disk")), 0);
     assert_eq!(status(begin().go("disk")), 0);
 }
 
