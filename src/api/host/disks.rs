@@ -186,20 +186,11 @@ impl Host {
 /// Makes sure that there is a store at `path` that was never used: its identity, and its disk's length.
 fn prepare(path: &Path, size: Option<u64>) -> Result<(StoreName, u64), ErrorBody> {
     let disk = image::open_or_create(path, size)?;
-    let hint = "name an empty disk; `wipefs -a` or truncate empties one whose data nobody needs";
-    let refused = |why: &str| {
-        let message = format!("{}: {why}", path.display());
-        Err(ErrorBody::new(ErrorCode::Conflict, "path", message, hint))
+    let store = match image::look(&disk)? {
+        Content::Store { id, fresh: true } => id,
+        found => image::format_empty(&disk, found)?,
     };
-    match image::look(&disk)? {
-        Content::Empty => Ok((StoreName(image::format(&disk)?), disk.bytes())),
-        Content::Store { id, fresh: true } => Ok((StoreName(id), disk.bytes())),
-        Content::Store { id, fresh: false } => refused(&format!(
-            "it holds the store {id}, which was in use already"
-        )),
-        Content::Other => refused("there is something on it"),
-        Content::Damaged(why) => refused(&why),
-    }
+    Ok((StoreName(store), disk.bytes()))
 }
 
 /// Opens the disk at `path` for the shards, where it is the one that the catalog means.

@@ -20,7 +20,8 @@ const TAIL: u64 = 64 << 10;
 const ZEROES: usize = 4 << 20;
 
 /// What is on a disk.
-pub(super) enum Content {
+#[derive(Debug)]
+pub enum Content {
     Empty,
     /// A store; `fresh` where no daemon ever opened it.
     Store {
@@ -33,7 +34,7 @@ pub(super) enum Content {
 }
 
 /// The disk at `path`. With `size`, a file that does not exist is made, and an empty one gets this length.
-pub(super) fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
+pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
     let mut disk = match (size, path.exists()) {
         (Some(bytes), false) => return Disk::create(path, bytes).map_err(disk_error),
         (None, false) => {
@@ -63,7 +64,7 @@ pub(super) fn open(path: &Path) -> Result<Disk, ErrorBody> {
 }
 
 /// What is on `disk`.
-pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
+pub fn look(disk: &Disk) -> Result<Content, ErrorBody> {
     let mut head = vec![0; HEAD.min(disk.bytes()) as usize];
     let mut tail = vec![0; TAIL.min(disk.bytes()) as usize];
     read(disk, 0, &mut head)?;
@@ -88,8 +89,21 @@ pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
     )
 }
 
+/// Puts an empty store on `disk`, on which `found` was found: refused where that is anything.
+pub fn format_empty(disk: &Disk, found: Content) -> Result<StoreId, ErrorBody> {
+    let why = match found {
+        Content::Empty => return format(disk),
+        Content::Store { id, .. } => format!("it holds the store {id}"),
+        Content::Damaged(why) => format!("it holds a store: {why}"),
+        Content::Other => "there is something on it".into(),
+    };
+    let message = format!("{}: {why}", disk.path().display());
+    let hint = "name an empty disk; `wipefs -a` or truncate empties one whose data nobody needs";
+    Err(ErrorBody::new(ErrorCode::Conflict, "path", message, hint))
+}
+
 /// Puts an empty store on `disk`, durably.
-pub(super) fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
+fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
     let plan = store::Plan {
         store: StoreId(random()?),
         instance_key: random()?,

@@ -9,6 +9,7 @@
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, scrub |
 //! | `notes` | what stores say, turned into logs and alerts |
+//! | `space` | nothing: warns before a disk is full |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
 //!
@@ -18,10 +19,11 @@
 mod alerts;
 mod data;
 mod disks;
-mod image;
+pub mod image;
 mod import;
 mod metrics;
 mod notes;
+mod space;
 mod view;
 mod volumes;
 
