@@ -126,7 +126,10 @@ impl Host {
         let done = self.runtime().control(SHARD, control).await;
         done.map_err(|error| control_error(&error, &subject))?;
         self.registry().name_disk(disk.id, &disk.path);
-        lock(&self.inner.disks).entry(disk.id).or_default().failed = None;
+        let mut disks = lock(&self.inner.disks);
+        let now = disks.entry(disk.id).or_default();
+        (now.open, now.failed) = (true, None);
+        drop(disks);
         self.alerts().clear(AlertKind::DiskFailed, &subject);
         Ok(())
     }

@@ -67,6 +67,8 @@ pub enum Phase {
 /// A disk of this node, as it is now.
 #[derive(Debug, Clone, Default)]
 struct DiskNow {
+    /// Whether a shard has it.
+    open: bool,
     /// Why it does not serve; `None` where it does.
     failed: Option<String>,
     /// What the last scrub found, and how many there were since the start.
