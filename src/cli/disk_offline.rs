@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::output::Output;
+use crate::api::host::image;
 use crate::api::model::ErrorBody;
 use crate::api::size::parse;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,17 @@ pub struct Check {
 }
 
 impl Format {
-    pub(super) fn run(self, _output: Output) -> Result<(), Failure> {
-        let _ = self.size;
-        not_wired(&self.path)
+    pub(super) fn run(self, output: Output) -> Result<(), Failure> {
+        let disk = image::open_or_create(&self.path, self.size)?;
+        let store = image::format_empty(&disk, image::look(&disk)?)?;
+        let formatted = serde_json::json!({
+            "path": self.path,
+            "store": store.to_string(),
+            "size_bytes": disk.bytes(),
+        });
+        output.show(&formatted, |_| {
+            format!("{} carries the store {store} now", self.path.display())
+        })
     }
 }
 

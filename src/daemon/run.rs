@@ -48,6 +48,8 @@ async fn live(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), Start
     let host = start::host(&config, (manager.clone(), node), handle.clone(), registry);
     let noting = host.clone();
     tokio::spawn(async move { noting.take_notes(notes).await });
+    let watching = host.clone();
+    tokio::spawn(async move { watching.watch_space().await });
 
     let started = tokio::select! {
         started = serve(&config, &manager, &host, &handle) => started,

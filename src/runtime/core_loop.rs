@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 /// Control operations at one time; the handles' permits bound them below that.
 pub(super) const CONTROLS: usize = 4096;
 
-/// What a store gets for its own use: enough for eight chunks of replayed payload at once.
-const SCRATCH_BLOCKS: u32 = 128;
+/// Payload memory that each store may use itself, in blocks: 2 MiB.
+const SCRATCH_BLOCKS: u32 = 512;
 
 pub(super) type ControlDone = oneshot::Sender<Result<(), ControlError>>;
 
@@ -230,7 +230,7 @@ impl<M: Machine> Core<M> {
         {
             self.disk_ids.retain(|(other, _)| other != slot);
             self.disk_ids.push((*slot, *disk));
-            // Held as long as the shard lives: a store has it until it is closed, and then the shard ends.
+            // Who opens a disk from outside has no buffers; they are kept for as long as the shard lives.
             let Some(scratch) = self.disks.buffers().allocate(SCRATCH_BLOCKS) else {
                 let _ = done.send(Err(ControlError::Store(StoreError::NoSpace)));
                 return;

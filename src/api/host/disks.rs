@@ -111,6 +111,9 @@ impl Host {
             discard: file.takes_discards(),
             entropy,
             breaks: Breaks::NONE,
+            // Buffers are the runtime's to name: it puts its own here.
+            scratch: BufRef::default(),
+            scratch_blocks: 0,
         };
         let subject = subject(disk.id, Some(&disk.path));
         let slot = self.next_slot();
@@ -125,7 +128,11 @@ impl Host {
         };
         let done = self.runtime().control(SHARD, control).await;
         done.map_err(|error| control_error(&error, &subject))?;
-        lock(&self.inner.disks).entry(disk.id).or_default().failed = None;
+        self.registry().name_disk(disk.id, &disk.path);
+        let mut disks = lock(&self.inner.disks);
+        let now = disks.entry(disk.id).or_default();
+        (now.open, now.failed) = (true, None);
+        drop(disks);
         self.alerts().clear(AlertKind::DiskFailed, &subject);
         Ok(())
     }
@@ -185,20 +192,11 @@ impl Host {
 /// Makes sure that there is a store at `path` that was never used: its identity, and its disk's length.
 fn prepare(path: &Path, size: Option<u64>) -> Result<(StoreName, u64), ErrorBody> {
     let disk = image::open_or_create(path, size)?;
-    let hint = "name an empty disk; `wipefs -a` or truncate empties one whose data nobody needs";
-    let refused = |why: &str| {
-        let message = format!("{}: {why}", path.display());
-        Err(ErrorBody::new(ErrorCode::Conflict, "path", message, hint))
+    let store = match image::look(&disk)? {
+        Content::Store { id, fresh: true } => id,
+        found => image::format_empty(&disk, found)?,
     };
-    match image::look(&disk)? {
-        Content::Empty => Ok((StoreName(image::format(&disk)?), disk.bytes())),
-        Content::Store { id, fresh: true } => Ok((StoreName(id), disk.bytes())),
-        Content::Store { id, fresh: false } => refused(&format!(
-            "it holds the store {id}, which was in use already"
-        )),
-        Content::Other => refused("there is something on it"),
-        Content::Damaged(why) => refused(&why),
-    }
+    Ok((StoreName(store), disk.bytes()))
 }
 
 /// Opens the disk at `path` for the shards, where it is the one that the catalog means.

@@ -4,10 +4,10 @@
 //! Invariant *nothing-is-overwritten*: only a disk whose beginning and end are all zeroes is formatted.
 //! Partition tables, LVM, file systems and other stores all leave their mark there.
 
-use super::store_door;
 use crate::api::model::{ErrorBody, ErrorCode};
 use crate::base::{BLOCK, StoreId};
 use crate::io::{Access, Disk};
+use crate::store::{self, OpenError, Superblock};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -20,7 +20,8 @@ const TAIL: u64 = 64 << 10;
 const ZEROES: usize = 4 << 20;
 
 /// What is on a disk.
-pub(super) enum Content {
+#[derive(Debug)]
+pub enum Content {
     Empty,
     /// A store; `fresh` where no daemon ever opened it.
     Store {
@@ -33,7 +34,7 @@ pub(super) enum Content {
 }
 
 /// The disk at `path`. With `size`, a file that does not exist is made, and an empty one gets this length.
-pub(super) fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
+pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
     let mut disk = match (size, path.exists()) {
         (Some(bytes), false) => return Disk::create(path, bytes).map_err(disk_error),
         (None, false) => {
@@ -63,7 +64,7 @@ pub(super) fn open(path: &Path) -> Result<Disk, ErrorBody> {
 }
 
 /// What is on `disk`.
-pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
+pub fn look(disk: &Disk) -> Result<Content, ErrorBody> {
     let mut head = vec![0; HEAD.min(disk.bytes()) as usize];
     let mut tail = vec![0; TAIL.min(disk.bytes()) as usize];
     read(disk, 0, &mut head)?;
@@ -71,38 +72,75 @@ pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
     if head.iter().chain(&tail).all(|&byte| byte == 0) {
         return Ok(Content::Empty);
     }
-    Ok(store_door::identify(&head, disk.bytes()))
+    let copy = |at: u64| {
+        let end = at + store::SUPERBLOCK_LEN;
+        Superblock::decode(head.get(at as usize..end as usize).unwrap_or_default())
+    };
+    let [first, second] = store::SUPERBLOCK_AT;
+    Ok(
+        match Superblock::choose(copy(first), copy(second), disk.bytes()) {
+            Ok(found) => Content::Store {
+                id: found.store,
+                fresh: found.incarnation == 0,
+            },
+            Err(OpenError::NotASarsenDisk) => Content::Other,
+            Err(error) => Content::Damaged(error.to_string()),
+        },
+    )
+}
+
+/// Puts an empty store on `disk`, on which `found` was found: refused where that is anything.
+pub fn format_empty(disk: &Disk, found: Content) -> Result<StoreId, ErrorBody> {
+    let why = match found {
+        Content::Empty => return format(disk),
+        Content::Store { id, .. } => format!("it holds the store {id}"),
+        Content::Damaged(why) => format!("it holds a store: {why}"),
+        Content::Other => "there is something on it".into(),
+    };
+    let message = format!("{}: {why}", disk.path().display());
+    let hint = "name an empty disk; `wipefs -a` or truncate empties one whose data nobody needs";
+    Err(ErrorBody::new(ErrorCode::Conflict, "path", message, hint))
 }
 
 /// Puts an empty store on `disk`, durably.
-pub(super) fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
-    let (store, plan) = store_door::plan(disk.bytes(), random()?, random()?)?;
-    let failed = |error: std::io::Error| {
-        ErrorBody::io(
-            format!("{}: {error}", disk.path().display()),
-            "see the host's kernel log",
-        )
+fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
+    let plan = store::Plan {
+        store: StoreId(random()?),
+        instance_key: random()?,
+        disk_bytes: disk.bytes(),
+        journal_bytes: None,
+        pages: None,
     };
+    let formatted = store::format(&plan).map_err(|too_small| {
+        let message = format!("{}: {too_small}", disk.path().display());
+        ErrorBody::invalid("size_bytes", message, "use a larger disk")
+    })?;
+    let carried_out = carry_out(disk, &formatted);
+    carried_out.map_err(|error| disk_failed(disk, error))?;
+    Ok(plan.store)
+}
+
+/// Superblocks last, behind a flush: a disk whose formatting broke off has none.
+fn carry_out(disk: &Disk, formatted: &store::Formatted) -> std::io::Result<()> {
     let zeroes = vec![0; ZEROES];
-    for write in &plan {
-        match write {
-            store_door::Write::Bytes { offset, bytes } => {
-                disk.write_at(*offset, bytes).map_err(failed)?;
-            }
-            store_door::Write::Zeroes { offset, len } => {
-                let mut done = 0;
-                while done < *len {
-                    let part = (*len - done).min(ZEROES as u64);
-                    disk.write_at(offset + done, &zeroes[..part as usize])
-                        .map_err(failed)?;
-                    done += part;
-                }
-            }
-            store_door::Write::Flush => disk.flush().map_err(failed)?,
+    for &(offset, len) in &formatted.zeroes {
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(ZEROES as u64);
+            disk.write_at(offset + done, &zeroes[..part as usize])?;
+            done += part;
         }
     }
-    disk.flush().map_err(failed)?;
-    Ok(store)
+    formatted
+        .writes
+        .iter()
+        .try_for_each(|(offset, bytes)| disk.write_at(*offset, bytes))?;
+    disk.flush()?;
+    formatted
+        .superblocks
+        .iter()
+        .try_for_each(|(offset, bytes)| disk.write_at(*offset, bytes))?;
+    disk.flush()
 }
 
 /// Numbers that nobody can guess.
@@ -120,12 +158,15 @@ pub(super) fn random() -> Result<[u8; 16], ErrorBody> {
 
 fn read(disk: &Disk, offset: u64, into: &mut [u8]) -> Result<(), ErrorBody> {
     debug_assert!(offset.is_multiple_of(BLOCK));
-    disk.read_at(offset, into).map_err(|error| {
-        ErrorBody::io(
-            format!("{}: {error}", disk.path().display()),
-            "see the host's kernel log",
-        )
-    })
+    disk.read_at(offset, into)
+        .map_err(|error| disk_failed(disk, error))
+}
+
+fn disk_failed(disk: &Disk, error: std::io::Error) -> ErrorBody {
+    ErrorBody::io(
+        format!("{}: {error}", disk.path().display()),
+        "see the host's kernel log",
+    )
 }
 
 fn disk_error(error: crate::io::DiskError) -> ErrorBody {

@@ -9,6 +9,7 @@
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, scrub |
 //! | `notes` | what stores say, turned into logs and alerts |
+//! | `space` | nothing: warns before a disk is full |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
 //!
@@ -18,11 +19,11 @@
 mod alerts;
 mod data;
 mod disks;
-mod image;
+pub mod image;
 mod import;
 mod metrics;
 mod notes;
-mod store_door;
+mod space;
 mod view;
 mod volumes;
 
@@ -66,6 +67,8 @@ pub enum Phase {
 /// A disk of this node, as it is now.
 #[derive(Debug, Clone, Default)]
 struct DiskNow {
+    /// Whether a shard has it.
+    open: bool,
     /// Why it does not serve; `None` where it does.
     failed: Option<String>,
     /// What the last scrub found, and how many there were since the start.

@@ -34,8 +34,10 @@ impl Host {
         }
         match note {
             Note::DiskFailed => {
-                let failed = Some("it failed while it was in use".into());
-                lock(&self.inner.disks).entry(disk).or_default().failed = failed;
+                let mut disks = lock(&self.inner.disks);
+                let now = disks.entry(disk).or_default();
+                (now.open, now.failed) = (false, Some("it failed while it was in use".into()));
+                drop(disks);
                 self.inner.noted.notify_waiters();
             }
             Note::Scrubbed { blocks, bad } => self.scrub_ended(disk, &subject, blocks, bad),

@@ -2,7 +2,7 @@
 
 use super::{AlertKind, Host, lock};
 use crate::api::model::{ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
-use crate::base::VolumeId;
+use crate::base::{DiskId, VolumeId};
 use crate::manager::ProposeError;
 use crate::protocol::catalog::{self, Command, LayerState, Purpose, VolumeState, check_name};
 use crate::runtime::Export;
@@ -95,6 +95,7 @@ impl Host {
         self.manager()
             .propose(Command::ForgetVolume { volume: volume.id })
             .await?;
+        self.registry().forget_volume(volume.id);
         lock(&self.inner.imports).remove(&volume.id);
         lock(&self.inner.unavailable).remove(&volume.id);
         self.alerts().clear(
@@ -121,29 +122,45 @@ impl Host {
 
     /// Has the shards serve a volume as the catalog says. Where it is served already, changes its size and name.
     async fn open_volume(&self, volume: &catalog::Volume) -> Result<(), ErrorBody> {
-        let pgs = self.manager().catalog().placement(volume);
-        let open = Control::OpenVolume {
-            meta: meta(volume),
-            pgs,
-        };
         let subject = format!("volume {}", volume.name);
-        match self.runtime().control(SHARD, open).await {
+        let opened = self.ask_to_open(volume, &subject).await;
+        match &opened {
             Ok(()) => {
+                self.registry().name_volume(volume.id, &volume.name);
                 lock(&self.inner.unavailable).remove(&volume.id);
                 self.alerts().clear(AlertKind::VolumeUnavailable, &subject);
-                Ok(())
             }
             Err(error) => {
-                let error = control_error(&error, &subject);
                 self.alerts().raise(
                     AlertKind::VolumeUnavailable,
                     &subject,
                     error.message.as_str(),
                 );
                 lock(&self.inner.unavailable).insert(volume.id, error.message.clone());
-                Err(error)
             }
         }
+        opened
+    }
+
+    async fn ask_to_open(&self, volume: &catalog::Volume, subject: &str) -> Result<(), ErrorBody> {
+        let pgs = self.manager().catalog().placement(volume);
+        // A shard would serve the rest and answer the missing extents with errors. With one copy of everything
+        // that is half a volume, which no guest should mount by accident.
+        let missing = {
+            let disks = lock(&self.inner.disks);
+            let closed = |disk: &DiskId| !disks.get(disk).is_some_and(|now| now.open);
+            pgs.iter().map(|(_, disk)| *disk).find(closed)
+        };
+        if let Some(disk) = missing {
+            let message = format!("{subject}: disk {disk}, on which it lies, is not open");
+            return Err(ErrorBody::io(message, LOOK));
+        }
+        let open = Control::OpenVolume {
+            meta: meta(volume),
+            pgs,
+        };
+        let done = self.runtime().control(SHARD, open).await;
+        done.map_err(|error| control_error(&error, subject))
     }
 
     /// Shows clients the volumes of the catalog.
