@@ -6,7 +6,7 @@ use super::view::no_disk;
 use super::volumes::{SHARD, control_error};
 use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, ErrorBody, ErrorCode, ScrubResult};
-use crate::base::{Breaks, DiskId};
+use crate::base::{Breaks, BufRef, DiskId};
 use crate::protocol::catalog::{self, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
 use crate::shard::{Control, DiskSlot};
@@ -103,6 +103,9 @@ impl Host {
         })??;
         let options = Options {
             disk_bytes: file.bytes(),
+            // The runtime puts its own buffers in here.
+            scratch: BufRef::default(),
+            scratch_blocks: 0,
             overlay_bytes: self.inner.parts.overlay_bytes,
             zero_ahead: file.wants_zeroes_ahead(),
             discard: file.takes_discards(),
