@@ -103,9 +103,6 @@ impl Host {
         })??;
         let options = Options {
             disk_bytes: file.bytes(),
-            // The shard gives it from its own memory.
-            scratch: BufRef::default(),
-            scratch_blocks: 0,
             overlay_bytes: self.inner.parts.overlay_bytes,
             zero_ahead: file.wants_zeroes_ahead(),
             discard: file.takes_discards(),
