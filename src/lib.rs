@@ -3,4 +3,6 @@
 
 pub mod base;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
