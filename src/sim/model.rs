@@ -251,12 +251,12 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a range may read as zeroes.
-    pub fn may_be_zero(&self, volume: usize, range: &Range<u64>) -> bool {
+    /// Whether a read of a range that began at `began` may return zeroes.
+    pub fn may_be_zero(&self, volume: usize, range: &Range<u64>, began: Tick) -> bool {
         blocks_of(range).all(|(block, lo, hi)| {
             let register = self.volumes[volume].blocks.get(block as usize);
             register.is_some_and(|register| match register {
-                Some(register) => register.may_be(lo, hi, |write| {
+                Some(register) => register.may_be(lo, hi, began, |write| {
                     self.writes[write as usize].value == Value::ZERO
                 }),
                 None => true,

@@ -251,11 +251,8 @@ impl<M: Machine> Node<M> {
         let mut out = std::mem::take(&mut self.out);
         let mut drained = Ok(());
         for output in out.list.drain(..) {
-            if self.power_is_cut() {
-                break;
-            }
             drained = self.perform(output, &out.store, &out.map);
-            if drained.is_err() {
+            if drained.is_err() || self.power_is_cut() {
                 break;
             }
         }

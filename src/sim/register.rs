@@ -18,6 +18,8 @@ pub type Tick = u64;
 /// A write, by its place in the model's list. Number 0 is the state before all writes: zeroes.
 pub type WriteNo = u32;
 
+const SECTOR: u16 = crate::base::SECTOR as u16;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cluster {
     write: WriteNo,
@@ -133,22 +135,38 @@ impl Register {
         is: impl Fn(WriteNo, u16, &[u8]) -> bool,
     ) -> Result<(), Mismatch> {
         let end = read.lo + read.bytes.len() as u16;
-        for fragment in &mut self.fragments {
+        let mut n = 0;
+        while n < self.fragments.len() {
+            let fragment = &mut self.fragments[n];
             let (lo, hi) = (fragment.lo.max(read.lo), fragment.hi.min(end));
-            if lo < hi {
-                let bytes = &read.bytes[(lo - read.lo) as usize..(hi - read.lo) as usize];
-                fragment.observe(read, |write| is(write, lo, bytes), lo)?;
+            if lo >= hi {
+                n += 1;
+                continue;
+            }
+            let bytes = &read.bytes[(lo - read.lo) as usize..(hi - read.lo) as usize];
+            match fragment.observe(read, |write| is(write, lo, bytes), lo) {
+                Ok(()) => n += 1,
+                // A sector is one register, and this is more than one: they may differ.
+                Err(_) if fragment.lo / SECTOR != (fragment.hi - 1) / SECTOR => {
+                    let first_end = (fragment.lo / SECTOR + 1) * SECTOR;
+                    self.split(first_end);
+                }
+                Err(mismatch) => return Err(mismatch),
             }
         }
         Ok(())
     }
 
-    /// Whether the bytes `lo .. hi` may be zeroes for all that is known.
-    pub fn may_be(&self, lo: u16, hi: u16, accept: impl Fn(WriteNo) -> bool) -> bool {
+    /// Whether a read of the bytes `lo .. hi` that began at `began` and ends now may return a write that
+    /// `accept` takes.
+    pub fn may_be(&self, lo: u16, hi: u16, began: Tick, accept: impl Fn(WriteNo) -> bool) -> bool {
         self.fragments
             .iter()
             .filter(|fragment| fragment.lo < hi && lo < fragment.hi)
-            .all(|fragment| fragment.clusters.iter().any(|c| accept(c.write)))
+            .all(|fragment| {
+                let mut clusters = fragment.clusters.iter();
+                clusters.any(|cluster| accept(cluster.write) && fragment.may_be(cluster, began))
+            })
     }
 
     /// The writes that were read last in each part of `lo .. hi`, by reads that began after `since`.
@@ -215,14 +233,18 @@ impl Register {
 impl Fragment {
     /// Forgets the clusters that any read contradicts that begins at `low_water` or later.
     fn prune(&mut self, low_water: Tick) {
+        if self.clusters.len() == 1 {
+            return;
+        }
+        let killer = |cluster: &&Cluster| cluster.sure && cluster.finish < low_water;
         let latest = self
             .clusters
             .iter()
-            .filter(|cluster| cluster.sure && cluster.finish < low_water)
-            .map(|cluster| cluster.start)
-            .max();
-        if let Some(latest) = latest.filter(|_| self.clusters.len() > 1) {
-            self.clusters.retain(|cluster| cluster.finish >= latest);
+            .filter(killer)
+            .max_by_key(|cluster| cluster.start);
+        if let Some(&latest) = latest {
+            let lives = |c: &Cluster| c.finish >= latest.start || c.write == latest.write;
+            self.clusters.retain(lives);
         }
     }
 
@@ -276,6 +298,17 @@ impl Fragment {
             self.clusters[n] = with_read;
         }
         Ok(())
+    }
+
+    fn may_be(&self, cluster: &Cluster, began: Tick) -> bool {
+        let with_read = Cluster {
+            start: cluster.start.max(began),
+            ..*cluster
+        };
+        let mut others = self.clusters.iter();
+        !others.any(|other| {
+            other.sure && other.write != cluster.write && other.contradicts(&with_read)
+        })
     }
 
     fn newest(&self) -> WriteNo {
@@ -396,6 +429,15 @@ mod tests {
         assert!(look(&bytes).is_ok());
         bytes[199] = 1;
         assert!(look(&bytes).is_err());
+    }
+
+    #[test]
+    fn what_was_read_last_is_not_forgotten_for_its_own_reads() {
+        let mut register = Register::new();
+        write(&mut register, 1, 1, 2);
+        assert!(read(&mut register, 1, 3, 4).is_ok());
+        register.prune(10);
+        assert!(read(&mut register, 1, 11, 12).is_ok());
     }
 
     #[test]

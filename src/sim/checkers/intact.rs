@@ -13,7 +13,7 @@ use std::ops::Range;
 #[derive(Debug, Clone, Default)]
 pub struct Damage {
     /// Blocks whose payload was damaged when it was read.
-    blocks: BTreeSet<(LayerId, u64)>,
+    pub(super) blocks: BTreeSet<(LayerId, u64)>,
     /// Something that is not payload was damaged, or a disk failed: any error is explained.
     pub metadata: bool,
     /// A disk failed a write or is gone.

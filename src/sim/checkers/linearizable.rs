@@ -76,6 +76,7 @@ pub fn judge_map(
     volume: usize,
     asked: &Range<u64>,
     runs: &[MapRun],
+    began: Tick,
 ) -> Result<(), Failure> {
     let wrong = |what: String| Err(Failure::new(Checker::Linearizable, what));
     let mut at = asked.start;
@@ -86,7 +87,7 @@ pub fn judge_map(
                 "map of {asked:?} of volume {volume} has a run {range:?}"
             ));
         }
-        if run.zero && !model.may_be_zero(volume, &range) {
+        if run.zero && !model.may_be_zero(volume, &range, began) {
             return wrong(format!(
                 "volume {volume}: bytes {range:?} are mapped as zero and are not"
             ));
@@ -138,11 +139,11 @@ mod tests {
             zero,
             hole: zero,
         };
-        let asked = 0..65_536;
+        let (asked, now) = (0..65_536, model.began());
         let good = [run(8192, true), run(4096, false), run(53_248, true)];
-        assert!(judge_map(&model, volume, &asked, &good).is_ok());
-        assert!(judge_map(&model, volume, &asked, &[run(65_536, true)]).is_err());
-        assert!(judge_map(&model, volume, &asked, &[run(65_537, false)]).is_err());
-        assert!(judge_map(&model, volume, &asked, &[]).is_err());
+        assert!(judge_map(&model, volume, &asked, &good, now).is_ok());
+        assert!(judge_map(&model, volume, &asked, &[run(65_536, true)], now).is_err());
+        assert!(judge_map(&model, volume, &asked, &[run(65_537, false)], now).is_err());
+        assert!(judge_map(&model, volume, &asked, &[], now).is_err());
     }
 }
