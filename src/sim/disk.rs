@@ -153,15 +153,6 @@ impl Disk {
         self.covered.resize((self.now.len() / BLOCK) as usize, 0);
     }
 
-    /// Stops misbehaving: what is damaged stays so.
-    pub fn heal(&mut self) {
-        self.rates.lost_write = 0;
-        self.rates.misdirected = 0;
-        self.rates.read_error = 0;
-        self.rates.write_error = 0;
-        self.gone = false;
-    }
-
     /// Whether the power may be cut; see the head of the file.
     pub fn settled(&self) -> bool {
         self.unsettled_below.is_none()
@@ -293,7 +284,7 @@ impl Disk {
         if entry.is_sure() {
             let alone = entry.pages().all(|page| self.covered[page] == 1);
             if alone {
-                self.to_medium(order);
+                self.persist(order);
             }
             self.settle(ticket, Some(offset));
             if self.now_and_then(self.rates.read_error) {
@@ -310,7 +301,7 @@ impl Disk {
         }
     }
 
-    fn to_medium(&mut self, order: u64) {
+    fn persist(&mut self, order: u64) {
         let entry = self.cached.remove(&order).expect("an entry of the cache");
         for page in entry.pages() {
             self.covered[page] -= 1;
@@ -324,7 +315,7 @@ impl Disk {
             if order > upto {
                 break;
             }
-            self.to_medium(order);
+            self.persist(order);
         }
     }
 

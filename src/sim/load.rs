@@ -162,6 +162,7 @@ impl<M: Machine> World<M> {
                     let inside = (range.start % BLOCK) as usize;
                     value.fill(range.start, &mut bytes[inside..inside + len as usize]);
                 }
+                self.trimmed |= value == Value::ZERO;
                 self.volumes.wrote(volume, &range);
                 asked.write = Some(self.model.write_began(model, range, value));
             }

@@ -85,10 +85,6 @@ impl Model {
         }
     }
 
-    pub fn now(&self) -> Tick {
-        self.tick
-    }
-
     pub fn last_cut(&self) -> Tick {
         self.last_cut
     }

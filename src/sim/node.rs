@@ -54,10 +54,7 @@ pub enum Happened {
         id: ControlId,
         result: Result<(), ControlError>,
     },
-    Noted {
-        disk: DiskSlot,
-        note: Note,
-    },
+    Noted(Note),
 }
 
 /// Payload that is being read: where from, where to (nowhere, where it is only checked), and what it should be.
@@ -139,19 +136,10 @@ impl<M: Machine> Node<M> {
         self.now
     }
 
-    pub fn shard(&self) -> &M {
-        &self.shard
-    }
-
     /// When something happens next, if nothing is asked.
     pub fn next(&self) -> Option<Time> {
         let due = [self.agenda.next(), self.shard.deadline()];
         due.into_iter().flatten().min()
-    }
-
-    /// How many operations the disks carry out.
-    pub fn in_flight(&self) -> usize {
-        self.flights.len()
     }
 
     /// Goes forward in time and delivers what has ended by then.
@@ -315,8 +303,8 @@ impl<M: Machine> Node<M> {
                 self.happened.push(Happened::Controlled { id, result });
                 Ok(())
             }
-            Output::Note { disk, note } => {
-                self.happened.push(Happened::Noted { disk, note });
+            Output::Note { note, .. } => {
+                self.happened.push(Happened::Noted(note));
                 Ok(())
             }
         }
@@ -475,7 +463,7 @@ impl<M: Machine> Node<M> {
         bounded::judge_place(payload.offset, len, disk.len())?;
         let latency = disk.read_latency(len);
         // As with writes: some take effect when they are begun.
-        let early = latency.as_nanos() % 4 == 0;
+        let early = latency.as_nanos().is_multiple_of(4);
         let crcs = match early {
             true => Some(self.read_payload(slot, &payload)?),
             false => None,

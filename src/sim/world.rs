@@ -10,11 +10,13 @@
 use super::checkers::answered::Outstanding;
 use super::checkers::space::Slots;
 use super::checkers::{Checker, Failure, atomic, bounded, pins};
+use super::crash_states;
 use super::disk::Disk;
 use super::errands::Errand;
 use super::fault::{Fault, Tally};
 use super::formatting::formatted;
 use super::load::Asked;
+use super::medium::Medium;
 use super::model::Model;
 use super::node::{Happened, Machine, Node};
 use super::swarm::Knobs;
@@ -114,6 +116,8 @@ pub struct World<M> {
     /// The last life: it ends with everything dropped.
     last: bool,
     turns: u64,
+    /// Something was trimmed since the last checkpoint.
+    pub(super) trimmed: bool,
 }
 
 impl<M: Machine> World<M> {
@@ -140,6 +144,7 @@ impl<M: Machine> World<M> {
             start_over: false,
             last: false,
             turns: 0,
+            trimmed: false,
             knobs,
         };
         world.counts.seeds = 1;
@@ -153,11 +158,9 @@ impl<M: Machine> World<M> {
         while result.is_ok() && self.phase != Phase::Ended {
             result = self.turn();
         }
-        self.collect_faults();
-        self.counts.steps = self.node.steps;
         Outcome {
             result,
-            counts: self.counts,
+            counts: self.counts(),
             hash: self.node.trace.hash(),
         }
     }
@@ -171,6 +174,84 @@ impl<M: Machine> World<M> {
             self.turn()?;
         }
         Ok(())
+    }
+
+    /// A world of its own that finds this one's disk as `image`, in the moment of a power cut.
+    pub(super) fn on_image(&self, image: Medium, seed: u64) -> World<M> {
+        let mut prng = Prng::new(seed);
+        let mut knobs = self.knobs.clone();
+        knobs.cut_after = 60;
+        knobs.cut_recovery_one_in = 2;
+        knobs.close_one_in = u64::MAX;
+        let like = &self.node.disks[0];
+        let disk = crash_states::disk_of(image, like, &knobs, prng.fork());
+        let mut model = self.model.clone();
+        let writes: Vec<u32> = self
+            .requests
+            .iter()
+            .filter_map(|asked| asked.write)
+            .collect();
+        model.power_cut(&writes);
+        let mut volumes = self.volumes.clone();
+        volumes.power_cut();
+        World {
+            node: Node::new(vec![disk], self.breaks, Trace::new(false)),
+            breaks: self.breaks,
+            model,
+            volumes,
+            workload: Workload::new(&knobs, prng.fork()),
+            prng,
+            requests: Outstanding::default(),
+            controls: Outstanding::default(),
+            next_name: self.next_name,
+            phase: Phase::OpeningDisks,
+            to_verify: Vec::new(),
+            counts: Counts::default(),
+            formatted: self.formatted,
+            close_in: None,
+            paused_until: Time(0),
+            cut_recoveries: 0,
+            start_over: false,
+            last: false,
+            turns: 0,
+            trimmed: false,
+            knobs,
+        }
+    }
+
+    /// Opens, reads and judges everything, writes, cuts the power, and does that once more.
+    pub(super) fn judge_image(&mut self) -> Result<(), Failure> {
+        self.run_until(|world| world.counts.verified >= 2)
+    }
+
+    pub(super) fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.phase == Phase::Load
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.node.disks[0]
+    }
+
+    /// Whether a crash state of now has a wrapped journal, several layers, a trim that no checkpoint covers.
+    pub(super) fn kinds(&self) -> [bool; 3] {
+        let layered = |volume: &super::volumes::Volume| volume.meta.layers.len() > 1;
+        let layers = self.volumes.living().any(|(_, volume)| layered(volume));
+        [self.counts.wraps > 0, layers, self.trimmed]
+    }
+
+    /// What it did so far.
+    pub fn counts(&mut self) -> Counts {
+        self.collect_faults();
+        self.counts.steps = self.node.steps;
+        self.counts
     }
 
     /// Everything the disks met goes into the counts.
@@ -270,7 +351,7 @@ impl<M: Machine> World<M> {
             match one {
                 Happened::Replied { token, result, map } => self.replied(token.0, result, &map)?,
                 Happened::Controlled { id, result } => self.controlled(id.0, result)?,
-                Happened::Noted { note, .. } => self.noted(note)?,
+                Happened::Noted(note) => self.noted(note)?,
             }
         }
         if self.node.happened.is_empty() {
@@ -281,7 +362,10 @@ impl<M: Machine> World<M> {
 
     fn noted(&mut self, note: Note) -> Result<(), Failure> {
         match note {
-            Note::Checkpoint { .. } => self.counts.checkpoints += 1,
+            Note::Checkpoint { .. } => {
+                self.counts.checkpoints += 1;
+                self.trimmed = false;
+            }
             Note::JournalWrapped { .. } => self.counts.wraps += 1,
             Note::Opened { .. } | Note::TableLoaded { .. } | Note::Scrubbed { bad: 0, .. } => {}
             Note::DamagedJournal { .. } if !self.node.damage.is_empty() => {
@@ -304,7 +388,7 @@ impl<M: Machine> World<M> {
             ..
         } = self.knobs;
         let disk = self.prng.below(self.knobs.disks) as usize;
-        if self.phase != Phase::Load {
+        if self.phase != Phase::Load || !self.knobs.hostile {
             return;
         }
         if rot_one_in > 0 && self.prng.one_in(rot_one_in) {
