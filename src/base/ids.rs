@@ -33,6 +33,10 @@ id!(/// A disk in the catalog.
 id!(/// A node in the catalog.
     NodeId(u32));
 
+/// A disk of a shard: its place in the shard's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskSlot(pub u16);
+
 /// The identity of one store, drawn at random when its disk is formatted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct StoreId(pub [u8; 16]);

@@ -9,8 +9,10 @@ mod buffer;
 pub mod crc;
 mod faults;
 mod ids;
+mod map;
 mod prng;
 mod request;
+mod stamp;
 mod time;
 
 pub use block::{
@@ -20,7 +22,9 @@ pub use block::{
 pub use bounded::{Ring, Slab};
 pub use buffer::{BufId, BufRef};
 pub use faults::{Break, Breaks};
-pub use ids::{DiskId, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+pub use ids::{DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+pub use map::FixedMap;
 pub use prng::{Prng, mix64};
 pub use request::{IoError, MapRun, Reply, Request, RequestKind, Token};
+pub use stamp::{Epoch, Stamp};
 pub use time::Time;

@@ -27,7 +27,8 @@ pub enum RequestKind {
 /// The buffer covers whole blocks: for a read or write of bytes `offset .. offset + len` it holds every
 /// block that the range touches, and the byte at `offset` lies `offset % 4096` bytes into it. Where an
 /// end of a write is not on a block boundary, two more blocks behind those that are covered are
-/// scratch space, for read-modify-write.
+/// scratch space, for read-modify-write. Write-zeroes whose ends are not on block boundaries have a
+/// buffer of four blocks: two for the blocks at the ends, two of scratch space.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub token: Token,
@@ -37,7 +38,7 @@ pub struct Request {
     pub offset: u64,
     /// In bytes, any alignment; zero for a flush.
     pub len: u64,
-    /// Unused for flush, discard, write-zeroes and map.
+    /// Unused where [`Request::buffer_blocks`] is zero.
     pub buf: BufRef,
 }
 
@@ -51,6 +52,7 @@ impl Request {
         match kind {
             RequestKind::Write if ragged => blocks + 2,
             RequestKind::Read | RequestKind::Write => blocks,
+            RequestKind::WriteZeroes if ragged => 4,
             _ => 0,
         }
     }

@@ -5,6 +5,7 @@
 //! 2. Keep a request's buffer until its [`Output::Reply`], and its pinned blocks until they are unpinned.
 //! 3. Say [`Input::TurnEnded`] once a turn, when all that was gathered has been stepped.
 
+pub use crate::base::DiskSlot;
 use crate::base::{
     BlockNo, BufRef, DiskId, IoError, LayerId, MapRun, PgId, Request, Token, VolumeId,
 };
@@ -14,10 +15,6 @@ use std::ops::Range;
 /// The caller's name for a control operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ControlId(pub u64);
-
-/// A disk of this shard: its place in the shard's list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DiskSlot(pub u16);
 
 /// What one core is told.
 #[derive(Debug)]

@@ -1,22 +1,23 @@
+#![forbid(unsafe_code)]
 //! The shard: everything that one core of one node decides, as one deterministic value.
+//!
+//! ```text
+//!   Input --> Coordinator --Ask--> Store of the disk that has the extent's PG --> DiskOp
+//!             ^        |                |
+//!             |        +--> Reply       +-- Done --+
+//!             +------------------------------------+
+//! ```
+//!
+//! It is driven by `runtime` (real) and `sim` (simulated); see `door` for their duties. It owns the stores of its
+//! disks and coordinates the extents of every volume whose PGs live on them.
 
+mod control;
 mod door;
+mod machine;
+mod route;
+#[cfg(test)]
+mod tests;
 
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
-
-use crate::base::{Breaks, Time};
-
-/// One core as one machine.
-pub struct Shard {}
-
-impl Shard {
-    pub fn new(_breaks: Breaks) -> Shard {
-        Shard {}
-    }
-    pub fn step(&mut self, _now: Time, _input: Input<'_>, _out: &mut Outbox) {}
-    /// When [`Shard::expire`] is to be called, if nothing else happens first.
-    pub fn deadline(&self) -> Option<Time> {
-        None
-    }
-    pub fn expire(&mut self, _now: Time, _out: &mut Outbox) {}
-}
+pub use machine::Shard;
+pub use route::Router;

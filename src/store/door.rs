@@ -11,6 +11,7 @@
 //! 6. Ask `deadline()` and call `expire()` when it has come.
 
 use crate::base::{BlockNo, BlockRun, BufRef, ChunkNo, FamilyId, LayerId, MapRun, PgId, VolumeId};
+pub use crate::base::{Epoch, Stamp};
 use std::ops::Range;
 
 /// The caller's name for an operation that it asked of the store.
@@ -20,25 +21,6 @@ pub struct StoreOp(pub u32);
 /// The store's name for an operation that it asked of its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoId(pub u64);
-
-/// Fences writers: whose turn at a range this is. Ordered (protocols.md, O1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Epoch {
-    /// Raised only by a forced take-over.
-    pub generation: u32,
-    pub site: u32,
-    pub host: u32,
-}
-
-/// What orders two states of one chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Stamp {
-    /// Of the PG in the cluster map.
-    pub version: u32,
-    pub epoch: Epoch,
-    /// Of the coordinator, never used twice in an epoch.
-    pub sequence: u64,
-}
 
 /// A chunk of a layer, as callers name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -339,6 +321,10 @@ impl Outbox {
 pub struct Options {
     /// The length of the disk in bytes.
     pub disk_bytes: u64,
+    /// Space in buffers that the store may use itself (recovery reads journaled payload into it), and
+    /// how many blocks it has: at least 128.
+    pub scratch: BufRef,
+    pub scratch_blocks: u32,
     /// Bound of journaled payload that is kept in memory, in bytes.
     pub overlay_bytes: u64,
     /// Whether slots are zeroed ahead of their first use (files; see design.md).

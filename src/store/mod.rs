@@ -1,8 +1,62 @@
-//! The store: one disk.
+#![forbid(unsafe_code)]
+//! The store: one disk that loses nothing to power loss and never returns rotten data.
+//!
+//! ```text
+//!   asked by the coordinator                         asked of the disk
+//!   ------------------------                         -----------------
+//!   Write < 64 KiB --> write -> [open batch] --close--> journal ring   (one durable write a batch)
+//!   Write = 64 KiB --> write ------------------------> fresh slot, durable; then a record in a batch
+//!   Zero, PutVolume -> write -> [open batch]
+//!                               commit: batch durable -> Done, the table or an overlay knows it
+//!                               apply:  overlay ------> slots          (cached, in the background)
+//!                               checkpoint -----------> pages, manifest, root; flush; superblocks
+//!   Read  -----------> read: overlay, else entry ----> slot, checked against its crc
+//! ```
+//!
+//! On disk: two superblocks, four places for a root, the manifest, the journal ring, the table's pages, the
+//! slots; `docs/disk_format.md` has the tables. Rooms inside:
+//!
+//! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, and `codec` below them;
+//! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`;
+//! - operations: `write`, `read`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
+//! - without a machine: `format`, `check`.
+//!
+//! Invariants, by the names that the assertions use: *a slot has one owner*; *what is acknowledged is durable, with all
+//! before it*; *a page holds applied state only*; *the tail passes nothing that is not applied*; *a freed slot
+//! waits for its readers*.
+//!
+//! What it does not know: other disks, other replicas, clocks, files, and what payload says.
 
+mod allocator;
+mod apply;
+mod batch;
+mod checkpoint;
+mod codec;
+mod commit;
 mod door;
+mod engine;
+mod format;
+mod journal;
+mod layers;
+mod load;
+mod manifest;
+mod order;
+mod overlay;
+mod page;
+mod read;
+mod recover;
+mod root;
+mod scrub;
+mod stats;
+mod superblock;
+mod table;
+mod write;
 
 pub use door::{
     ChunkId, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note, OpenError,
     Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta,
 };
+pub use engine::Store;
+pub use format::{Formatted, Plan, TooSmall, format};
+pub use stats::{Levels, Stats};
+pub use superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};

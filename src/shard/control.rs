@@ -1,0 +1,397 @@
+//! What the control plane asks of a shard: disks and volumes come and go.
+
+use super::door::{Control, ControlError, ControlId, Outbox, Output};
+use super::machine::{Asker, Disk, Shard};
+use crate::base::{DiskId, DiskSlot, PgId, Slab, Time, VolumeId};
+use crate::protocol::volume::OpenVolume;
+use crate::store::{self, Store, StoreError, VolumeMeta};
+
+/// Control operations under way at once.
+const TASKS_MAX: usize = 4096;
+
+/// A control operation under way.
+#[derive(Debug)]
+pub(super) struct Task {
+    id: ControlId,
+    kind: Kind,
+    /// Answers of stores that are still to come.
+    left: u32,
+    error: Option<StoreError>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    OpenDisk(DiskSlot),
+    /// The volume is put into the coordinator when every store has recorded it. Until
+    /// then it may have to drain, because its layer changes.
+    OpenVolume {
+        meta: Box<VolumeMeta>,
+        pgs: Vec<(PgId, Option<DiskSlot>)>,
+        draining: bool,
+    },
+    CloseVolume {
+        volume: VolumeId,
+        draining: bool,
+    },
+    DropVolume {
+        volume: VolumeId,
+        draining: bool,
+    },
+    Store,
+    /// Waits until nothing is in flight; then the stores are closed.
+    Close {
+        closing: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Tasks {
+    pub list: Slab<Task>,
+}
+
+impl Default for Tasks {
+    fn default() -> Tasks {
+        Tasks {
+            list: Slab::new(TASKS_MAX),
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn on_control(
+        &mut self,
+        now: Time,
+        id: ControlId,
+        control: Control,
+        out: &mut Outbox,
+    ) {
+        match control {
+            Control::OpenDisk {
+                disk,
+                slot,
+                options,
+            } => {
+                self.open_disk(id, disk, slot, options, out);
+            }
+            Control::OpenVolume { meta, pgs } => self.open_volume(now, id, meta, &pgs, out),
+            Control::CloseVolume { volume } => {
+                let kind = Kind::CloseVolume {
+                    volume,
+                    draining: true,
+                };
+                if self.new_task(id, kind, out).is_some() {
+                    self.coordinator.close(volume, &mut self.wanted);
+                }
+            }
+            Control::DropVolume { volume } => {
+                let kind = Kind::DropVolume {
+                    volume,
+                    draining: true,
+                };
+                if self.new_task(id, kind, out).is_some() {
+                    self.coordinator.close(volume, &mut self.wanted);
+                }
+            }
+            Control::Grow { disk, bytes } => {
+                self.ask_one(now, id, disk, |op| store::Input::Grow { op, bytes }, out);
+            }
+            Control::Scrub { disk } => {
+                self.ask_one(now, id, disk, |op| store::Input::Scrub { op }, out);
+            }
+            Control::Close => {
+                self.new_task(id, Kind::Close { closing: false }, out);
+            }
+        }
+    }
+
+    fn new_task(&mut self, id: ControlId, kind: Kind, out: &mut Outbox) -> Option<u32> {
+        let task = self
+            .tasks
+            .list
+            .insert(Task {
+                id,
+                kind,
+                left: 0,
+                error: None,
+            })
+            .ok();
+        if task.is_none() {
+            let result = Err(ControlError::Store(StoreError::NotOpen));
+            out.list.push(Output::ControlDone { id, result });
+        }
+        task
+    }
+
+    fn open_disk(
+        &mut self,
+        id: ControlId,
+        disk: DiskId,
+        slot: DiskSlot,
+        options: store::Options,
+        out: &mut Outbox,
+    ) {
+        let at = usize::from(slot.0);
+        if self.disks.len() <= at {
+            self.disks.resize_with(at + 1, || None);
+        }
+        if self.new_task(id, Kind::OpenDisk(slot), out).is_none() {
+            return;
+        }
+        let store = Store::open(options, &mut out.store);
+        self.disks[at] = Some(Disk { id: disk, store });
+        self.take_store_outputs(slot, out);
+    }
+
+    /// Tells who opened a disk, once it serves or cannot be opened.
+    pub(super) fn look_at_opening(&mut self, slot: DiskSlot, out: &mut Outbox) {
+        if self.tasks.list.is_empty() {
+            return;
+        }
+        let Some(store) = self.store(slot) else {
+            return;
+        };
+        let result = match store.open_error() {
+            Some(error) => Err(ControlError::Open(error.clone())),
+            None if store.is_open() => Ok(()),
+            None => return,
+        };
+        let opens = |task: &Task| matches!(task.kind, Kind::OpenDisk(of) if of == slot);
+        let found = self
+            .tasks
+            .list
+            .iter()
+            .find(|(_, task)| opens(task))
+            .map(|(key, _)| key);
+        let Some(task) = found.and_then(|key| self.tasks.list.remove(key)) else {
+            return;
+        };
+        if result.is_err() {
+            self.disks[usize::from(slot.0)] = None;
+        }
+        out.list.push(Output::ControlDone {
+            id: task.id,
+            result,
+        });
+    }
+
+    fn open_volume(
+        &mut self,
+        now: Time,
+        id: ControlId,
+        meta: VolumeMeta,
+        pgs: &[(PgId, DiskId)],
+        out: &mut Outbox,
+    ) {
+        let pgs: Vec<_> = pgs
+            .iter()
+            .map(|&(pg, disk)| (pg, self.slot_of(disk)))
+            .collect();
+        let newest = meta.layers.last().map(|layer| layer.id);
+        let volume = meta.id;
+        let changes = self
+            .coordinator
+            .volume(volume)
+            .is_some_and(|v| Some(v.layer) != newest);
+        let kind = Kind::OpenVolume {
+            meta: Box::new(meta),
+            pgs,
+            draining: changes,
+        };
+        let Some(task) = self.new_task(id, kind, out) else {
+            return;
+        };
+        if changes {
+            self.coordinator.pause(volume, &mut self.wanted);
+        } else {
+            self.record_volume(now, task, out);
+        }
+    }
+
+    fn slot_of(&self, disk: DiskId) -> Option<DiskSlot> {
+        let is_it = |found: &Option<Disk>| found.as_ref().is_some_and(|found| found.id == disk);
+        self.disks
+            .iter()
+            .position(is_it)
+            .map(|slot| DiskSlot(slot as u16))
+    }
+
+    /// Nothing is in flight any more on a volume: what waited for that goes on.
+    pub(super) fn on_drained(&mut self, now: Time, drained: VolumeId, out: &mut Outbox) {
+        let mut ready = Vec::new();
+        for (key, task) in self.tasks.list.iter_mut() {
+            let draining = match &mut task.kind {
+                Kind::OpenVolume { meta, draining, .. } if meta.id == drained => draining,
+                Kind::CloseVolume { volume, draining } if *volume == drained => draining,
+                Kind::DropVolume { volume, draining } if *volume == drained => draining,
+                _ => continue,
+            };
+            if std::mem::take(draining) {
+                ready.push(key);
+            }
+        }
+        for key in ready {
+            match self.tasks.list.get(key).map(|task| &task.kind) {
+                Some(Kind::OpenVolume { .. }) => self.record_volume(now, key, out),
+                Some(&Kind::DropVolume { volume, .. }) => {
+                    self.ask_all(now, key, |op| store::Input::DropVolume { op, volume }, out);
+                }
+                _ => self.end_task(key, out),
+            }
+        }
+    }
+
+    /// Has every store record a volume.
+    fn record_volume(&mut self, now: Time, task: u32, out: &mut Outbox) {
+        let Some(Task {
+            kind: Kind::OpenVolume { meta, .. },
+            ..
+        }) = self.tasks.list.get(task)
+        else {
+            return;
+        };
+        let meta = (**meta).clone();
+        self.ask_all(
+            now,
+            task,
+            |op| store::Input::PutVolume {
+                op,
+                volume: meta.clone(),
+            },
+            out,
+        );
+    }
+
+    fn ask_one(
+        &mut self,
+        now: Time,
+        id: ControlId,
+        disk: DiskId,
+        input: impl FnOnce(store::StoreOp) -> store::Input<'static>,
+        out: &mut Outbox,
+    ) {
+        let Some(slot) = self.slot_of(disk) else {
+            let result = Err(ControlError::NoSuchDisk);
+            return out.list.push(Output::ControlDone { id, result });
+        };
+        let Some(task) = self.new_task(id, Kind::Store, out) else {
+            return;
+        };
+        let mut input = Some(input);
+        let ask = |op| input.take().map(|input| input(op));
+        self.ask_slots(now, task, &[slot], ask, out);
+    }
+
+    fn ask_all(
+        &mut self,
+        now: Time,
+        task: u32,
+        input: impl Fn(store::StoreOp) -> store::Input<'static>,
+        out: &mut Outbox,
+    ) {
+        let slots: Vec<_> = (0..self.disks.len())
+            .filter(|&slot| self.disks[slot].is_some())
+            .map(|slot| DiskSlot(slot as u16))
+            .collect();
+        self.ask_slots(now, task, &slots, |op| Some(input(op)), out);
+    }
+
+    fn ask_slots(
+        &mut self,
+        now: Time,
+        task: u32,
+        slots: &[DiskSlot],
+        mut input: impl FnMut(store::StoreOp) -> Option<store::Input<'static>>,
+        out: &mut Outbox,
+    ) {
+        // One more than the stores, so that early answers do not end the task.
+        if let Some(task) = self.task_mut(task) {
+            task.left = slots.len() as u32 + 1;
+        }
+        for &slot in slots {
+            match self.new_op(Asker::Task(task)) {
+                Some(op) => {
+                    if let Some(input) = input(op) {
+                        self.step_store(now, slot, input, out);
+                    }
+                }
+                None => self.on_task_answered(task, Err(StoreError::NotOpen), out),
+            }
+        }
+        self.on_task_answered(task, Ok(()), out);
+    }
+
+    pub(super) fn on_task_answered(
+        &mut self,
+        key: u32,
+        result: Result<(), StoreError>,
+        out: &mut Outbox,
+    ) {
+        let Some(task) = self.task_mut(key) else {
+            return;
+        };
+        task.left -= 1;
+        match result {
+            // A damaged store records nothing, and its volumes are still to be seen.
+            Err(StoreError::ReadOnly) if matches!(task.kind, Kind::OpenVolume { .. }) => {}
+            Err(error) => {
+                task.error.get_or_insert(error);
+            }
+            Ok(()) => {}
+        }
+        if task.left == 0 {
+            self.end_task(key, out);
+        }
+    }
+
+    fn end_task(&mut self, key: u32, out: &mut Outbox) {
+        let Some(task) = self.tasks.list.remove(key) else {
+            return;
+        };
+        if let Kind::OpenVolume { meta, pgs, .. } = task.kind {
+            let layer = meta.layers.last().map(|layer| layer.id);
+            match (task.error, layer) {
+                (None, Some(layer)) => {
+                    let VolumeMeta {
+                        id, family, size, ..
+                    } = *meta;
+                    let open = OpenVolume {
+                        id,
+                        family,
+                        layer,
+                        size,
+                        pgs,
+                    };
+                    self.coordinator.open(open, &mut self.wanted);
+                }
+                // What it was before, it is again.
+                _ => self.coordinator.resume(meta.id, &mut self.wanted),
+            }
+        }
+        let result = task
+            .error
+            .map_or(Ok(()), |error| Err(ControlError::Store(error)));
+        out.list.push(Output::ControlDone {
+            id: task.id,
+            result,
+        });
+    }
+
+    /// Closes the stores, once a close was asked for and nothing is in flight.
+    pub(super) fn close_if_quiet(&mut self, now: Time, out: &mut Outbox) {
+        if self.tasks.list.is_empty() || self.coordinator.in_flight() > 0 {
+            return;
+        }
+        let waits = |task: &Task| matches!(task.kind, Kind::Close { closing: false });
+        let found = self
+            .tasks
+            .list
+            .iter()
+            .find(|(_, task)| waits(task))
+            .map(|(key, _)| key);
+        let Some(key) = found else { return };
+        if let Some(task) = self.task_mut(key) {
+            task.kind = Kind::Close { closing: true };
+        }
+        self.ask_all(now, key, |op| store::Input::Close { op }, out);
+    }
+}

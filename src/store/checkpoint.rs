@@ -1,0 +1,396 @@
+//! Checkpoints: the table goes to disk, and the journal's tail moves.
+//!
+//! In order: wait until every batch up to a target is applied; write the pages that changed, the manifest blocks
+//! that name them and a root that names those, each into the home that the last checkpoint does not use;
+//! flush once; write the superblock that names the root, one copy after the other. Before the first
+//! copy is durable the old checkpoint holds; after it the new one does. Guests' I/O goes on throughout: a
+//! page may hold what is newer than the target, because replay carries that out again.
+
+use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp};
+use super::engine::{Io, State, Store, done};
+use super::manifest::{self, PageRef};
+use super::page::{self, ENTRIES_PER_PAGE, NO_SLOT, PageEntry, PageName};
+use super::root::{ManifestRef, Root};
+use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT};
+use super::table::{LeafId, LeafState};
+use crate::base::{Break, CHUNKS_PER_EXTENT};
+use std::collections::BTreeSet;
+
+/// Pages in flight at once, so that a checkpoint does not crowd out the guests.
+const WRITES_MAX: u32 = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// Until every batch up to the target is applied.
+    Applying,
+    Pages,
+    Manifest,
+    Flushing,
+    Superblock(u8),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Checkpoint {
+    phase: Phase,
+    target: u64,
+    /// Leaves whose pages are still to be written.
+    leaves: Vec<LeafId>,
+    /// Manifest blocks that change.
+    blocks: BTreeSet<u64>,
+    in_flight: u32,
+    /// Pages that nobody holds once this checkpoint is durable.
+    freed: Vec<u32>,
+    /// Leaves that may be empty.
+    emptied: Vec<LeafId>,
+    written: u32,
+    /// The disk is to grow to so many slots; who is told.
+    pub growing: Option<(StoreOp, u64)>,
+}
+
+impl Checkpoint {
+    pub fn waits_for_apply(&self) -> bool {
+        self.phase == Phase::Applying
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+}
+
+impl Store {
+    /// Takes the checkpoint as far as it goes now, and starts one where one is due.
+    pub(super) fn step_checkpoint(&mut self, out: &mut Outbox) {
+        if !matches!(self.state, State::Open | State::Closing(_)) {
+            return;
+        }
+        if self.checkpoint.phase == Phase::Idle && self.is_checkpoint_due() {
+            self.checkpoint.phase = Phase::Applying;
+            self.checkpoint.target = self.journal.durable_through;
+            self.step_apply(out);
+        }
+        if self.checkpoint.phase == Phase::Applying {
+            let early = self.breaks().on(Break::TrimTooEarly);
+            if early || self.journal.applied_through() >= self.checkpoint.target {
+                self.checkpoint.phase = Phase::Pages;
+                self.checkpoint.leaves = std::mem::take(&mut self.dirty);
+                if self.breaks().on(Break::LoseTablePage) {
+                    self.checkpoint.leaves.pop();
+                }
+            }
+        }
+        if self.checkpoint.phase == Phase::Pages {
+            self.write_pages(out);
+        }
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        match self.state {
+            State::Closing(_) => self.is_drained(),
+            _ => self.journal.wants_checkpoint() || self.checkpoint.growing.is_some(),
+        }
+    }
+
+    /// Whether nothing that was asked is under way any more.
+    fn is_drained(&self) -> bool {
+        self.journal.flying.is_empty()
+            && self.journal.open.is_empty()
+            && self.overfull.is_empty()
+            && self.gathered.is_empty()
+            && self.stalled.is_empty()
+            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunks(_)))
+            && self.loader.unloaded == 0
+    }
+
+    fn write_pages(&mut self, out: &mut Outbox) {
+        while self.checkpoint.in_flight < WRITES_MAX {
+            let Some(leaf) = self.checkpoint.leaves.pop() else {
+                break;
+            };
+            if self.table.is_leaf(leaf) && self.table.leaf(leaf).state == LeafState::Loaded {
+                self.write_leaf(leaf, out);
+            }
+        }
+        if self.checkpoint.in_flight == 0 && self.checkpoint.leaves.is_empty() {
+            self.checkpoint.phase = Phase::Manifest;
+            self.write_manifest(out);
+        }
+    }
+
+    /// Writes the pages of one extent as its entries are now.
+    fn write_leaf(&mut self, leaf: LeafId, out: &mut Outbox) {
+        self.table.leaf_mut(leaf).dirty = false;
+        let entries = self.page_entries(leaf);
+        let count = entries.len().div_ceil(ENTRIES_PER_PAGE);
+        let reserved = usize::from(self.table.leaf(leaf).entries).div_ceil(ENTRIES_PER_PAGE);
+        while usize::from(self.table.leaf(leaf).pages) > reserved.max(count) {
+            let Some(page) = self.table.pop_page(leaf) else {
+                break;
+            };
+            self.name_page(page, None);
+            self.checkpoint.freed.push(page);
+        }
+        let pages: Vec<u32> = self.table.pages_of(leaf).collect();
+        assert!(
+            pages.len() >= count,
+            "room in pages is reserved when an entry is made"
+        );
+        for (index, &page) in pages.iter().enumerate() {
+            let from = (index * ENTRIES_PER_PAGE).min(entries.len());
+            let to = (from + ENTRIES_PER_PAGE).min(entries.len());
+            if from == to {
+                self.name_page(page, None);
+            } else {
+                self.write_page(leaf, page, index as u16, &entries[from..to], out);
+            }
+        }
+        if self.table.leaf(leaf).entries == 0 {
+            self.checkpoint.emptied.push(leaf);
+        }
+    }
+
+    fn write_page(
+        &mut self,
+        leaf: LeafId,
+        page: u32,
+        index: u16,
+        entries: &[PageEntry],
+        out: &mut Outbox,
+    ) {
+        let home = self.pages[page as usize].map_or(0, |old| old.home ^ 1);
+        let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
+        let (store, lsn) = (self.superblock.store, self.checkpoint.target);
+        let name = PageName {
+            store,
+            page,
+            family,
+            extent,
+            index,
+            lsn,
+        };
+        let head = out.arena.len() as u32;
+        let crc = page::encode(&name, entries, &mut out.arena);
+        self.name_page(
+            page,
+            Some(PageRef {
+                family,
+                extent,
+                index,
+                home,
+                lsn,
+                crc,
+            }),
+        );
+        self.checkpoint.written += 1;
+        self.write_part(self.superblock.geometry.page_at(page, home), head, out);
+    }
+
+    /// Writes the arena from `head` on to `offset`, as a part of the checkpoint.
+    fn write_part(&mut self, offset: u64, head: u32, out: &mut Outbox) {
+        self.checkpoint.in_flight += 1;
+        let head = head..out.arena.len() as u32;
+        let durability = Durability::Cached;
+        self.submit(Io::Checkpoint, out, |id| DiskOp::Write {
+            id,
+            offset,
+            head,
+            body: 0..0,
+            durability,
+        });
+    }
+
+    /// The entries of an extent as they go to disk: applied state only.
+    fn page_entries(&self, leaf: LeafId) -> Vec<PageEntry> {
+        let mut entries = Vec::new();
+        for place in 0..CHUNKS_PER_EXTENT as usize {
+            for id in self.table.versions(leaf, place) {
+                let (entry, layer) = (self.table.entry(id), self.table.layer_of(id));
+                if (entry.data | entry.zero) == 0 || !self.layers.is_alive(layer) {
+                    continue;
+                }
+                entries.push(PageEntry {
+                    place: place as u8,
+                    layer,
+                    slot: if entry.data == 0 { NO_SLOT } else { entry.slot },
+                    data: entry.data,
+                    zero: entry.zero,
+                    dirty: entry.dirty,
+                    stamp: self.table.stamp_of(id),
+                    crcs: entry.crcs,
+                });
+            }
+        }
+        entries
+    }
+
+    /// Changes what the next manifest says of a page.
+    fn name_page(&mut self, page: u32, named: Option<PageRef>) {
+        self.pages[page as usize] = named;
+        self.checkpoint
+            .blocks
+            .insert(u64::from(page) / PAGES_PER_MANIFEST_BLOCK);
+    }
+
+    fn write_manifest(&mut self, out: &mut Outbox) {
+        let number = self.superblock.checkpoint + 1;
+        for block in std::mem::take(&mut self.checkpoint.blocks) {
+            let first = (block * PAGES_PER_MANIFEST_BLOCK) as usize;
+            let last = (first + PAGES_PER_MANIFEST_BLOCK as usize).min(self.pages.len());
+            let before = self.manifest[block as usize];
+            let home = if before.written { before.home ^ 1 } else { 0 };
+            let head = out.arena.len() as u32;
+            let pages = &self.pages[first..last];
+            let crc = manifest::encode(self.superblock.store, block, number, pages, &mut out.arena);
+            self.manifest[block as usize] = ManifestRef {
+                crc,
+                home,
+                written: true,
+            };
+            let offset = self
+                .superblock
+                .geometry
+                .manifest_block_at(block, u64::from(home));
+            self.write_part(offset, head, out);
+        }
+        let root = Root {
+            store: self.superblock.store,
+            checkpoint: number,
+            tail: self.journal.position_after(self.checkpoint.target),
+            touched: self.allocator.mark(),
+            used: self.allocator.used(),
+            manifest: std::mem::take(&mut self.manifest),
+            volumes: std::mem::take(&mut self.layers.volumes),
+        };
+        for copy in 0..2 {
+            let head = out.arena.len() as u32;
+            self.superblock.root_crc = root.encode(&mut out.arena);
+            self.superblock.root_bytes = out.arena.len() as u32 - head;
+            let offset = self.superblock.geometry.root_at(number % 2, copy);
+            self.write_part(offset, head, out);
+        }
+        self.manifest = root.manifest;
+        self.layers.volumes = root.volumes;
+        self.superblock.checkpoint = number;
+    }
+
+    /// A part of the checkpoint is done.
+    pub(super) fn on_checkpoint_io(&mut self, ok: bool, out: &mut Outbox) {
+        self.checkpoint.in_flight -= 1;
+        if !ok || self.is_failed() {
+            return;
+        }
+        match self.checkpoint.phase {
+            Phase::Pages => self.write_pages(out),
+            Phase::Manifest if self.checkpoint.in_flight == 0 => {
+                if self.breaks().on(Break::NoFlush) {
+                    return self.write_superblock(0, out);
+                }
+                self.checkpoint.phase = Phase::Flushing;
+                self.checkpoint.in_flight += 1;
+                self.submit(Io::Checkpoint, out, |id| DiskOp::Flush { id });
+            }
+            Phase::Flushing => self.write_superblock(0, out),
+            Phase::Superblock(0) => self.write_superblock(1, out),
+            Phase::Superblock(_) => self.end_checkpoint(out),
+            Phase::Idle | Phase::Applying | Phase::Manifest => {}
+        }
+    }
+
+    fn write_superblock(&mut self, copy: u8, out: &mut Outbox) {
+        if copy == 0 {
+            if let Some((_, slots)) = self.checkpoint.growing {
+                self.superblock.geometry.slots = slots;
+            }
+            self.superblock.sequence += 1;
+        }
+        self.checkpoint.phase = Phase::Superblock(copy);
+        self.checkpoint.in_flight += 1;
+        let head = out.arena.len() as u32;
+        self.superblock.encode(&mut out.arena);
+        let head = head..out.arena.len() as u32;
+        let offset = SUPERBLOCK_AT[usize::from(copy)];
+        let durability = Durability::Durable;
+        self.submit(Io::Checkpoint, out, |id| DiskOp::Write {
+            id,
+            offset,
+            head,
+            body: 0..0,
+            durability,
+        });
+    }
+
+    fn end_checkpoint(&mut self, out: &mut Outbox) {
+        self.checkpoint.phase = Phase::Idle;
+        self.durable_checkpoint = self.superblock.checkpoint;
+        self.journal.trim(self.checkpoint.target);
+        self.free_pages.append(&mut self.checkpoint.freed);
+        for leaf in std::mem::take(&mut self.checkpoint.emptied) {
+            self.remove_if_empty(leaf);
+        }
+        let pages = std::mem::take(&mut self.checkpoint.written);
+        self.stats.checkpoints += 1;
+        let number = self.superblock.checkpoint;
+        out.list
+            .push(Output::Note(Note::Checkpoint { number, pages }));
+        if let Some((op, slots)) = self.checkpoint.growing.take() {
+            self.allocator.grow(slots as u32);
+            done(op, Ok(()), out);
+        }
+        self.retry_stalled(out);
+        self.close_batch_if_possible(out);
+        if let State::Closing(op) = self.state {
+            if self.journal.used() == 0 && self.dirty.is_empty() && self.is_drained() {
+                self.state = State::Closed;
+                return done(op, Ok(()), out);
+            }
+            self.step_checkpoint(out);
+        }
+    }
+
+    /// An extent with nothing in it gives its leaf back; its pages it gave back before.
+    fn remove_if_empty(&mut self, leaf: LeafId) {
+        if !self.table.is_leaf(leaf) {
+            return;
+        }
+        let found = self.table.leaf(leaf);
+        if found.entries == 0 && found.pages == 0 && !found.dirty {
+            self.table.remove_leaf(leaf);
+        }
+    }
+
+    /// Everything is applied and written out, and nothing more is taken.
+    pub(super) fn on_close(&mut self, op: StoreOp, out: &mut Outbox) {
+        match self.state {
+            State::Open => {
+                self.state = State::Closing(op);
+                self.close_batch_if_possible(out);
+                self.step_loader(out);
+                self.step_checkpoint(out);
+            }
+            State::Closing(_) => done(op, Err(StoreError::NotOpen), out),
+            State::Damaged | State::Opening(_) | State::Closed => {
+                self.state = State::Closed;
+                done(op, Ok(()), out);
+            }
+            State::Failed => done(op, Err(StoreError::DiskFailed), out),
+        }
+    }
+
+    /// The disk has become longer.
+    pub(super) fn on_grow(&mut self, op: StoreOp, bytes: u64, out: &mut Outbox) {
+        if !matches!(self.state, State::Open) || self.checkpoint.growing.is_some() {
+            return done(op, Err(StoreError::NotOpen), out);
+        }
+        let geometry = &self.superblock.geometry;
+        let slots = bytes.saturating_sub(geometry.slots_at) / crate::base::CHUNK;
+        // Pages are laid out at format; they serve four times the space that they were made for.
+        let most = geometry.pages * super::format::SLOTS_PER_PAGE_GROWN;
+        if slots < geometry.slots || slots > most.max(geometry.slots) {
+            return done(op, Err(StoreError::BadSize), out);
+        }
+        self.options.disk_bytes = bytes;
+        self.checkpoint.growing = Some((op, slots));
+        self.step_checkpoint(out);
+    }
+}

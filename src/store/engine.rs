@@ -1,0 +1,552 @@
+//! The store as a machine: what it holds, and which operation answers which input.
+
+use super::allocator::Allocator;
+use super::apply::Scratch;
+use super::checkpoint::Checkpoint;
+use super::door::{
+    ChunkId, DiskFault, DiskOp, Input, IoData, IoId, Note, OpenError, Options, Outbox, Output,
+    Stamp, StoreError, StoreOp, VolumeMeta,
+};
+use super::journal::Journal;
+use super::layers::Layers;
+use super::load::Loader;
+use super::manifest::PageRef;
+use super::overlay::Overlays;
+use super::read::ReadJob;
+use super::recover::Recovery;
+use super::root::ManifestRef;
+use super::scrub::{Scrub, Sweep};
+use super::stats::Stats;
+use super::superblock::Superblock;
+use super::table::Table;
+use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, PgId, Slab, Time, VolumeId};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long a journal may be quiet before it is closed by an empty batch (store rule 1).
+pub(super) const QUIET: Duration = Duration::from_millis(10);
+/// Operations in flight on the disk. The callers are bounded by far less.
+const IOS_MAX: usize = 1 << 16;
+/// Reads in flight.
+const READS_MAX: usize = 1 << 16;
+
+/// What the store can do now.
+#[derive(Debug)]
+pub(super) enum State {
+    Opening(Box<Recovery>),
+    Open,
+    /// An acknowledged batch is lost: nothing can be known to be the newest.
+    Damaged,
+    /// Everything is being written out; who is told.
+    Closing(StoreOp),
+    Closed,
+    /// The disk failed.
+    Failed,
+}
+
+/// What an operation on the disk is for.
+#[derive(Debug)]
+pub(super) enum Io {
+    Recovery,
+    /// The superblock with a new incarnation, before the store serves.
+    Opening {
+        copy: u8,
+    },
+    Page {
+        leaf: super::table::LeafId,
+        index: u16,
+    },
+    Read {
+        job: u32,
+        first: u8,
+        count: u8,
+        sequence: u64,
+    },
+    /// The payload of whole chunks, on its way into fresh slots.
+    Chunks(Vec<ChunkWrite>),
+    Batch {
+        number: u64,
+    },
+    Apply(super::apply::Applying),
+    Checkpoint,
+    Scrub(super::scrub::Checking),
+    ZeroRun {
+        first: u32,
+        count: u32,
+    },
+    Discard {
+        slot: u32,
+    },
+}
+
+/// A write of a whole chunk whose payload is on its way.
+#[derive(Debug)]
+pub(super) struct ChunkWrite {
+    pub op: StoreOp,
+    pub at: ChunkId,
+    pub entry: super::table::EntryId,
+    pub slot: u32,
+    pub buf: BufRef,
+    pub crcs: [u32; 16],
+    pub pg: PgId,
+    pub stamp: Stamp,
+    /// It is already in the journal (only with the break `RecordBeforeData`).
+    pub recorded: bool,
+}
+
+/// What a caller asked, kept while it has to wait.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Write {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+        crcs: [u32; 16],
+        pg: PgId,
+        stamp: Stamp,
+    },
+    Zero {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        pg: PgId,
+        stamp: Stamp,
+    },
+    ZeroChunks {
+        op: StoreOp,
+        at: ChunkId,
+        count: u32,
+        pg: PgId,
+        stamp: Stamp,
+    },
+    Read {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+    },
+    Map {
+        op: StoreOp,
+        at: ChunkId,
+        count: u32,
+    },
+    PutVolume {
+        op: StoreOp,
+        volume: Box<VolumeMeta>,
+    },
+    DropVolume {
+        op: StoreOp,
+        volume: VolumeId,
+    },
+}
+
+impl Ask {
+    pub fn op(&self) -> StoreOp {
+        match self {
+            Ask::Write { op, .. }
+            | Ask::Zero { op, .. }
+            | Ask::ZeroChunks { op, .. }
+            | Ask::Read { op, .. }
+            | Ask::Map { op, .. }
+            | Ask::PutVolume { op, .. }
+            | Ask::DropVolume { op, .. } => *op,
+        }
+    }
+}
+
+/// One disk.
+pub struct Store {
+    pub(super) options: Options,
+    pub(super) state: State,
+    pub(super) now: Time,
+    pub(super) superblock: Superblock,
+    /// The newest checkpoint whose superblock is durable in both copies.
+    pub(super) durable_checkpoint: u64,
+    /// The manifest as the next checkpoint will write it.
+    pub(super) manifest: Vec<ManifestRef>,
+    pub(super) pages: Vec<Option<PageRef>>,
+    pub(super) free_pages: Vec<u32>,
+    pub(super) table: Table,
+    pub(super) allocator: Allocator,
+    pub(super) layers: Layers,
+    pub(super) overlays: Overlays,
+    /// Entries with payload to apply, oldest first.
+    pub(super) apply_queue: VecDeque<super::table::EntryId>,
+    pub(super) applies: u32,
+    pub(super) scratch: Scratch,
+    /// Journaled payload in memory, durable or on its way, in blocks.
+    pub(super) memory_blocks: u64,
+    pub(super) journal: Journal,
+    pub(super) ios: Slab<Io>,
+    pub(super) reads: Slab<ReadJob>,
+    pub(super) slot_ios: super::order::Order,
+    /// Writes that wait for memory or for room in the journal, in order.
+    pub(super) stalled: VecDeque<Ask>,
+    /// Whole chunks of this turn, in slots that lie side by side.
+    pub(super) gathered: Vec<ChunkWrite>,
+    /// Records of whole chunks that found the open batch full.
+    pub(super) overfull: VecDeque<(super::batch::Record, StoreOp, super::table::EntryId)>,
+    pub(super) loader: Loader,
+    pub(super) dirty: Vec<super::table::LeafId>,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) scrub: Option<Scrub>,
+    /// Where the search for entries of dropped layers stands.
+    pub(super) sweep: Option<Sweep>,
+    /// When the quiet journal is to be closed and applied.
+    pub(super) quiet_at: Option<Time>,
+    /// The journal has been quiet: apply what is left.
+    pub(super) idle: bool,
+    pub(super) zeroing: bool,
+    pub(super) stats: Stats,
+}
+
+impl Store {
+    /// Begins to open the store on a disk. It serves after [`Note::Opened`]; if it cannot be opened,
+    /// [`Store::open_error`] says why.
+    pub fn open(options: Options, out: &mut Outbox) -> Store {
+        let mut store = Store::unopened(options);
+        store.start_recovery(out);
+        store
+    }
+
+    /// Why it could not be opened.
+    pub fn open_error(&self) -> Option<&OpenError> {
+        match &self.state {
+            State::Opening(recovery) => recovery.error.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it serves requests.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Damaged)
+    }
+
+    /// The volumes that it has parts of.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeMeta> {
+        self.layers.volumes.values()
+    }
+
+    /// The identity and shape of the store, once its superblock is read.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Takes one input, and puts into `out` what follows from it.
+    pub fn step(&mut self, now: Time, input: Input<'_>, out: &mut Outbox) {
+        self.now = now;
+        match input {
+            Input::Write {
+                op,
+                at,
+                run,
+                buf,
+                crcs,
+                pg,
+                stamp,
+            } => {
+                let mut all = [0; 16];
+                all[..crcs.len()].copy_from_slice(crcs);
+                self.ask(
+                    Ask::Write {
+                        op,
+                        at,
+                        run,
+                        buf,
+                        crcs: all,
+                        pg,
+                        stamp,
+                    },
+                    out,
+                );
+            }
+            Input::Zero {
+                op,
+                at,
+                run,
+                pg,
+                stamp,
+            } => {
+                self.ask(
+                    Ask::Zero {
+                        op,
+                        at,
+                        run,
+                        pg,
+                        stamp,
+                    },
+                    out,
+                );
+            }
+            Input::ZeroChunks {
+                op,
+                at,
+                count,
+                pg,
+                stamp,
+            } => {
+                self.ask(
+                    Ask::ZeroChunks {
+                        op,
+                        at,
+                        count,
+                        pg,
+                        stamp,
+                    },
+                    out,
+                );
+            }
+            Input::Read { op, at, run, buf } => self.ask(Ask::Read { op, at, run, buf }, out),
+            Input::Map { op, at, count } => self.ask(Ask::Map { op, at, count }, out),
+            Input::PutVolume { op, volume } => {
+                self.ask(
+                    Ask::PutVolume {
+                        op,
+                        volume: Box::new(volume),
+                    },
+                    out,
+                );
+            }
+            Input::DropVolume { op, volume } => self.ask(Ask::DropVolume { op, volume }, out),
+            Input::Grow { op, bytes } => self.on_grow(op, bytes, out),
+            Input::Scrub { op } => self.on_scrub(op, out),
+            Input::Close { op } => self.on_close(op, out),
+            Input::DiskDone { id, result } => self.on_disk_done(id, result, out),
+            Input::TurnEnded => self.on_turn_ended(out),
+        }
+        self.stats.steps += 1;
+    }
+
+    /// When [`Store::expire`] is to be called, if nothing else happens first.
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Open if self.sweep.is_some() => Some(self.now),
+            State::Open => self.quiet_at,
+            _ => None,
+        }
+    }
+
+    /// The deadline has come.
+    pub fn expire(&mut self, now: Time, out: &mut Outbox) {
+        self.now = now;
+        if self.quiet_at.is_some_and(|at| at <= now) {
+            self.quiet_at = None;
+            self.on_quiet(out);
+        }
+        self.step_sweep(out);
+    }
+
+    /// An operation of a caller: reads go at once, writes behind those that wait.
+    fn ask(&mut self, ask: Ask, out: &mut Outbox) {
+        let op = ask.op();
+        match self.state {
+            State::Open => {}
+            State::Damaged => {
+                let reads = matches!(ask, Ask::Read { .. } | Ask::Map { .. });
+                let why = if reads {
+                    StoreError::Damaged
+                } else {
+                    StoreError::ReadOnly
+                };
+                return done(op, Err(why), out);
+            }
+            State::Failed => return done(op, Err(StoreError::DiskFailed), out),
+            State::Opening(_) | State::Closing(_) | State::Closed => {
+                return done(op, Err(StoreError::NotOpen), out);
+            }
+        }
+        match ask {
+            Ask::Read { .. } | Ask::Map { .. } => self.admit(ask, out),
+            _ if !self.stalled.is_empty() => self.stalled.push_back(ask),
+            _ => self.admit(ask, out),
+        }
+    }
+
+    /// Starts an operation, or puts it where it waits.
+    pub(super) fn admit(&mut self, ask: Ask, out: &mut Outbox) {
+        match ask {
+            Ask::Read { op, at, run, buf } => self.on_read(op, at, run, buf, out),
+            Ask::Map { op, at, count } => self.on_map(op, at, count, out),
+            other => self.on_change(other, out),
+        }
+    }
+
+    fn on_disk_done(&mut self, id: IoId, result: Result<IoData<'_>, DiskFault>, out: &mut Outbox) {
+        let Some(io) = self.ios.remove(id.0 as u32) else {
+            debug_assert!(false, "an operation is answered once");
+            return;
+        };
+        if let Err(fault) = &result {
+            self.stats.disk_errors += 1;
+            let fatal = *fault == DiskFault::Gone || io.is_write();
+            if fatal && !matches!(self.state, State::Opening(_)) {
+                self.fail(out);
+            }
+        }
+        match io {
+            Io::Recovery => self.on_recovery_read(result, out),
+            Io::Opening { copy } => self.on_incarnation_written(copy, result.is_ok(), out),
+            Io::Page { leaf, index } => self.on_page_read(leaf, index, result, out),
+            Io::Read {
+                job,
+                first,
+                count,
+                sequence,
+            } => {
+                self.end_slot_io(sequence, out);
+                self.on_blocks_read(job, (first, count), result, out);
+            }
+            Io::Chunks(writes) => self.on_chunks_written(writes, result.is_ok(), out),
+            Io::Batch { number } => self.on_batch_written(number, result.is_ok(), out),
+            Io::Apply(applying) => self.on_apply_done(applying, result, out),
+            Io::Checkpoint => self.on_checkpoint_io(result.is_ok(), out),
+            Io::Scrub(checking) => self.on_checked(checking, result, out),
+            Io::ZeroRun { first, count } => {
+                self.zeroing = false;
+                if result.is_ok() {
+                    self.allocator.add_zeroed(first, count);
+                }
+            }
+            // A device may ignore or refuse it: the slot is free all the same.
+            Io::Discard { slot } => self.allocator.free(slot),
+        }
+        if matches!(self.state, State::Failed) {
+            self.release_if_quiet(out);
+        }
+    }
+
+    fn on_turn_ended(&mut self, out: &mut Outbox) {
+        if !matches!(self.state, State::Open | State::Closing(_)) {
+            return;
+        }
+        self.retry_stalled(out);
+        self.write_gathered(out);
+        self.close_batch_if_possible(out);
+        self.zero_ahead(out);
+        self.step_checkpoint(out);
+        self.step_apply(out);
+        self.step_loader(out);
+    }
+
+    /// The disk failed: everything that only waits is answered, what is in flight when it ends.
+    pub(super) fn fail(&mut self, out: &mut Outbox) {
+        let before = std::mem::replace(&mut self.state, State::Failed);
+        if let State::Failed = before {
+            return;
+        }
+        out.list.push(Output::Note(Note::DiskFailed));
+        if let State::Closing(op) = before {
+            done(op, Err(StoreError::DiskFailed), out);
+        }
+        let mut told: Vec<StoreOp> = self.stalled.drain(..).map(|ask| ask.op()).collect();
+        told.extend(self.gathered.drain(..).map(|write| write.op));
+        told.extend(self.overfull.drain(..).map(|(_, op, _)| op));
+        told.extend(self.loader.take_waiting().iter().map(Ask::op));
+        let batches = self.journal.flying.iter().chain([&self.journal.open]);
+        told.extend(batches.flat_map(|batch| batch.acts.iter().map(|act| act.op)));
+        told.extend(self.checkpoint.growing.take().map(|(op, _)| op));
+        told.into_iter()
+            .for_each(|op| done(op, Err(StoreError::DiskFailed), out));
+        if let Some(scrub) = self.scrub.take() {
+            done(scrub.op, Err(StoreError::DiskFailed), out);
+        }
+    }
+
+    /// After a failure, when nothing is in flight any more, no buffer is needed.
+    fn release_if_quiet(&mut self, out: &mut Outbox) {
+        if !self.ios.is_empty() {
+            return;
+        }
+        let journal = &mut self.journal;
+        for batch in journal
+            .flying
+            .drain(..)
+            .chain([std::mem::take(&mut journal.open)])
+        {
+            for span in &batch.spans {
+                out.list.push(Output::Unpin {
+                    buf: span.buf,
+                    blocks: span.blocks,
+                });
+            }
+        }
+        self.overlays
+            .take_memory(|buf| out.list.push(Output::Unpin { buf, blocks: 1 }));
+        self.memory_blocks = 0;
+    }
+
+    /// Starts an operation on the disk.
+    pub(super) fn submit(&mut self, io: Io, out: &mut Outbox, op: impl FnOnce(IoId) -> DiskOp) {
+        let key = self
+            .ios
+            .insert(io)
+            .expect("operations in flight are bounded by their callers");
+        out.list.push(Output::Disk(op(IoId(u64::from(key)))));
+    }
+
+    /// A number for an operation that touches a slot; see [`super::order::Order`].
+    pub(super) fn end_slot_io(&mut self, sequence: u64, out: &mut Outbox) {
+        self.slot_ios.end(sequence);
+        self.settle_freed(out);
+    }
+
+    /// Gives a slot back: it is free when nothing that is in flight now can touch it any more.
+    pub(super) fn release_slot(&mut self, slot: u32, out: &mut Outbox) {
+        let after = if self.breaks().on(Break::ReuseSlotTooEarly) {
+            0
+        } else {
+            self.slot_ios.next()
+        };
+        self.allocator.release(slot, after);
+        self.settle_freed(out);
+    }
+
+    /// Slots whose last reader is gone are discarded on a device that wants to know, and are free.
+    fn settle_freed(&mut self, out: &mut Outbox) {
+        while let Some(slot) = self.allocator.settle(self.slot_ios.ended()) {
+            if self.options.discard {
+                let offset = self.superblock.geometry.slot_at(slot);
+                self.submit(Io::Discard { slot }, out, |id| DiskOp::Discard {
+                    id,
+                    offset,
+                    len: CHUNK,
+                });
+            } else {
+                self.allocator.free(slot);
+            }
+        }
+    }
+
+    pub(super) fn breaks(&self) -> Breaks {
+        self.options.breaks
+    }
+
+    pub(super) fn read_slab() -> Slab<ReadJob> {
+        Slab::new(READS_MAX)
+    }
+
+    pub(super) fn io_slab() -> Slab<Io> {
+        Slab::new(IOS_MAX)
+    }
+}
+
+impl Io {
+    /// Whether its failure takes the disk out of service.
+    fn is_write(&self) -> bool {
+        match self {
+            Io::Recovery
+            | Io::Page { .. }
+            | Io::Read { .. }
+            | Io::Scrub(_)
+            | Io::Discard { .. } => false,
+            Io::Apply(applying) => !applying.is_fetching(),
+            _ => true,
+        }
+    }
+}
+
+/// Answers an operation of a caller.
+pub(super) fn done(op: StoreOp, result: Result<(), StoreError>, out: &mut Outbox) {
+    out.list.push(Output::Done { op, result });
+}

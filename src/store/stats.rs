@@ -1,0 +1,70 @@
+//! What a store counts, for metrics and for the simulator's checkers.
+
+use super::engine::Store;
+
+/// Counters since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    pub steps: u64,
+    pub batches: u64,
+    pub checkpoints: u64,
+    pub applied_blocks: u64,
+    /// Blocks whose checksum did not match at the second reading.
+    pub checksum_errors: u64,
+    pub disk_errors: u64,
+    /// Blocks that a scrub looked at.
+    pub scrubbed_blocks: u64,
+}
+
+/// What a store holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Levels {
+    pub slots: u64,
+    /// Exact once the table is loaded.
+    pub slots_used: u64,
+    pub pages: u64,
+    pub pages_used: u64,
+    /// Bytes of the journal's ring that replay would still need.
+    pub journal_used: u64,
+    pub journal_len: u64,
+    pub journal_wraps: u64,
+    /// Journaled payload in memory, in bytes.
+    pub overlay_bytes: u64,
+    pub overlays: u64,
+    pub entries: u64,
+    pub leaves: u64,
+    pub leaves_unloaded: u64,
+    pub leaves_damaged: u64,
+    pub stalled: u64,
+    pub ios: u64,
+    pub checkpoint_running: bool,
+    pub sweeping: bool,
+}
+
+impl Store {
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub fn levels(&self) -> Levels {
+        Levels {
+            slots: u64::from(self.allocator.slots()),
+            slots_used: u64::from(self.allocator.used()),
+            pages: self.superblock.geometry.pages,
+            pages_used: self.superblock.geometry.pages - self.free_pages.len() as u64,
+            journal_used: self.journal.used(),
+            journal_len: self.journal.ring_len(),
+            journal_wraps: self.journal.wraps,
+            overlay_bytes: self.memory_blocks * crate::base::BLOCK,
+            overlays: self.overlays.len() as u64,
+            entries: u64::from(self.table.entry_count()),
+            leaves: u64::from(self.table.leaf_count()),
+            leaves_unloaded: u64::from(self.loader.unloaded),
+            leaves_damaged: u64::from(self.loader.damaged),
+            stalled: self.stalled.len() as u64,
+            ios: self.ios.len() as u64,
+            checkpoint_running: !self.checkpoint.is_idle(),
+            sweeping: self.sweep.is_some(),
+        }
+    }
+}

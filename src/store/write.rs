@@ -1,0 +1,535 @@
+//! Changes: writes, zeroes, and records of volumes, from their admission until they stand in a batch.
+//!
+//! A write smaller than a chunk goes into the open batch with its payload. A whole chunk is written durably to a fresh
+//! slot first, and only then recorded, so that replay never reads a slot. Slots and table pages are
+//! reserved here: what was admitted cannot run out of space any more.
+
+use super::batch::Record;
+use super::door::{ChunkId, DiskOp, Durability, Outbox, Output, Span, Stamp, StoreError, StoreOp};
+use super::engine::{Ask, ChunkWrite, Io, Store, done};
+use super::journal::Act;
+use super::page::{ENTRIES_PER_PAGE, NO_SLOT};
+use super::table::{EntryId, LeafId, LeafState, OVERLAID};
+use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
+
+/// Whole chunks that one write to the disk carries: 1 MiB.
+const CHUNKS_OF_WRITE_MAX: usize = 16;
+/// The entry of a record that has none.
+const NO_ENTRY: EntryId = u32::MAX;
+
+impl Store {
+    /// Starts a change, or puts it where it waits: for its extent to be loaded, for memory, for the journal.
+    pub(super) fn on_change(&mut self, ask: Ask, out: &mut Outbox) {
+        if !self.has_room_for(&ask) {
+            self.stalled.push_back(ask);
+            return;
+        }
+        match &ask {
+            Ask::Write { at, .. } | Ask::Zero { at, .. } | Ask::ZeroChunks { at, .. } => {
+                let at = *at;
+                match self.writable_leaf(at) {
+                    Err(why) => done(ask.op(), Err(why), out),
+                    Ok(leaf) => match self.table.leaf(leaf).state {
+                        LeafState::Loaded => self.change_loaded(leaf, ask, out),
+                        LeafState::Damaged => done(ask.op(), Err(StoreError::Damaged), out),
+                        LeafState::Unloaded | LeafState::Loading => self.load_for(leaf, ask, out),
+                    },
+                }
+            }
+            _ => self.change_volume(ask, out),
+        }
+    }
+
+    /// Tries those that wait, in their order, until one has to wait on.
+    pub(super) fn retry_stalled(&mut self, out: &mut Outbox) {
+        while self
+            .stalled
+            .front()
+            .is_some_and(|ask| self.has_room_for(ask))
+        {
+            if let Some(ask) = self.stalled.pop_front() {
+                self.admit(ask, out);
+            }
+            self.close_batch_if_full(out);
+        }
+    }
+
+    /// Whether memory and the open batch have room for a change.
+    fn has_room_for(&self, ask: &Ask) -> bool {
+        let (record_len, payload) = match ask {
+            Ask::Write { run, .. } if !run.is_whole() => (256, run.count()),
+            Ask::PutVolume { volume, .. } => (super::root::volume_len(volume) + 16, 0),
+            _ => (256, 0),
+        };
+        let memory = (self.memory_blocks + u64::from(payload)) * BLOCK;
+        self.journal.open.fits(record_len, payload)
+            && (payload == 0 || memory <= self.options.overlay_bytes)
+    }
+
+    /// The leaf for a change of the chunk `at`; it is made where there is none.
+    fn writable_leaf(&mut self, at: ChunkId) -> Result<LeafId, StoreError> {
+        let layer = self.layers.get(at.layer).ok_or(StoreError::NoSuchLayer)?;
+        if layer.frozen || layer.family != at.family {
+            return Err(StoreError::NoSuchLayer);
+        }
+        let extent = at.chunk.extent();
+        Ok(match self.table.leaf_of(at.family, extent) {
+            Some(leaf) => leaf,
+            None => self.table.add_leaf(at.family, extent, LeafState::Loaded),
+        })
+    }
+
+    fn change_loaded(&mut self, leaf: LeafId, ask: Ask, out: &mut Outbox) {
+        match ask {
+            Ask::Write {
+                op,
+                at,
+                run,
+                buf,
+                crcs,
+                pg,
+                stamp,
+            } if run.is_whole() => {
+                self.write_chunk(leaf, (op, at, pg, stamp), buf, crcs, out);
+            }
+            Ask::Write {
+                op,
+                at,
+                run,
+                buf,
+                crcs,
+                pg,
+                stamp,
+            } => {
+                self.write_blocks(leaf, (op, at, pg, stamp), (run, buf), crcs, out);
+            }
+            Ask::Zero {
+                op,
+                at,
+                run,
+                pg,
+                stamp,
+            } => {
+                self.zero_blocks(leaf, (op, at, pg, stamp), run, out);
+            }
+            Ask::ZeroChunks {
+                op,
+                at,
+                count,
+                pg,
+                stamp,
+            } => {
+                self.zero_chunks(leaf, (op, at, pg, stamp), count, out);
+            }
+            other => debug_assert!(false, "no change of a chunk: {other:?}"),
+        }
+    }
+
+    /// A small write: into the open batch, its payload pinned until it is applied.
+    fn write_blocks(
+        &mut self,
+        leaf: LeafId,
+        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        (run, buf): (BlockRun, BufRef),
+        crcs: [u32; 16],
+        out: &mut Outbox,
+    ) {
+        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
+            let slot = self
+                .overlays
+                .get(entry)
+                .map_or(NO_SLOT, |overlay| overlay.slot);
+            let kept = if slot == NO_SLOT {
+                self.table.entry(entry).slot
+            } else {
+                slot
+            };
+            let kept = if kept == NO_SLOT {
+                self.new_slot()?
+            } else {
+                kept
+            };
+            Ok((entry, kept))
+        });
+        let (entry, slot) = match reserved {
+            Ok(reserved) => reserved,
+            Err(why) => {
+                self.drop_if_empty(leaf, at);
+                return done(op, Err(why), out);
+            }
+        };
+        let overlay = self.overlay_of(entry, leaf, at);
+        overlay.slot = slot;
+        overlay.issued += 1;
+        out.list.push(Output::Pin {
+            buf,
+            blocks: run.count(),
+        });
+        self.memory_blocks += u64::from(run.count());
+        let record = Record::Data {
+            at,
+            run,
+            slot,
+            pg,
+            stamp,
+            crcs,
+        };
+        self.journal.open.push(record, Act { op, entry, buf });
+        if self.breaks().on(Break::AckBeforeDurable) {
+            done(op, Ok(()), out);
+        }
+        self.close_batch_if_full(out);
+    }
+
+    /// A whole chunk: its payload durably into a fresh slot, the record when it is there.
+    fn write_chunk(
+        &mut self,
+        leaf: LeafId,
+        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        buf: BufRef,
+        crcs: [u32; 16],
+        out: &mut Outbox,
+    ) {
+        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
+            let overwrites = self.table.entry(entry).slot != NO_SLOT;
+            // An overwrite gives a slot back, so the reserve is there for it.
+            let slot = match self.new_slot() {
+                Err(StoreError::NoSpace) if overwrites => {
+                    self.allocator.allocate().ok_or(StoreError::NoSpace)?
+                }
+                other => other?,
+            };
+            Ok((entry, slot))
+        });
+        let (entry, slot) = match reserved {
+            Ok(reserved) => reserved,
+            Err(why) => {
+                self.drop_if_empty(leaf, at);
+                return done(op, Err(why), out);
+            }
+        };
+        self.overlay_of(entry, leaf, at).issued += 1;
+        let recorded = self.breaks().on(Break::RecordBeforeData);
+        let write = ChunkWrite {
+            op,
+            at,
+            entry,
+            slot,
+            buf,
+            crcs,
+            pg,
+            stamp,
+            recorded,
+        };
+        if recorded {
+            self.record_chunk(&write, out);
+        }
+        let joins = self
+            .gathered
+            .last()
+            .is_none_or(|last| last.slot + 1 == slot);
+        if !joins || self.gathered.len() == CHUNKS_OF_WRITE_MAX {
+            self.write_gathered(out);
+        }
+        self.gathered.push(write);
+    }
+
+    /// Writes the whole chunks that were gathered: their slots lie side by side, so it is one durable
+    /// write, where sixteen would each wait for the medium.
+    pub(super) fn write_gathered(&mut self, out: &mut Outbox) {
+        let Some(first) = self.gathered.first() else {
+            return;
+        };
+        let offset = self.superblock.geometry.slot_at(first.slot);
+        let cached = first.recorded || self.breaks().on(Break::NoDsync);
+        let durability = if cached {
+            Durability::Cached
+        } else {
+            Durability::Durable
+        };
+        let start = out.spans.len() as u32;
+        out.spans.extend(self.gathered.iter().map(|write| Span {
+            buf: write.buf,
+            blocks: 16,
+        }));
+        let body = start..out.spans.len() as u32;
+        let writes = std::mem::take(&mut self.gathered);
+        self.submit(Io::Chunks(writes), out, |id| DiskOp::Write {
+            id,
+            offset,
+            head: 0..0,
+            body,
+            durability,
+        });
+    }
+
+    /// The payload of whole chunks is durable in their slots: now they are recorded.
+    pub(super) fn on_chunks_written(
+        &mut self,
+        writes: Vec<ChunkWrite>,
+        ok: bool,
+        out: &mut Outbox,
+    ) {
+        for write in writes {
+            if !ok || self.is_failed() {
+                done(write.op, Err(StoreError::DiskFailed), out);
+            } else if !write.recorded {
+                self.record_chunk(&write, out);
+            }
+        }
+    }
+
+    fn record_chunk(&mut self, write: &ChunkWrite, out: &mut Outbox) {
+        let ChunkWrite {
+            op,
+            at,
+            entry,
+            slot,
+            crcs,
+            pg,
+            stamp,
+            ..
+        } = *write;
+        let record = Record::Chunk {
+            at,
+            slot,
+            pg,
+            stamp,
+            crcs,
+        };
+        if !self.journal.open.fits(record.len(), 0) {
+            self.overfull.push_back((record, op, entry));
+            return;
+        }
+        self.journal.open.push(
+            record,
+            Act {
+                op,
+                entry,
+                buf: BufRef::default(),
+            },
+        );
+        self.close_batch_if_full(out);
+    }
+
+    /// Zeroes of some blocks of one chunk.
+    fn zero_blocks(
+        &mut self,
+        leaf: LeafId,
+        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        run: BlockRun,
+        out: &mut Outbox,
+    ) {
+        let has_parent = self
+            .layers
+            .get(at.layer)
+            .is_some_and(|layer| layer.has_parent());
+        let found = self.table.find(leaf, at.chunk.in_extent(), at.layer);
+        if found.is_none() && !has_parent {
+            // Nothing is there to hide and nothing to give back, durably so.
+            return done(op, Ok(()), out);
+        }
+        let entry = match self.reserve_entry(leaf, at) {
+            Ok(entry) => entry,
+            Err(why) => return done(op, Err(why), out),
+        };
+        self.overlay_of(entry, leaf, at).issued += 1;
+        let buf = BufRef::default();
+        self.journal
+            .open
+            .push(Record::Zero { at, run, pg, stamp }, Act { op, entry, buf });
+        self.close_batch_if_full(out);
+    }
+
+    /// Zeroes of whole chunks of one extent.
+    fn zero_chunks(
+        &mut self,
+        leaf: LeafId,
+        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        count: u32,
+        out: &mut Outbox,
+    ) {
+        let first = at.chunk.in_extent();
+        assert!(
+            first + count as usize <= CHUNKS_PER_EXTENT as usize,
+            "chunks of one extent"
+        );
+        let has_parent = self
+            .layers
+            .get(at.layer)
+            .is_some_and(|layer| layer.has_parent());
+        let mut touched = 0;
+        for place in first..first + count as usize {
+            let at = ChunkId {
+                chunk: at.chunk.extent().chunk(place),
+                ..at
+            };
+            if !has_parent && self.table.find(leaf, place, at.layer).is_none() {
+                continue;
+            }
+            match self.reserve_entry(leaf, at) {
+                Ok(entry) => self.overlay_of(entry, leaf, at).issued += 1,
+                Err(why) => {
+                    self.unissue(leaf, at.layer, first..place);
+                    return done(op, Err(why), out);
+                }
+            }
+            touched += 1;
+        }
+        if touched == 0 {
+            return done(op, Ok(()), out);
+        }
+        let act = Act {
+            op,
+            entry: NO_ENTRY,
+            buf: BufRef::default(),
+        };
+        self.journal.open.push(
+            Record::ZeroChunks {
+                at,
+                count,
+                pg,
+                stamp,
+            },
+            act,
+        );
+        self.close_batch_if_full(out);
+    }
+
+    /// Takes back what [`Store::zero_chunks`] had reserved.
+    fn unissue(
+        &mut self,
+        leaf: LeafId,
+        layer: crate::base::LayerId,
+        places: std::ops::Range<usize>,
+    ) {
+        for place in places {
+            if let Some(entry) = self.table.find(leaf, place, layer) {
+                if let Some(overlay) = self.overlays.get_mut(entry) {
+                    overlay.issued -= 1;
+                }
+                self.drop_idle(leaf, place, entry);
+            }
+        }
+    }
+
+    fn change_volume(&mut self, ask: Ask, out: &mut Outbox) {
+        let (op, record) = match ask {
+            Ask::PutVolume { op, volume } => {
+                if let Err(why) = self.layers.check(&volume) {
+                    return done(op, Err(why), out);
+                }
+                if self.layers.volumes.get(&volume.id) == Some(&*volume) {
+                    return done(op, Ok(()), out);
+                }
+                (op, Record::PutVolume(volume))
+            }
+            Ask::DropVolume { op, volume } => {
+                if !self.layers.volumes.contains_key(&volume) {
+                    return done(op, Ok(()), out);
+                }
+                (op, Record::DropVolume(volume))
+            }
+            other => return debug_assert!(false, "no change of a volume: {other:?}"),
+        };
+        self.journal.open.push(
+            record,
+            Act {
+                op,
+                entry: NO_ENTRY,
+                buf: BufRef::default(),
+            },
+        );
+        self.close_batch_if_full(out);
+    }
+
+    /// The entry of a chunk; where it has none, one is made, with room for it in a table page.
+    pub(super) fn reserve_entry(
+        &mut self,
+        leaf: LeafId,
+        at: ChunkId,
+    ) -> Result<EntryId, StoreError> {
+        let place = at.chunk.in_extent();
+        if let Some(entry) = self.table.find(leaf, place, at.layer) {
+            return Ok(entry);
+        }
+        let entries = usize::from(self.table.leaf(leaf).entries) + 1;
+        while usize::from(self.table.leaf(leaf).pages) * ENTRIES_PER_PAGE < entries {
+            let page = self.free_pages.pop().ok_or(StoreError::NoSpace)?;
+            self.table.push_page(leaf, page);
+        }
+        Ok(self.table.add_entry(leaf, place, at.layer))
+    }
+
+    /// A slot for new data; the last of them are kept for overwrites.
+    fn new_slot(&mut self) -> Result<u32, StoreError> {
+        if self.allocator.available() <= self.allocator.reserve() {
+            return Err(StoreError::NoSpace);
+        }
+        self.allocator.allocate().ok_or(StoreError::NoSpace)
+    }
+
+    /// The overlay of an entry; where it has none, one is made.
+    pub(super) fn overlay_of(
+        &mut self,
+        entry: EntryId,
+        leaf: LeafId,
+        at: ChunkId,
+    ) -> &mut super::overlay::Overlay {
+        if self.overlays.get(entry).is_none() {
+            let slot = self.table.entry(entry).slot;
+            self.table.entry_mut(entry).flags |= OVERLAID;
+            self.overlays.add(entry, leaf, (at.chunk, at.layer), slot);
+        }
+        self.overlays.get_mut(entry).expect("it was just made")
+    }
+
+    /// Lets go of an entry that an admission made and then could not use.
+    fn drop_if_empty(&mut self, leaf: LeafId, at: ChunkId) {
+        // The next checkpoint looks at it, and gives back the leaf and pages that it does not need.
+        self.mark_dirty(leaf);
+        if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
+            self.drop_idle(leaf, at.chunk.in_extent(), entry);
+        }
+    }
+
+    /// Lets go of an overlay that nothing keeps, and of an entry with nothing in it.
+    pub(super) fn drop_idle(&mut self, leaf: LeafId, place: usize, entry: EntryId) {
+        if self
+            .overlays
+            .get(entry)
+            .is_some_and(|overlay| overlay.is_idle())
+        {
+            self.overlays.remove(entry);
+            self.table.entry_mut(entry).flags &= !OVERLAID;
+        }
+        if self.table.entry(entry).is_empty() {
+            self.table.remove_entry(leaf, place, entry);
+        }
+    }
+
+    /// Zeroes free slots ahead of their use, so that a durable write does not wait for the file system.
+    pub(super) fn zero_ahead(&mut self, out: &mut Outbox) {
+        /// Kept zeroed: 64 MiB, a quarter of a second of the fastest writer seen.
+        const AHEAD: u32 = 1024;
+        const RUN: u32 = 64;
+        if !self.options.zero_ahead || self.zeroing || self.allocator.free_now() >= AHEAD {
+            return;
+        }
+        let Some((first, count)) = self.allocator.take_run(RUN) else {
+            return;
+        };
+        self.zeroing = true;
+        let offset = self.superblock.geometry.slot_at(first);
+        let len = u64::from(count) * crate::base::CHUNK;
+        self.submit(Io::ZeroRun { first, count }, out, |id| DiskOp::ZeroRun {
+            id,
+            offset,
+            len,
+        });
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self.state, super::engine::State::Failed)
+    }
+}
