@@ -188,12 +188,11 @@ fn cut_here<M: Machine>(world: &World<M>, seed: u64, prng: &mut Prng, all: &mut 
     let prefixes = (open + 1).min(IMAGES_AT_ONCE / 2);
     for n in 0..IMAGES_AT_ONCE.min(1 + open * 3) {
         let (fates, torn) = draw_fates(prng, open, n, prefixes);
-        let table = &disk.layout.table;
         let mut fates = fates.into_iter();
         let mut cut_checkpoint = false;
         let image = disk.image(|entry: &Entry| {
             let fate = fates.next().unwrap_or(Fate::Lose);
-            cut_checkpoint |= fate != Fate::Keep && table.contains(&entry.offset);
+            cut_checkpoint |= fate != Fate::Keep && disk.layout.is_checkpoint(entry.offset);
             fate
         });
         debug_assert!(torn <= open);

@@ -46,8 +46,17 @@ pub struct Rates {
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     pub journal: Range<u64>,
-    /// The table's pages, roots and superblocks.
+    /// The table's pages.
     pub table: Range<u64>,
+    /// Superblocks, roots and manifest.
+    pub head: Range<u64>,
+}
+
+impl Layout {
+    /// Whether a checkpoint writes here.
+    pub fn is_checkpoint(&self, offset: u64) -> bool {
+        self.table.contains(&offset) || self.head.contains(&offset)
+    }
 }
 
 /// The disk's name for a write or flush in flight.

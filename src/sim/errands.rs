@@ -7,10 +7,12 @@ use super::register::Tick;
 use super::volumes::Volume;
 use super::workload::draw_by_weight;
 use super::world::{Phase, World};
-use crate::base::{BLOCK, CHUNK, DiskId, PgId};
+use crate::base::{BLOCK, BufRef, CHUNK, DiskId, PgId};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input};
 use crate::store::{self, StoreError};
 
+/// What a store has for its own use: the least that it takes.
+const SCRATCH_BLOCKS: u32 = 128;
 /// The most volumes and layers of one volume, so that a run stays readable.
 const VOLUMES_MAX: usize = 8;
 const LAYERS_MAX: usize = 12;
@@ -61,8 +63,14 @@ impl<M: Machine> World<M> {
         for n in 0..self.node.disks.len() as u16 {
             let mut entropy = [0; 16];
             self.prng.fill(&mut entropy);
+            let scratch = self.node.buffers.take(SCRATCH_BLOCKS);
             let options = store::Options {
                 disk_bytes: self.node.disks[usize::from(n)].len(),
+                scratch: BufRef {
+                    id: scratch.expect("a new node has all its buffers"),
+                    block: 0,
+                },
+                scratch_blocks: SCRATCH_BLOCKS,
                 overlay_bytes: self.knobs.overlay_bytes,
                 zero_ahead: self.knobs.zero_ahead,
                 discard: self.knobs.discard,
@@ -327,10 +335,21 @@ impl<M: Machine> World<M> {
 
     /// The slots of all disks; none where that is not known.
     pub(super) fn slots(&self) -> Slots {
-        Slots::default()
+        self.node
+            .levels()
+            .fold(Slots::default(), |sum, levels| Slots {
+                total: sum.total + levels.slots,
+                free: sum.free + levels.slots - levels.slots_used,
+            })
     }
 
     pub(super) fn judge_empty(&self) -> Result<(), Failure> {
-        space::judge_empty(self.slots(), self.formatted)
+        let slots = self.slots();
+        // What was grown is as empty as what was formatted.
+        let formatted = Slots {
+            free: slots.total,
+            ..slots
+        };
+        space::judge_empty(slots, formatted)
     }
 }

@@ -15,7 +15,7 @@ use crate::base::{
     BLOCK, BlockNo, Breaks, BufRef, IoError, LayerId, MapRun, Slab, Time, Token, crc,
 };
 use crate::shard::{ControlError, ControlId, DiskSlot, Input, Outbox, Output, Shard};
-use crate::store::{DiskFault, DiskOp, IoData, IoId, Note, Span};
+use crate::store::{DiskFault, DiskOp, IoData, IoId, Levels, Note, Span};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ pub trait Machine {
     fn step(&mut self, now: Time, input: Input<'_>, out: &mut Outbox);
     fn deadline(&self) -> Option<Time>;
     fn expire(&mut self, now: Time, out: &mut Outbox);
+    /// What the store of a disk holds, where it says that.
+    fn levels(&self, _disk: DiskSlot) -> Option<Levels> {
+        None
+    }
 }
 
 impl Machine for Shard {
@@ -39,6 +43,9 @@ impl Machine for Shard {
     }
     fn expire(&mut self, now: Time, out: &mut Outbox) {
         Shard::expire(self, now, out);
+    }
+    fn levels(&self, disk: DiskSlot) -> Option<Levels> {
+        self.disk(disk).map(|(_, _, levels)| levels)
     }
 }
 
@@ -136,6 +143,12 @@ impl<M: Machine> Node<M> {
         self.now
     }
 
+    /// What the stores hold, where they say it.
+    pub fn levels(&self) -> impl Iterator<Item = Levels> {
+        let slots = (0..self.disks.len()).map(|n| DiskSlot(n as u16));
+        slots.filter_map(|slot| self.shard.levels(slot))
+    }
+
     /// When something happens next, if nothing is asked.
     pub fn next(&self) -> Option<Time> {
         let due = [self.agenda.next(), self.shard.deadline()];
@@ -163,7 +176,7 @@ impl<M: Machine> Node<M> {
             return Ok(());
         }
         self.idle_expiries += 1;
-        if self.idle_expiries > 1000 {
+        if self.idle_expiries > 1_000_000 {
             let what = "the deadline has passed, and expiring does not move it";
             return Err(Failure::new(Checker::Answered, what));
         }

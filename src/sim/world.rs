@@ -8,7 +8,6 @@
 //! `load.rs` asks and judges requests, `errands.rs` control operations.
 
 use super::checkers::answered::Outstanding;
-use super::checkers::space::Slots;
 use super::checkers::{Checker, Failure, atomic, bounded, pins};
 use super::crash_states;
 use super::disk::Disk;
@@ -105,7 +104,6 @@ pub struct World<M> {
     /// What is left to read of everything that was written.
     pub(super) to_verify: Vec<(usize, Range<u64>)>,
     pub(super) counts: Counts,
-    pub(super) formatted: Slots,
     /// Operations until this life ends in good order, where it does.
     pub(super) close_in: Option<u64>,
     pub(super) paused_until: Time,
@@ -137,7 +135,6 @@ impl<M: Machine> World<M> {
             phase: Phase::OpeningDisks,
             to_verify: Vec::new(),
             counts: Counts::default(),
-            formatted: Slots::default(),
             close_in: None,
             paused_until: Time(0),
             cut_recoveries: 0,
@@ -207,7 +204,6 @@ impl<M: Machine> World<M> {
             phase: Phase::OpeningDisks,
             to_verify: Vec::new(),
             counts: Counts::default(),
-            formatted: self.formatted,
             close_in: None,
             paused_until: Time(0),
             cut_recoveries: 0,
@@ -267,7 +263,8 @@ impl<M: Machine> World<M> {
         let Knobs { disks, rates, .. } = &self.knobs;
         self.node.disks = (0..*disks)
             .map(|_| {
-                let (medium, layout) = formatted(&self.knobs, &mut self.prng);
+                let (medium, layout) =
+                    formatted(&self.knobs, &mut self.prng).expect("the knobs leave room for slots");
                 Disk::new(medium, layout, rates.clone(), self.prng.fork())
             })
             .collect();
@@ -470,7 +467,10 @@ impl<M: Machine> World<M> {
                 self.close()
             }
             Phase::Closing if self.requests.is_empty() => self.closed(),
-            Phase::Dropping => self.dropped_all(),
+            // What was dropped is swept in the background, and that ends.
+            Phase::Dropping if !self.node.levels().any(|levels| levels.sweeping) => {
+                self.dropped_all()
+            }
             _ => Ok(()),
         }
     }
@@ -508,7 +508,7 @@ impl<M: Machine> World<M> {
     /// The disks are closed: nothing is held, and a power cut loses nothing.
     fn closed(&mut self) -> Result<(), Failure> {
         if self.node.damage.is_empty() {
-            pins::judge_at_rest(&self.node.buffers)?;
+            pins::judge_at_rest(&self.node.buffers, self.node.disks.len())?;
         }
         if self.last {
             self.phase = Phase::Ended;

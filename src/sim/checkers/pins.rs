@@ -13,13 +13,15 @@ pub fn failure(misuse: Misuse) -> Failure {
     Failure::new(Checker::Pins, what)
 }
 
-/// Judges a node that has closed its disks: nothing is held any more.
-pub fn judge_at_rest(buffers: &Buffers) -> Result<(), Failure> {
+/// Judges a node that has closed its disks: nothing is held any more but the `own` buffers of the stores.
+pub fn judge_at_rest(buffers: &Buffers, own: usize) -> Result<(), Failure> {
     match (buffers.pinned(), buffers.in_use()) {
-        (0, 0) => Ok(()),
+        (0, in_use) if in_use == own => Ok(()),
         (blocks, in_use) => Err(Failure::new(
             Checker::Pins,
-            format!("at rest {in_use} buffers are in use and {blocks} blocks pinned"),
+            format!(
+                "at rest {in_use} buffers are in use, {own} of them rightly, and {blocks} blocks pinned"
+            ),
         )),
     }
 }
@@ -38,8 +40,8 @@ mod tests {
         };
         buffers.pin(at, 1).unwrap();
         buffers.answered(at.id);
-        assert!(judge_at_rest(&buffers).is_err());
+        assert!(judge_at_rest(&buffers, 0).is_err());
         buffers.unpin(at, 1).unwrap();
-        assert!(judge_at_rest(&buffers).is_ok());
+        assert!(judge_at_rest(&buffers, 0).is_ok());
     }
 }
