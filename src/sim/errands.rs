@@ -137,6 +137,9 @@ impl<M: Machine> World<M> {
             .filter(|(_, volume)| volume.at_ease())
             .map(|(n, _)| n)
             .collect();
+        // The disks carry out one of these at a time, and the operator waits.
+        let waiting = |errand: &Errand| matches!(errand, Errand::Scrub | Errand::Grow);
+        let engaged = self.controls.iter().any(waiting);
         let (Some(kind), false) = (draw_by_weight(&mut self.prng, &weights), at_ease.is_empty())
         else {
             return Ok(());
@@ -153,11 +156,11 @@ impl<M: Machine> World<M> {
             }
             3 if at_ease.len() > 1 => self.drop_volume(volume),
             4 => self.resize(volume),
-            5 => {
+            5 if !engaged => {
                 let disk = DiskId(self.prng.below(self.knobs.disks) as u32);
                 self.control(Errand::Scrub, Control::Scrub { disk })
             }
-            6 => self.grow(),
+            6 if !engaged => self.grow(),
             _ => Ok(()),
         }
     }
@@ -330,7 +333,12 @@ impl<M: Machine> World<M> {
             .iter()
             .map(|asked| asked.blocks() / 16 + 2)
             .sum();
-        space::judge_refusal(slots, self.volumes.chunks_max(), in_flight)
+        let judged = space::judge_refusal(slots, self.volumes.chunks_max(), in_flight);
+        judged.map_err(|mut failure| {
+            let levels: Vec<_> = self.node.levels().collect();
+            failure.what += &format!("; {levels:?}");
+            failure
+        })
     }
 
     /// The slots of all disks; none where that is not known.

@@ -114,6 +114,8 @@ pub struct World<M> {
     /// The last life: it ends with everything dropped.
     last: bool,
     turns: u64,
+    /// Turns one after the other in which nothing was under way.
+    idle_turns: u32,
     /// Something was trimmed since the last checkpoint.
     pub(super) trimmed: bool,
 }
@@ -141,10 +143,12 @@ impl<M: Machine> World<M> {
             start_over: false,
             last: false,
             turns: 0,
+            idle_turns: 0,
             trimmed: false,
             knobs,
         };
         world.counts.seeds = 1;
+        world.node.trace.say(Time(0), || format!("{:#?}", world.knobs));
         world.new_disks();
         world
     }
@@ -210,6 +214,7 @@ impl<M: Machine> World<M> {
             start_over: false,
             last: false,
             turns: 0,
+            idle_turns: 0,
             trimmed: false,
             knobs,
         }
@@ -326,10 +331,13 @@ impl<M: Machine> World<M> {
         let resume = (self.paused_until > now).then_some(self.paused_until);
         let next = [self.node.next(), resume].into_iter().flatten().min();
         let Some(next) = next else {
-            let stuck = !may_ask;
+            // What was asked at the end of a turn is taken up in the next.
+            self.idle_turns += 1;
+            let stuck = !may_ask && self.idle_turns > 2;
             self.requests.judge(now, stuck)?;
             return self.controls.judge(now, stuck);
         };
+        self.idle_turns = 0;
         // A little more, so that several completions come in one turn.
         let more = Duration::from_nanos(self.prng.below(4000));
         self.node.advance(next.max(now) + more)
