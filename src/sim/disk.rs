@@ -357,11 +357,14 @@ impl Disk {
 
     /// Marks the sectors that would be others if `bytes` were at `offset`.
     fn mark_changed(&mut self, offset: u64, bytes: &[u8], fault: Fault) {
+        // The first sector stands for all of them, so that a fault counts once.
+        let mut counted = false;
         for (n, part) in bytes.chunks(SECTOR as usize).enumerate() {
             let sector = offset / SECTOR + n as u64;
             if self.now.sector(sector) != part {
-                self.marks_now.set(sector, fault);
-                self.marks_medium.set(sector, fault);
+                self.marks_now.set_part(sector, fault, counted);
+                self.marks_medium.set_part(sector, fault, counted);
+                counted = true;
             }
         }
     }

@@ -53,6 +53,7 @@ impl<M: Machine> World<M> {
     fn control(&mut self, errand: Errand, control: Control) -> Result<(), Failure> {
         let id = ControlId(self.next_name);
         self.next_name += 1;
+        self.idle_turns = 0;
         self.controls.ask(id.0, self.node.now(), errand);
         self.node.step(Input::Control { id, control })?;
         self.handle_all()
@@ -334,6 +335,11 @@ impl<M: Machine> World<M> {
             .map(|asked| asked.blocks() / 16 + 2)
             .sum();
         let judged = space::judge_refusal(slots, self.volumes.chunks_max(), in_flight);
+        self.with_levels(judged)
+    }
+
+    /// Says with a failure what the stores hold.
+    fn with_levels(&self, judged: Result<(), Failure>) -> Result<(), Failure> {
         judged.map_err(|mut failure| {
             let levels: Vec<_> = self.node.levels().collect();
             failure.what += &format!("; {levels:?}");
@@ -358,6 +364,6 @@ impl<M: Machine> World<M> {
             free: slots.total,
             ..slots
         };
-        space::judge_empty(slots, formatted)
+        self.with_levels(space::judge_empty(slots, formatted))
     }
 }

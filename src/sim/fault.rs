@@ -116,7 +116,11 @@ pub struct Marks {
 
 impl Marks {
     pub fn set(&mut self, sector: u64, fault: Fault) {
-        let consumed = false;
+        self.set_part(sector, fault, false);
+    }
+
+    /// One more sector of a fault that counts elsewhere already, where `consumed` says so.
+    pub fn set_part(&mut self, sector: u64, fault: Fault, consumed: bool) {
         self.sectors.insert(sector, Mark { fault, consumed });
     }
 

@@ -132,6 +132,7 @@ impl<M: Machine> World<M> {
         };
         let name = self.next_name;
         self.next_name += 1;
+        self.idle_turns = 0;
         let at = BufRef {
             id: buf.unwrap_or_default(),
             block: 0,

@@ -143,6 +143,11 @@ impl<M: Machine> Node<M> {
         self.now
     }
 
+    /// How many operations the disks carry out.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
     /// What the stores hold, where they say it.
     pub fn levels(&self) -> impl Iterator<Item = Levels> {
         let slots = (0..self.disks.len()).map(|n| DiskSlot(n as u16));

@@ -115,7 +115,7 @@ pub struct World<M> {
     last: bool,
     turns: u64,
     /// Turns one after the other in which nothing was under way.
-    idle_turns: u32,
+    pub(super) idle_turns: u32,
     /// Something was trimmed since the last checkpoint.
     pub(super) trimmed: bool,
 }
@@ -148,7 +148,10 @@ impl<M: Machine> World<M> {
             knobs,
         };
         world.counts.seeds = 1;
-        world.node.trace.say(Time(0), || format!("{:#?}", world.knobs));
+        world
+            .node
+            .trace
+            .say(Time(0), || format!("{:#?}", world.knobs));
         world.new_disks();
         world
     }
@@ -517,6 +520,7 @@ impl<M: Machine> World<M> {
     fn closed(&mut self) -> Result<(), Failure> {
         if self.node.damage.is_empty() {
             pins::judge_at_rest(&self.node.buffers, self.node.disks.len())?;
+            pins::judge_let_go(self.node.in_flight())?;
         }
         if self.last {
             self.phase = Phase::Ended;

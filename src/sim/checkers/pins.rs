@@ -26,6 +26,17 @@ pub fn judge_at_rest(buffers: &Buffers, own: usize) -> Result<(), Failure> {
     }
 }
 
+/// Judges disks that were closed: whoever opens them next must not meet an operation that was left behind.
+pub fn judge_let_go(in_flight: usize) -> Result<(), Failure> {
+    match in_flight {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            Checker::Pins,
+            format!("the disks were closed with {n} operations in flight"),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
