@@ -136,7 +136,16 @@ impl Buffers {
 
     /// The node lost power: all buffers are free.
     pub fn forget(&mut self) {
-        *self = Buffers::default();
+        for place in 0..self.places.len() {
+            let buffer = &mut self.places[place];
+            if buffer.held || buffer.pinned > 0 {
+                buffer.held = false;
+                buffer.pinned = 0;
+                buffer.pins.fill(0);
+                self.release_unused(place);
+            }
+        }
+        self.pinned = 0;
     }
 
     /// How many pins there are, in blocks.

@@ -63,11 +63,19 @@ impl Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+/// What a write writes.
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Vec<u8>),
+    /// So many zeroes: most of what is written by volume, and not worth memory.
+    Zeroes(u64),
+}
+
 /// A write that is not on the medium yet.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub offset: u64,
-    pub bytes: Vec<u8>,
+    content: Content,
     durable: bool,
     answered: bool,
 }
@@ -79,11 +87,33 @@ impl Entry {
     }
 
     pub fn sectors(&self) -> Range<u64> {
-        self.offset / SECTOR..(self.offset + self.bytes.len() as u64) / SECTOR
+        self.offset / SECTOR..(self.offset + self.len()) / SECTOR
+    }
+
+    /// In bytes.
+    fn len(&self) -> u64 {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Zeroes(len) => *len,
+        }
+    }
+
+    /// Puts the sectors `run` of it where they belong.
+    fn put(&self, medium: &mut Medium, run: Range<u64>) {
+        let at = self.offset + run.start * SECTOR;
+        match &self.content {
+            Content::Bytes(bytes) => {
+                medium.write(
+                    at,
+                    &bytes[(run.start * SECTOR) as usize..(run.end * SECTOR) as usize],
+                );
+            }
+            Content::Zeroes(_) => medium.zero(at, (run.end - run.start) * SECTOR),
+        }
     }
 
     fn pages(&self) -> Range<usize> {
-        (self.offset / BLOCK) as usize..((self.offset + self.bytes.len() as u64) / BLOCK) as usize
+        (self.offset / BLOCK) as usize..((self.offset + self.len()) / BLOCK) as usize
     }
 }
 
@@ -198,18 +228,46 @@ impl Disk {
         bytes: Vec<u8>,
         durability: Durability,
     ) -> (Ticket, Duration) {
+        self.begin(offset, Content::Bytes(bytes), durability)
+    }
+
+    /// Begins a write of zeroes.
+    pub fn begin_zeroes(&mut self, offset: u64, len: u64) -> (Ticket, Duration) {
+        self.begin(offset, Content::Zeroes(len), Durability::Cached)
+    }
+
+    /// Begins a discard: a cached write of what the device makes of the range.
+    pub fn begin_discard(&mut self, offset: u64, len: u64) -> (Ticket, Duration) {
+        let content = match self.prng.below(3) {
+            0 => Content::Zeroes(len),
+            1 => {
+                let mut bytes = vec![0; len as usize];
+                self.now.read(offset, &mut bytes);
+                Content::Bytes(bytes)
+            }
+            _ => Content::Bytes(vec![0xd5; len as usize]),
+        };
+        self.begin(offset, content, Durability::Cached)
+    }
+
+    fn begin(
+        &mut self,
+        offset: u64,
+        content: Content,
+        durability: Durability,
+    ) -> (Ticket, Duration) {
         let durable = durability == Durability::Durable;
         let usual = match durable {
             true => self.rates.durable_us,
             false => self.rates.cached_us,
         };
-        let latency = self.latency(usual, bytes.len() as u64);
         let entry = Entry {
             offset,
-            bytes,
+            content,
             durable,
             answered: false,
         };
+        let latency = self.latency(usual, entry.len());
         let ticket = self.ticket();
         let flight = match self.prng.one_in(2) {
             true => Flight::Applied(self.apply(entry)),
@@ -217,17 +275,6 @@ impl Disk {
         };
         self.flights.insert(ticket, flight);
         (ticket, latency)
-    }
-
-    /// Begins a discard: a cached write of what the device makes of the range.
-    pub fn begin_discard(&mut self, offset: u64, len: u64) -> (Ticket, Duration) {
-        let mut bytes = vec![0; len as usize];
-        match self.prng.below(3) {
-            0 => {}
-            1 => self.now.read(offset, &mut bytes),
-            _ => bytes.fill(0xd5),
-        }
-        self.begin_write(offset, bytes, Durability::Cached)
     }
 
     /// Begins a flush of everything that was answered before.
@@ -275,7 +322,7 @@ impl Disk {
     fn apply(&mut self, entry: Entry) -> u64 {
         self.next += 1;
         self.marks_now.clear(entry.sectors());
-        self.now.write(entry.offset, &entry.bytes);
+        entry.put(&mut self.now, 0..entry.len() / SECTOR);
         for page in entry.pages() {
             self.covered[page] += 1;
         }
@@ -316,7 +363,7 @@ impl Disk {
             self.covered[page] -= 1;
         }
         self.marks_medium.clear(entry.sectors());
-        self.medium.write(entry.offset, &entry.bytes);
+        entry.put(&mut self.medium, 0..entry.len() / SECTOR);
     }
 
     fn commit(&mut self, upto: Option<u64>) {
@@ -336,16 +383,20 @@ impl Disk {
         }
         let fault = [Fault::Misdirected, Fault::LostWrite][usize::from(lost)];
         self.tally.injected(fault);
-        self.mark_changed(entry.offset, &entry.bytes, fault);
-        if !lost {
-            let room = (self.len() - entry.bytes.len() as u64) / BLOCK;
-            let elsewhere = self.prng.below(room + 1) * BLOCK;
-            self.mark_changed(elsewhere, &entry.bytes, fault);
-            self.now.write(elsewhere, &entry.bytes);
-            self.medium.write(elsewhere, &entry.bytes);
-            self.unsettle(elsewhere);
-        }
+        self.mark_changed(&entry, fault);
         self.unsettle(entry.offset);
+        if !lost {
+            let room = (self.len() - entry.len()) / BLOCK;
+            let elsewhere = Entry {
+                offset: self.prng.below(room + 1) * BLOCK,
+                ..entry
+            };
+            self.mark_changed(&elsewhere, fault);
+            let all = 0..elsewhere.len() / SECTOR;
+            elsewhere.put(&mut self.now, all.clone());
+            elsewhere.put(&mut self.medium, all);
+            self.unsettle(elsewhere.offset);
+        }
         None
     }
 
@@ -355,12 +406,14 @@ impl Disk {
         }
     }
 
-    /// Marks the sectors that would be others if `bytes` were at `offset`.
-    fn mark_changed(&mut self, offset: u64, bytes: &[u8], fault: Fault) {
+    /// Marks the sectors that would be others if this write were there.
+    fn mark_changed(&mut self, entry: &Entry, fault: Fault) {
+        let Content::Bytes(bytes) = &entry.content else {
+            return;
+        };
         // The first sector stands for all of them, so that a fault counts once.
         let mut counted = false;
-        for (n, part) in bytes.chunks(SECTOR as usize).enumerate() {
-            let sector = offset / SECTOR + n as u64;
+        for (part, sector) in bytes.chunks(SECTOR as usize).zip(entry.sectors()) {
             if self.now.sector(sector) != part {
                 self.marks_now.set_part(sector, fault, counted);
                 self.marks_medium.set_part(sector, fault, counted);
@@ -431,41 +484,39 @@ impl Disk {
                 true => Fate::Keep,
                 false => decide(entry),
             };
-            keep_part(entry, &fate, |offset, part| image.write(offset, part));
+            keep_part(entry, &fate, |run| entry.put(&mut image, run));
         }
         image
     }
 
     /// Cuts the power. What is left is what a restart finds.
     pub fn cut_power(&mut self) {
-        let mut fates = Vec::new();
         let (mut prng, mood) = (self.prng.fork(), self.prng.below(4));
-        self.medium = self.image(|entry| {
-            let fate = draw_fate(&mut prng, entry, mood);
-            fates.push(fate.clone());
-            fate
-        });
-        let mut fates = fates.into_iter();
-        let entries: Vec<Entry> = self.undecided().cloned().collect();
-        for entry in entries {
-            let sure = entry.is_sure();
-            let fate = if sure { Some(Fate::Keep) } else { fates.next() };
-            let fate = fate.expect("a fate was drawn for each");
-            keep_part(&entry, &fate, |offset, part| {
-                let first = offset / SECTOR;
-                self.marks_medium
-                    .clear(first..first + part.len() as u64 / SECTOR);
+        let mut marks = std::mem::take(&mut self.marks_medium);
+        let mut left = self.medium.clone();
+        let mut tally = self.tally;
+        for entry in self.undecided() {
+            let fate = match entry.is_sure() {
+                true => Fate::Keep,
+                false => draw_fate(&mut prng, entry, mood),
+            };
+            let first = entry.sectors().start;
+            keep_part(entry, &fate, |run| {
+                marks.clear(first + run.start..first + run.end);
+                entry.put(&mut left, run);
             });
             let fault = match fate {
                 Fate::Keep => continue,
                 Fate::Lose => Fault::Dropped,
                 _ => Fault::Torn,
             };
-            self.tally.injected(fault);
+            tally.injected(fault);
             // One sector stands for the write: it counts once.
-            self.marks_medium
-                .set_unless_damaged(entry.sectors().start, fault);
+            marks.set_unless_damaged(first, fault);
         }
+        self.tally = tally;
+        self.medium = left;
+        self.marks_medium = marks;
         self.now = self.medium.clone();
         self.marks_now = self.marks_medium.clone();
         self.cached.clear();
@@ -481,25 +532,21 @@ fn draw_fate(prng: &mut Prng, entry: &Entry, mood: u64) -> Fate {
     match (mood, prng.below(4)) {
         (0, _) | (2.., 0) => Fate::Lose,
         (1, _) | (2.., 1) => Fate::Keep,
-        (_, 2) => Fate::TornAfter(prng.below(entry.bytes.len() as u64 / SECTOR)),
+        (_, 2) => Fate::TornAfter(prng.below(entry.len() / SECTOR)),
         _ => Fate::Torn(prng.next_u64()),
     }
 }
 
-/// Gives `put` the parts of a write that its fate keeps.
-fn keep_part(entry: &Entry, fate: &Fate, mut put: impl FnMut(u64, &[u8])) {
+/// Gives `put` the runs of sectors of a write, counted from its first, that its fate keeps.
+fn keep_part(entry: &Entry, fate: &Fate, mut put: impl FnMut(Range<u64>)) {
+    let sectors = entry.len() / SECTOR;
     match fate {
-        Fate::Keep => put(entry.offset, &entry.bytes),
+        Fate::Keep => put(0..sectors),
         Fate::Lose => {}
-        Fate::TornAfter(sectors) => {
-            let len = entry.bytes.len().min((sectors * SECTOR) as usize);
-            put(entry.offset, &entry.bytes[..len]);
-        }
+        Fate::TornAfter(kept) => put(0..sectors.min(*kept)),
         Fate::Torn(mask) => {
-            let parts = entry.bytes.chunks(SECTOR as usize);
-            for (n, part) in parts.enumerate().filter(|(n, _)| mask >> (n % 64) & 1 == 1) {
-                put(entry.offset + n as u64 * SECTOR, part);
-            }
+            let kept = (0..sectors).filter(|n| mask >> (n % 64) & 1 == 1);
+            kept.for_each(|n| put(n..n + 1));
         }
     }
 }

@@ -83,6 +83,19 @@ impl Medium {
         }
     }
 
+    /// Makes `len` bytes from `offset` on zeroes.
+    pub fn zero(&mut self, offset: u64, len: u64) {
+        let mut at = offset;
+        while at < offset + len {
+            let part = (BLOCK - at % BLOCK).min(offset + len - at);
+            match part == BLOCK {
+                true => self.pages[(at / BLOCK) as usize] = None,
+                false => self.write(at, &ZEROES[..part as usize]),
+            }
+            at += part;
+        }
+    }
+
     fn write_page(&mut self, n: usize, inside: usize, part: &[u8]) {
         let page = &mut self.pages[n];
         if part.len() == PAGE && part == ZEROES {

@@ -116,6 +116,8 @@ pub struct Node<M> {
     /// Answers to `Output::Checksum` that have not been given.
     checksums: VecDeque<(u32, Vec<u32>)>,
     idle_expiries: u32,
+    /// Space for metadata that is read.
+    metadata: Vec<u8>,
 }
 
 impl<M: Machine> Node<M> {
@@ -136,6 +138,7 @@ impl<M: Machine> Node<M> {
             out: Outbox::default(),
             checksums: VecDeque::new(),
             idle_expiries: 0,
+            metadata: Vec::new(),
         }
     }
 
@@ -419,8 +422,7 @@ impl<M: Machine> Node<M> {
             }
             DiskOp::ZeroRun { id, offset, len } => {
                 bounded::judge_place(offset, len, bytes)?;
-                let cached = crate::store::Durability::Cached;
-                let (ticket, latency) = disk.begin_write(offset, vec![0; len as usize], cached);
+                let (ticket, latency) = disk.begin_zeroes(offset, len);
                 (id, Flight::Write(ticket, Vec::new()), latency)
             }
             DiskOp::Discard { id, offset, len } => {
@@ -529,11 +531,14 @@ impl<M: Machine> Node<M> {
                 self.step(Input::Disk { disk, id, result })
             }
             Flight::Meta { offset, len } => {
-                let mut bytes = vec![0; len as usize];
+                let mut bytes = std::mem::take(&mut self.metadata);
+                bytes.resize(len as usize, 0);
                 let read = self.disks[disk.0 as usize].read(offset, &mut bytes);
                 self.damage.metadata |= !matches!(read, Ok(None));
                 let result = read.map(|_| IoData::Bytes(&bytes));
-                self.step(Input::Disk { disk, id, result })
+                let stepped = self.step(Input::Disk { disk, id, result });
+                self.metadata = bytes;
+                stepped
             }
         }
     }

@@ -31,16 +31,13 @@ impl Value {
         while !left.is_empty() {
             let room = (SECTOR - at % SECTOR) as usize;
             let (part, rest) = left.split_at_mut(room.min(left.len()));
-            let pattern = self.pattern(at / SECTOR).to_le_bytes();
-            if at.is_multiple_of(8) {
-                for word in part.chunks_mut(8) {
-                    word.copy_from_slice(&pattern[..word.len()]);
-                }
-            } else {
-                for (n, byte) in part.iter_mut().enumerate() {
-                    *byte = pattern[(at as usize + n) % 8];
-                }
+            let pattern = self.turned(at);
+            let mut words = part.chunks_exact_mut(8);
+            for word in &mut words {
+                word.copy_from_slice(&pattern);
             }
+            let end = words.into_remainder();
+            end.copy_from_slice(&pattern[..end.len()]);
             at += part.len() as u64;
             left = rest;
         }
@@ -53,20 +50,23 @@ impl Value {
         while !left.is_empty() {
             let room = (SECTOR - at % SECTOR) as usize;
             let (part, rest) = left.split_at(room.min(left.len()));
-            let pattern = self.pattern(at / SECTOR).to_le_bytes();
-            let same = if at.is_multiple_of(8) {
-                part.chunks(8).all(|word| *word == pattern[..word.len()])
-            } else {
-                let turned = |n: usize| pattern[(at as usize + n) % 8];
-                part.iter().enumerate().all(|(n, &byte)| byte == turned(n))
-            };
-            if !same {
+            let pattern = self.turned(at);
+            let number = u64::from_ne_bytes(pattern);
+            let (words, end) = part.as_chunks::<8>();
+            let differs = |sum: u64, word: &[u8; 8]| sum | (u64::from_ne_bytes(*word) ^ number);
+            if words.iter().fold(0, differs) != 0 || *end != pattern[..end.len()] {
                 return false;
             }
             at += part.len() as u64;
             left = rest;
         }
         true
+    }
+
+    /// The pattern of a sector as it goes on from the byte `at`.
+    fn turned(self, at: u64) -> [u8; 8] {
+        let turn = (at % 8) as u32 * 8;
+        self.pattern(at / SECTOR).rotate_right(turn).to_le_bytes()
     }
 }
 

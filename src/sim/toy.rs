@@ -38,7 +38,7 @@ impl Toy {
             .iter()
             .position(|&id| id == request.volume)
             .unwrap() as u64;
-        let offset = place * (2 << 20) + request.offset;
+        let offset = (3 + place) * (2 << 20) + request.offset;
         let blocks = (request.len / BLOCK) as u32;
         let op = match request.kind {
             RequestKind::Read => DiskOp::ReadBlocks {
