@@ -11,6 +11,7 @@ usage: cargo sim store [SEED] [options]
   --start S         the first of them (default 0)
   --break NAME      plant a break
   --list-breaks     name the breaks, with the checker that finds each
+  --breaks          try every break on its pinned seed, search another where that is stale
   --images N        enumerate N distinct crash states
   --trace           print a line for every event (with SEED)
   --gate            what the gate runs: seeds, images, breaks, determinism
@@ -22,6 +23,7 @@ pub enum Task {
     Seeds,
     Images(u64),
     ListBreaks,
+    Breaks,
     Gate,
 }
 
@@ -84,6 +86,7 @@ impl Arguments {
             "--start" => self.start = number(word, &value()?)?,
             "--images" => self.task = Task::Images(number(word, &value()?)?),
             "--list-breaks" => self.task = Task::ListBreaks,
+            "--breaks" => self.task = Task::Breaks,
             "--gate" => self.task = Task::Gate,
             "--trace" => self.trace = true,
             "--break" => {

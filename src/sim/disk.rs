@@ -321,7 +321,7 @@ impl Disk {
     /// A write takes effect: everybody sees it from now on.
     fn apply(&mut self, entry: Entry) -> u64 {
         self.next += 1;
-        self.marks_now.clear(entry.sectors());
+        self.marks_now.clear(entry.sectors(), self.next);
         entry.put(&mut self.now, 0..entry.len() / SECTOR);
         for page in entry.pages() {
             self.covered[page] += 1;
@@ -362,7 +362,7 @@ impl Disk {
         for page in entry.pages() {
             self.covered[page] -= 1;
         }
-        self.marks_medium.clear(entry.sectors());
+        self.marks_medium.clear(entry.sectors(), order);
         entry.put(&mut self.medium, 0..entry.len() / SECTOR);
     }
 
@@ -377,7 +377,13 @@ impl Disk {
 
     /// Loses a write or sends it elsewhere, where the seed says so; else gives it back.
     fn misplace(&mut self, entry: Entry) -> Option<Entry> {
-        let lost = self.now_and_then(self.rates.lost_write);
+        // Table pages are written seldom, and a page that stays old is hard to tell from a right one.
+        let often = if self.layout.table.contains(&entry.offset) {
+            20
+        } else {
+            1
+        };
+        let lost = self.now_and_then(self.rates.lost_write.div_ceil(often));
         if !lost && !self.now_and_then(self.rates.misdirected) {
             return Some(entry);
         }
@@ -415,8 +421,9 @@ impl Disk {
         let mut counted = false;
         for (part, sector) in bytes.chunks(SECTOR as usize).zip(entry.sectors()) {
             if self.now.sector(sector) != part {
-                self.marks_now.set_part(sector, fault, counted);
-                self.marks_medium.set_part(sector, fault, counted);
+                self.marks_now.set_part(sector, fault, self.next, counted);
+                self.marks_medium
+                    .set_part(sector, fault, self.next, counted);
                 counted = true;
             }
         }
@@ -424,8 +431,8 @@ impl Disk {
 
     fn damage(&mut self, sector: u64, fault: Fault) {
         self.tally.injected(fault);
-        self.marks_now.set(sector, fault);
-        self.marks_medium.set(sector, fault);
+        self.marks_now.set(sector, fault, self.next);
+        self.marks_medium.set(sector, fault, self.next);
         self.unsettle(sector * SECTOR);
     }
 
@@ -468,11 +475,18 @@ impl Disk {
     /// The writes that are not certain to be on the medium, in the order of effect; those in flight that had
     /// none yet come last.
     pub fn undecided(&self) -> impl Iterator<Item = &Entry> {
+        self.undecided_in_order().map(|(_, entry)| entry)
+    }
+
+    fn undecided_in_order(&self) -> impl Iterator<Item = (u64, &Entry)> {
         let waiting = self.flights.values().filter_map(|flight| match flight {
-            Flight::Waiting(entry) => Some(entry),
+            Flight::Waiting(entry) => Some((u64::MAX, entry)),
             _ => None,
         });
-        self.cached.values().chain(waiting)
+        self.cached
+            .iter()
+            .map(|(&order, entry)| (order, entry))
+            .chain(waiting)
     }
 
     /// What is on the medium after a power loss in which each undecided write met the fate that `decide`
@@ -495,14 +509,14 @@ impl Disk {
         let mut marks = std::mem::take(&mut self.marks_medium);
         let mut left = self.medium.clone();
         let mut tally = self.tally;
-        for entry in self.undecided() {
+        for (order, entry) in self.undecided_in_order() {
             let fate = match entry.is_sure() {
                 true => Fate::Keep,
                 false => draw_fate(&mut prng, entry, mood),
             };
             let first = entry.sectors().start;
             keep_part(entry, &fate, |run| {
-                marks.clear(first + run.start..first + run.end);
+                marks.clear(first + run.start..first + run.end, order);
                 entry.put(&mut left, run);
             });
             let fault = match fate {

@@ -9,7 +9,7 @@ use super::workload::draw_by_weight;
 use super::world::{Phase, World};
 use crate::base::{BLOCK, BufRef, CHUNK, DiskId, PgId};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input};
-use crate::store::{self, StoreError};
+use crate::store::{self, Levels, StoreError};
 
 /// What a store has for its own use: the least that it takes.
 const SCRATCH_BLOCKS: u32 = 128;
@@ -325,8 +325,11 @@ impl<M: Machine> World<M> {
     /// Space was refused.
     pub(super) fn judge_no_space(&mut self) -> Result<(), Failure> {
         let slots = self.slots();
-        // Over several disks the model does not know where what is.
-        if slots.total == 0 || self.knobs.disks > 1 {
+        // Over several disks the model does not know where what is. What a dropped volume had comes back in the
+        // background, and behind a damaged page nobody knows what is free.
+        let busy = |levels: Levels| levels.sweeping || levels.leaves_unloaded > 0;
+        let known = self.node.damage.is_empty() && !self.node.levels().any(busy);
+        if slots.total == 0 || self.knobs.disks > 1 || !known {
             return Ok(());
         }
         let in_flight: u64 = self

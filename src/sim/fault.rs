@@ -106,42 +106,47 @@ impl Tally {
 struct Mark {
     fault: Fault,
     consumed: bool,
+    since: u64,
 }
 
-/// Which sectors of a disk are damaged, and by what.
+/// Which sectors of a disk are damaged, by what, and since when (in the disk's own order of events).
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
     sectors: BTreeMap<u64, Mark>,
 }
 
 impl Marks {
-    pub fn set(&mut self, sector: u64, fault: Fault) {
-        self.set_part(sector, fault, false);
+    pub fn set(&mut self, sector: u64, fault: Fault, since: u64) {
+        self.set_part(sector, fault, since, false);
     }
 
     /// One more sector of a fault that counts elsewhere already, where `consumed` says so.
-    pub fn set_part(&mut self, sector: u64, fault: Fault, consumed: bool) {
-        self.sectors.insert(sector, Mark { fault, consumed });
+    pub fn set_part(&mut self, sector: u64, fault: Fault, since: u64, consumed: bool) {
+        let mark = Mark {
+            fault,
+            consumed,
+            since,
+        };
+        self.sectors.insert(sector, mark);
     }
 
-    /// The same, where nothing worse is there.
+    /// What power loss left, where nothing worse is there.
     pub fn set_unless_damaged(&mut self, sector: u64, fault: Fault) {
-        let worse = self
-            .sectors
-            .get(&sector)
-            .is_some_and(|mark| mark.fault.destroys());
-        if !worse {
-            self.set(sector, fault);
+        let found = self.sectors.get(&sector);
+        if !found.is_some_and(|mark| mark.fault.destroys()) {
+            self.set(sector, fault, 0);
         }
     }
 
-    /// The sectors were written again.
-    pub fn clear(&mut self, sectors: Range<u64>) {
+    /// A write of these sectors that took effect as event `order` is there: what was damaged before is not any more.
+    pub fn clear(&mut self, sectors: Range<u64>, order: u64) {
         // Most disks have no mark most of the time, and this runs at each write.
         if self.sectors.is_empty() {
             return;
         }
-        while let Some((&sector, _)) = self.sectors.range(sectors.clone()).next() {
+        let older = |(&sector, mark): (&u64, &Mark)| (mark.since <= order).then_some(sector);
+        let gone: Vec<u64> = self.sectors.range(sectors).filter_map(older).collect();
+        for sector in gone {
             self.sectors.remove(&sector);
         }
     }
@@ -187,20 +192,25 @@ mod tests {
     #[test]
     fn a_fault_counts_once_and_only_when_it_is_read() {
         let (mut marks, mut tally) = (Marks::default(), Tally::default());
-        marks.set(7, Fault::Rot);
+        marks.set(7, Fault::Rot, 5);
         assert_eq!(marks.read(0..7, &mut tally), None);
         assert_eq!(tally.all_consumed(), 0);
         assert_eq!(marks.read(7..8, &mut tally), Some(Fault::Rot));
         assert_eq!(marks.read(0..9, &mut tally), Some(Fault::Rot));
         assert_eq!(tally.of(Fault::Rot).1, 1);
-        marks.clear(0..100);
+        marks.clear(0..100, 4);
+        assert!(
+            marks.read(0..9, &mut tally).is_some(),
+            "an older write hides nothing"
+        );
+        marks.clear(0..100, 6);
         assert_eq!(marks.read(0..9, &mut tally), None);
     }
 
     #[test]
     fn what_power_loss_tore_is_consumed_and_is_no_damage() {
         let (mut marks, mut tally) = (Marks::default(), Tally::default());
-        marks.set(3, Fault::Torn);
+        marks.set(3, Fault::Torn, 0);
         assert_eq!(marks.read(0..8, &mut tally), None);
         assert_eq!(tally.of(Fault::Torn).1, 1);
     }

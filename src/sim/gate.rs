@@ -54,6 +54,7 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
             }
             return true;
         }
+        Task::Breaks => run_breaks::<M>(&mut tally),
         Task::Seeds => run_seeds::<M>(arguments, &mut tally),
         Task::Images(wanted) => {
             let planted = arguments.planted.map_or(Breaks::NONE, Breaks::only);

@@ -55,7 +55,9 @@ pub fn judge(
         IoError::ReadOnly => damage.journal || damage.metadata || damage.disk_failed,
         // Judged by `space`, or asked for by what the simulator did.
         IoError::NoSpace | IoError::Busy => true,
-        IoError::OutOfRange | IoError::Closed => false,
+        // A snapshot that one disk failed has frozen the layer on the others.
+        IoError::Closed => damage.disk_failed,
+        IoError::OutOfRange => false,
     };
     match explained {
         true => Ok(()),
