@@ -5,7 +5,7 @@
 //! are pinned in `regressions/pinned.txt`; one that has gone stale, because the code has changed under it, is
 //! searched anew.
 
-use super::checkers::Checker;
+use super::checkers::{Checker, invariants};
 use super::node::Machine;
 use super::swarm::Knobs;
 use super::world::{Outcome, World};
@@ -41,7 +41,8 @@ pub fn pinned(which: Break) -> Option<u64> {
 
 /// One run of a seed.
 pub fn run<M: Machine>(seed: u64, breaks: Breaks, print: bool) -> Outcome {
-    World::<M>::new(seed, Knobs::draw(seed), breaks, print).run()
+    let run = || World::<M>::new(seed, Knobs::draw(seed), breaks, print).run();
+    invariants::judge(run).unwrap_or_else(Outcome::of_failure)
 }
 
 /// What became of a break.

@@ -10,7 +10,7 @@
 //! Ordinary images prove little: a run counts how many have a wrapped journal, a checkpoint cut in its middle, a
 //! volume of two layers or more, or a trim that no checkpoint has covered; half must have one of them.
 
-use super::checkers::Failure;
+use super::checkers::{Failure, invariants};
 use super::disk::{Disk, Entry, Fate};
 use super::medium::Medium;
 use super::node::Machine;
@@ -163,7 +163,8 @@ fn run_seed<M: Machine>(seed: u64, wanted: u64, breaks: Breaks, all: &mut Enumer
     let mut world = World::<M>::new(seed, knobs(seed), breaks, false);
     while all.images.distinct < wanted && all.bad.is_empty() {
         let until = world.turns() + 1 + prng.below(60);
-        let went = world.run_until(|world| world.turns() >= until && world.serves());
+        let reached = |world: &World<M>| world.turns() >= until && world.serves();
+        let went = invariants::judge(|| world.run_until(reached)).and_then(|went| went);
         if let Err(failure) = went {
             let image = all.images.distinct;
             all.bad.push(BadImage {
@@ -203,7 +204,7 @@ fn cut_here<M: Machine>(world: &World<M>, seed: u64, prng: &mut Prng, all: &mut 
         let [wrapped, layers, trim] = world.kinds();
         all.images.count([wrapped, cut_checkpoint, layers, trim]);
         let mut life = world.on_image(image, prng.next_u64());
-        let judged = life.judge_image();
+        let judged = invariants::judge(|| life.judge_image()).and_then(|judged| judged);
         all.counts.add(&life.counts());
         if let Err(failure) = judged {
             let image = all.images.distinct;

@@ -157,6 +157,7 @@ pub struct Disk {
     marks_medium: Marks,
     unsettled_below: Option<Ticket>,
     pub gone: bool,
+    gone_met: bool,
     pub tally: Tally,
 }
 
@@ -177,6 +178,7 @@ impl Disk {
             marks_medium: Marks::default(),
             unsettled_below: None,
             gone: false,
+            gone_met: false,
             tally: Tally::default(),
         }
     }
@@ -294,7 +296,7 @@ impl Disk {
             .remove(&ticket)
             .expect("an operation ends once");
         if self.gone {
-            self.tally.consumed(Fault::Gone);
+            self.meet_gone();
             // It may have arrived before the device went, or not: undecided like anything in the cache.
             if let Flight::Waiting(entry) = flight {
                 self.apply(entry);
@@ -454,11 +456,14 @@ impl Disk {
     /// Reads whole blocks as they are now. On success, tells whether some of it was damaged.
     pub fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<Option<Fault>, DiskFault> {
         if self.gone {
-            self.tally.consumed(Fault::Gone);
+            self.meet_gone();
             return Err(DiskFault::Gone);
         }
         let sectors = offset / SECTOR..(offset + into.len() as u64) / SECTOR;
         let worst = self.marks_now.read(sectors.clone(), &mut self.tally);
+        // It counts once, also where the next power cut brings it back.
+        self.marks_medium
+            .read(sectors.clone(), &mut Tally::default());
         if self.marks_now.any(sectors, Fault::ReadError) {
             return Err(DiskFault::Medium);
         }
@@ -466,9 +471,16 @@ impl Disk {
         Ok(worst)
     }
 
+    fn meet_gone(&mut self) {
+        if !std::mem::replace(&mut self.gone_met, true) {
+            self.tally.consumed(Fault::Gone);
+        }
+    }
+
     /// The device goes; nothing is answered but that.
     pub fn go(&mut self) {
         self.gone = true;
+        self.gone_met = false;
         self.tally.injected(Fault::Gone);
     }
 

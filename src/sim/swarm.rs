@@ -165,7 +165,7 @@ impl Knobs {
             hot_spots: 1 + draw.0.below(8),
             cold_one_in: draw.one_of(&[2, 4, 16]),
             reach: draw.one_of(&[64, 256, 1024, u64::MAX / CHUNK]),
-            cut_after: draw.one_of(&[300, 1500, 4000, 8000]),
+            cut_after: draw.one_of(&[600, 2000, 5000, 10_000]),
             cut_recovery_one_in: draw.one_of(&[2, 4, 10]),
             close_one_in: draw.one_of(&[3, 8]),
             pause_one_in: draw.one_of(&[100, 1000]),

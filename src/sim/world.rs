@@ -87,6 +87,21 @@ pub struct Outcome {
     pub hash: TraceHash,
 }
 
+impl Outcome {
+    /// Of a run that came to no end of its own.
+    pub fn of_failure(failure: Failure) -> Outcome {
+        let counts = Counts {
+            seeds: 1,
+            ..Counts::default()
+        };
+        Outcome {
+            result: Err(failure),
+            counts,
+            hash: TraceHash(0),
+        }
+    }
+}
+
 /// One run.
 pub struct World<M> {
     pub(super) knobs: Knobs,

@@ -9,6 +9,7 @@ pub mod atomic;
 pub mod bounded;
 pub mod durable;
 pub mod intact;
+pub mod invariants;
 pub mod linearizable;
 pub mod never_wrong;
 pub mod pins;
@@ -49,6 +50,8 @@ checkers! {
     Space = "space",
     /// Buffers are used only while they are held, and all are let go at rest.
     Pins = "pins",
+    /// No assertion of the shard's own fails.
+    Invariants = "invariants",
     /// Nothing leaves its bounds: no queue, no memory, no disk.
     Bounded = "bounded",
 }
