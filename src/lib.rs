@@ -20,6 +20,8 @@ pub mod protocol;
 #[cfg(feature = "world")]
 pub mod runtime;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 
 #[cfg(all(sarsen_no_dsync, not(debug_assertions)))]

@@ -22,6 +22,10 @@ pub(super) struct Applying {
     batch: [u64; 16],
     phase: Phase,
     sequence: u64,
+    /// What it writes from memory: pinned a second time, because a newer write may take the
+    /// overlay's pin away while the disk still reads it.
+    bufs: [BufRef; 16],
+    held: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +173,8 @@ impl Store {
             batch,
             phase,
             sequence,
+            bufs: [BufRef::default(); 16],
+            held: 0,
         };
         if let Some(overlay) = self.overlays.get_mut(entry) {
             overlay.applying |= run.mask();
@@ -190,7 +196,7 @@ impl Store {
         }
     }
 
-    fn write_applying(&mut self, applying: Applying, out: &mut Outbox) {
+    fn write_applying(&mut self, mut applying: Applying, out: &mut Outbox) {
         let Some(overlay) = self.overlays.get(applying.entry) else {
             return;
         };
@@ -207,6 +213,9 @@ impl Store {
                 for block in applying.run.blocks() {
                     if let Source::Memory(buf) = overlay.source(block) {
                         push_span(&mut out.spans, start, buf);
+                        out.list.push(super::door::Output::Pin { buf, blocks: 1 });
+                        applying.bufs[block as usize] = buf;
+                        applying.held |= 1 << block;
                     }
                 }
             }
@@ -240,6 +249,10 @@ impl Store {
             Phase::Writing(piece) => {
                 if let Some(piece) = piece {
                     self.scratch.give_back(piece);
+                }
+                for block in BlockRun::runs_of(applying.held).flat_map(BlockRun::blocks) {
+                    let buf = applying.bufs[block as usize];
+                    out.list.push(super::door::Output::Unpin { buf, blocks: 1 });
                 }
                 self.end_apply(&applying, result.is_ok() && !self.is_failed(), out);
             }

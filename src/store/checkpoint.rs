@@ -101,6 +101,8 @@ impl Store {
             && self.stalled.is_empty()
             && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunks(_)))
             && self.loader.unloaded == 0
+            // A discard or zero run that outlives the close would hit a slot that the next opening gives out.
+            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Discard { .. } | Io::ZeroRun { .. } | Io::Apply(_)))
     }
 
     fn write_pages(&mut self, out: &mut Outbox) {

@@ -50,10 +50,16 @@ pub(super) struct Recovery {
     carry: Vec<u8>,
     /// Bytes of the ring from `window_at` on, for the replay.
     window: Vec<u8>,
+    /// How much of the window was replayed already. It is cut off only now and then: to move the rest
+    /// down after each batch would move a mebibyte a batch.
+    window_from: usize,
     window_at: u64,
     /// Replay tries the ring's start, because no batch follows where the last one ended.
     at_start: bool,
     replayed: u64,
+    /// How much of the ring is read at once: a block, from the first place on that cannot be read, so that one
+    /// bad sector costs one batch and not a mebibyte of them.
+    read_len: u64,
 }
 
 impl Store {
@@ -67,8 +73,10 @@ impl Store {
             manifest_damaged: false,
             durable_once: 0,
             checkpoint_lost: false,
+            read_len: READ_LEN,
             carry: Vec::new(),
             window: Vec::new(),
+            window_from: 0,
             window_at: 0,
             at_start: false,
             replayed: 0,
@@ -294,7 +302,8 @@ impl Store {
 
     /// The first pass over the journal: every header, wherever it lies.
     fn survey(&mut self, offset: u64, out: &mut Outbox) {
-        let len = READ_LEN.min(self.superblock.geometry.journal_len - offset);
+        let len = self.recovery().read_len;
+        let len = len.min(self.superblock.geometry.journal_len - offset);
         let at = self.superblock.geometry.journal_at + offset;
         self.read_for_recovery(Step::Survey(offset), at, len, out);
     }
@@ -304,11 +313,15 @@ impl Store {
         let recovery = self.recovery();
         match bytes {
             Ok(bytes) => recovery.carry.extend_from_slice(bytes),
+            Err(_) if recovery.read_len > BLOCK => {
+                recovery.read_len = BLOCK;
+                return self.survey(offset, out);
+            }
             // A place that cannot be read holds no header that we could learn from.
             Err(_) => recovery.carry.clear(),
         }
         let ring_len = superblock.geometry.journal_len;
-        let end = offset + READ_LEN.min(ring_len - offset);
+        let end = offset + recovery.read_len.min(ring_len - offset);
         let mut at = 0;
         while at + BLOCK as usize <= recovery.carry.len() {
             let block = &recovery.carry[at..];
@@ -384,12 +397,15 @@ impl Store {
         let ring_len = self.superblock.geometry.journal_len;
         let journal_at = self.superblock.geometry.journal_at;
         let recovery = self.recovery();
+        recovery
+            .window
+            .drain(..std::mem::take(&mut recovery.window_from));
         let have = recovery.window.len() as u64;
         let next = recovery.window_at + have;
         if have >= BATCH_LEN_MAX || next >= ring_len {
             return self.replay(out);
         }
-        let len = READ_LEN.min(ring_len - next);
+        let len = recovery.read_len.min(ring_len - next);
         self.read_for_recovery(Step::Replay, journal_at + next, len, out);
     }
 
@@ -398,10 +414,11 @@ impl Store {
         let recovery = self.recovery();
         match bytes {
             Ok(bytes) => recovery.window.extend_from_slice(bytes),
+            Err(_) if recovery.read_len > BLOCK => recovery.read_len = BLOCK,
             Err(_) => {
                 // What cannot be read is as good as zeroes: it holds no batch.
                 let next = recovery.window_at + recovery.window.len() as u64;
-                let len = READ_LEN.min(ring_len - next) as usize;
+                let len = recovery.read_len.min(ring_len - next) as usize;
                 recovery.window.resize(recovery.window.len() + len, 0);
             }
         }
@@ -413,14 +430,14 @@ impl Store {
         loop {
             let ring_len = self.superblock.geometry.journal_len;
             let recovery = self.recovery();
-            let enough = recovery.window.len() as u64 >= BATCH_LEN_MAX
-                || recovery.window_at + recovery.window.len() as u64 >= ring_len;
+            let have = (recovery.window.len() - recovery.window_from) as u64;
+            let enough = have >= BATCH_LEN_MAX || recovery.window_at + have >= ring_len;
             if !enough {
                 return self.fill_window(out);
             }
             if let Some(taken) = self.take_batch() {
                 let recovery = self.recovery();
-                recovery.window.drain(..taken);
+                recovery.window_from += taken;
                 recovery.window_at += taken as u64;
                 recovery.at_start = false;
                 recovery.replayed += 1;
@@ -433,6 +450,7 @@ impl Store {
             // Too long for the ring's end: it may lie at the start.
             recovery.at_start = true;
             recovery.window.clear();
+            recovery.window_from = 0;
             recovery.window_at = 0;
             return self.fill_window(out);
         }
@@ -444,7 +462,7 @@ impl Store {
         let expected = self.journal.position_next();
         let recovery = self.recovery();
         let (offset, durable_once) = (recovery.window_at, recovery.durable_once);
-        let window = &recovery.window;
+        let window = &recovery.window[recovery.window_from..];
         let header_len = batch::claimed_len(window)?;
         let (header, crc, records) = batch::decode(window.get(..header_len)?)?;
         let is_next = is_of(&header, &superblock)

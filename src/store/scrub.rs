@@ -201,10 +201,12 @@ impl Store {
             return 0;
         }
         let found = self.table.entry(entry);
+        // A block with newer payload may have had older payload applied that nobody settled: its slot
+        // need not match its entry until the newest is there.
         let applying = self
             .overlays
             .get(entry)
-            .map_or(0, |overlay| overlay.applying);
+            .map_or(0, |overlay| overlay.applying | overlay.pending);
         (0..16)
             .filter(|&block| found.crcs[block] == crcs[block])
             .fold(0, |mask, block| mask | 1 << block)

@@ -73,7 +73,11 @@ pub(super) fn piece_at(request: &Request, at: u64) -> (Part, u64) {
             let ragged = Ragged {
                 head: (at % BLOCK) as u32,
                 tail: tail_of(next),
-                scratch: request.buf.plus(covered),
+                // Of two pieces that have one ragged block each, the first may not have merged its old block
+                // yet when the old block of the last is read.
+                scratch: request
+                    .buf
+                    .plus(covered + u32::from(at % BLOCK == 0 && run.count() == 1)),
                 zeroes: false,
             };
             (

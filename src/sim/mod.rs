@@ -1,0 +1,62 @@
+//! The simulator: the other driver of a shard, and the reason why its promises are believed.
+//!
+//! One run is one seed. It draws the knobs (`swarm`), makes disks that fail in the ways that `disk` tells, drives a
+//! whole shard over them through its door (`node`), asks of it what users ask (`workload`, `load`, `errands`), cuts
+//! its power at any point, and holds every answer against a model that knows nothing of stores.
+//!
+//! ```text
+//!             swarm (knobs of the seed)
+//!                |
+//!   workload -> world: lives of a node, load, errands ---- model, register: what may be read
+//!                |                                              |
+//!              node: a shard and its driver's duties      checkers/: one a promise
+//!                |         |
+//!            buffers     disk, medium, fault: the fault model
+//!
+//!   crash_states: every way in which a power cut could have left the disk of a run
+//!   breaks, regressions/: faults of our own, each found by its own checker
+//!   gate, arguments: `cargo sim store`
+//! ```
+//!
+//! Nothing here reads a clock, draws from anything but the seed or depends on the order of a hash map: the same
+//! seed leaves the same trace hash.
+
+mod arguments;
+mod breaks;
+mod buffers;
+mod checkers;
+mod clock;
+mod crash_states;
+mod disk;
+mod errands;
+mod fault;
+mod formatting;
+mod gate;
+mod load;
+mod medium;
+mod model;
+mod node;
+mod payload;
+mod register;
+mod swarm;
+#[cfg(test)]
+mod toy;
+mod trace;
+mod volumes;
+mod workload;
+mod world;
+
+pub use arguments::Misunderstood;
+
+use crate::shard::Shard;
+use std::time::Duration;
+
+/// Runs the command line `words` (without the program's name); whether everything passed. `clock` tells the time since
+/// the program began: it is printed and decides nothing.
+pub fn run(
+    words: impl Iterator<Item = String>,
+    clock: fn() -> Duration,
+) -> Result<bool, Misunderstood> {
+    let arguments = arguments::Arguments::parse(words)?;
+    Ok(gate::run::<Shard>(&arguments, clock))
+}
