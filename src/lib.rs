@@ -7,3 +7,5 @@ pub mod frontend;
 pub mod protocol;
 pub mod shard;
 pub mod store;
+#[cfg(test)]
+mod tidy;
