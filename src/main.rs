@@ -1,1 +1,5 @@
-fn main() {}
+//! The `sarsen` binary: hands its arguments to the command line.
+
+fn main() -> std::process::ExitCode {
+    sarsen::cli::run()
+}

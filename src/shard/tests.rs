@@ -272,6 +272,8 @@ impl World {
             len,
             buf,
         }));
+        // One turn for the payload of whole chunks, one for their records.
+        self.step(Input::TurnEnded);
         self.step(Input::TurnEnded);
         assert_eq!(self.replies.pop(), Some(Ok(())), "{kind:?} at {offset}");
         match kind {

@@ -97,8 +97,9 @@ impl Store {
         self.journal.flying.is_empty()
             && self.journal.open.is_empty()
             && self.overfull.is_empty()
+            && self.gathered.is_empty()
             && self.stalled.is_empty()
-            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunk(_)))
+            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunks(_)))
             && self.loader.unloaded == 0
     }
 

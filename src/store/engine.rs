@@ -62,8 +62,8 @@ pub(super) enum Io {
         count: u8,
         sequence: u64,
     },
-    /// The payload of a whole chunk, on its way into a fresh slot.
-    Chunk(Box<ChunkWrite>),
+    /// The payload of whole chunks, on its way into fresh slots.
+    Chunks(Vec<ChunkWrite>),
     Batch {
         number: u64,
     },
@@ -86,6 +86,7 @@ pub(super) struct ChunkWrite {
     pub at: ChunkId,
     pub entry: super::table::EntryId,
     pub slot: u32,
+    pub buf: BufRef,
     pub crcs: [u32; 16],
     pub pg: PgId,
     pub stamp: Stamp,
@@ -182,6 +183,8 @@ pub struct Store {
     pub(super) slot_ios: super::order::Order,
     /// Writes that wait for memory or for room in the journal, in order.
     pub(super) stalled: VecDeque<Ask>,
+    /// Whole chunks of this turn, in slots that lie side by side.
+    pub(super) gathered: Vec<ChunkWrite>,
     /// Records of whole chunks that found the open batch full.
     pub(super) overfull: VecDeque<(super::batch::Record, StoreOp, super::table::EntryId)>,
     pub(super) loader: Loader,
@@ -394,7 +397,7 @@ impl Store {
                 self.end_slot_io(sequence, out);
                 self.on_blocks_read(job, (first, count), result, out);
             }
-            Io::Chunk(write) => self.on_chunk_written(*write, result.is_ok(), out),
+            Io::Chunks(writes) => self.on_chunks_written(writes, result.is_ok(), out),
             Io::Batch { number } => self.on_batch_written(number, result.is_ok(), out),
             Io::Apply(applying) => self.on_apply_done(applying, result, out),
             Io::Checkpoint => self.on_checkpoint_io(result.is_ok(), out),
@@ -418,6 +421,7 @@ impl Store {
             return;
         }
         self.retry_stalled(out);
+        self.write_gathered(out);
         self.close_batch_if_possible(out);
         self.zero_ahead(out);
         self.step_checkpoint(out);
@@ -436,6 +440,7 @@ impl Store {
             done(op, Err(StoreError::DiskFailed), out);
         }
         let mut told: Vec<StoreOp> = self.stalled.drain(..).map(|ask| ask.op()).collect();
+        told.extend(self.gathered.drain(..).map(|write| write.op));
         told.extend(self.overfull.drain(..).map(|(_, op, _)| op));
         told.extend(self.loader.take_waiting().iter().map(Ask::op));
         let batches = self.journal.flying.iter().chain([&self.journal.open]);

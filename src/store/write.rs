@@ -12,6 +12,8 @@ use super::page::{ENTRIES_PER_PAGE, NO_SLOT};
 use super::table::{EntryId, LeafId, LeafState, OVERLAID};
 use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
 
+/// Whole chunks that one write to the disk carries: 1 MiB.
+const CHUNKS_OF_WRITE_MAX: usize = 16;
 /// The entry of a record that has none.
 const NO_ENTRY: EntryId = u32::MAX;
 
@@ -207,20 +209,13 @@ impl Store {
             }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
-        let span = out.spans.len() as u32;
-        out.spans.push(Span { buf, blocks: 16 });
         let recorded = self.breaks().on(Break::RecordBeforeData);
-        let durability = if recorded || self.breaks().on(Break::NoDsync) {
-            Durability::Cached
-        } else {
-            Durability::Durable
-        };
-        let offset = self.superblock.geometry.slot_at(slot);
         let write = ChunkWrite {
             op,
             at,
             entry,
             slot,
+            buf,
             crcs,
             pg,
             stamp,
@@ -229,22 +224,58 @@ impl Store {
         if recorded {
             self.record_chunk(&write, out);
         }
-        self.submit(Io::Chunk(Box::new(write)), out, |id| DiskOp::Write {
+        let joins = self
+            .gathered
+            .last()
+            .is_none_or(|last| last.slot + 1 == slot);
+        if !joins || self.gathered.len() == CHUNKS_OF_WRITE_MAX {
+            self.write_gathered(out);
+        }
+        self.gathered.push(write);
+    }
+
+    /// Writes the whole chunks that were gathered: their slots lie side by side, so it is one durable
+    /// write, where sixteen would each wait for the medium.
+    pub(super) fn write_gathered(&mut self, out: &mut Outbox) {
+        let Some(first) = self.gathered.first() else {
+            return;
+        };
+        let offset = self.superblock.geometry.slot_at(first.slot);
+        let cached = first.recorded || self.breaks().on(Break::NoDsync);
+        let durability = if cached {
+            Durability::Cached
+        } else {
+            Durability::Durable
+        };
+        let start = out.spans.len() as u32;
+        out.spans.extend(self.gathered.iter().map(|write| Span {
+            buf: write.buf,
+            blocks: 16,
+        }));
+        let body = start..out.spans.len() as u32;
+        let writes = std::mem::take(&mut self.gathered);
+        self.submit(Io::Chunks(writes), out, |id| DiskOp::Write {
             id,
             offset,
             head: 0..0,
-            body: span..span + 1,
+            body,
             durability,
         });
     }
 
-    /// The payload of a whole chunk is durable in its slot: now it is recorded.
-    pub(super) fn on_chunk_written(&mut self, write: ChunkWrite, ok: bool, out: &mut Outbox) {
-        if !ok || self.is_failed() {
-            return done(write.op, Err(StoreError::DiskFailed), out);
-        }
-        if !write.recorded {
-            self.record_chunk(&write, out);
+    /// The payload of whole chunks is durable in their slots: now they are recorded.
+    pub(super) fn on_chunks_written(
+        &mut self,
+        writes: Vec<ChunkWrite>,
+        ok: bool,
+        out: &mut Outbox,
+    ) {
+        for write in writes {
+            if !ok || self.is_failed() {
+                done(write.op, Err(StoreError::DiskFailed), out);
+            } else if !write.recorded {
+                self.record_chunk(&write, out);
+            }
         }
     }
 
@@ -455,6 +486,8 @@ impl Store {
 
     /// Lets go of an entry that an admission made and then could not use.
     fn drop_if_empty(&mut self, leaf: LeafId, at: ChunkId) {
+        // The next checkpoint looks at it, and gives back the leaf and pages that it does not need.
+        self.mark_dirty(leaf);
         if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
             self.drop_idle(leaf, at.chunk.in_extent(), entry);
         }

@@ -1,0 +1,172 @@
+//! Alerts: conditions that a person should know of, each with its cure. An alert is state, not an event: it is
+//! there as long as its condition is, however often that was seen.
+
+use crate::api::model::Alert;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many alerts are kept. Each is about one disk, volume or pool, so there are few; the bound is for a
+/// catalog of broken volumes.
+const ALERTS_MAX: usize = 1_000;
+
+/// What can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlertKind {
+    DiskFailed,
+    RottenBlock,
+    UnreadableBlock,
+    DamagedPage,
+    DamagedJournal,
+    LowSpace,
+    VeryLowSpace,
+    VolumeUnavailable,
+}
+
+impl AlertKind {
+    pub const ALL: [AlertKind; 8] = [
+        AlertKind::DiskFailed,
+        AlertKind::RottenBlock,
+        AlertKind::UnreadableBlock,
+        AlertKind::DamagedPage,
+        AlertKind::DamagedJournal,
+        AlertKind::LowSpace,
+        AlertKind::VeryLowSpace,
+        AlertKind::VolumeUnavailable,
+    ];
+
+    /// Its name in the API and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertKind::DiskFailed => "disk-failed",
+            AlertKind::RottenBlock => "rotten-block",
+            AlertKind::UnreadableBlock => "unreadable-block",
+            AlertKind::DamagedPage => "damaged-page",
+            AlertKind::DamagedJournal => "damaged-journal",
+            AlertKind::LowSpace => "low-space",
+            AlertKind::VeryLowSpace => "very-low-space",
+            AlertKind::VolumeUnavailable => "volume-unavailable",
+        }
+    }
+
+    fn cure(self) -> &'static str {
+        match self {
+            AlertKind::DiskFailed => {
+                "look at the host's kernel log, repair or replace the disk, then restart the daemon"
+            }
+            AlertKind::RottenBlock | AlertKind::UnreadableBlock => {
+                "write the block again or restore it from a backup, then run `sarsen disk scrub`; \
+                 if it returns, replace the disk"
+            }
+            AlertKind::DamagedPage => {
+                "restore the volumes that have data there from a backup; `sarsen disk check` (with \
+                 the daemon stopped) says what is damaged"
+            }
+            AlertKind::DamagedJournal => {
+                "the disk is read-only: copy its volumes away with `sarsen volume export`, then \
+                 format it anew"
+            }
+            AlertKind::LowSpace | AlertKind::VeryLowSpace => {
+                "add a disk (`sarsen disk add`), delete volumes, or trim inside the guests"
+            }
+            AlertKind::VolumeUnavailable => "see to the disk that the reason names",
+        }
+    }
+}
+
+/// The alerts of this node.
+#[derive(Debug, Default)]
+pub struct Alerts {
+    /// By kind and subject.
+    active: Mutex<BTreeMap<(AlertKind, String), Alert>>,
+}
+
+impl Alerts {
+    /// Says that a condition is there. Where it was said before, the reason is the newest one and the beginning
+    /// stays. True where it is new.
+    pub fn raise(&self, kind: AlertKind, subject: &str, reason: impl Into<String>) -> bool {
+        let mut active = super::lock(&self.active);
+        let key = (kind, subject.to_owned());
+        if let Some(alert) = active.get_mut(&key) {
+            alert.reason = reason.into();
+            alert.count += 1;
+            return false;
+        }
+        if active.len() == ALERTS_MAX {
+            return false;
+        }
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let alert = Alert {
+            name: kind.name().into(),
+            subject: subject.into(),
+            since_unix_seconds: since.as_secs(),
+            reason: reason.into(),
+            cure: kind.cure().into(),
+            count: 1,
+        };
+        tracing::warn!(
+            alert = kind.name(),
+            subject,
+            reason = alert.reason,
+            "an alert is raised"
+        );
+        active.insert(key, alert);
+        true
+    }
+
+    /// Says that a condition is gone.
+    pub fn clear(&self, kind: AlertKind, subject: &str) {
+        if super::lock(&self.active)
+            .remove(&(kind, subject.to_owned()))
+            .is_some()
+        {
+            tracing::info!(alert = kind.name(), subject, "an alert is over");
+        }
+    }
+
+    /// By kind and subject.
+    pub fn list(&self) -> Vec<Alert> {
+        super::lock(&self.active).values().cloned().collect()
+    }
+
+    /// How many alerts of each kind there are, for metrics.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        let active = super::lock(&self.active);
+        let count = |kind| active.keys().filter(|(of, _)| *of == kind).count();
+        AlertKind::ALL
+            .iter()
+            .map(|&kind| (kind.name(), count(kind)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_that_is_raised_again_keeps_its_beginning_and_counts() {
+        let alerts = Alerts::default();
+        assert!(alerts.raise(AlertKind::RottenBlock, "disk 1", "first"));
+        let since = alerts.list()[0].since_unix_seconds;
+        assert!(!alerts.raise(AlertKind::RottenBlock, "disk 1", "second"));
+        let list = alerts.list();
+        assert_eq!(list.len(), 1);
+        assert_eq!((list[0].count, list[0].since_unix_seconds), (2, since));
+        assert_eq!(list[0].reason, "second");
+        assert!(!list[0].cure.is_empty());
+    }
+
+    #[test]
+    fn an_alert_goes_when_its_condition_does() {
+        let alerts = Alerts::default();
+        alerts.raise(AlertKind::LowSpace, "disk 1", "80 %");
+        alerts.raise(AlertKind::LowSpace, "disk 2", "80 %");
+        alerts.clear(AlertKind::LowSpace, "disk 1");
+        alerts.clear(AlertKind::LowSpace, "disk 1");
+        assert_eq!(alerts.list().len(), 1);
+        assert_eq!(alerts.list()[0].subject, "disk 2");
+    }
+}

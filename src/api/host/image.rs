@@ -1,0 +1,147 @@
+//! A disk before it belongs to the shards: what is on it, and how it gets its first store. All of it waits for the
+//! disk, so callers run it in blocking tasks.
+//!
+//! Invariant *nothing-is-overwritten*: only a disk whose beginning and end are all zeroes is formatted.
+//! Partition tables, LVM, file systems and other stores all leave their mark there.
+
+use super::store_door;
+use crate::api::model::{ErrorBody, ErrorCode};
+use crate::base::{BLOCK, StoreId};
+use crate::io::{Access, Disk};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// How much of the beginning of a disk must be empty, in bytes.
+const HEAD: u64 = 1 << 20;
+/// And of its end, where GPT and some RAID formats keep their second copy.
+const TAIL: u64 = 64 << 10;
+/// What is zeroed at once, in bytes.
+const ZEROES: usize = 4 << 20;
+
+/// What is on a disk.
+pub(super) enum Content {
+    Empty,
+    /// A store; `fresh` where no daemon ever opened it.
+    Store {
+        id: StoreId,
+        fresh: bool,
+    },
+    /// A store that cannot be used, and why.
+    Damaged(String),
+    Other,
+}
+
+/// The disk at `path`. With `size`, a file that does not exist is made, and an empty one gets this length.
+pub(super) fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
+    let mut disk = match (size, path.exists()) {
+        (Some(bytes), false) => return Disk::create(path, bytes).map_err(disk_error),
+        (None, false) => {
+            let message = format!("there is nothing at {}", path.display());
+            let hint = "say --size to make a file there";
+            return Err(ErrorBody::new(ErrorCode::NotFound, "path", message, hint));
+        }
+        (_, true) => open(path)?,
+    };
+    match size {
+        Some(bytes) if disk.bytes() == 0 => {
+            disk.grow(bytes).map_err(disk_error)?;
+        }
+        Some(bytes) if disk.bytes() != bytes => {
+            let message = format!("{} has {} bytes, not {bytes}", path.display(), disk.bytes());
+            let hint = "a disk is used as a whole: leave the size out";
+            return Err(ErrorBody::invalid("size_bytes", message, hint));
+        }
+        _ => {}
+    }
+    Ok(disk)
+}
+
+/// The disk at `path`, for this process alone.
+pub(super) fn open(path: &Path) -> Result<Disk, ErrorBody> {
+    Disk::open(path, Access::ReadWrite).map_err(disk_error)
+}
+
+/// What is on `disk`.
+pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
+    let mut head = vec![0; HEAD.min(disk.bytes()) as usize];
+    let mut tail = vec![0; TAIL.min(disk.bytes()) as usize];
+    read(disk, 0, &mut head)?;
+    read(disk, disk.bytes() - tail.len() as u64, &mut tail)?;
+    if head.iter().chain(&tail).all(|&byte| byte == 0) {
+        return Ok(Content::Empty);
+    }
+    Ok(store_door::identify(&head, disk.bytes()))
+}
+
+/// Puts an empty store on `disk`, durably.
+pub(super) fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
+    let (store, plan) = store_door::plan(disk.bytes(), random()?, random()?)?;
+    let failed = |error: std::io::Error| {
+        ErrorBody::io(
+            format!("{}: {error}", disk.path().display()),
+            "see the host's kernel log",
+        )
+    };
+    let zeroes = vec![0; ZEROES];
+    for write in &plan {
+        match write {
+            store_door::Write::Bytes { offset, bytes } => {
+                disk.write_at(*offset, bytes).map_err(failed)?;
+            }
+            store_door::Write::Zeroes { offset, len } => {
+                let mut done = 0;
+                while done < *len {
+                    let part = (*len - done).min(ZEROES as u64);
+                    disk.write_at(offset + done, &zeroes[..part as usize])
+                        .map_err(failed)?;
+                    done += part;
+                }
+            }
+            store_door::Write::Flush => disk.flush().map_err(failed)?,
+        }
+    }
+    disk.flush().map_err(failed)?;
+    Ok(store)
+}
+
+/// Numbers that nobody can guess.
+pub(super) fn random() -> Result<[u8; 16], ErrorBody> {
+    let mut bytes = [0; 16];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| {
+        ErrorBody::unavailable(
+            format!("/dev/urandom: {error}"),
+            "mount /dev in the container",
+        )
+    })?;
+    Ok(bytes)
+}
+
+fn read(disk: &Disk, offset: u64, into: &mut [u8]) -> Result<(), ErrorBody> {
+    debug_assert!(offset.is_multiple_of(BLOCK));
+    disk.read_at(offset, into).map_err(|error| {
+        ErrorBody::io(
+            format!("{}: {error}", disk.path().display()),
+            "see the host's kernel log",
+        )
+    })
+}
+
+fn disk_error(error: crate::io::DiskError) -> ErrorBody {
+    let code = match error.problem() {
+        crate::io::Problem::NotFound => ErrorCode::NotFound,
+        crate::io::Problem::BadLength { .. } | crate::io::Problem::NotADisk => ErrorCode::Invalid,
+        crate::io::Problem::Exists
+        | crate::io::Problem::InUse { .. }
+        | crate::io::Problem::OpenHere => ErrorCode::Conflict,
+        _ => ErrorCode::Io,
+    };
+    let whole = error.to_string();
+    // The cure is the hint here, and need not stand in the message as well.
+    let message = whole
+        .strip_suffix(error.cure())
+        .unwrap_or(&whole)
+        .trim_end_matches("; ");
+    ErrorBody::new(code, "path", message, error.cure())
+}

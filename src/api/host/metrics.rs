@@ -1,0 +1,95 @@
+//! Metrics of the control plane, in front of those that the data plane counts itself. Written as text at each scrape
+//! from the catalog and the alerts, so there is no second copy of them to keep right.
+
+use super::Host;
+use std::fmt::{Display, Write};
+
+impl Host {
+    /// All metrics of this node, as Prometheus reads them (OpenMetrics text).
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.write_host(&mut text);
+        self.write_volumes(&mut text);
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn write_host(&self, text: &mut String) {
+        let catalog = self.manager().catalog();
+        let state = |serving: &str| u8::from(serving == "serving");
+        family(text, "sarsen_alerts", "Alerts that are active, by name");
+        for (name, count) in self.alerts().counts() {
+            sample(text, "sarsen_alerts", &[("alert", name)], count);
+        }
+        family(text, "sarsen_volumes", "Volumes in the catalog");
+        sample(text, "sarsen_volumes", NO_LABELS, catalog.volumes().count());
+        let disks = self.disks().disks;
+        family(text, "sarsen_disk_size_bytes", "What a disk has");
+        for disk in &disks {
+            let labels = [("disk", disk.id.to_string()), ("path", disk.path.clone())];
+            sample(text, "sarsen_disk_size_bytes", &labels, disk.size_bytes);
+        }
+        family(
+            text,
+            "sarsen_disk_serving",
+            "Whether a disk serves (1) or not (0)",
+        );
+        for disk in &disks {
+            let labels = [("disk", disk.id.to_string()), ("path", disk.path.clone())];
+            sample(text, "sarsen_disk_serving", &labels, state(&disk.state));
+        }
+    }
+
+    fn write_volumes(&self, text: &mut String) {
+        let volumes = self.volumes().volumes;
+        family(
+            text,
+            "sarsen_volume_size_bytes",
+            "What a volume was promised",
+        );
+        for volume in &volumes {
+            let labels = [("volume", &volume.name)];
+            sample(text, "sarsen_volume_size_bytes", &labels, volume.size_bytes);
+        }
+        family(
+            text,
+            "sarsen_volume_connections",
+            "Front-end connections to a volume",
+        );
+        for volume in &volumes {
+            let labels = [("volume", &volume.name)];
+            sample(
+                text,
+                "sarsen_volume_connections",
+                &labels,
+                volume.connections,
+            );
+        }
+    }
+}
+
+/// For metrics that stand alone.
+const NO_LABELS: &[(&str, &str)] = &[];
+
+fn family(text: &mut String, name: &str, help: &str) {
+    put(
+        text,
+        format_args!("# HELP {name} {help}.\n# TYPE {name} gauge\n"),
+    );
+}
+
+fn sample(text: &mut String, name: &str, labels: &[(&str, impl Display)], value: impl Display) {
+    text.push_str(name);
+    for (at, (label, of)) in labels.iter().enumerate() {
+        let before = if at == 0 { '{' } else { ',' };
+        // `{:?}` of a string escapes quotes and backslashes as OpenMetrics does; control characters cannot be
+        // in names and paths, which the catalog checked.
+        put(text, format_args!("{before}{label}={:?}", of.to_string()));
+    }
+    let end = if labels.is_empty() { "" } else { "}" };
+    put(text, format_args!("{end} {value}\n"));
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("a string takes everything");
+}

@@ -1,0 +1,169 @@
+//! The host: what this node does about the catalog. Each change is first made durable in the catalog, then carried
+//! out by the shards, then shown to clients; a crash between these steps is healed by [`Host::open_all`],
+//! because the catalog is the truth and every step can be done twice.
+//!
+//! | file | what it changes |
+//! |---|---|
+//! | `volumes` | creation, resize, deletion, exports |
+//! | `import` | the data of a volume that is being filled |
+//! | `data` | nothing: export, maps, measurements |
+//! | `disks` | disks of this node: open, format, add, scrub |
+//! | `notes` | what stores say, turned into logs and alerts |
+//! | `alerts` | what a person should know |
+//! | `view` | nothing: the catalog and the node in the API's words |
+//!
+//! Changes of volumes and disks are made one at a time. Whatever must not stop half way runs in a task of its own,
+//! so that a client that hangs up does not cut it off.
+
+mod alerts;
+mod data;
+mod disks;
+mod image;
+mod import;
+mod metrics;
+mod notes;
+mod store_door;
+mod view;
+mod volumes;
+
+pub use alerts::{AlertKind, Alerts};
+pub use view::nbd_uri;
+
+use super::model::ErrorBody;
+use crate::base::{DiskId, NodeId, VolumeId};
+use crate::manager::Manager;
+use crate::observe::Registry;
+use crate::runtime::Handle;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What a host is made of.
+pub struct Parts {
+    pub manager: Manager,
+    pub runtime: Handle,
+    pub registry: Arc<Registry>,
+    /// This node in the catalog.
+    pub node: NodeId,
+    /// The socket that NBD clients connect to.
+    pub nbd_socket: PathBuf,
+    /// Memory that each store may keep journaled payload in, in bytes.
+    pub overlay_bytes: u64,
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Starting = 0,
+    Serving = 1,
+    Stopping = 2,
+}
+
+/// A disk of this node, as it is now.
+#[derive(Debug, Clone, Default)]
+struct DiskNow {
+    /// Why it does not serve; `None` where it does.
+    failed: Option<String>,
+    /// What the last scrub found, and how many there were since the start.
+    scrubbed: notes::Scrubbed,
+}
+
+/// This node. Clones are the same one.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    alerts: Alerts,
+    started: Instant,
+    phase: AtomicU8,
+    /// Held over a change of volumes or disks, from the command to the exports.
+    changing: tokio::sync::Mutex<()>,
+    disks: Mutex<BTreeMap<DiskId, DiskNow>>,
+    /// The place that the next disk gets in its shard's list.
+    next_slot: Mutex<u16>,
+    /// Woken when a note has changed `disks`.
+    noted: tokio::sync::Notify,
+    /// Why a volume that should be served is not.
+    unavailable: Mutex<BTreeMap<VolumeId, String>>,
+    imports: Mutex<BTreeMap<VolumeId, Arc<tokio::sync::Mutex<import::Session>>>>,
+}
+
+impl Host {
+    pub fn new(parts: Parts) -> Host {
+        Host {
+            inner: Arc::new(Inner {
+                parts,
+                alerts: Alerts::default(),
+                started: Instant::now(),
+                phase: AtomicU8::new(Phase::Starting as u8),
+                changing: tokio::sync::Mutex::new(()),
+                disks: Mutex::default(),
+                next_slot: Mutex::default(),
+                noted: tokio::sync::Notify::new(),
+                unavailable: Mutex::default(),
+                imports: Mutex::default(),
+            }),
+        }
+    }
+
+    pub fn alerts(&self) -> &Alerts {
+        &self.inner.alerts
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.inner.parts.registry
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.inner.phase.load(Ordering::Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.inner.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Runs `work` to its end even where the caller goes away.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ErrorBody>> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        if self.phase() == Phase::Stopping {
+            return Err(ErrorBody::unavailable(
+                "the daemon is stopping",
+                "try again later",
+            ));
+        }
+        tokio::spawn(work).await.unwrap_or_else(|stopped| {
+            let what = format!("the daemon stopped in the middle of it: {stopped}");
+            Err(ErrorBody::unavailable(
+                what,
+                "look at the result, then try again",
+            ))
+        })
+    }
+
+    fn manager(&self) -> &Manager {
+        &self.inner.parts.manager
+    }
+
+    fn runtime(&self) -> &Handle {
+        &self.inner.parts.runtime
+    }
+}
+
+/// Locks, also where another thread has panicked with the lock: the maps behind these locks are changed by single
+/// calls, so they are whole at all times.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

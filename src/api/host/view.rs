@@ -1,0 +1,186 @@
+//! The catalog and the node in the API's words.
+
+use super::{Host, Phase, lock};
+use crate::api::model::{
+    AlertList, Disk, DiskList, ErrorBody, ErrorCode, ImportState, Layer, NodeList, NodeStatus,
+    Status, Volume, VolumeList, VolumeState, crc_text,
+};
+use crate::base::DiskId;
+use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, Refusal};
+
+impl Host {
+    pub fn volumes(&self) -> VolumeList {
+        let catalog = self.manager().catalog();
+        let mut volumes: Vec<Volume> = catalog
+            .volumes()
+            .map(|volume| self.view_volume(&catalog, volume))
+            .collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        VolumeList { volumes }
+    }
+
+    pub fn volume(&self, name: &str) -> Result<Volume, ErrorBody> {
+        let catalog = self.manager().catalog();
+        Ok(self.view_volume(&catalog, catalog.volume_named(name)?))
+    }
+
+    pub fn disks(&self) -> DiskList {
+        let catalog = self.manager().catalog();
+        let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
+        DiskList {
+            disks: disks.collect(),
+        }
+    }
+
+    pub fn disk(&self, id: DiskId) -> Result<Disk, ErrorBody> {
+        let catalog = self.manager().catalog();
+        let disk = catalog.disk(id).ok_or_else(|| no_disk(id))?;
+        Ok(self.view_disk(&catalog, disk))
+    }
+
+    pub fn nodes(&self) -> NodeList {
+        let catalog = self.manager().catalog();
+        let this = catalog
+            .nodes()
+            .find(|node| node.id == self.inner.parts.node);
+        let node = |node: &catalog::Node| NodeStatus {
+            name: node.name.clone(),
+            pid: std::process::id(),
+            state: match self.phase() {
+                Phase::Starting => "starting",
+                Phase::Serving => "serving",
+                Phase::Stopping => "stopping",
+            }
+            .into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: self.inner.started.elapsed().as_secs(),
+            shards: self.runtime().shards() as u32,
+        };
+        NodeList {
+            nodes: this.map(node).into_iter().collect(),
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        let catalog = self.manager().catalog();
+        let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
+        Status {
+            nodes: self.nodes().nodes,
+            disks: catalog.disks().count() as u32,
+            volumes: catalog.volumes().count() as u32,
+            connections: catalog.volumes().map(connections).sum(),
+            capacity_bytes: catalog.pools().map(|pool| catalog.capacity(pool.id)).sum(),
+            promised_bytes: catalog.pools().map(|pool| catalog.promised(pool.id)).sum(),
+            nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
+            alerts: self.alerts().list(),
+        }
+    }
+
+    pub fn alert_list(&self) -> AlertList {
+        AlertList {
+            alerts: self.alerts().list(),
+        }
+    }
+
+    fn view_volume(&self, catalog: &Catalog, volume: &catalog::Volume) -> Volume {
+        let layers = volume.layers.iter().map(|layer| Layer {
+            id: layer.id.0,
+            parent: layer.parent.map(|parent| parent.0),
+            state: match layer.state {
+                LayerState::Writable => "writable",
+                LayerState::Frozen => "frozen",
+            }
+            .into(),
+        });
+        let pool = catalog.pools().find(|pool| pool.id == volume.pool);
+        Volume {
+            id: volume.id.0,
+            name: volume.name.clone(),
+            pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
+            size_bytes: volume.size,
+            block_size_bytes: volume.block_size,
+            state: match volume.state {
+                catalog::VolumeState::Ready => VolumeState::Ready,
+                catalog::VolumeState::Importing { .. } => VolumeState::Importing,
+                catalog::VolumeState::Deleting => VolumeState::Deleting,
+            },
+            connections: self.runtime().connections(volume.id) as u64,
+            bench: volume.bench,
+            pgs: volume.pgs,
+            layers: layers.collect(),
+            import: self.import_mark(volume).map(|mark| ImportState {
+                through_bytes: mark.through,
+                crc32c: crc_text(mark.crc32c),
+            }),
+            uri: nbd_uri(
+                &volume.name,
+                &self.inner.parts.nbd_socket.display().to_string(),
+            ),
+        }
+    }
+
+    fn view_disk(&self, catalog: &Catalog, disk: &catalog::Disk) -> Disk {
+        let failed = lock(&self.inner.disks)
+            .get(&disk.id)
+            .and_then(|now| now.failed.clone());
+        let node = catalog.nodes().find(|node| node.id == disk.node);
+        let pool = catalog.pools().find(|pool| pool.id == disk.pool);
+        Disk {
+            id: disk.id.0,
+            node: node.map(|node| node.name.clone()).unwrap_or_default(),
+            pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
+            path: disk.path.clone(),
+            store: disk.store.to_string(),
+            size_bytes: disk.size,
+            state: match (disk.state, &failed) {
+                (DiskState::OutOfService, _) => "out_of_service",
+                (DiskState::Serving, Some(_)) => "failed",
+                (DiskState::Serving, None) => "serving",
+            }
+            .into(),
+            reason: failed.unwrap_or_default(),
+            pgs: catalog
+                .pgs()
+                .filter(|pg| pg.replicas.contains(&disk.id))
+                .count() as u32,
+        }
+    }
+}
+
+/// Where an NBD client finds a volume.
+pub fn nbd_uri(name: &str, socket: &str) -> String {
+    let mut query = String::new();
+    for byte in socket.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b'~' => {
+                query.push(byte.into());
+            }
+            other => query.push_str(&format!("%{other:02X}")),
+        }
+    }
+    format!("nbd+unix:///{name}?socket={query}")
+}
+
+pub(super) fn no_disk(id: DiskId) -> ErrorBody {
+    let hint = "`sarsen disk list` shows what there is";
+    ErrorBody::new(
+        ErrorCode::NotFound,
+        "disk",
+        format!("there is no disk {id}"),
+        hint,
+    )
+}
+
+impl From<Refusal> for ErrorBody {
+    fn from(refusal: Refusal) -> ErrorBody {
+        use catalog::Code;
+        let code = match refusal.code {
+            Code::Invalid => ErrorCode::Invalid,
+            Code::NotFound => ErrorCode::NotFound,
+            Code::Exists => ErrorCode::Exists,
+            Code::Conflict => ErrorCode::Conflict,
+            Code::Exhausted => ErrorCode::Exhausted,
+        };
+        ErrorBody::new(code, &refusal.field, refusal.reason, &refusal.hint)
+    }
+}

@@ -1,0 +1,248 @@
+//! Changes of volumes: the catalog first, then the shards, then what clients see.
+
+use super::{AlertKind, Host, lock};
+use crate::api::model::{ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
+use crate::base::VolumeId;
+use crate::manager::ProposeError;
+use crate::protocol::catalog::{self, Command, LayerState, Purpose, VolumeState, check_name};
+use crate::runtime::Export;
+use crate::shard::{Control, ControlError};
+use crate::store::{LayerMeta, VolumeMeta};
+
+/// The shard that every volume and disk of the node is on. The runtime routes a volume as a whole, so a volume
+/// over several disks needs them on one shard.
+pub(super) const SHARD: usize = 0;
+
+impl Host {
+    pub async fn create_volume(&self, create: VolumeCreate) -> Result<Volume, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let command = Command::CreateVolume {
+            name: create.name.clone(),
+            size: create.size_bytes,
+            block_size: create.block_size_bytes,
+            purpose: match create.purpose {
+                VolumeCreatePurpose::Use => Purpose::Use,
+                VolumeCreatePurpose::Import => Purpose::Import,
+                VolumeCreatePurpose::Bench => Purpose::Bench,
+            },
+        };
+        self.manager().propose(command).await?;
+        let catalog = self.manager().catalog();
+        let volume = catalog.volume_named(&create.name)?;
+        if create.purpose == VolumeCreatePurpose::Import {
+            self.begin_import(volume.id);
+        }
+        if let Err(error) = self.open_volume(volume).await {
+            // What cannot be served must not look as if it had been created. Where the disks cannot take it back
+            // either, it stays in deletion, and the next start or `volume delete` ends that.
+            if let Err(kept) = self.give_back(volume, 0).await {
+                tracing::warn!(volume = %volume.id, error = %kept, "a failed creation is kept");
+            }
+            return Err(error);
+        }
+        self.show_exports().await;
+        tracing::info!(volume = %volume.id, name = volume.name, size = volume.size, "volume created");
+        self.volume(&create.name)
+    }
+
+    pub async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let name = name.to_owned();
+        self.manager()
+            .propose(Command::ResizeVolume {
+                name: name.clone(),
+                size,
+            })
+            .await?;
+        let catalog = self.manager().catalog();
+        let volume = catalog.volume_named(&name)?;
+        self.open_volume(volume).await?;
+        self.show_exports().await;
+        tracing::info!(volume = %volume.id, name, size, "volume resized");
+        self.volume(&name)
+    }
+
+    pub async fn delete_volume(&self, name: &str) -> Result<(), ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let catalog = self.manager().catalog();
+        let volume = catalog.volume_named(name)?;
+        // First no new client, then count those that are there: the number can be believed.
+        self.set_exports_without(Some(volume.id)).await;
+        let connections = self.runtime().connections(volume.id) as u64;
+        let given = self.give_back(volume, connections).await;
+        self.show_exports().await;
+        given?;
+        tracing::info!(volume = %volume.id, name, "volume deleted");
+        Ok(())
+    }
+
+    /// Takes a volume out of the catalog and its space off the disks.
+    async fn give_back(&self, volume: &catalog::Volume, connections: u64) -> Result<(), ErrorBody> {
+        let name = volume.name.clone();
+        self.manager()
+            .propose(Command::DeleteVolume { name, connections })
+            .await?;
+        self.finish_deletion(volume).await
+    }
+
+    async fn finish_deletion(&self, volume: &catalog::Volume) -> Result<(), ErrorBody> {
+        let drop = Control::DropVolume { volume: volume.id };
+        match self.runtime().control(SHARD, drop).await {
+            // It was never opened, or the crash came after the disks had forgotten it.
+            Ok(()) | Err(ControlError::NoSuchVolume) => {}
+            Err(error) => return Err(control_error(&error, &format!("volume {}", volume.name))),
+        }
+        self.manager()
+            .propose(Command::ForgetVolume { volume: volume.id })
+            .await?;
+        lock(&self.inner.imports).remove(&volume.id);
+        lock(&self.inner.unavailable).remove(&volume.id);
+        self.alerts().clear(
+            AlertKind::VolumeUnavailable,
+            &format!("volume {}", volume.name),
+        );
+        Ok(())
+    }
+
+    /// Serves what the catalog says: after a start, or after a crash between two steps of a change.
+    pub(super) async fn open_volumes(&self) {
+        let catalog = self.manager().catalog();
+        for volume in catalog.volumes() {
+            let opened = self.open_volume(volume).await;
+            if opened.is_ok() && volume.state == VolumeState::Deleting {
+                // An open volume can be dropped; one that is not on the disks any more opens as empty.
+                if let Err(error) = self.finish_deletion(volume).await {
+                    tracing::error!(volume = %volume.id, %error, "a deletion could not be ended");
+                }
+            }
+        }
+        self.show_exports().await;
+    }
+
+    /// Has the shards serve a volume as the catalog says. Where it is served already, changes its size and name.
+    async fn open_volume(&self, volume: &catalog::Volume) -> Result<(), ErrorBody> {
+        let pgs = self.manager().catalog().placement(volume);
+        let open = Control::OpenVolume {
+            meta: meta(volume),
+            pgs,
+        };
+        let subject = format!("volume {}", volume.name);
+        match self.runtime().control(SHARD, open).await {
+            Ok(()) => {
+                lock(&self.inner.unavailable).remove(&volume.id);
+                self.alerts().clear(AlertKind::VolumeUnavailable, &subject);
+                Ok(())
+            }
+            Err(error) => {
+                let error = control_error(&error, &subject);
+                self.alerts().raise(
+                    AlertKind::VolumeUnavailable,
+                    &subject,
+                    error.message.as_str(),
+                );
+                lock(&self.inner.unavailable).insert(volume.id, error.message.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Shows clients the volumes of the catalog.
+    pub(super) async fn show_exports(&self) {
+        self.set_exports_without(None).await;
+    }
+
+    async fn set_exports_without(&self, closing: Option<VolumeId>) {
+        let catalog = self.manager().catalog();
+        let unavailable = lock(&self.inner.unavailable).clone();
+        let export = |volume: &catalog::Volume| Export {
+            name: volume.name.clone(),
+            volume: volume.id,
+            size: volume.size,
+            block_size: volume.block_size,
+            read_only: false,
+            refused: match volume.state {
+                _ if closing == Some(volume.id) => Some("it is being deleted".into()),
+                VolumeState::Importing { .. } => Some("it is being imported".into()),
+                VolumeState::Deleting => Some("it is being deleted".into()),
+                VolumeState::Ready => unavailable.get(&volume.id).cloned(),
+            },
+        };
+        self.runtime()
+            .set_exports(catalog.volumes().map(export).collect())
+            .await;
+    }
+
+    /// A volume that can be used: it has all its data and is not on its way out.
+    pub(super) fn ready_volume(&self, name: &str) -> Result<catalog::Volume, ErrorBody> {
+        check_name("volume", name)?;
+        let catalog = self.manager().catalog();
+        let volume = catalog.volume_named(name)?;
+        let why = match volume.state {
+            VolumeState::Ready => return Ok(volume.clone()),
+            VolumeState::Importing { .. } => "is being imported",
+            VolumeState::Deleting => "is being deleted",
+        };
+        let hint =
+            "an import ends with `sarsen volume import`, or is undone by `sarsen volume delete`";
+        Err(ErrorBody::conflict(
+            "name",
+            format!("the volume {name} {why}"),
+            hint,
+        ))
+    }
+}
+
+fn meta(volume: &catalog::Volume) -> VolumeMeta {
+    let layers = volume.layers.iter().map(|layer| LayerMeta {
+        id: layer.id,
+        parent: layer.parent,
+        frozen: layer.state == LayerState::Frozen,
+    });
+    VolumeMeta {
+        id: volume.id,
+        family: volume.family,
+        name: volume.name.clone(),
+        size: volume.size,
+        layers: layers.collect(),
+    }
+}
+
+/// What a shard refused, in words; `subject` is what it was asked about.
+pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
+    use crate::store::StoreError;
+    let (why, hint) = match error {
+        ControlError::Store(StoreError::NoSpace) => {
+            let message = format!("{subject}: the disk has no room for its records");
+            let hint = "add a disk or delete volumes";
+            return ErrorBody::new(crate::api::model::ErrorCode::Exhausted, "", message, hint);
+        }
+        ControlError::Store(StoreError::Damaged) => ("its records are damaged".into(), CHECK),
+        ControlError::Store(StoreError::DiskFailed) => ("its disk has failed".into(), LOOK),
+        ControlError::Store(StoreError::ReadOnly) => ("its disk takes no writes".into(), LOOK),
+        ControlError::Store(StoreError::NotOpen) => ("its disk is not open".into(), LOOK),
+        ControlError::Store(StoreError::NoSuchLayer) => ("its disk does not know it".into(), CHECK),
+        ControlError::Store(StoreError::BadSize) => (
+            "the size does not fit its disk".into(),
+            "see `sarsen disk show`",
+        ),
+        ControlError::Open(error) => (error.to_string(), CHECK),
+        ControlError::NoSuchVolume => ("it is not open".into(), "restart the daemon"),
+        ControlError::NoSuchDisk => ("a disk that it lies on is not open".into(), LOOK),
+    };
+    ErrorBody::io(format!("{subject}: {why}"), hint)
+}
+
+const LOOK: &str = "`sarsen alerts` and `sarsen disk list` say more";
+const CHECK: &str = "stop the daemon and run `sarsen disk check PATH`";
+
+impl From<ProposeError> for ErrorBody {
+    fn from(error: ProposeError) -> ErrorBody {
+        match error {
+            ProposeError::Refused(refusal) => refusal.into(),
+            ProposeError::Unavailable(why) => {
+                let message = format!("the catalog takes no changes: {why}");
+                ErrorBody::unavailable(message, "see the daemon's log")
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Disks.
+
+use serde::{Deserialize, Serialize};
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    pub id: u32,
+    pub node: String,
+    pub pool: String,
+    pub path: String,
+    /// The identity of the store on it, as 32 hexadecimal digits.
+    pub store: String,
+    pub size_bytes: u64,
+    /// `serving`, `out_of_service`, or `failed` where the node could not open it or lost it.
+    pub state: String,
+    /// Why it is `failed`; empty else.
+    pub reason: String,
+    /// How many placement groups have a replica on it.
+    pub pgs: u32,
+}
+
+/// `GET /v1/disks`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskList {
+    pub disks: Vec<Disk>,
+}
+
+/// `POST /v1/disks`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskAdd {
+    /// Absolute, as the node sees it.
+    pub path: String,
+    /// Of a file that is to be created; a block device or a file that is there has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// `POST /v1/disks/ID/scrub`: every block of the disk was read and compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubResult {
+    pub disk: u32,
+    pub path: String,
+    pub blocks: u64,
+    /// Blocks that do not match their checksum or could not be read.
+    pub bad_blocks: u64,
+    pub elapsed_ms: u64,
+}

@@ -1,0 +1,165 @@
+//! Golden JSON: what is on the wire today is what old clients read tomorrow.
+
+use super::*;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// `value` is written as `text`, and `text` is read as `value`.
+fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
+    let written = serde_json::to_value(value).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(written, expected);
+    assert_eq!(&serde_json::from_str::<T>(text).unwrap(), value);
+}
+
+fn volume() -> Volume {
+    Volume {
+        id: 7,
+        name: "root".into(),
+        pool: "default".into(),
+        size_bytes: 1 << 30,
+        block_size_bytes: 4096,
+        state: VolumeState::Ready,
+        connections: 2,
+        bench: false,
+        pgs: 32,
+        layers: vec![Layer {
+            id: 9,
+            parent: None,
+            state: "writable".into(),
+        }],
+        import: None,
+        uri: "nbd+unix:///root?socket=/run/sarsen/nbd.sock".into(),
+    }
+}
+
+#[test]
+fn a_volume_is_written_as_ever() {
+    golden(
+        &volume(),
+        r#"{"id":7,"name":"root","pool":"default","size_bytes":1073741824,"block_size_bytes":4096,
+            "state":"ready","connections":2,"bench":false,"pgs":32,
+            "layers":[{"id":9,"parent":null,"state":"writable"}],
+            "uri":"nbd+unix:///root?socket=/run/sarsen/nbd.sock"}"#,
+    );
+    let importing = Volume {
+        state: VolumeState::Importing,
+        import: Some(ImportState {
+            through_bytes: 4096,
+            crc32c: crc_text(0xe306_9283),
+        }),
+        ..volume()
+    };
+    let written = serde_json::to_value(&importing).unwrap();
+    assert_eq!(written["state"], "importing");
+    assert_eq!(written["import"]["through_bytes"], 4096);
+    assert_eq!(written["import"]["crc32c"], "e3069283");
+}
+
+#[test]
+fn a_volume_request_has_defaults_and_refuses_unknown_fields() {
+    let short: VolumeCreate = serde_json::from_str(r#"{"name":"a","size_bytes":4096}"#).unwrap();
+    assert_eq!(
+        (short.block_size_bytes, short.purpose),
+        (4096, VolumeCreatePurpose::Use)
+    );
+    let odd = r#"{"name":"a","size_bytes":4096,"colour":"red"}"#;
+    let error = serde_json::from_str::<VolumeCreate>(odd)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("colour"), "{error}");
+}
+
+#[test]
+fn a_disk_is_written_as_ever() {
+    golden(
+        &Disk {
+            id: 1,
+            node: "a".into(),
+            pool: "default".into(),
+            path: "/dev/vdb".into(),
+            store: "00".repeat(16),
+            size_bytes: 1 << 34,
+            state: "serving".into(),
+            reason: String::new(),
+            pgs: 32,
+        },
+        r#"{"id":1,"node":"a","pool":"default","path":"/dev/vdb",
+            "store":"00000000000000000000000000000000","size_bytes":17179869184,
+            "state":"serving","reason":"","pgs":32}"#,
+    );
+}
+
+#[test]
+fn status_and_alerts_are_written_as_ever() {
+    golden(
+        &Status {
+            nodes: vec![NodeStatus {
+                name: "a".into(),
+                pid: 42,
+                state: "serving".into(),
+                version: "0.1.0".into(),
+                uptime_seconds: 5,
+                shards: 2,
+            }],
+            disks: 1,
+            volumes: 3,
+            connections: 2,
+            capacity_bytes: 10,
+            promised_bytes: 20,
+            nbd_socket: "/n".into(),
+            alerts: vec![Alert {
+                name: "disk-failed".into(),
+                subject: "disk 1".into(),
+                since_unix_seconds: 1,
+                reason: "r".into(),
+                cure: "c".into(),
+                count: 1,
+            }],
+        },
+        r#"{"nodes":[{"name":"a","pid":42,"state":"serving","version":"0.1.0","uptime_seconds":5,
+            "shards":2}],"disks":1,"volumes":3,"connections":2,"capacity_bytes":10,
+            "promised_bytes":20,"nbd_socket":"/n","alerts":[{"name":"disk-failed",
+            "subject":"disk 1","since_unix_seconds":1,"reason":"r","cure":"c","count":1}]}"#,
+    );
+}
+
+#[test]
+fn a_measurement_is_written_as_ever() {
+    golden(
+        &BenchResult {
+            volume: "b".into(),
+            rw: Workload::RandWrite,
+            block_bytes: 4096,
+            depth: 32,
+            seconds: 10.0,
+            requests: 1000,
+            longest_gap_us: 4.0,
+            iops: 100.0,
+            bytes_per_second: 409600.0,
+            mean_us: 1.5,
+            p50_us: 1.0,
+            p99_us: 2.0,
+            max_us: 3.0,
+            cpu_us_per_io: 0.5,
+        },
+        r#"{"volume":"b","rw":"randwrite","block_bytes":4096,"depth":32,"seconds":10.0,
+            "requests":1000,"longest_gap_us":4.0,"iops":100.0,"bytes_per_second":409600.0,"mean_us":1.5,
+            "p50_us":1.0,"p99_us":2.0,"max_us":3.0,"cpu_us_per_io":0.5}"#,
+    );
+}
+
+#[test]
+fn an_error_is_written_as_ever() {
+    golden(
+        &ErrorBody::new(ErrorCode::NotFound, "name", "no volume", "list them"),
+        r#"{"code":"not_found","message":"no volume","field":"name","hint":"list them"}"#,
+    );
+}
+
+#[test]
+fn a_checksum_reads_back_and_others_do_not() {
+    assert_eq!(crc_of_text(&crc_text(7)), Some(7));
+    for odd in ["", "7", "+0000007", "0000000g", "000000070"] {
+        assert_eq!(crc_of_text(odd), None, "{odd}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Volumes.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a volume is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeState {
+    Ready,
+    Importing,
+    Deleting,
+}
+
+/// A layer of a volume, read only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    pub id: u64,
+    pub parent: Option<u64>,
+    /// `writable` or `frozen`.
+    pub state: String,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportState {
+    /// Everything before this byte is durable.
+    pub through_bytes: u64,
+    /// Of those bytes, as 8 hexadecimal digits.
+    pub crc32c: String,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub id: u64,
+    pub name: String,
+    pub pool: String,
+    pub size_bytes: u64,
+    /// Of its logical sectors.
+    pub block_size_bytes: u32,
+    pub state: VolumeState,
+    /// Front-end connections to it at this node.
+    pub connections: u64,
+    /// Whether `bench` made it.
+    pub bench: bool,
+    /// Over how many placement groups it is spread.
+    pub pgs: u32,
+    pub layers: Vec<Layer>,
+    /// While it is being imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportState>,
+    /// Where a client finds it.
+    pub uri: String,
+}
+
+/// `GET /v1/volumes`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeList {
+    pub volumes: Vec<Volume>,
+}
+
+/// What a new volume is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeCreatePurpose {
+    #[default]
+    Use,
+    /// It is filled through `/data` first, and nobody can attach it before.
+    Import,
+    /// `bench` may write to it.
+    Bench,
+}
+
+/// `POST /v1/volumes`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeCreate {
+    pub name: String,
+    pub size_bytes: u64,
+    #[serde(default = "default_block_size")]
+    pub block_size_bytes: u32,
+    #[serde(default)]
+    pub purpose: VolumeCreatePurpose,
+}
+
+fn default_block_size() -> u32 {
+    4096
+}
+
+/// `PATCH /v1/volumes/NAME`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeResize {
+    pub size_bytes: u64,
+}
+
+/// `POST /v1/volumes/NAME/import`: the source has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportFinish {
+    /// How long the source was; what lies behind it in the volume reads as zeroes.
+    pub source_bytes: u64,
+    /// Of the whole source, holes included, as 8 hexadecimal digits.
+    pub crc32c: String,
+}
+
+/// A run of bytes of the same allocation state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRun {
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+    /// Whether it reads as zeroes.
+    pub zero: bool,
+    /// Whether it takes no space.
+    pub hole: bool,
+}
+
+/// `GET /v1/volumes/NAME/map`: the runs from the asked offset on; they may end before the asked length, but
+/// cover at least its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    pub runs: Vec<MapRun>,
+}

@@ -1,0 +1,32 @@
+//! `/v1/disks`
+
+use super::reply::{Answer, Body, Failure, Named};
+use crate::api::host::Host;
+use crate::api::model::{Disk, DiskAdd, DiskList, ScrubResult};
+use crate::base::DiskId;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+pub(super) async fn list(State(host): State<Host>) -> Json<DiskList> {
+    Json(host.disks())
+}
+
+pub(super) async fn show(State(host): State<Host>, Named(id): Named<u32>) -> Answer<Disk> {
+    Ok(Json(host.disk(DiskId(id))?))
+}
+
+pub(super) async fn add(
+    State(host): State<Host>,
+    Body(add): Body<DiskAdd>,
+) -> Result<(StatusCode, Json<Disk>), Failure> {
+    let work = host.clone();
+    let added = host
+        .to_the_end(async move { work.add_disk(add).await })
+        .await?;
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+pub(super) async fn scrub(State(host): State<Host>, Named(id): Named<u32>) -> Answer<ScrubResult> {
+    Ok(Json(host.scrub_disk(DiskId(id)).await?))
+}

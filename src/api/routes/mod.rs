@@ -1,0 +1,63 @@
+//! The routes: each takes apart a request, hands it to the host, and puts the answer into JSON. Nothing is
+//! decided here.
+
+mod data;
+mod disks;
+mod reply;
+mod status;
+mod volumes;
+
+use super::host::Host;
+use super::model::{DATA_BYTES_MAX, ErrorBody, ErrorCode};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post};
+use reply::Failure;
+
+/// The largest JSON body that is taken, in bytes.
+const JSON_BYTES_MAX: usize = 64 << 10;
+
+pub(super) fn all(host: Host) -> Router {
+    let one_volume = get(volumes::show)
+        .patch(volumes::resize)
+        .delete(volumes::delete);
+    let data = get(data::read).put(data::write);
+    Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/nodes", get(status::nodes))
+        .route("/v1/alerts", get(status::alerts))
+        .route("/v1/bench", post(status::bench))
+        .route("/metrics", get(status::metrics))
+        .route("/v1/volumes", get(volumes::list).post(volumes::create))
+        .route("/v1/volumes/{name}", one_volume)
+        .route("/v1/volumes/{name}/import", post(volumes::finish_import))
+        .route("/v1/volumes/{name}/map", get(data::map))
+        .route("/v1/disks", get(disks::list).post(disks::add))
+        .route("/v1/disks/{id}", get(disks::show))
+        .route("/v1/disks/{id}/scrub", post(disks::scrub))
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        .merge(
+            Router::new()
+                .route("/v1/volumes/{name}/data", data)
+                .layer(DefaultBodyLimit::max(DATA_BYTES_MAX as usize)),
+        )
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(host)
+}
+
+async fn no_such_route(uri: Uri) -> Failure {
+    let message = format!("there is no {}", uri.path());
+    Failure(ErrorBody::new(
+        ErrorCode::NotFound,
+        "",
+        message,
+        "the API is below /v1",
+    ))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Failure {
+    let message = format!("{method} is not possible on {}", uri.path());
+    Failure(ErrorBody::invalid("", message, "try GET"))
+}

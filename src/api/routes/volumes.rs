@@ -1,0 +1,62 @@
+//! `/v1/volumes`
+
+use super::reply::{Answer, Body, Failure, Named};
+use crate::api::host::Host;
+use crate::api::model::{ImportFinish, Volume, VolumeCreate, VolumeList, VolumeResize};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+pub(super) async fn list(State(host): State<Host>) -> Json<VolumeList> {
+    Json(host.volumes())
+}
+
+pub(super) async fn show(State(host): State<Host>, Named(name): Named<String>) -> Answer<Volume> {
+    Ok(Json(host.volume(&name)?))
+}
+
+pub(super) async fn create(
+    State(host): State<Host>,
+    Body(create): Body<VolumeCreate>,
+) -> Result<(StatusCode, Json<Volume>), Failure> {
+    let work = host.clone();
+    let created = host
+        .to_the_end(async move { work.create_volume(create).await })
+        .await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+pub(super) async fn resize(
+    State(host): State<Host>,
+    Named(name): Named<String>,
+    Body(resize): Body<VolumeResize>,
+) -> Answer<Volume> {
+    let work = host.clone();
+    let size = resize.size_bytes;
+    let resized = host
+        .to_the_end(async move { work.resize_volume(&name, size).await })
+        .await?;
+    Ok(Json(resized))
+}
+
+pub(super) async fn delete(
+    State(host): State<Host>,
+    Named(name): Named<String>,
+) -> Result<StatusCode, Failure> {
+    let work = host.clone();
+    host.to_the_end(async move { work.delete_volume(&name).await })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn finish_import(
+    State(host): State<Host>,
+    Named(name): Named<String>,
+    Body(finish): Body<ImportFinish>,
+) -> Answer<Volume> {
+    let work = host.clone();
+    let whole = host
+        .to_the_end(async move { work.finish_import(&name, finish).await })
+        .await?;
+    Ok(Json(whole))
+}

@@ -1,0 +1,32 @@
+//! `sarsen daemon --config FILE`
+
+use super::Failure;
+use crate::api::model::ErrorBody;
+use crate::daemon::{Config, StartError};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Daemon {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/sarsen/sarsen.toml")]
+    config: PathBuf,
+}
+
+impl Daemon {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = Config::load(&self.config).map_err(|error| {
+            let hint = "correct the file and start again";
+            Failure::Refused(ErrorBody::invalid("", error.to_string(), hint))
+        })?;
+        crate::daemon::run(config, |_| {}).map_err(not_started)
+    }
+}
+
+/// A daemon that did not start, in the words of the command line.
+pub(super) fn not_started(error: StartError) -> Failure {
+    let body = ErrorBody::unavailable(error.reason, "");
+    Failure::Refused(ErrorBody {
+        field: error.step.into(),
+        ..body
+    })
+}

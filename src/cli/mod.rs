@@ -1,0 +1,187 @@
+//! The command line: one file a verb. Every command but `dev`, `daemon` and the disk tools that work without a
+//! daemon is one or a few calls of the API.
+//!
+//! Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the daemon cannot be reached. With `--json`, standard output
+//! is one JSON document, also where a command is refused: `{"error": {code, message, field, hint}}`.
+
+mod alerts;
+mod bench;
+mod daemon;
+mod dev;
+mod disk;
+mod disk_offline;
+mod failure;
+mod output;
+mod status;
+mod top;
+mod volume;
+
+pub use failure::Failure;
+
+use crate::api::client::Client;
+use clap::{Args, Parser, Subcommand};
+use output::Output;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Where the service has its API socket.
+const SERVICE_SOCKET: &str = "/run/sarsen/api.sock";
+/// Where `sarsen dev` without options has it.
+const DEV_SOCKET: &str = "sarsen-dev/api.sock";
+
+/// Hyper-converged block storage.
+#[derive(Debug, Parser)]
+#[command(name = "sarsen", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The daemon's API socket [default: /run/sarsen/api.sock, else ./sarsen-dev/api.sock]
+    #[arg(long, value_name = "ADDR", env = "SARSEN_API", global = true)]
+    api: Option<String>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a one-host cluster in the foreground, for trying out
+    Dev(dev::Dev),
+    /// Run the service
+    Daemon(daemon::Daemon),
+    /// Create, show, change and fill volumes
+    #[command(subcommand)]
+    Volume(volume::Verb),
+    /// Add and check disks
+    #[command(subcommand)]
+    Disk(disk::Verb),
+    /// Show how the cluster is
+    Status(status::Status),
+    /// Show what needs attention
+    Alerts(alerts::Alerts),
+    /// Show load, refreshed each second
+    Top(top::Top),
+    /// Measure a volume with load that the daemon makes itself
+    Bench(bench::Bench),
+}
+
+/// What every verb is given.
+struct Context {
+    client: Client,
+    output: Output,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output {
+        json: cli.global.json,
+    };
+    match carry_out(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(output),
+    }
+}
+
+fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
+    match cli.verb {
+        Verb::Dev(dev) => return dev.run(),
+        Verb::Daemon(daemon) => return daemon.run(),
+        Verb::Disk(disk::Verb::Format(format)) => return format.run(output),
+        Verb::Disk(disk::Verb::Inspect(inspect)) => return inspect.run(output),
+        Verb::Disk(disk::Verb::Check(check)) => return check.run(output),
+        _ => {}
+    }
+    let client = Client::new(&socket(cli.global.api.as_deref())?);
+    let mut context = Context { client, output };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("the runtime cannot start", error))?;
+    runtime.block_on(async {
+        match cli.verb {
+            Verb::Volume(verb) => verb.run(&mut context).await,
+            Verb::Disk(verb) => verb.run(&mut context).await,
+            Verb::Status(status) => status.run(&mut context).await,
+            Verb::Alerts(alerts) => alerts.run(&mut context).await,
+            Verb::Top(top) => top.run(&mut context).await,
+            Verb::Bench(bench) => bench.run(&mut context).await,
+            Verb::Dev(_) | Verb::Daemon(_) => Ok(()),
+        }
+    })
+}
+
+/// The API socket that is meant.
+fn socket(named: Option<&str>) -> Result<PathBuf, Failure> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
+        let (service, dev) = (Path::new(SERVICE_SOCKET), Path::new(DEV_SOCKET));
+        let dev_only = !service.exists() && dev.exists();
+        return Ok(if dev_only { dev } else { service }.into());
+    };
+    let path = named.strip_prefix("unix:").unwrap_or(named);
+    if path.contains("://") {
+        let message = format!("{named} is not the path of a unix socket");
+        return Err(Failure::usage(
+            "--api",
+            message,
+            "use /path/api.sock or unix:/path/api.sock",
+        ));
+    }
+    Ok(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_manual_is_understood() {
+        for line in [
+            "sarsen dev",
+            "sarsen dev --data /srv/x --size 16G",
+            "sarsen daemon --config /etc/sarsen/sarsen.toml",
+            "sarsen volume create a --size 10G --block-size 512",
+            "sarsen volume list --json",
+            "sarsen --json volume show a",
+            "sarsen volume resize a --size 20G",
+            "sarsen volume delete a",
+            "sarsen volume import a disk.img",
+            "sarsen volume import a - --size 1G",
+            "sarsen volume export a -",
+            "sarsen disk add /dev/vdb",
+            "sarsen disk add /srv/disk1 --size 1T",
+            "sarsen disk list",
+            "sarsen disk show 1",
+            "sarsen disk scrub 1",
+            "sarsen disk format /srv/disk1 --size 1G",
+            "sarsen disk inspect /srv/disk1",
+            "sarsen disk check /srv/disk1",
+            "sarsen status --api /tmp/api.sock",
+            "sarsen alerts",
+            "sarsen top",
+            "sarsen bench a --rw randwrite --bs 4k --depth 32 --seconds 10 --overwrite",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_path_with_or_without_its_scheme() {
+        assert_eq!(socket(Some("unix:/a/b")).unwrap(), Path::new("/a/b"));
+        assert_eq!(socket(Some("a/b")).unwrap(), Path::new("a/b"));
+        assert!(socket(Some("http://localhost:80")).is_err());
+    }
+}

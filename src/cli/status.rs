@@ -1,0 +1,82 @@
+//! `sarsen status`
+
+use super::output::{fields, table};
+use super::{Context, Failure, alerts};
+use crate::api::model;
+use crate::api::size::human;
+
+#[derive(Debug, clap::Args)]
+pub struct Status {}
+
+impl Status {
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let status = context.client.status().await?;
+        context.output.show(&status, for_people)
+    }
+}
+
+fn for_people(status: &model::Status) -> String {
+    let nodes = table(
+        ["NODE", "STATE", "PID", "SHARDS", "UP", "VERSION"],
+        status.nodes.iter().map(|node| {
+            [
+                node.name.clone(),
+                node.state.clone(),
+                node.pid.to_string(),
+                node.shards.to_string(),
+                duration(node.uptime_seconds),
+                node.version.clone(),
+            ]
+        }),
+    );
+    let percent =
+        100 * u128::from(status.promised_bytes) / u128::from(status.capacity_bytes.max(1));
+    let rest = fields([
+        (
+            "disks",
+            format!("{} with {}", status.disks, human(status.capacity_bytes)),
+        ),
+        (
+            "volumes",
+            format!(
+                "{} with {} ({percent} %)",
+                status.volumes,
+                human(status.promised_bytes)
+            ),
+        ),
+        ("connections", status.connections.to_string()),
+        ("nbd socket", status.nbd_socket.clone()),
+    ]);
+    format!(
+        "{nodes}\n\n{rest}\n\n{}",
+        alerts::for_people(&status.alerts)
+    )
+}
+
+/// A time for people, by its two largest units.
+pub(super) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {}m", minutes % 60),
+        (days, hours, _) => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn a_time_has_its_two_largest_units() {
+        let all = [
+            (5, "5s"),
+            (65, "1m 5s"),
+            (3_700, "1h 1m"),
+            (90_000, "1d 1h"),
+        ];
+        all.iter()
+            .for_each(|&(seconds, text)| assert_eq!(duration(seconds), text));
+    }
+}

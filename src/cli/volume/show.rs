@@ -1,0 +1,49 @@
+//! `sarsen volume show NAME`
+
+use crate::api::model::{Volume, VolumeState};
+use crate::api::size::human;
+use crate::cli::output::{exact, fields};
+use crate::cli::{Context, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    name: String,
+}
+
+impl Show {
+    pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let volume = context.client.volume(&self.name).await?;
+        context.output.show(&volume, for_people)
+    }
+}
+
+pub(super) fn for_people(volume: &Volume) -> String {
+    let layers = volume
+        .layers
+        .iter()
+        .map(|layer| format!("{} ({})", layer.id, layer.state));
+    fields([
+        ("volume", volume.name.clone()),
+        ("size", exact(volume.size_bytes)),
+        ("block size", volume.block_size_bytes.to_string()),
+        ("state", state(volume)),
+        (
+            "pool",
+            format!("{}, over {} placement groups", volume.pool, volume.pgs),
+        ),
+        ("connections", volume.connections.to_string()),
+        ("layers", layers.collect::<Vec<_>>().join(", ")),
+        ("uri", volume.uri.clone()),
+    ])
+}
+
+pub(super) fn state(volume: &Volume) -> String {
+    match (volume.state, &volume.import) {
+        (VolumeState::Ready, _) => "ready".into(),
+        (VolumeState::Deleting, _) => "deleting".into(),
+        (VolumeState::Importing, None) => "importing".into(),
+        (VolumeState::Importing, Some(import)) => {
+            format!("importing, {} done", human(import.through_bytes))
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The daemon: what runs on a host, put together in the order in which it starts.
+//!
+//! ```text
+//!   config ─► log ─► catalog ─► shards ─► disks ─► volumes ─► exports ─► API and NBD listen ─► READY
+//!                                                                                               │
+//!   exit ◄─ shards end ◄─ stores checkpoint and close ◄─ API ends ◄─ SIGTERM or SIGINT ◄────────┘
+//! ```
+//!
+//! Nobody can connect before everything that was promised is served, and a signal in any phase leaves nothing
+//! that the next start does not heal. A second signal ends the process at once, which costs the next start
+//! a replay of the journal and nothing else.
+
+mod config;
+mod notify;
+mod run;
+mod start;
+
+pub use config::{Api, Config, ConfigError, DiskConfig, LogFormat, Nbd};
+pub use run::{Ready, run};
+pub use start::StartError;

@@ -1,0 +1,249 @@
+//! The parts of a daemon, in the order in which they start.
+
+use super::config::{Config, LogFormat};
+use crate::api::host::{Host, Parts};
+use crate::api::model::{DiskAdd, ErrorBody};
+use crate::base::NodeId;
+use crate::manager::{Manager, ProposeError};
+use crate::observe::Registry;
+use crate::protocol::catalog::{Command, DEFAULT_POOL};
+use crate::runtime::{self, Handle, Notes, Runtime};
+use std::fmt;
+use std::fs::DirBuilder;
+use std::io::IsTerminal;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tracing_subscriber::EnvFilter;
+
+/// Why a daemon did not start: in which step, and what to do.
+#[derive(Debug)]
+pub struct StartError {
+    pub step: &'static str,
+    pub reason: String,
+}
+
+impl StartError {
+    pub(super) fn new(step: &'static str, reason: impl fmt::Display) -> StartError {
+        StartError {
+            step,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.reason)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Where log lines go: standard error, which systemd keeps.
+pub(super) fn log(config: &Config) -> Result<(), StartError> {
+    let wrong = |error: &dyn fmt::Display| StartError::new("log.level", error);
+    let filter = match std::env::var("SARSEN_LOG") {
+        Ok(filter) => EnvFilter::try_new(filter),
+        Err(_) => EnvFilter::try_new(&config.log.level),
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter.map_err(|error| wrong(&error))?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // Where a subscriber is set already (tests start more than one daemon), that one stays.
+    let _ = match config.log.format {
+        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    Ok(())
+}
+
+/// The folder of the catalog. Nobody else has business in it.
+pub(super) fn data_dir(path: &Path) -> Result<(), StartError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| StartError::new("data_dir", format!("{}: {error}", path.display())))
+}
+
+/// The catalog, and this node in it.
+pub(super) async fn catalog(config: &Config) -> Result<(Manager, NodeId), StartError> {
+    let opened = Manager::open(config.data_dir.join("catalog.redb")).await;
+    let manager = opened.map_err(|error| StartError::new("catalog", error))?;
+    let refused = |error: ProposeError| StartError::new("catalog", error);
+    if manager.catalog().nodes().next().is_none() {
+        let name = node_name(config);
+        manager
+            .propose(Command::AddNode { name })
+            .await
+            .map_err(refused)?;
+    }
+    let catalog = manager.catalog();
+    // One host has one node; which one it is when there are more comes with the cluster.
+    let Some(node) = catalog.nodes().next() else {
+        return Err(StartError::new("catalog", "it has no node"));
+    };
+    if let Some(named) = config.node.as_ref().filter(|named| **named != node.name) {
+        let reason = format!("this node is {}, and cannot become {named}", node.name);
+        return Err(StartError::new("node", reason));
+    }
+    let pool = catalog.pool_named(DEFAULT_POOL);
+    if let Some(percent) = config.overcommit_percent
+        && pool.is_some_and(|pool| pool.overcommit_percent != percent)
+    {
+        let pool = DEFAULT_POOL.into();
+        manager
+            .propose(Command::SetOvercommit { pool, percent })
+            .await
+            .map_err(refused)?;
+    }
+    Ok((manager, node.id))
+}
+
+/// The host's name, or what of it may be a node's.
+fn node_name(config: &Config) -> String {
+    if let Some(name) = &config.node {
+        return name.clone();
+    }
+    // Where even the kernel does not tell, the node still gets a name.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = host.chars().filter(allowed).take(64).collect();
+    match name.trim_start_matches(['-', '.']) {
+        "" => "node".into(),
+        name => name.to_owned(),
+    }
+}
+
+/// The shards, which serve nothing yet.
+pub(super) fn shards(
+    config: &Config,
+    registry: &Arc<Registry>,
+) -> Result<(Runtime, Notes), StartError> {
+    let wanted = runtime::Config {
+        shards: config.shards,
+        pin: config.pin.clone(),
+        buffer_bytes: config.memory,
+    };
+    let started = Runtime::start(wanted, Arc::clone(registry));
+    let mut shards = started.map_err(|error| StartError::new("shards", error))?;
+    let Some(notes) = shards.notes() else {
+        return Err(StartError::new("shards", "their notes are taken already"));
+    };
+    Ok((shards, notes))
+}
+
+/// The host over the catalog and the shards.
+pub(super) fn host(
+    config: &Config,
+    (manager, node): (Manager, NodeId),
+    runtime: Handle,
+    registry: Arc<Registry>,
+) -> Host {
+    Host::new(Parts {
+        manager,
+        runtime,
+        registry,
+        node,
+        nbd_socket: config.nbd.socket.clone(),
+        // Half of the memory is for journaled payload, shared by four disks; the rest is for requests.
+        overlay_bytes: config.memory / 8,
+    })
+}
+
+/// The disks and volumes. Disks of the configuration are added until the first volume was created: from then
+/// on a disk that the catalog does not know is a mistake rather than a first start that was cut short.
+pub(super) async fn disks(
+    config: &Config,
+    manager: &Manager,
+    host: &Host,
+) -> Result<(), StartError> {
+    let failed = |error: ErrorBody| StartError::new("disk", error);
+    host.open_all().await.map_err(failed)?;
+    let catalog = manager.catalog();
+    let known = |path: &str| catalog.disks().any(|disk| disk.path == path);
+    for disk in &config.disks {
+        let path = disk.path.display().to_string();
+        if known(&path) {
+            continue;
+        }
+        if catalog.volumes_ever() > 0 {
+            tracing::warn!(
+                path,
+                "the catalog does not know this disk: use `sarsen disk add`"
+            );
+            continue;
+        }
+        let size_bytes = disk.size.filter(|_| must_be_sized(&disk.path));
+        host.add_disk(DiskAdd { path, size_bytes })
+            .await
+            .map_err(failed)?;
+    }
+    if manager.catalog().disks().next().is_none() {
+        tracing::warn!("there is no disk: add one with `sarsen disk add`");
+    }
+    Ok(())
+}
+
+/// Whether the size in the configuration is needed: for a file that is not there, or is empty. One that is
+/// there keeps its own, so that the configuration stays right when the disk has grown.
+fn must_be_sized(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0)
+}
+
+/// The sockets of front ends.
+pub(super) async fn nbd(config: &Config, runtime: &Handle) -> Result<(), StartError> {
+    let failed = |error: &dyn fmt::Display| StartError::new("nbd", error);
+    let group = group(config)?;
+    let unix = listen(&config.nbd.socket, config.api.mode, group, "nbd.socket")?;
+    runtime.listen(unix).await.map_err(|error| failed(&error))?;
+    if let Some(address) = config.nbd.listen {
+        let tcp = crate::io::listen_tcp(address).map_err(|error| failed(&error))?;
+        runtime.listen(tcp).await.map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+/// The API's socket.
+pub(super) fn api(config: &Config) -> Result<UnixListener, StartError> {
+    let failed = |error: std::io::Error| StartError::new("api.socket", error);
+    let socket = listen(
+        &config.api.socket,
+        config.api.mode,
+        group(config)?,
+        "api.socket",
+    )?;
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
+}
+
+fn listen(
+    path: &Path,
+    mode: u32,
+    group: Option<u32>,
+    step: &'static str,
+) -> Result<OwnedFd, StartError> {
+    if let Some(folder) = path.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        made.map_err(|error| StartError::new(step, format!("{}: {error}", folder.display())))?;
+    }
+    crate::io::listen_unix(path, mode, group).map_err(|error| StartError::new(step, error))
+}
+
+/// The group that may open the sockets. Where it does not exist, they are the daemon's user's alone.
+fn group(config: &Config) -> Result<Option<u32>, StartError> {
+    let Some(name) = &config.api.group else {
+        return Ok(None);
+    };
+    let found = nix::unistd::Group::from_name(name);
+    let found = found.map_err(|error| StartError::new("api.group", format!("{name}: {error}")))?;
+    if found.is_none() {
+        tracing::warn!(
+            group = name,
+            "there is no such group: only this user reaches the sockets"
+        );
+    }
+    Ok(found.map(|group| group.gid.as_raw()))
+}

@@ -1,0 +1,65 @@
+//! What of the kernel is needed: Linux 6.1 or newer, with io_uring allowed.
+
+use std::io;
+
+/// The oldest kernel that has all that is used here: DEFER_TASKRUN came with 6.1.
+const OLDEST: (u32, u32) = (6, 1);
+
+/// Refuses a kernel that is too old, and says which it must be.
+pub fn check() -> io::Result<()> {
+    let name = nix::sys::utsname::uname()?;
+    let release = name.release().to_string_lossy();
+    if version(&release).is_some_and(|found| found < OLDEST) {
+        let (major, minor) = OLDEST;
+        let text = format!("Linux {major}.{minor} or newer is needed, this is {release}");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    Ok(())
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-', '+', ' ']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Why a ring was not made, in words that say what to do.
+pub(super) fn explain(error: io::Error) -> io::Error {
+    let text = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "io_uring is not allowed here: see the sysctl kernel.io_uring_disabled and the seccomp \
+             profile of the container"
+        }
+        Some(libc::ENOSYS) => "this kernel was built without io_uring",
+        Some(libc::ENOMEM) => "not enough lockable memory for a ring: raise RLIMIT_MEMLOCK",
+        Some(libc::EMFILE | libc::ENFILE) => "too many open files: raise RLIMIT_NOFILE",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// Raises the soft limits of lockable memory and open files to the hard ones. Where that is refused they stay
+/// as they are, and what does not fit is not registered.
+pub fn raise_limits() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+        {
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_any_release_name() {
+        assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!(version("5.15.167.4-microsoft"), Some((5, 15)));
+        assert_eq!(version("6.18-rc3+"), Some((6, 18)));
+        assert_eq!(version("unknown"), None);
+        assert!((5, 15) < OLDEST && (6, 1) >= OLDEST && (7, 0) >= OLDEST);
+    }
+}

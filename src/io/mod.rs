@@ -1,0 +1,43 @@
+//! The only room that makes I/O system calls: the ring, disks, sockets, payload buffers, the clock.
+//!
+//! ```text
+//!   runtime ──► Ring ──► one io_uring of one thread: submit and reap in one system call a turn
+//!      │         ▲
+//!      │         ├── Disk      a raw device or a file: direct, locked, with its way to be durable
+//!      │         ├── socket    listeners of NBD
+//!      │         └── Wake      how other threads get a sleeping ring's attention
+//!      ├─────► Arena / Cache   payload buffers: 4 KiB aligned, registered where memlock permits
+//!      └─────► clock           CLOCK_BOOTTIME, read once a turn
+//! ```
+//!
+//! All `unsafe` of the data plane is here. What crosses the door is safe to use in any order: operations name
+//! memory of the [`Arena`], which outlives them, and not addresses.
+
+mod arena;
+mod buffers;
+pub mod clock;
+mod disk;
+mod disk_error;
+mod disk_facts;
+mod kernel;
+mod lock;
+mod message;
+mod notify;
+mod provided;
+mod regions;
+mod ring;
+mod scratch;
+mod socket;
+#[cfg(test)]
+pub(crate) mod test_dir;
+
+pub use arena::{Arena, Part};
+pub use buffers::Buffers;
+pub use disk::{Access, Commit, Disk, DiskKind};
+pub use disk_error::{DiskError, Problem};
+pub use kernel::raise_limits;
+pub use message::Message;
+pub use notify::Wake;
+pub use regions::Zone;
+pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
+pub use socket::{listen_tcp, listen_unix, without_delay};

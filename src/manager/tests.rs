@@ -1,0 +1,178 @@
+//! The manager's stories: what survives, and what is refused at the start.
+
+use super::log_store::COMPACT_EVERY;
+use super::*;
+use crate::base::{NodeId, StoreId};
+use crate::protocol::catalog::{Catalog, Code, Command, Purpose, StoreName};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+/// A folder of the test's own, gone when the test is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("sarsen-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("catalog")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(story)
+}
+
+fn commands() -> impl Iterator<Item = Command> {
+    let node = Command::AddNode { name: "a".into() };
+    let disk = Command::AddDisk {
+        node: NodeId(1),
+        path: "/srv/disk0".into(),
+        store: StoreName(StoreId([3; 16])),
+        size: 16 << 30,
+    };
+    [node, disk]
+        .into_iter()
+        .chain((0..).map(|n| create(&format!("v{n}"))))
+}
+
+fn create(name: &str) -> Command {
+    Command::CreateVolume {
+        name: name.into(),
+        size: 1 << 20,
+        block_size: 4096,
+        purpose: Purpose::Use,
+    }
+}
+
+async fn filled(path: &Path, count: usize) -> Catalog {
+    let manager = Manager::open(path.into()).await.unwrap();
+    for command in commands().take(count) {
+        manager.propose(command).await.unwrap();
+    }
+    Catalog::clone(&manager.catalog())
+}
+
+#[test]
+fn the_catalog_is_found_again_with_and_without_a_snapshot() {
+    for count in [0, 1, 5, COMPACT_EVERY as usize, COMPACT_EVERY as usize + 3] {
+        let folder = Folder::new(&format!("manager-again-{count}"));
+        run(async {
+            let before = filled(&folder.file(), count).await;
+            let manager = Manager::open(folder.file()).await.unwrap();
+            assert_eq!(*manager.catalog(), before);
+            assert_eq!(before.applied(), count as u64);
+        });
+    }
+}
+
+#[test]
+fn a_refused_command_is_not_in_the_log() {
+    let folder = Folder::new("manager-refused");
+    run(async {
+        let before = filled(&folder.file(), 4).await;
+        let manager = Manager::open(folder.file()).await.unwrap();
+        let refused = manager.propose(create("v0")).await;
+        assert!(matches!(refused, Err(ProposeError::Refused(r)) if r.code == Code::Exists));
+        drop(manager);
+        let manager = Manager::open(folder.file()).await.unwrap();
+        assert_eq!(*manager.catalog(), before);
+    });
+}
+
+#[test]
+fn a_reader_keeps_the_catalog_that_it_looked_at() {
+    let folder = Folder::new("manager-reader");
+    run(async {
+        filled(&folder.file(), 2).await;
+        let manager = Manager::open(folder.file()).await.unwrap();
+        let before = manager.catalog();
+        manager.propose(create("v0")).await.unwrap();
+        assert_eq!(before.volumes().count(), 0);
+        assert_eq!(manager.catalog().volumes().count(), 1);
+    });
+}
+
+#[test]
+fn a_second_daemon_on_the_same_catalog_is_refused() {
+    let folder = Folder::new("manager-twice");
+    run(async {
+        let _first = Manager::open(folder.file()).await.unwrap();
+        let error = Manager::open(folder.file())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("another process uses it"), "{error}");
+    });
+}
+
+#[test]
+fn a_file_that_is_something_else_is_refused_by_name_and_left_alone() {
+    let folder = Folder::new("manager-else");
+    let other = b"a letter to a friend".repeat(1000);
+    std::fs::write(folder.file(), &other).unwrap();
+    run(async {
+        let error = Manager::open(folder.file())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains(folder.file().to_str().unwrap()), "{error}");
+    });
+    assert_eq!(std::fs::read(folder.file()).unwrap(), other);
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_or_harmless() {
+    let folder = Folder::new("manager-flipped");
+    let good = run(filled(&folder.file(), 6));
+    let bytes = std::fs::read(folder.file()).unwrap();
+    let broken = folder.0.join("broken");
+    let written: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] != 0).collect();
+    for &at in written.iter().step_by(written.len() / 60) {
+        let mut copy = bytes.clone();
+        copy[at] ^= 0x40;
+        std::fs::write(&broken, &copy).unwrap();
+        // Either the old state that redb falls back to, or an error: never another catalog.
+        match run(Manager::open(broken.clone())) {
+            Ok(manager) => {
+                let found = manager.catalog();
+                assert!(found.applied() <= good.applied());
+                assert_eq!(found.check(), Ok(()));
+            }
+            Err(error) => assert!(error.to_string().contains("broken"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_catalog_of_a_newer_build_is_refused() {
+    let folder = Folder::new("manager-newer");
+    run(filled(&folder.file(), 2));
+    let database = redb::Database::open(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    transaction
+        .open_table(meta)
+        .unwrap()
+        .insert("format", 9)
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = run(Manager::open(folder.file())).err().unwrap().to_string();
+    assert!(error.contains("version 9"), "{error}");
+}

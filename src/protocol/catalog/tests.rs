@@ -1,0 +1,422 @@
+//! The catalog's stories.
+
+use super::*;
+use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, VolumeId};
+
+const GIB: u64 = 1 << 30;
+
+fn store(n: u8) -> StoreName {
+    StoreName(StoreId([n; 16]))
+}
+
+fn add_disk(n: u8, size: u64) -> Command {
+    Command::AddDisk {
+        node: NodeId(1),
+        path: format!("/srv/disk{n}"),
+        store: store(n),
+        size,
+    }
+}
+
+fn create(name: &str, size: u64) -> Command {
+    Command::CreateVolume {
+        name: name.into(),
+        size,
+        block_size: 4096,
+        purpose: Purpose::Use,
+    }
+}
+
+fn import(name: &str, size: u64) -> Command {
+    Command::CreateVolume {
+        name: name.into(),
+        size,
+        block_size: 512,
+        purpose: Purpose::Import,
+    }
+}
+
+fn delete(name: &str, connections: u64) -> Command {
+    Command::DeleteVolume {
+        name: name.into(),
+        connections,
+    }
+}
+
+fn resize(name: &str, size: u64) -> Command {
+    Command::ResizeVolume {
+        name: name.into(),
+        size,
+    }
+}
+
+fn host() -> Catalog {
+    let mut catalog = Catalog::default();
+    let name = "host-1".into();
+    catalog.apply(&Command::AddNode { name }).unwrap();
+    catalog.apply(&add_disk(0, 16 * GIB)).unwrap();
+    catalog
+}
+
+fn refused(catalog: &mut Catalog, command: &Command) -> Refusal {
+    let before = catalog.clone();
+    let refusal = catalog.apply(command).expect_err("this must be refused");
+    assert_eq!(*catalog, before, "a refused command changes nothing");
+    assert!(!refusal.reason.is_empty() && !refusal.hint.is_empty());
+    refusal
+}
+
+#[test]
+fn the_first_disk_brings_32_pgs_and_later_ones_bring_theirs_by_size() {
+    let mut catalog = host();
+    assert_eq!(catalog.pgs().count(), 32);
+    catalog.apply(&add_disk(1, 8 * GIB)).unwrap();
+    assert_eq!(catalog.pgs().count(), 48);
+    catalog.apply(&add_disk(2, 64 * GIB)).unwrap();
+    assert_eq!(catalog.pgs().count(), 48 + 128);
+    catalog.apply(&add_disk(3, DISK_BYTES_MIN)).unwrap();
+    assert_eq!(catalog.pgs().count(), 48 + 128 + 1);
+}
+
+#[test]
+fn a_volume_stays_on_the_pgs_that_its_pool_had_when_it_was_created() {
+    let mut catalog = host();
+    catalog.apply(&create("old", GIB)).unwrap();
+    catalog.apply(&add_disk(1, 16 * GIB)).unwrap();
+    catalog.apply(&create("new", GIB)).unwrap();
+    let placement = |name| catalog.placement(catalog.volume_named(name).unwrap());
+    assert_eq!(placement("old").len(), 32);
+    assert!(placement("old").iter().all(|&(_, disk)| disk == DiskId(1)));
+    assert_eq!(placement("new").len(), 64);
+    assert_eq!(placement("new")[63], (PgId(64), DiskId(2)));
+    assert_eq!(placement("new")[..32], placement("old"));
+}
+
+#[test]
+fn a_disk_that_is_there_already_is_refused_by_path_and_by_store() {
+    let mut catalog = host();
+    let again = Command::AddDisk {
+        node: NodeId(1),
+        path: "/srv/other".into(),
+        store: store(0),
+        size: GIB,
+    };
+    assert_eq!(refused(&mut catalog, &again).code, Code::Exists);
+    let same_path = Command::AddDisk {
+        node: NodeId(1),
+        path: "/srv/disk0".into(),
+        store: store(9),
+        size: GIB,
+    };
+    assert_eq!(refused(&mut catalog, &same_path).code, Code::Exists);
+}
+
+#[test]
+fn a_disk_with_a_bad_node_path_or_size_is_refused_with_its_field() {
+    let mut catalog = host();
+    let disk = |node, path: &str, size| Command::AddDisk {
+        node: NodeId(node),
+        path: path.into(),
+        store: store(7),
+        size,
+    };
+    for (command, field) in [
+        (disk(9, "/srv/a", GIB), "node"),
+        (disk(1, "srv/a", GIB), "path"),
+        (disk(1, "/srv/\na", GIB), "path"),
+        (disk(1, "/srv/a", DISK_BYTES_MIN - 1), "size"),
+        (disk(1, "/srv/a", u64::MAX), "size"),
+    ] {
+        assert_eq!(refused(&mut catalog, &command).field, field);
+    }
+}
+
+#[test]
+fn only_the_newest_disk_is_withdrawn_and_only_while_no_volume_is_on_it() {
+    let mut catalog = host();
+    let withdraw = |disk| Command::WithdrawDisk { disk: DiskId(disk) };
+    catalog.apply(&create("old", GIB)).unwrap();
+    catalog.apply(&add_disk(1, 16 * GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &withdraw(1)).code, Code::Conflict);
+    catalog.apply(&create("new", GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &withdraw(2)).code, Code::Conflict);
+    catalog.apply(&delete("new", 0)).unwrap();
+    catalog
+        .apply(&Command::ForgetVolume {
+            volume: VolumeId(2),
+        })
+        .unwrap();
+    catalog.apply(&withdraw(2)).unwrap();
+    assert_eq!((catalog.disks().count(), catalog.pgs().count()), (1, 32));
+    catalog.apply(&add_disk(1, 16 * GIB)).unwrap();
+    assert_eq!(catalog.disks().last().unwrap().id, DiskId(3));
+}
+
+#[test]
+fn a_disk_grows_and_never_shrinks() {
+    let mut catalog = host();
+    let grow = |size| Command::GrowDisk {
+        disk: DiskId(1),
+        size,
+    };
+    catalog.apply(&grow(32 * GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &grow(16 * GIB)).field, "size");
+    assert_eq!(catalog.disk(DiskId(1)).unwrap().size, 32 * GIB);
+}
+
+#[test]
+fn a_volume_has_one_writable_layer_and_ids_of_its_own() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    catalog.apply(&create("b", GIB)).unwrap();
+    let (a, b) = (
+        catalog.volume_named("a").unwrap(),
+        catalog.volume_named("b").unwrap(),
+    );
+    assert_ne!(
+        (a.id, a.family, a.layers[0].id),
+        (b.id, b.family, b.layers[0].id)
+    );
+    assert_eq!(a.layers[0].state, LayerState::Writable);
+    assert_eq!(a.layers[0].parent, None);
+}
+
+#[test]
+fn an_id_is_never_used_again() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let first = catalog.volume_named("a").unwrap().clone();
+    catalog.apply(&delete("a", 0)).unwrap();
+    catalog
+        .apply(&Command::ForgetVolume { volume: first.id })
+        .unwrap();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let second = catalog.volume_named("a").unwrap();
+    assert!(second.id > first.id && second.layers[0].id > first.layers[0].id);
+}
+
+#[test]
+fn a_volume_of_an_impossible_size_is_refused() {
+    let mut catalog = host();
+    for size in [
+        0,
+        1,
+        4095,
+        4097,
+        GIB + 512,
+        VOLUME_BYTES_MAX + 4096,
+        u64::MAX,
+    ] {
+        assert_eq!(refused(&mut catalog, &create("a", size)).field, "size");
+    }
+    let odd = Command::CreateVolume {
+        name: "a".into(),
+        size: GIB,
+        block_size: 1024,
+        purpose: Purpose::Use,
+    };
+    assert_eq!(refused(&mut catalog, &odd).field, "block_size");
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &create("a", GIB)).code, Code::Exists);
+    let twice = Command::AddNode {
+        name: "host-1".into(),
+    };
+    assert_eq!(refused(&mut catalog, &twice).code, Code::Exists);
+}
+
+#[test]
+fn a_volume_grows_and_never_shrinks() {
+    let mut catalog = host();
+    catalog.apply(&create("a", 2 * GIB)).unwrap();
+    catalog.apply(&resize("a", 3 * GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &resize("a", GIB)).field, "size");
+    assert_eq!(
+        refused(&mut catalog, &resize("b", GIB)).code,
+        Code::NotFound
+    );
+    assert_eq!(catalog.volume_named("a").unwrap().size, 3 * GIB);
+}
+
+#[test]
+fn no_more_is_promised_than_the_over_commit_ratio_allows() {
+    let mut catalog = host();
+    let percent = |percent| Command::SetOvercommit {
+        pool: DEFAULT_POOL.into(),
+        percent,
+    };
+    catalog.apply(&percent(150)).unwrap();
+    catalog.apply(&create("a", 24 * GIB)).unwrap();
+    assert_eq!(
+        refused(&mut catalog, &create("b", 4096)).code,
+        Code::Exhausted
+    );
+    assert_eq!(
+        refused(&mut catalog, &resize("a", 25 * GIB)).code,
+        Code::Exhausted
+    );
+    catalog.apply(&percent(200)).unwrap();
+    catalog.apply(&create("b", 8 * GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &percent(99)).field, "percent");
+}
+
+#[test]
+fn a_pool_without_a_disk_promises_nothing() {
+    let refusal = refused(&mut Catalog::default(), &create("a", GIB));
+    assert_eq!(refusal.code, Code::Exhausted);
+}
+
+#[test]
+fn deleting_a_volume_that_is_connected_is_refused() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    assert_eq!(refused(&mut catalog, &delete("a", 1)).code, Code::Conflict);
+    let volume = catalog.volume_named("a").unwrap().id;
+    let node = NodeId(1);
+    catalog.apply(&Command::Attach { volume, node }).unwrap();
+    assert_eq!(refused(&mut catalog, &delete("a", 0)).code, Code::Conflict);
+    catalog.apply(&Command::Detach { volume }).unwrap();
+    catalog.apply(&delete("a", 0)).unwrap();
+}
+
+#[test]
+fn a_deletion_is_begun_again_after_a_crash_and_ended_once() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let forget = Command::ForgetVolume {
+        volume: VolumeId(1),
+    };
+    assert_eq!(refused(&mut catalog, &forget).code, Code::Conflict);
+    catalog.apply(&delete("a", 0)).unwrap();
+    catalog.apply(&delete("a", 0)).unwrap();
+    assert_eq!(refused(&mut catalog, &create("a", GIB)).code, Code::Exists);
+    assert_eq!(
+        refused(&mut catalog, &resize("a", 2 * GIB)).code,
+        Code::Conflict
+    );
+    catalog.apply(&forget).unwrap();
+    assert_eq!(refused(&mut catalog, &forget).code, Code::NotFound);
+}
+
+#[test]
+fn an_import_only_goes_on_and_ends_once() {
+    let mut catalog = host();
+    catalog.apply(&import("a", GIB)).unwrap();
+    let volume = VolumeId(1);
+    let record = |through| Command::RecordImport {
+        volume,
+        mark: ImportMark { through, crc32c: 7 },
+    };
+    catalog.apply(&record(4096)).unwrap();
+    assert_eq!(refused(&mut catalog, &record(0)).field, "mark");
+    assert_eq!(refused(&mut catalog, &record(GIB + 1)).field, "mark");
+    let attach = Command::Attach {
+        volume,
+        node: NodeId(1),
+    };
+    assert_eq!(refused(&mut catalog, &attach).code, Code::Conflict);
+    assert_eq!(
+        refused(&mut catalog, &resize("a", 2 * GIB)).code,
+        Code::Conflict
+    );
+    catalog.apply(&Command::FinishImport { volume }).unwrap();
+    let again = Command::FinishImport { volume };
+    assert_eq!(refused(&mut catalog, &again).code, Code::Conflict);
+}
+
+#[test]
+fn a_snapshot_gives_the_same_catalog_back() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    catalog.apply(&import("b", GIB)).unwrap();
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog));
+}
+
+#[test]
+fn a_snapshot_of_a_newer_build_is_refused_whatever_else_is_in_it() {
+    let newer = br#"{"version": 2, "something": "else"}"#;
+    let expected = RestoreError::NewerVersion {
+        found: 2,
+        newest: 1,
+    };
+    assert_eq!(Catalog::restore(newer), Err(expected));
+}
+
+#[test]
+fn a_snapshot_that_contradicts_itself_is_refused() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let mut broken = catalog.clone();
+    broken.next.volume = 1;
+    let restored = Catalog::restore(&broken.snapshot());
+    assert_eq!(
+        restored,
+        Err(RestoreError::Inconsistent("ids-never-return"))
+    );
+    let mut broken = catalog.clone();
+    broken.disks.clear();
+    let restored = Catalog::restore(&broken.snapshot());
+    assert_eq!(restored, Err(RestoreError::Inconsistent("references-hold")));
+    let mut broken = catalog;
+    broken.pgs.values_mut().for_each(|pg| pg.in_sync.clear());
+    let restored = Catalog::restore(&broken.snapshot());
+    assert_eq!(
+        restored,
+        Err(RestoreError::Inconsistent("in-sync-are-replicas"))
+    );
+}
+
+#[test]
+fn a_command_reads_back_as_it_was_written_and_unknown_fields_are_refused() {
+    let text = r#"{"command":"resize_volume","name":"a","size":4096}"#;
+    let command: Command = serde_json::from_str(text).unwrap();
+    assert_eq!(command, resize("a", 4096));
+    assert_eq!(serde_json::to_string(&command).unwrap(), text);
+    let odd = r#"{"command":"resize_volume","name":"a","size":4096,"shrink":true}"#;
+    assert!(serde_json::from_str::<Command>(odd).is_err());
+}
+
+/// Commands drawn from a seed, valid ones and others, keep every invariant and give the same catalog twice.
+#[test]
+fn any_commands_in_the_same_order_give_the_same_catalog() {
+    for seed in 0..20 {
+        let run = || {
+            let (mut prng, mut catalog) = (Prng::new(seed), host());
+            let mut accepted = 0;
+            for _ in 0..300 {
+                accepted += u64::from(catalog.apply(&any_command(&mut prng)).is_ok());
+                catalog.check().unwrap();
+            }
+            assert!(
+                accepted >= 10,
+                "seed {seed}: only {accepted} commands were accepted"
+            );
+            catalog
+        };
+        assert_eq!(run().snapshot(), run().snapshot());
+    }
+}
+
+fn any_command(prng: &mut Prng) -> Command {
+    let name = ["a", "b", "c", "-d"][prng.below(4) as usize];
+    let size = prng.below(64) * GIB / 8 + prng.below(2) * prng.below(4096);
+    let volume = VolumeId(prng.below(40));
+    match prng.below(9) {
+        0 | 1 => create(name, size),
+        2 => import(name, size),
+        3 => resize(name, size),
+        4 => delete(name, prng.below(2)),
+        5 => Command::ForgetVolume { volume },
+        6 => Command::FinishImport { volume },
+        7 => Command::Attach {
+            volume,
+            node: NodeId(prng.below(3) as u32),
+        },
+        _ if prng.one_in(4) => add_disk(prng.below(6) as u8, size),
+        _ => Command::Detach { volume },
+    }
+}

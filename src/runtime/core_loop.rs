@@ -1,0 +1,248 @@
+//! One shard's loop. A turn: submit and wait in one system call, read the clock once, step the machine with
+//! what came, say that the turn has ended, settle the clients.
+//!
+//! The machine's outputs are carried out after each step, in their order (`perform.rs`). Nothing is
+//! decided here.
+
+use super::asks::Asks;
+use super::bench::Load;
+use super::clients::Clients;
+use super::desk::Desk;
+use super::disks::{Disks, Ended};
+use super::machine::Machine;
+use super::mailbox::{Mail, Mailbox};
+use super::tags::Completed;
+use super::transfer::What;
+use crate::base::{DiskId, Slab, VolumeId};
+use crate::io::{Completion, Wait, clock};
+use crate::observe::{Registry, VolumeStats};
+use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
+use crate::store::{IoData, Note, StoreError};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Control operations at one time; the handles' permits bound them below that.
+pub(super) const CONTROLS: usize = 4096;
+
+pub(super) type ControlDone = oneshot::Sender<Result<(), ControlError>>;
+
+/// One shard and its world.
+pub(super) struct Core<M> {
+    pub machine: M,
+    pub out: Outbox,
+    pub desk: Desk,
+    pub disks: Disks,
+    pub clients: Clients,
+    pub asks: Asks,
+    pub load: Option<Load>,
+    pub controls: Slab<ControlDone>,
+    /// The disk that each slot's store is known as.
+    pub disk_ids: Vec<(DiskSlot, DiskId)>,
+    pub notes: mpsc::Sender<(DiskId, Note)>,
+    pub notes_dropped: u64,
+    pub registry: Arc<Registry>,
+    pub stats: Vec<(VolumeId, Arc<VolumeStats>)>,
+    pub mailbox: Mailbox,
+    /// Used again for every answer with checksums or metadata.
+    pub crcs: Vec<u32>,
+    pub meta: Vec<u8>,
+}
+
+impl<M: Machine> Core<M> {
+    /// Runs until it is told to stop.
+    pub fn run(&mut self) -> io::Result<()> {
+        let bell = self.mailbox.wake().fd().try_clone_to_owned()?;
+        let bell = self.desk.ring.adopt(bell)?;
+        self.desk.ring.poll(bell, Completed::Bell.tag())?;
+        // What was posted before the bell was listened to.
+        self.desk.now = clock::now();
+        self.read_mail();
+        let mut completions = Vec::with_capacity(1024);
+        while !self.mailbox.is_stopped() {
+            self.desk.ring.turn(self.patience())?;
+            self.desk.now = clock::now();
+            self.desk.ring.reap(&mut completions);
+            for done in completions.drain(..) {
+                self.take(done);
+            }
+            self.finish_turn();
+        }
+        Ok(())
+    }
+
+    /// How long the next turn may wait.
+    fn patience(&self) -> Wait {
+        let busy = !self.desk.arrivals.is_empty()
+            || self.clients.is_unsettled()
+            || self.disks.has_failed();
+        if busy {
+            return Wait::No;
+        }
+        let deadlines = [self.machine.deadline(), self.clients.deadline()];
+        match deadlines.into_iter().flatten().min() {
+            None => Wait::Forever,
+            Some(at) => {
+                // The time of this turn is a little old: the wait may be that much too long, never too short.
+                let left = at.since(self.desk.now);
+                if left.is_zero() {
+                    Wait::No
+                } else {
+                    Wait::AtMost(left)
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, done: Completion) {
+        match Completed::of(done.tag) {
+            Completed::Transfer(key) => {
+                if let Some(ended) = self.disks.completed(key, done, &mut self.desk.ring) {
+                    self.disk_done(ended);
+                }
+            }
+            Completed::Receive(key) => self.clients.received(key, done, &mut self.desk),
+            Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
+            Completed::Bell => self.read_mail(),
+            Completed::Accept(key) => {
+                let accepted = self.clients.accepted(key, done, self.desk.now);
+                if let Some(socket) = accepted {
+                    self.clients.welcome(socket, &mut self.desk);
+                }
+            }
+        }
+    }
+
+    /// What follows when all that was there has been taken.
+    fn finish_turn(&mut self) {
+        let now = self.desk.now;
+        while let Some(ended) = self.disks.take_failed() {
+            self.disk_done(ended);
+        }
+        if self.desk.memory_freed {
+            self.feed();
+        }
+        self.step_arrivals();
+        if self.machine.deadline().is_some_and(|at| at <= now) {
+            self.machine.expire(now, &mut self.out);
+            self.perform();
+        }
+        self.step(Input::TurnEnded);
+        self.clients.sweep(&mut self.desk);
+        self.clients.settle(&mut self.desk);
+        self.disks.start_parked(&mut self.desk.ring);
+    }
+
+    /// Lets go on what waited for payload memory.
+    fn feed(&mut self) {
+        self.clients.feed(&mut self.desk);
+        self.asks.feed(&mut self.desk);
+        if let Some(load) = &mut self.load {
+            load.feed(&mut self.desk);
+        }
+    }
+
+    fn step_arrivals(&mut self) {
+        // Replies may bring further requests: those that there are now, the others in the next turn.
+        for _ in 0..self.desk.arrivals.len() {
+            if let Some(request) = self.desk.arrivals.pop_front() {
+                self.step(Input::Request(request));
+            }
+        }
+    }
+
+    /// Steps the machine and carries out what it says.
+    pub fn step(&mut self, input: Input<'_>) {
+        self.machine.step(self.desk.now, input, &mut self.out);
+        self.perform();
+    }
+
+    fn disk_done(&mut self, ended: Ended) {
+        let (disk, id) = (ended.slot, ended.id);
+        let memory = Arc::as_ref(self.desk.buffers.arena());
+        self.crcs.clear();
+        self.meta.clear();
+        let result = ended.result.map(|()| match ended.what {
+            What::Blocks {
+                buf,
+                blocks,
+                layer,
+                first,
+            } => {
+                memory.checksums(buf, blocks, layer, first, &mut self.crcs);
+                IoData::Crcs(&self.crcs)
+            }
+            What::Meta { buf, len } => {
+                memory.copy_out(buf, 0, len as usize, &mut self.meta);
+                IoData::Bytes(&self.meta)
+            }
+            What::Write { .. } | What::Flush | What::Discard { .. } => IoData::None,
+        });
+        let input = Input::Disk { disk, id, result };
+        self.machine.step(self.desk.now, input, &mut self.out);
+        if let Some(own) = ended.own {
+            self.disks.buffers().release(own, 1);
+        }
+        self.perform();
+    }
+
+    fn read_mail(&mut self) {
+        self.mailbox.listen_again();
+        while let Some(mail) = self.mailbox.take() {
+            self.open_mail(mail);
+        }
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        let desk = &mut self.desk;
+        // Where nobody waits for an answer any more, sending it fails, and that is all the same.
+        match mail {
+            Mail::AttachDisk { slot, disk, done } => {
+                let _ = done.send(self.disks.attach(slot, disk, &mut desk.ring));
+            }
+            Mail::Exports { exports, done } => {
+                self.clients.set_exports(exports);
+                let _ = done.send(());
+            }
+            Mail::Listen { socket, done } => {
+                let _ = done.send(self.clients.listen(socket, desk));
+            }
+            Mail::Ask(ask) => self.asks.begin(ask, desk),
+            Mail::Control { control, done } => self.control(*control, done),
+            Mail::Bench { spec, done } => match self.load {
+                Some(_) => {
+                    let _ = done.send(Err(super::handle::BenchError::Busy));
+                }
+                None => self.load = Load::start(*spec, done, desk),
+            },
+        }
+    }
+
+    fn control(&mut self, control: Control, done: ControlDone) {
+        if let Control::OpenDisk { disk, slot, .. } = &control {
+            self.disk_ids.retain(|(other, _)| other != slot);
+            self.disk_ids.push((*slot, *disk));
+        }
+        if let Control::Grow { disk, bytes } = &control
+            && let Err(error) = self.grow(*disk, *bytes)
+        {
+            tracing::error!(%error, "a disk could not be made longer");
+            let _ = done.send(Err(ControlError::Store(StoreError::BadSize)));
+            return;
+        }
+        match self.controls.insert(done) {
+            Ok(key) => self.step(Input::Control {
+                id: ControlId(u64::from(key)),
+                control,
+            }),
+            Err(done) => {
+                let _ = done.send(Err(ControlError::Store(StoreError::NotOpen)));
+            }
+        }
+    }
+
+    fn grow(&mut self, disk: DiskId, bytes: u64) -> Result<(), crate::io::DiskError> {
+        let slot = self.disk_ids.iter().find(|(_, id)| *id == disk);
+        slot.map_or(Ok(()), |(slot, _)| self.disks.grow(*slot, bytes))
+    }
+}

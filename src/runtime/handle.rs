@@ -1,0 +1,428 @@
+//! How the control plane speaks to the shards: the only door of the runtime for threads that are not
+//! shards. Its futures run on any executor.
+//!
+//! What is asked goes into the mailbox of a shard, and the answer comes back through a oneshot
+//! channel. A shard never waits for the control plane; a permit a question bounds what can be in a mailbox.
+
+use super::bench::{Measurement, Spec};
+use super::exports::{Attachments, Export, Exports};
+use super::mailbox::{Answer, Ask, Mail, Postbox};
+use super::routes::{Routes, ShardNo};
+use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
+use crate::io;
+use crate::observe::Registry;
+use crate::shard::{Control, ControlError, DiskSlot};
+use crate::store::{Note, StoreError};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// What a runtime is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Shard threads, 1 to 64.
+    pub shards: usize,
+    /// The CPU that each shard is pinned to; as many as there are shards.
+    pub pin: Option<Vec<usize>>,
+    /// Payload memory of all shards together, in bytes. Must hold the stores' overlays and what clients have
+    /// in flight; rounded up to whole MiB, at least 64 MiB.
+    pub buffer_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            shards: 1,
+            pin: None,
+            buffer_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Why a disk was not attached to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachError {
+    /// The runtime has no shard of this number.
+    NoSuchShard,
+    /// The slot has a disk.
+    SlotTaken,
+    /// The process may not open more files.
+    TooManyFiles,
+    /// The shards have stopped.
+    Stopped,
+}
+
+/// Why a listening socket was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenError {
+    /// The shard listens on as many sockets as it can (16).
+    TooMany,
+    Stopped,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchError {
+    /// The volume is not open.
+    NoSuchVolume,
+    /// One load a shard at a time.
+    Busy,
+    /// A field of the spec is out of its range.
+    Bad {
+        field: &'static str,
+    },
+    /// The payload memory has no room for this depth and block size.
+    NoBuffers,
+    /// An operation failed.
+    Io(IoError),
+    Stopped,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AttachError::NoSuchShard => "there is no shard of this number",
+            AttachError::SlotTaken => "the slot has a disk",
+            AttachError::TooManyFiles => "too many files are open: raise RLIMIT_NOFILE",
+            AttachError::Stopped => "the shards have stopped",
+        })
+    }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ListenError::TooMany => "the shard listens on 16 sockets, which is its limit",
+            ListenError::Stopped => "the shards have stopped",
+        })
+    }
+}
+
+impl fmt::Display for BenchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BenchError::NoSuchVolume => f.write_str("the volume is not open"),
+            BenchError::Busy => f.write_str("another bench runs"),
+            BenchError::Bad { field } => write!(f, "{field} is out of its range"),
+            BenchError::NoBuffers => f.write_str("there is not enough payload memory for it"),
+            BenchError::Io(error) => error.fmt(f),
+            BenchError::Stopped => f.write_str("the shards have stopped"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+impl std::error::Error for ListenError {}
+impl std::error::Error for BenchError {}
+
+/// Questions of the control plane that a shard has at one time. Its mailbox has room for more.
+const QUESTIONS: usize = 256;
+/// The largest request that is made of one read or write of the control plane, in bytes.
+const PIECE: u64 = 1 << 20;
+
+/// How to reach one shard.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub postbox: Postbox,
+    pub permits: Semaphore,
+}
+
+impl Line {
+    pub fn new(postbox: Postbox) -> Line {
+        Line {
+            postbox,
+            permits: Semaphore::new(QUESTIONS),
+        }
+    }
+}
+
+/// What all shards and all handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub lines: Vec<Line>,
+    pub routes: Routes,
+    pub attachments: Attachments,
+}
+
+/// The runtime as the control plane sees it. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// No shard answers any more.
+struct Silent;
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared }
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shared.lines.len()
+    }
+
+    /// Gives a disk to a shard, under a slot that [`Control::OpenDisk`] then names.
+    pub async fn attach_disk(
+        &self,
+        shard: usize,
+        slot: DiskSlot,
+        disk: io::Disk,
+    ) -> Result<(), AttachError> {
+        if shard >= self.shards() {
+            return Err(AttachError::NoSuchShard);
+        }
+        let mail = |done| Mail::AttachDisk { slot, disk, done };
+        let answer = self.ask_shard(ShardNo(shard), mail).await;
+        answer.unwrap_or(Err(AttachError::Stopped))
+    }
+
+    /// Asks a control operation of a shard. `StoreError::NotOpen` where the shards have stopped, and
+    /// `NoSuchDisk` where there is no such shard.
+    pub async fn control(&self, shard: usize, control: Control) -> Result<(), ControlError> {
+        if shard >= self.shards() {
+            return Err(ControlError::NoSuchDisk);
+        }
+        let opens = match &control {
+            Control::OpenVolume { meta, .. } => Some(meta.id),
+            _ => None,
+        };
+        if let Control::CloseVolume { volume } | Control::DropVolume { volume } = &control {
+            // New requests are refused from here on; the shard refuses those that are on their way.
+            self.shared.routes.close(*volume);
+        }
+        let control = Box::new(control);
+        let mail = |done| Mail::Control { control, done };
+        let answer = self.ask_shard(ShardNo(shard), mail).await;
+        let result = answer.unwrap_or(Err(ControlError::Store(StoreError::NotOpen)));
+        if let (Ok(()), Some(volume)) = (&result, opens) {
+            self.shared.routes.open(volume, ShardNo(shard));
+        }
+        result
+    }
+
+    /// Sets the exports as a whole. When it returns, every shard negotiates by the new table, and live
+    /// clients of a volume whose size changed were told so. A volume that is to be deleted is first
+    /// refused here, and then has no new connection: [`Handle::connections`] can be believed.
+    pub async fn set_exports(&self, exports: Vec<Export>) {
+        let exports = Arc::new(Exports::new(exports));
+        for shard in 0..self.shards() {
+            let exports = Arc::clone(&exports);
+            let mail = |done| Mail::Exports { exports, done };
+            if self.ask_shard(ShardNo(shard), mail).await.is_err() {
+                return; // stopped: no client is there to be told
+            }
+        }
+    }
+
+    /// Accepts NBD clients from a listening socket until the runtime stops.
+    pub async fn listen(&self, socket: OwnedFd) -> Result<(), ListenError> {
+        let mail = |done| Mail::Listen { socket, done };
+        let answer = self.ask_shard(ShardNo(0), mail).await;
+        answer.unwrap_or(Err(ListenError::Stopped))
+    }
+
+    /// How many clients are attached to a volume.
+    pub fn connections(&self, volume: VolumeId) -> usize {
+        self.shared.attachments.count(volume)
+    }
+
+    pub async fn read(&self, volume: VolumeId, offset: u64, len: u64) -> Result<Vec<u8>, IoError> {
+        let mut whole = Vec::new();
+        for (at, piece) in pieces(offset, len) {
+            let room = Vec::with_capacity(piece as usize);
+            let answer = self.ask(RequestKind::Read, volume, at, piece, room).await?;
+            match whole.is_empty() {
+                true => whole = answer.data,
+                false => whole.extend_from_slice(&answer.data),
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Writes `data` durably. Atomic inside each aligned 64 KiB chunk, like every write.
+    pub async fn write(
+        &self,
+        volume: VolumeId,
+        offset: u64,
+        mut data: Vec<u8>,
+    ) -> Result<(), IoError> {
+        for (at, piece) in pieces(offset, data.len() as u64) {
+            let rest = data.split_off(piece as usize);
+            self.ask(RequestKind::Write, volume, at, piece, data)
+                .await?;
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes.
+    pub async fn write_zeroes(
+        &self,
+        volume: VolumeId,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), IoError> {
+        let kind = RequestKind::WriteZeroes;
+        self.ask(kind, volume, offset, len, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// What is allocated in a range: runs that cover it, in order, neighbours of one kind joined.
+    pub async fn map(
+        &self,
+        volume: VolumeId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<MapRun>, IoError> {
+        let mut runs: Vec<MapRun> = Vec::new();
+        let mut covered = 0;
+        while covered < len {
+            let (at, left) = (offset + covered, len - covered);
+            let kind = RequestKind::Map;
+            let answer = self.ask(kind, volume, at, left, Vec::new()).await?;
+            let before = covered;
+            for mut run in answer.map {
+                run.len = run.len.min(len - covered);
+                covered += run.len;
+                match runs.last_mut() {
+                    Some(last) if (last.zero, last.hole) == (run.zero, run.hole) => {
+                        last.len += run.len;
+                    }
+                    _ => runs.push(run),
+                }
+            }
+            if covered == before {
+                return Err(IoError::Failed); // a map without runs would be asked for ever
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Puts a load on a volume and measures it. Writes over what the volume holds.
+    pub async fn bench(&self, spec: Spec) -> Result<Measurement, BenchError> {
+        let home = self.shared.routes.route(spec.volume, 0);
+        let shard = home.ok_or(BenchError::NoSuchVolume)?;
+        let spec = Box::new(spec);
+        let answer = self.ask_shard(shard, |done| Mail::Bench { spec, done });
+        answer.await.unwrap_or(Err(BenchError::Stopped))
+    }
+
+    async fn ask(
+        &self,
+        kind: RequestKind,
+        volume: VolumeId,
+        offset: u64,
+        len: u64,
+        data: Vec<u8>,
+    ) -> Result<Answer, IoError> {
+        let home = self.shared.routes.route(volume, offset);
+        let shard = home.ok_or(IoError::Closed)?;
+        let mail = |done| {
+            Mail::Ask(Ask {
+                kind,
+                volume,
+                offset,
+                len,
+                data,
+                done,
+            })
+        };
+        self.ask_shard(shard, mail)
+            .await
+            .unwrap_or(Err(IoError::Closed))
+    }
+
+    /// Sends one question and waits for its answer.
+    async fn ask_shard<T>(
+        &self,
+        shard: ShardNo,
+        mail: impl FnOnce(oneshot::Sender<T>) -> Mail,
+    ) -> Result<T, Silent> {
+        let line = &self.shared.lines[shard.0];
+        let _permit = line.permits.acquire().await.map_err(|_| Silent)?;
+        let (done, answer) = oneshot::channel();
+        line.postbox.send(mail(done)).map_err(|_| Silent)?;
+        answer.await.map_err(|_| Silent)
+    }
+}
+
+/// The parts of a range, at most [`PIECE`] each and cut where a multiple of it lies, so that a
+/// chunk is never split.
+fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = offset + len;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let piece = (PIECE - at % PIECE).min(end - at);
+            at += piece;
+            (at - piece, piece)
+        })
+    })
+}
+
+/// Notes of the stores that may wait for the control plane; more are counted and dropped.
+const NOTES: usize = 4096;
+
+/// What stores had to say, for the control plane to log and to raise alerts by.
+pub type Notes = mpsc::Receiver<(DiskId, Note)>;
+
+/// The running shards.
+#[derive(Debug)]
+pub struct Runtime {
+    handle: Handle,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    notes: Option<Notes>,
+}
+
+impl Runtime {
+    /// Starts the shard threads. Fails where the kernel has not what is needed, and says what that is.
+    pub fn start(config: Config, registry: Arc<Registry>) -> std::io::Result<Runtime> {
+        let (notes_in, notes) = mpsc::channel(NOTES);
+        let (shared, threads) = super::start::start(&config, registry, notes_in)?;
+        Ok(Runtime {
+            handle: Handle::new(shared),
+            threads,
+            notes: Some(notes),
+        })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The notes of all stores; `None` where they were taken already.
+    pub fn notes(&mut self) -> Option<Notes> {
+        self.notes.take()
+    }
+
+    /// Ends the shard threads. What is not closed by [`Control::Close`] before is cut off as by a crash, which
+    /// loses no acknowledged write but costs the next start a replay.
+    pub fn stop(self) {
+        for line in &self.handle.shared.lines {
+            line.permits.close();
+            line.postbox.stop();
+        }
+        for thread in self.threads {
+            // A shard that panics aborts the process, so there is no panic to pass on.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_at_multiples_of_the_piece_and_covered_once() {
+        let cut: Vec<_> = pieces(PIECE - 512, 2 * PIECE).collect();
+        assert_eq!(
+            cut,
+            [(PIECE - 512, 512), (PIECE, PIECE), (2 * PIECE, PIECE - 512)]
+        );
+        assert_eq!(pieces(7, 0).count(), 0);
+    }
+}

@@ -1,0 +1,36 @@
+//! The real driver: shard threads, each one loop over one ring, and the handle by which the control
+//! plane speaks to them.
+//!
+//! ```text
+//!   control plane            shard thread (one a core)
+//!   Handle ──── Mail ──────► mailbox ─┐
+//!                                     ▼            outputs
+//!   NBD clients ◄─ sockets ─► pump ──► shard::Shard ───────► perform ──► ring ──► disks
+//!                                     ▲                                   │
+//!                                     └──────── completions ◄─────────────┘
+//! ```
+//!
+//! Nothing here decides: what is done, and in which order, is what the shard said. A turn gathers the
+//! completions, reads the clock once, steps the shard, carries out its outputs, and submits in the
+//! same system call that waits for the next completions.
+
+mod asks;
+mod bench;
+mod clients;
+mod connection;
+mod core_loop;
+mod desk;
+mod disks;
+mod exports;
+mod handle;
+mod machine;
+mod mailbox;
+mod perform;
+mod routes;
+mod start;
+mod tags;
+mod transfer;
+
+pub use bench::{Measurement, Pattern, Spec as BenchSpec};
+pub use exports::Export;
+pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};

@@ -1,0 +1,129 @@
+//! Carries out what the machine says, in its order.
+
+use super::core_loop::Core;
+use super::desk::{Owner, Pending};
+use super::disks::Source;
+use super::machine::Machine;
+use crate::base::{DiskId, IoError, MapRun, Token, VolumeId};
+use crate::observe::{Operation, VolumeStats};
+use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
+use crate::store::Note;
+use std::ops::Range;
+use std::sync::Arc;
+
+impl<M: Machine> Core<M> {
+    /// Carries out all outputs of the last step, those of the answers that it wants at once included.
+    pub fn perform(&mut self) {
+        let mut at = 0;
+        while at < self.out.list.len() {
+            let output = self.out.list[at].clone();
+            at += 1;
+            self.carry_out(output);
+        }
+        self.out.clear();
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let memory = self.desk.buffers.arena();
+        match output {
+            Output::Disk { disk, op } => {
+                let from = Source {
+                    arena: &self.out.store.arena,
+                    spans: &self.out.store.spans,
+                };
+                self.disks.start(disk, &op, from, &mut self.desk.ring);
+            }
+            Output::Checksum {
+                op,
+                buf,
+                blocks,
+                layer,
+                first,
+            } => {
+                self.crcs.clear();
+                memory.checksums(buf, blocks, layer, first, &mut self.crcs);
+                let crcs = &self.crcs;
+                let input = Input::Checksummed { op, crcs };
+                // Its outputs come behind those that are there.
+                self.machine.step(self.desk.now, input, &mut self.out);
+            }
+            Output::Merge {
+                from,
+                into,
+                head,
+                tail,
+            } => memory.merge(from, into, head, tail),
+            Output::Copy { from, to, blocks } => memory.copy_blocks(from, to, blocks),
+            Output::Fill { buf, blocks } => memory.zero_blocks(buf, blocks),
+            Output::Pin { buf, blocks } => memory.hold(buf.id, blocks),
+            Output::Unpin { buf, blocks } => self.desk.release(buf.id, blocks),
+            Output::Reply { token, result, map } => self.reply(token, result, map),
+            Output::ControlDone { id, result } => self.control_done(id, result),
+            Output::Note { disk, note } => self.note(disk, note),
+        }
+    }
+
+    fn reply(&mut self, token: Token, result: Result<(), IoError>, map: Range<u32>) {
+        let pending = self.desk.answered(token);
+        self.count(&pending, result.is_err());
+        let map: &[MapRun] = &self.out.map[map.start as usize..map.end as usize];
+        let desk = &mut self.desk;
+        match pending.owner {
+            Owner::Client { connection, slot } => {
+                self.clients
+                    .reply(connection, slot, &pending, result, map, desk);
+            }
+            Owner::Zeroing { connection, job } => {
+                self.clients.zeroed(connection, job, &pending, result, desk);
+            }
+            Owner::Ask(key) => self.asks.reply(key, &pending, result, map, desk),
+            Owner::Load(place) => {
+                let load = self.load.as_mut().expect("a load waits for its replies");
+                if load.reply(place, &pending, result, desk)
+                    && let Some(load) = self.load.take()
+                {
+                    load.finish(desk);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, pending: &Pending, failed: bool) {
+        let Some(operation) = Operation::of(pending.kind) else {
+            return;
+        };
+        let took = self.desk.now.since(pending.since);
+        self.stats_of(pending.volume)
+            .record(operation, pending.len, took, failed);
+    }
+
+    fn stats_of(&mut self, volume: VolumeId) -> &VolumeStats {
+        // The last one used is the first one, so that one busy volume costs one comparison.
+        let found = self.stats.iter().position(|(id, _)| *id == volume);
+        let place = found.unwrap_or_else(|| {
+            let stats = self.registry.volume(volume, self.desk.me.0);
+            self.stats.push((volume, stats));
+            self.stats.len() - 1
+        });
+        self.stats.swap(0, place);
+        Arc::as_ref(&self.stats[0].1)
+    }
+
+    fn control_done(&mut self, id: ControlId, result: Result<(), ControlError>) {
+        let done = self.controls.remove(id.0 as u32);
+        let done = done.expect("a control operation is answered once");
+        let _ = done.send(result); // nobody waits any more: nothing to be done
+    }
+
+    fn note(&mut self, disk: DiskSlot, note: Note) {
+        let known = self.disk_ids.iter().find(|(slot, _)| *slot == disk);
+        let id = known.map_or(DiskId::default(), |(_, id)| *id);
+        if self.notes.try_send((id, note)).is_err() {
+            // The control plane does not keep up, or has gone. Said with the next one that gets through.
+            self.notes_dropped += 1;
+        } else if self.notes_dropped > 0 {
+            let dropped = std::mem::take(&mut self.notes_dropped);
+            tracing::warn!(dropped, "notes of the stores were lost");
+        }
+    }
+}

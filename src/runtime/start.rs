@@ -1,0 +1,180 @@
+//! Starts the shard threads.
+
+use super::asks::Asks;
+use super::clients::Clients;
+use super::core_loop::Core;
+use super::desk::Desk;
+use super::disks::Disks;
+use super::handle::{Config, Line, Shared};
+use super::mailbox::{Mailbox, mailbox};
+use super::routes::ShardNo;
+use crate::base::{Breaks, DiskId, Slab};
+use crate::frontend::nbd::Limits;
+use crate::io::{Arena, Buffers, Ring, Zone};
+use crate::observe::Registry;
+use crate::shard::{Outbox, Shard};
+use crate::store::Note;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+
+/// Shards of a process at most.
+const SHARDS: usize = 64;
+/// Payload memory of all clients at least, in bytes.
+const LEAST_BYTES: u64 = 64 << 20;
+/// Memory of each shard for its own operations, in bytes: 2 MiB to receive into, 14 for heads and metadata.
+const DRIVER_BYTES: u64 = 16 << 20;
+
+/// What a shard thread is given.
+struct Birth {
+    me: ShardNo,
+    shared: Arc<Shared>,
+    arena: Arc<Arena>,
+    mailbox: Mailbox,
+    registry: Arc<Registry>,
+    notes: mpsc::Sender<(DiskId, Note)>,
+    cpu: Option<usize>,
+}
+
+/// Starts a thread for each shard and waits until all of them serve.
+pub(super) fn start(
+    config: &Config,
+    registry: Arc<Registry>,
+    notes: mpsc::Sender<(DiskId, Note)>,
+) -> io::Result<(Arc<Shared>, Vec<JoinHandle<()>>)> {
+    check(config)?;
+    crate::io::raise_limits();
+    let driver_bytes = DRIVER_BYTES * config.shards as u64;
+    let arena = Arc::new(Arena::new(
+        config.buffer_bytes.max(LEAST_BYTES),
+        driver_bytes,
+    )?);
+    let mut lines = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in 0..config.shards {
+        let (postbox, mailbox) = mailbox()?;
+        lines.push(Line::new(postbox));
+        mailboxes.push(mailbox);
+    }
+    let shared = Arc::new(Shared {
+        lines,
+        routes: Default::default(),
+        attachments: Default::default(),
+    });
+    let (born, births) = channel();
+    let mut threads = Vec::new();
+    for (number, mailbox) in mailboxes.into_iter().enumerate() {
+        let birth = Birth {
+            me: ShardNo(number),
+            shared: Arc::clone(&shared),
+            arena: Arc::clone(&arena),
+            mailbox,
+            registry: Arc::clone(&registry),
+            notes: notes.clone(),
+            cpu: config.pin.as_ref().map(|cpus| cpus[number]),
+        };
+        let born = born.clone();
+        let thread = std::thread::Builder::new().name(format!("shard-{number}"));
+        threads.push(thread.spawn(move || live(birth, &born))?);
+    }
+    drop(born);
+    let failed = births.iter().find_map(Result::err);
+    let Some(error) = failed else {
+        return Ok((shared, threads));
+    };
+    shared.lines.iter().for_each(|line| line.postbox.stop());
+    for thread in threads {
+        let _ = thread.join(); // a panic has aborted the process
+    }
+    Err(error)
+}
+
+fn check(config: &Config) -> io::Result<()> {
+    let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if config.shards == 0 || config.shards > SHARDS {
+        return wrong(format!(
+            "shards is {}, and must be 1 to {SHARDS}",
+            config.shards
+        ));
+    }
+    match &config.pin {
+        Some(cpus) if cpus.len() != config.shards => {
+            let (cpus, shards) = (cpus.len(), config.shards);
+            wrong(format!("pin names {cpus} CPUs for {shards} shards"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A shard thread, from its birth to its end.
+fn live(birth: Birth, born: &Sender<io::Result<()>>) {
+    let _guard = AbortOnPanic;
+    let me = birth.me;
+    let core = prepare(birth);
+    let mut core = match core {
+        Ok(core) => core,
+        Err(error) => {
+            let _ = born.send(Err(error)); // who started us waits for this
+            return;
+        }
+    };
+    let _ = born.send(Ok(()));
+    if let Err(error) = core.run() {
+        // Nothing of this shard can be served any more, and what is in flight would hang.
+        tracing::error!(shard = me.0, %error, "the ring failed");
+        std::process::abort();
+    }
+}
+
+fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
+    if let Some(cpu) = birth.cpu {
+        pin(cpu)?;
+    }
+    let mut disks = Disks::new(Arc::clone(&birth.arena))?;
+    let ring = Ring::new(disks.buffers())?;
+    if !ring.memory_is_registered() {
+        tracing::info!("payload memory is not registered: RLIMIT_MEMLOCK is too low for it");
+    }
+    let buffers = Buffers::new(birth.arena, Zone::Clients);
+    Ok(Core {
+        machine: Shard::new(Breaks::NONE),
+        out: Outbox::default(),
+        desk: Desk::new(ring, buffers, birth.shared, birth.me),
+        disks,
+        clients: Clients::new(Limits::default()),
+        asks: Asks::new(),
+        load: None,
+        controls: Slab::new(super::core_loop::CONTROLS),
+        disk_ids: Vec::new(),
+        notes: birth.notes,
+        notes_dropped: 0,
+        registry: birth.registry,
+        stats: Vec::new(),
+        mailbox: birth.mailbox,
+        crcs: Vec::new(),
+        meta: Vec::new(),
+    })
+}
+
+fn pin(cpu: usize) -> io::Result<()> {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    use nix::unistd::Pid;
+    let mut set = CpuSet::new();
+    let pinned = set
+        .set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    pinned.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("pin: CPU {cpu}: {e}")))
+}
+
+/// A shard that panics is wrong about its own state: going on could acknowledge what is not so.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
