@@ -8,6 +8,8 @@ pub mod base;
 pub mod cli;
 #[cfg(feature = "world")]
 pub mod daemon;
+#[cfg(doc)]
+pub mod docs;
 #[cfg(feature = "world")]
 pub mod frontend;
 #[cfg(feature = "world")]
