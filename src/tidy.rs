@@ -46,11 +46,12 @@ const ROOMS: &[Room] = &[
         crates: &[],
     },
     Room {
-        // crc32c for the seals of its structures; the crc of a block is made in base.
+        // crc32c for the seals of its structures (the crc of a block is made in base); serde for what `disk check`
+        // and `disk inspect` report.
         name: "store",
         pure: true,
         rooms: &["base"],
-        crates: &["crc32c"],
+        crates: &["crc32c", "serde"],
     },
     Room {
         name: "shard",
