@@ -8,6 +8,8 @@ pub mod base;
 pub mod cli;
 #[cfg(feature = "world")]
 pub mod daemon;
+#[cfg(doc)]
+pub mod docs;
 #[cfg(feature = "world")]
 pub mod frontend;
 #[cfg(feature = "world")]
@@ -23,6 +25,8 @@ pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+#[cfg(test)]
+mod tidy;
 
 #[cfg(all(sarsen_no_dsync, not(debug_assertions)))]
 compile_error!("sarsen_no_dsync leaves durability out; it is for tests and cannot be released");

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! What every room speaks: ids, block ranges, time as a value, checksums, bounded collections, and
 //! the one `Request` and `Reply` that all front ends turn their dialect into.
 //!

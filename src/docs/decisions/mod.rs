@@ -1,0 +1,25 @@
+//! What was decided, one page each: the decision, why, what it costs, and what would change it.
+//!
+//! A page is changed when the code teaches otherwise, with the measurement that taught it.
+
+macro_rules! pages {
+    ($($name:ident),* $(,)?) => { $(
+        #[doc = include_str!(concat!(stringify!($name), ".md"))]
+        pub mod $name {}
+    )* };
+}
+
+pages! {
+    bare_io_uring_under_the_data_path,
+    checksum_tree,
+    discard_makes_zero_or_nothing,
+    dropped_layers_are_garbage,
+    durable_before_acknowledged,
+    imports_are_a_test,
+    journal_with_payload,
+    lost_journal_header,
+    pgs_of_a_volume_are_a_prefix,
+    pure_machines_two_drivers,
+    rust_version,
+    whole_chunks_to_fresh_slots,
+}

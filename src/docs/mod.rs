@@ -1,0 +1,12 @@
+//! The pages that explain Sarsen as a whole. The crate's front page is the map of the rooms.
+//!
+//! They are part of the source, so that a change of the code and of what is said about it are one commit, and
+//! rustdoc checks their links. Modules here hold text and nothing else.
+
+#[doc = include_str!("life_of_a_write.md")]
+pub mod life_of_a_write {}
+
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
+
+pub mod decisions;
