@@ -2,6 +2,7 @@
 //! is found out in the worst moment; every error names file, line and key.
 
 use crate::api::size;
+use crate::observe;
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,6 +54,15 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+impl From<LogFormat> for observe::LogFormat {
+    fn from(format: LogFormat) -> observe::LogFormat {
+        match format {
+            LogFormat::Text => observe::LogFormat::Text,
+            LogFormat::Json => observe::LogFormat::Json,
+        }
+    }
 }
 
 /// What is logged. The environment variable SARSEN_LOG goes before `level`.

@@ -1,22 +1,20 @@
 //! The parts of a daemon, in the order in which they start.
 
-use super::config::{Config, LogFormat};
+use super::config::Config;
 use crate::api::host::{Host, Parts};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
 use crate::manager::{Manager, ProposeError};
-use crate::observe::Registry;
+use crate::observe::{Registry, start_logs};
 use crate::protocol::catalog::{Command, DEFAULT_POOL};
 use crate::runtime::{self, Handle, Notes, Runtime};
 use std::fmt;
 use std::fs::DirBuilder;
-use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
-use tracing_subscriber::EnvFilter;
 
 /// Why a daemon did not start: in which step, and what to do.
 #[derive(Debug)]
@@ -44,21 +42,9 @@ impl std::error::Error for StartError {}
 
 /// Where log lines go: standard error, which systemd keeps.
 pub(super) fn log(config: &Config) -> Result<(), StartError> {
-    let wrong = |error: &dyn fmt::Display| StartError::new("log.level", error);
-    let filter = match std::env::var("SARSEN_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter),
-        Err(_) => EnvFilter::try_new(&config.log.level),
-    };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter.map_err(|error| wrong(&error))?)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // Where a subscriber is set already (tests start more than one daemon), that one stays.
-    let _ = match config.log.format {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().try_init(),
-    };
-    Ok(())
+    let named = std::env::var("SARSEN_LOG").ok();
+    let filter = named.as_deref().unwrap_or(&config.log.level);
+    start_logs(config.log.format.into(), filter).map_err(|error| StartError::new("log", error))
 }
 
 /// The folder of the catalog. Nobody else has business in it.

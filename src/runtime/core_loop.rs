@@ -13,7 +13,7 @@ use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
 use super::transfer::What;
-use crate::base::{DiskId, Slab, VolumeId};
+use crate::base::{BufRef, DiskId, Slab, VolumeId};
 use crate::io::{Completion, Wait, clock};
 use crate::observe::{Registry, VolumeStats};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
@@ -24,6 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Control operations at one time; the handles' permits bound them below that.
 pub(super) const CONTROLS: usize = 4096;
+
+/// Payload memory that each store may use itself, in blocks: 2 MiB.
+const SCRATCH_BLOCKS: u32 = 512;
 
 pub(super) type ControlDone = oneshot::Sender<Result<(), ControlError>>;
 
@@ -218,10 +221,25 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn control(&mut self, control: Control, done: ControlDone) {
-        if let Control::OpenDisk { disk, slot, .. } = &control {
+    fn control(&mut self, mut control: Control, done: ControlDone) {
+        if let Control::OpenDisk {
+            disk,
+            slot,
+            options,
+        } = &mut control
+        {
             self.disk_ids.retain(|(other, _)| other != slot);
             self.disk_ids.push((*slot, *disk));
+            // Who opens a disk from outside has no buffers; they are kept for as long as the shard lives.
+            let Some(scratch) = self.disks.buffers().allocate(SCRATCH_BLOCKS) else {
+                let _ = done.send(Err(ControlError::Store(StoreError::NoSpace)));
+                return;
+            };
+            options.scratch = BufRef {
+                id: scratch,
+                block: 0,
+            };
+            options.scratch_blocks = SCRATCH_BLOCKS;
         }
         if let Control::Grow { disk, bytes } = &control
             && let Err(error) = self.grow(*disk, *bytes)

@@ -29,6 +29,8 @@ mod perform;
 mod routes;
 mod start;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};

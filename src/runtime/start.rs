@@ -24,8 +24,9 @@ use tokio::sync::mpsc;
 const SHARDS: usize = 64;
 /// Payload memory of all clients at least, in bytes.
 const LEAST_BYTES: u64 = 64 << 20;
-/// Memory of each shard for its own operations, in bytes: 2 MiB to receive into, 14 for heads and metadata.
-const DRIVER_BYTES: u64 = 16 << 20;
+/// Memory of each shard for its own operations, in bytes: 2 MiB to receive into, 2 for each store, the rest for
+/// heads and metadata.
+const DRIVER_BYTES: u64 = 32 << 20;
 
 /// What a shard thread is given.
 struct Birth {
@@ -80,7 +81,8 @@ pub(super) fn start(
         threads.push(thread.spawn(move || live(birth, &born))?);
     }
     drop(born);
-    let failed = births.iter().find_map(Result::err);
+    // One word of each: a shard that lives keeps its end of the channel.
+    let failed = births.iter().take(config.shards).find_map(Result::err);
     let Some(error) = failed else {
         return Ok((shared, threads));
     };

@@ -6,7 +6,7 @@ use super::view::no_disk;
 use super::volumes::{SHARD, control_error};
 use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, ErrorBody, ErrorCode, ScrubResult};
-use crate::base::{Breaks, DiskId};
+use crate::base::{Breaks, BufRef, DiskId};
 use crate::protocol::catalog::{self, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
 use crate::shard::{Control, DiskSlot};
@@ -108,6 +108,9 @@ impl Host {
             discard: file.takes_discards(),
             entropy,
             breaks: Breaks::NONE,
+            // Buffers are the runtime's to name: it puts its own here.
+            scratch: BufRef::default(),
+            scratch_blocks: 0,
         };
         let subject = subject(disk.id, Some(&disk.path));
         let slot = self.next_slot();
@@ -122,6 +125,7 @@ impl Host {
         };
         let done = self.runtime().control(SHARD, control).await;
         done.map_err(|error| control_error(&error, &subject))?;
+        self.registry().name_disk(disk.id, &disk.path);
         lock(&self.inner.disks).entry(disk.id).or_default().failed = None;
         self.alerts().clear(AlertKind::DiskFailed, &subject);
         Ok(())

@@ -4,10 +4,10 @@
 //! Invariant *nothing-is-overwritten*: only a disk whose beginning and end are all zeroes is formatted.
 //! Partition tables, LVM, file systems and other stores all leave their mark there.
 
-use super::store_door;
 use crate::api::model::{ErrorBody, ErrorCode};
 use crate::base::{BLOCK, StoreId};
 use crate::io::{Access, Disk};
+use crate::store::{self, OpenError, Superblock};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -71,38 +71,62 @@ pub(super) fn look(disk: &Disk) -> Result<Content, ErrorBody> {
     if head.iter().chain(&tail).all(|&byte| byte == 0) {
         return Ok(Content::Empty);
     }
-    Ok(store_door::identify(&head, disk.bytes()))
+    let copy = |at: u64| {
+        let end = at + store::SUPERBLOCK_LEN;
+        Superblock::decode(head.get(at as usize..end as usize).unwrap_or_default())
+    };
+    let [first, second] = store::SUPERBLOCK_AT;
+    Ok(
+        match Superblock::choose(copy(first), copy(second), disk.bytes()) {
+            Ok(found) => Content::Store {
+                id: found.store,
+                fresh: found.incarnation == 0,
+            },
+            Err(OpenError::NotASarsenDisk) => Content::Other,
+            Err(error) => Content::Damaged(error.to_string()),
+        },
+    )
 }
 
 /// Puts an empty store on `disk`, durably.
 pub(super) fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
-    let (store, plan) = store_door::plan(disk.bytes(), random()?, random()?)?;
-    let failed = |error: std::io::Error| {
-        ErrorBody::io(
-            format!("{}: {error}", disk.path().display()),
-            "see the host's kernel log",
-        )
+    let plan = store::Plan {
+        store: StoreId(random()?),
+        instance_key: random()?,
+        disk_bytes: disk.bytes(),
+        journal_bytes: None,
+        pages: None,
     };
+    let formatted = store::format(&plan).map_err(|too_small| {
+        let message = format!("{}: {too_small}", disk.path().display());
+        ErrorBody::invalid("size_bytes", message, "use a larger disk")
+    })?;
+    let carried_out = carry_out(disk, &formatted);
+    carried_out.map_err(|error| disk_failed(disk, error))?;
+    Ok(plan.store)
+}
+
+/// Superblocks last, behind a flush: a disk whose formatting broke off has none.
+fn carry_out(disk: &Disk, formatted: &store::Formatted) -> std::io::Result<()> {
     let zeroes = vec![0; ZEROES];
-    for write in &plan {
-        match write {
-            store_door::Write::Bytes { offset, bytes } => {
-                disk.write_at(*offset, bytes).map_err(failed)?;
-            }
-            store_door::Write::Zeroes { offset, len } => {
-                let mut done = 0;
-                while done < *len {
-                    let part = (*len - done).min(ZEROES as u64);
-                    disk.write_at(offset + done, &zeroes[..part as usize])
-                        .map_err(failed)?;
-                    done += part;
-                }
-            }
-            store_door::Write::Flush => disk.flush().map_err(failed)?,
+    for &(offset, len) in &formatted.zeroes {
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(ZEROES as u64);
+            disk.write_at(offset + done, &zeroes[..part as usize])?;
+            done += part;
         }
     }
-    disk.flush().map_err(failed)?;
-    Ok(store)
+    formatted
+        .writes
+        .iter()
+        .try_for_each(|(offset, bytes)| disk.write_at(*offset, bytes))?;
+    disk.flush()?;
+    formatted
+        .superblocks
+        .iter()
+        .try_for_each(|(offset, bytes)| disk.write_at(*offset, bytes))?;
+    disk.flush()
 }
 
 /// Numbers that nobody can guess.
@@ -120,12 +144,15 @@ pub(super) fn random() -> Result<[u8; 16], ErrorBody> {
 
 fn read(disk: &Disk, offset: u64, into: &mut [u8]) -> Result<(), ErrorBody> {
     debug_assert!(offset.is_multiple_of(BLOCK));
-    disk.read_at(offset, into).map_err(|error| {
-        ErrorBody::io(
-            format!("{}: {error}", disk.path().display()),
-            "see the host's kernel log",
-        )
-    })
+    disk.read_at(offset, into)
+        .map_err(|error| disk_failed(disk, error))
+}
+
+fn disk_failed(disk: &Disk, error: std::io::Error) -> ErrorBody {
+    ErrorBody::io(
+        format!("{}: {error}", disk.path().display()),
+        "see the host's kernel log",
+    )
 }
 
 fn disk_error(error: crate::io::DiskError) -> ErrorBody {

@@ -10,7 +10,8 @@ impl Host {
         let mut text = String::new();
         self.write_host(&mut text);
         self.write_volumes(&mut text);
-        text.push_str("# EOF\n");
+        // The registry's text has the end mark.
+        text.push_str(&self.registry().render());
         text
     }
 

@@ -22,7 +22,6 @@ mod image;
 mod import;
 mod metrics;
 mod notes;
-mod store_door;
 mod view;
 mod volumes;
 

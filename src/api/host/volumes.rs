@@ -95,6 +95,7 @@ impl Host {
         self.manager()
             .propose(Command::ForgetVolume { volume: volume.id })
             .await?;
+        self.registry().forget_volume(volume.id);
         lock(&self.inner.imports).remove(&volume.id);
         lock(&self.inner.unavailable).remove(&volume.id);
         self.alerts().clear(
@@ -129,6 +130,7 @@ impl Host {
         let subject = format!("volume {}", volume.name);
         match self.runtime().control(SHARD, open).await {
             Ok(()) => {
+                self.registry().name_volume(volume.id, &volume.name);
                 lock(&self.inner.unavailable).remove(&volume.id);
                 self.alerts().clear(AlertKind::VolumeUnavailable, &subject);
                 Ok(())
