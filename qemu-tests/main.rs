@@ -58,7 +58,11 @@ fn run(case: &Case) -> bool {
     let seconds = begun.elapsed().as_secs_f64();
     let why = match outcome {
         Ok(Ok(note)) => {
-            let note = if note.is_empty() { note } else { format!(": {note}") };
+            let note = if note.is_empty() {
+                note
+            } else {
+                format!(": {note}")
+            };
             println!("ok     {} ({seconds:.1} s){note}", case.name);
             return true;
         }

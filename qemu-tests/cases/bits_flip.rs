@@ -23,7 +23,10 @@ const VOLUME: u64 = 48 << 20;
 const BLOCK: u64 = 4096;
 
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("bits_flip_reads_are_right_or_errors_and_check_names_the_place", flips)]
+    vec![Case::new(
+        "bits_flip_reads_are_right_or_errors_and_check_names_the_place",
+        flips,
+    )]
 }
 
 /// A kind of structure: where it lies, in how many rounds, and how many flips in each.
@@ -36,7 +39,12 @@ struct Target {
 
 fn targets(geometry: &Geometry) -> Vec<Target> {
     let roots = SUPERBLOCK_AT[1] + SUPERBLOCK_LEN;
-    let target = |name, range, rounds, flips| Target { name, range, rounds, flips };
+    let target = |name, range, rounds, flips| Target {
+        name,
+        range,
+        rounds,
+        flips,
+    };
     let copy = |n: usize| SUPERBLOCK_AT[n]..SUPERBLOCK_AT[n] + SUPERBLOCK_LEN;
     let journal = geometry.journal_at..geometry.journal_at + geometry.journal_len;
     vec![
@@ -74,20 +82,32 @@ fn flips(room: &Room) -> Outcome {
     for target in targets(&geometry) {
         let mut tally = Tally::default();
         for round in 0..target.rounds {
-            run("cp", &["-r", "--sparse=always", &text(&good), &text(&folder)])?;
+            run(
+                "cp",
+                &["-r", "--sparse=always", &text(&good), &text(&folder)],
+            )?;
             let places = flip(&folder.join("disk0"), &target, &mut dice)?;
             tally.flips += places.len() as u32;
             let wrong = |why: Box<dyn std::error::Error>| {
-                format!("{} round {round}, flipped {:x?}: {why}", target.name, &places)
+                format!(
+                    "{} round {round}, flipped {:x?}: {why}",
+                    target.name, &places
+                )
             };
             if checks {
-                tally.found_by_check += u32::from(check_finds(&folder.join("disk0")).map_err(wrong)?);
+                tally.found_by_check +=
+                    u32::from(check_finds(&folder.join("disk0")).map_err(wrong)?);
             }
             read_all(&start, &model, &mut tally).map_err(wrong)?;
             std::fs::remove_dir_all(&folder)?;
         }
         all += tally.flips;
-        let Tally { flips, refused, unreadable_sectors, found_by_check } = tally;
+        let Tally {
+            flips,
+            refused,
+            unreadable_sectors,
+            found_by_check,
+        } = tally;
         ensure!(
             !checks || found_by_check == target.rounds,
             "disk check found {found_by_check} of {} damaged disks ({})",
@@ -111,7 +131,10 @@ fn fill(start: &Start, model: &Arc<Mutex<Model>>) -> Step<()> {
     let mut daemon = start.run()?;
     daemon.create("vm1", &VOLUME.to_string())?;
     for part in 0..2 {
-        let shape = Shape { connections: 2, depth: 8 };
+        let shape = Shape {
+            connections: 2,
+            depth: 8,
+        };
         let load = Load::start(&start.nbd, "vm1", model, shape, 40 + part)?;
         load.reach(2500, Duration::from_secs(60))?;
         load.finish()?;
@@ -158,7 +181,11 @@ fn flip(disk: &Path, target: &Target, dice: &mut Prng) -> Step<Vec<u64>> {
 fn read_all(start: &Start, model: &Model, tally: &mut Tally) -> Step<()> {
     let mut daemon = match start.run() {
         Ok(daemon) => daemon,
-        Err(why) if why.to_string().contains("ended at its start: exit status: 1") => {
+        Err(why)
+            if why
+                .to_string()
+                .contains("ended at its start: exit status: 1") =>
+        {
             tally.refused += 1;
             return Ok(());
         }
@@ -202,19 +229,34 @@ fn look(model: &Model, at: u64, bytes: &[u8]) -> Step<()> {
 
 /// Whether this build can check a disk; where it can, the undamaged one must be found whole.
 fn can_check(disk: &Path) -> Step<bool> {
-    let (code, said) = attempt(&text(&crate::harness::daemon::binary()), &["disk", "check", &text(disk)])?;
+    let (code, said) = attempt(
+        &text(&crate::harness::daemon::binary()),
+        &["disk", "check", &text(disk)],
+    )?;
     if said.contains("this build") {
         return Ok(false);
     }
-    ensure!(code == Some(0), "disk check finds fault with an undamaged disk ({code:?}): {said}");
+    ensure!(
+        code == Some(0),
+        "disk check finds fault with an undamaged disk ({code:?}): {said}"
+    );
     Ok(true)
 }
 
 /// Whether the check finds the damage. It says where: an offset, or the structure's name.
 fn check_finds(disk: &Path) -> Step<bool> {
     let before = std::fs::metadata(disk)?.modified()?;
-    let (code, said) = attempt(&text(&crate::harness::daemon::binary()), &["disk", "check", &text(disk)])?;
-    ensure!(std::fs::metadata(disk)?.modified()? == before, "disk check wrote to the disk");
-    ensure!(matches!(code, Some(0 | 1)), "disk check ended with {code:?}: {said}");
+    let (code, said) = attempt(
+        &text(&crate::harness::daemon::binary()),
+        &["disk", "check", &text(disk)],
+    )?;
+    ensure!(
+        std::fs::metadata(disk)?.modified()? == before,
+        "disk check wrote to the disk"
+    );
+    ensure!(
+        matches!(code, Some(0 | 1)),
+        "disk check ended with {code:?}: {said}"
+    );
     Ok(code == Some(1) && said.chars().any(|c| c.is_ascii_digit()))
 }

@@ -17,7 +17,10 @@ pub fn cases() -> Vec<Case> {
         Case::new("qemu_img_converts_maps_and_compares", qemu_img),
         Case::new("qemu_io_finds_its_patterns", qemu_io),
         Case::new("fio_verifies_what_it_wrote", fio),
-        Case::new("a_file_system_over_nbdfuse_and_a_loop_device_stays_whole", file_system),
+        Case::new(
+            "a_file_system_over_nbdfuse_and_a_loop_device_stays_whole",
+            file_system,
+        ),
     ]
 }
 
@@ -43,19 +46,37 @@ fn nbdinfo(room: &Room) -> Outcome {
     daemon.create("vm2", "32M")?;
     let uri = daemon.uri("vm1");
     let size = run("nbdinfo", &["--size", &uri])?;
-    ensure!(size.trim() == (64 * MIB).to_string(), "nbdinfo --size says {size:?}");
+    ensure!(
+        size.trim() == (64 * MIB).to_string(),
+        "nbdinfo --size says {size:?}"
+    );
     let list = run("nbdinfo", &["--list", &daemon.uri("")])?;
-    ensure!(list.contains("vm1") && list.contains("vm2"), "nbdinfo --list says {list}");
+    ensure!(
+        list.contains("vm1") && list.contains("vm2"),
+        "nbdinfo --list says {list}"
+    );
     let all = run("nbdinfo", &[&uri])?;
-    for fact in ["can_multi_conn: true", "can_fua: true", "can_trim: true", "can_zero: true"] {
+    for fact in [
+        "can_multi_conn: true",
+        "can_fua: true",
+        "can_trim: true",
+        "can_zero: true",
+    ] {
         ensure!(all.contains(fact), "nbdinfo does not say {fact}: {all}");
     }
-    daemon.connect("vm1")?.write(MIB, &vec![1; MIB as usize])?.map_err(|e| format!("error {e}"))?;
+    daemon
+        .connect("vm1")?
+        .write(MIB, &vec![1; MIB as usize])?
+        .map_err(|e| format!("error {e}"))?;
     let map = run("nbdinfo", &["--map", &uri])?;
-    let rows: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<&str>> = map
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     let row = |offset: u64, len: u64, kind: &str| {
         let (offset, len) = (offset.to_string(), len.to_string());
-        rows.iter().any(|row| row.starts_with(&[offset.as_str(), len.as_str(), kind]))
+        rows.iter()
+            .any(|row| row.starts_with(&[offset.as_str(), len.as_str(), kind]))
     };
     let right = row(0, MIB, "3") && row(MIB, MIB, "0") && row(2 * MIB, 62 * MIB, "3");
     ensure!(right, "1 MiB of data at 1 MiB is mapped as {map}");
@@ -83,8 +104,14 @@ fn qemu_img(room: &Room) -> Outcome {
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![9; MIB as usize], 47 * MIB)?;
     file.set_len(64 * MIB)?;
     let (uri, there, back_name) = (daemon.uri("vm1"), text(&there), text(&back));
-    run("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &there, &uri])?;
-    run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &there, &uri])?;
+    run(
+        "qemu-img",
+        &["convert", "-n", "-f", "raw", "-O", "raw", &there, &uri],
+    )?;
+    run(
+        "qemu-img",
+        &["compare", "-f", "raw", "-F", "raw", &there, &uri],
+    )?;
     let map = run("qemu-img", &["map", "-f", "raw", "--output=json", &uri])?;
     let map: serde_json::Value = serde_json::from_str(&map)?;
     let data: u64 = map
@@ -94,14 +121,28 @@ fn qemu_img(room: &Room) -> Outcome {
         .filter(|run| run["data"] == true)
         .filter_map(|run| run["length"].as_u64())
         .sum();
-    ensure!(data == 17 * MIB, "17 MiB of data are mapped as {data} bytes: {map}");
-    run("qemu-img", &["convert", "-f", "raw", "-O", "raw", &uri, &back_name])?;
+    ensure!(
+        data == 17 * MIB,
+        "17 MiB of data are mapped as {data} bytes: {map}"
+    );
+    run(
+        "qemu-img",
+        &["convert", "-f", "raw", "-O", "raw", &uri, &back_name],
+    )?;
     same(Path::new(&there), &back)?;
     // One byte is changed: compare must see it, or it compares nothing.
     let connection = &mut daemon.connect("vm1")?;
-    connection.write(4096, &[3; 512])?.map_err(|e| format!("error {e}"))?;
-    let (code, text) = attempt("qemu-img", &["compare", "-f", "raw", "-F", "raw", &there, &uri])?;
-    ensure!(code == Some(1), "qemu-img compare does not see a difference: {text}");
+    connection
+        .write(4096, &[3; 512])?
+        .map_err(|e| format!("error {e}"))?;
+    let (code, text) = attempt(
+        "qemu-img",
+        &["compare", "-f", "raw", "-F", "raw", &there, &uri],
+    )?;
+    ensure!(
+        code == Some(1),
+        "qemu-img compare does not see a difference: {text}"
+    );
     Ok(String::new())
 }
 
@@ -129,7 +170,9 @@ fn qemu_io(room: &Room) -> Outcome {
     let uri = daemon.uri("vm1");
     // Bytes that are no whole sectors are QEMU's own to round; it must end up with the same.
     let mut arguments = vec!["-f", "raw"];
-    commands.iter().for_each(|command| arguments.extend(["-c", command]));
+    commands
+        .iter()
+        .for_each(|command| arguments.extend(["-c", command]));
     arguments.push(&uri);
     let said = run("qemu-io", &arguments)?;
     ensure!(!said.contains("verification failed"), "qemu-io: {said}");
@@ -140,14 +183,35 @@ fn fio(room: &Room) -> Outcome {
     let daemon = serve(room, "vm1", 128 * MIB)?;
     let uri = format!("--uri={}", daemon.uri("vm1"));
     let mut done = Vec::new();
-    for (rw, bs) in [("randwrite", "4k"), ("randwrite", "512"), ("write", "1M"), ("randrw", "12k")] {
+    for (rw, bs) in [
+        ("randwrite", "4k"),
+        ("randwrite", "512"),
+        ("write", "1M"),
+        ("randrw", "12k"),
+    ] {
         let (rw, bs) = (format!("--rw={rw}"), format!("--bs={bs}"));
-        let size = if bs.ends_with("512") { "--size=8M" } else { "--size=64M" };
+        let size = if bs.ends_with("512") {
+            "--size=8M"
+        } else {
+            "--size=64M"
+        };
         let job = room.path("job.log");
         let output = format!("--output={}", text(&job));
-        let mut arguments =
-            vec!["--name=verify", "--ioengine=nbd", &uri, &rw, &bs, size, "--iodepth=16"];
-        arguments.extend(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--minimal"]);
+        let mut arguments = vec![
+            "--name=verify",
+            "--ioengine=nbd",
+            &uri,
+            &rw,
+            &bs,
+            size,
+            "--iodepth=16",
+        ];
+        arguments.extend([
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--do_verify=1",
+            "--minimal",
+        ]);
         arguments.extend(["--randrepeat=1", &output]);
         run("fio", &arguments)?;
         done.push(format!("{} {}", &rw[5..], &bs[5..]));
@@ -182,7 +246,10 @@ fn file_system(room: &Room) -> Outcome {
     let nbdfuse = Beside(child);
     let begun = Instant::now();
     while std::fs::metadata(&disk)?.len() != 256 * MIB {
-        ensure!(begun.elapsed() < Duration::from_secs(10), "nbdfuse does not serve");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(10),
+            "nbdfuse does not serve"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let device = run("losetup", &["--find", "--show", &disk_name])?;
@@ -208,13 +275,19 @@ fn use_file_system(device: &str, tree: &str) -> Step<()> {
     }
     run("umount", &[tree])?;
     let said = run("fsck.ext4", &["-f", "-n", device])?;
-    ensure!(!said.contains("FIXED") && !said.contains("WARNING"), "fsck.ext4: {said}");
+    ensure!(
+        !said.contains("FIXED") && !said.contains("WARNING"),
+        "fsck.ext4: {said}"
+    );
     run("mount", &[device, tree])?;
     for number in 0..8u32 {
         let back = std::fs::read(Path::new(tree).join(format!("file{number}")))?;
         for (address, bytes) in (0..).zip(back.chunks_exact(SECTOR)) {
             let write = sector::read(bytes, address)?;
-            ensure!(write == number + 1, "sector {address} of file{number} is of file {write}");
+            ensure!(
+                write == number + 1,
+                "sector {address} of file{number} is of file {write}"
+            );
         }
     }
     run("umount", &[tree])?;

@@ -31,30 +31,47 @@ fn idle(room: &Room) -> Outcome {
     daemon.create("vm1", "64M")?;
     let mut busy = daemon.connect("vm1")?;
     for number in 0..64 {
-        busy.write(number << 16, &[1; 65536])?.map_err(|e| format!("error {e}"))?;
+        busy.write(number << 16, &[1; 65536])?
+            .map_err(|e| format!("error {e}"))?;
     }
     std::thread::sleep(Duration::from_millis(300));
     let before = daemon.resident()?;
     let mut clients = Vec::new();
     for number in 0..IDLE {
-        let client = daemon.connect("vm1").map_err(|why| format!("client {number}: {why}"))?;
+        let client = daemon
+            .connect("vm1")
+            .map_err(|why| format!("client {number}: {why}"))?;
         clients.push(client);
     }
     let each = daemon.resident()?.saturating_sub(before) / IDLE;
     let cpu = daemon.cpu()?;
     std::thread::sleep(LOOK);
     let share = (daemon.cpu()? - cpu).as_secs_f64() / LOOK.as_secs_f64();
-    busy.write(0, &[2; 4096])?.map_err(|e| format!("error {e}"))?;
+    busy.write(0, &[2; 4096])?
+        .map_err(|e| format!("error {e}"))?;
     let last = clients.last_mut().ok_or("no clients")?;
     let read = last.read(0, 4096)?.map_err(|e| format!("error {e}"))?;
     ensure!(read == vec![2; 4096], "an idle client reads something else");
-    ensure!(each <= RESIDENT_MAX, "an idle connection costs {each} bytes");
-    ensure!(share <= CPU_MAX, "{IDLE} idle connections take {:.1} % of a core", share * 100.0);
-    Ok(format!("{each} bytes each, {:.1} % of a core", share * 100.0))
+    ensure!(
+        each <= RESIDENT_MAX,
+        "an idle connection costs {each} bytes"
+    );
+    ensure!(
+        share <= CPU_MAX,
+        "{IDLE} idle connections take {:.1} % of a core",
+        share * 100.0
+    );
+    Ok(format!(
+        "{each} bytes each, {:.1} % of a core",
+        share * 100.0
+    ))
 }
 
 fn more_descriptors() -> Step<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: both calls are given the one struct that they are declared with.
     let done = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
@@ -62,7 +79,11 @@ fn more_descriptors() -> Step<()> {
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
         }
     };
-    ensure!(done && limit.rlim_cur > IDLE + 100, "{} descriptors are too few", limit.rlim_cur);
+    ensure!(
+        done && limit.rlim_cur > IDLE + 100,
+        "{} descriptors are too few",
+        limit.rlim_cur
+    );
     Ok(())
 }
 
@@ -91,13 +112,21 @@ fn malformed(room: &Room) -> Outcome {
     }
     let answered = refused_requests(&daemon, &mut good)?;
     let grown = daemon.resident()?.saturating_sub(before) >> 20;
-    ensure!(grown < 64, "bad clients made the daemon grow by {grown} MiB");
-    Ok(format!("{cut} kinds cut off, {answered} answered with an error, {grown} MiB more memory"))
+    ensure!(
+        grown < 64,
+        "bad clients made the daemon grow by {grown} MiB"
+    );
+    Ok(format!(
+        "{cut} kinds cut off, {answered} answered with an error, {grown} MiB more memory"
+    ))
 }
 
 fn still_good(good: &mut Connection, after: &str) -> Step<()> {
     let written = good.write(8192, &[5; 512])?;
-    ensure!(written.is_ok(), "after {after} another client has {written:?}");
+    ensure!(
+        written.is_ok(),
+        "after {after} another client has {written:?}"
+    );
     Ok(())
 }
 
@@ -108,11 +137,20 @@ fn hostile_handshakes() -> Vec<(&'static str, Vec<u8>)> {
     let mut long = option(7, &[]);
     long[12..16].copy_from_slice(&u32::MAX.to_be_bytes());
     vec![
-        ("unknown client flags", 0xffff_fff0u32.to_be_bytes().to_vec()),
+        (
+            "unknown client flags",
+            0xffff_fff0u32.to_be_bytes().to_vec(),
+        ),
         ("an option of another magic", with(vec![0x55; 16])),
         ("an option of 4 GiB", with([long, vec![0; 65536]].concat())),
-        ("a request in place of an option", with(head(0, 0, 1, 0, 512).to_vec())),
-        ("an export name that is not there", with(option(1, b"nobody"))),
+        (
+            "a request in place of an option",
+            with(head(0, 0, 1, 0, 512).to_vec()),
+        ),
+        (
+            "an export name that is not there",
+            with(option(1, b"nobody")),
+        ),
         ("an abort", with(option(2, &[]))),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
     ]
@@ -124,7 +162,10 @@ fn hostile_requests() -> Vec<(&'static str, Vec<u8>)> {
     other_magic[0] ^= 1;
     vec![
         ("a request of another magic", other_magic.to_vec()),
-        ("garbage", (0..4096u32).map(|n| (n * 7 % 251) as u8).collect()),
+        (
+            "garbage",
+            (0..4096u32).map(|n| (n * 7 % 251) as u8).collect(),
+        ),
         ("a write of 4 GiB", head(1, 0, 1, 0, u32::MAX).to_vec()),
     ]
 }
@@ -145,7 +186,10 @@ fn refused_requests(daemon: &Daemon, good: &mut Connection) -> Step<u32> {
     ] {
         let payload = vec![0; if verb == Write { len as usize } else { 0 }];
         let answer = client.ask(verb, 0, offset, len, &payload)?;
-        ensure!(answer.is_err(), "{verb:?} of {len} bytes at {offset} is answered with success");
+        ensure!(
+            answer.is_err(),
+            "{verb:?} of {len} bytes at {offset} is answered with success"
+        );
         still_good(&mut client, "a request past the end")?;
         still_good(good, "a request past the end")?;
         answered += 1;

@@ -17,7 +17,10 @@ const DISK: &str = "256M";
 const VOLUME: u64 = 128 << 20;
 
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("killed_under_load_no_acknowledged_write_is_lost_or_torn", rounds)]
+    vec![Case::new(
+        "killed_under_load_no_acknowledged_write_is_lost_or_torn",
+        rounds,
+    )]
 }
 
 fn rounds(room: &Room) -> Outcome {
@@ -35,7 +38,10 @@ fn rounds(room: &Room) -> Outcome {
             seen += verified.in_flight_seen;
             atomic += verified.atomic_checked;
         }
-        let shape = Shape { connections: 4, depth: 8 };
+        let shape = Shape {
+            connections: 4,
+            depth: 8,
+        };
         let load = Load::start(&start.nbd, "vm1", &model, shape, round as u64)?;
         load.reach(WRITES, Duration::from_secs(60)).map_err(wrong)?;
         let moment = Moment::ALL[round % Moment::ALL.len()];
@@ -43,14 +49,19 @@ fn rounds(room: &Room) -> Outcome {
         kill_at(&mut daemon, &load, moment).map_err(wrong)?;
         let left = load.after_kill().map_err(wrong)?;
         ensure!(left > 0, "round {round}: nothing was in flight at the kill");
-        acknowledged += counts.acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+        acknowledged += counts
+            .acknowledged
+            .load(std::sync::atomic::Ordering::Relaxed);
         in_flight += left;
         *moments.entry(moment).or_default() += 1;
     }
     let _last = start.run()?;
     verify(&start.nbd, "vm1", &model)?;
     for moment in Moment::ALL {
-        ensure!(moments.get(&moment) >= Some(&3), "too few kills at {moment:?}: {moments:?}");
+        ensure!(
+            moments.get(&moment) >= Some(&3),
+            "too few kills at {moment:?}: {moments:?}"
+        );
     }
     Ok(format!(
         "{ROUNDS} kills {moments:?}, {acknowledged} writes acknowledged, {in_flight} in flight at a kill, \

@@ -24,8 +24,11 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("a_durable_write_is_known_as_one", durability_is_seen),
         Case::new("power_is_cut_no_acknowledged_write_is_lost_or_torn", rounds),
-        Case::new("power_is_cut_a_build_without_durability_is_caught", without_durability)
-            .only_in_full(),
+        Case::new(
+            "power_is_cut_a_build_without_durability_is_caught",
+            without_durability,
+        )
+        .only_in_full(),
     ]
 }
 
@@ -34,7 +37,11 @@ fn durability_is_seen(room: &Room) -> Outcome {
     let disk = PowerDisk::mount(&room.path("mnt"), 1 << 20, 1)?;
     let open = |flags: i32| {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_DIRECT | flags).open(disk.path())
+        options
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT | flags)
+            .open(disk.path())
     };
     let memory = vec![7u8; 8192];
     let block = &memory[memory.as_ptr().align_offset(4096)..][..4096];
@@ -47,7 +54,10 @@ fn durability_is_seen(room: &Room) -> Outcome {
     let third = disk.seen();
     plain.sync_data()?;
     let fourth = disk.seen();
-    ensure!((first.writes, first.durable_writes) == (1, 0), "a plain write is seen as {first:?}");
+    ensure!(
+        (first.writes, first.durable_writes) == (1, 0),
+        "a plain write is seen as {first:?}"
+    );
     let by = |a: crate::harness::power::Seen, b: crate::harness::power::Seen| {
         (b.durable_writes - a.durable_writes, b.flushes - a.flushes)
     };
@@ -60,7 +70,10 @@ fn durability_is_seen(room: &Room) -> Outcome {
     disk.restore(|| Ok(()))?;
     let mut back = [0; 4096];
     // Through a buffer: this read need not be aligned, the server does not ask for it.
-    OpenOptions::new().read(true).open(disk.path())?.read_exact_at(&mut back, 8192)?;
+    OpenOptions::new()
+        .read(true)
+        .open(disk.path())?
+        .read_exact_at(&mut back, 8192)?;
     ensure!(back == *block, "a durable write is gone after the cut");
     Ok(format!(
         "(durable writes, fsyncs) seen for O_DSYNC {opened:?}, for RWF_DSYNC {flagged:?}"
@@ -71,7 +84,13 @@ fn write_dsync(file: &std::fs::File, bytes: &[u8], offset: i64) -> std::io::Resu
     let part = [IoSlice::new(bytes)];
     // SAFETY: IoSlice has the layout of iovec, and `bytes` outlives the call.
     let wrote = unsafe {
-        libc::pwritev2(file.as_raw_fd(), part.as_ptr().cast(), 1, offset, libc::RWF_DSYNC)
+        libc::pwritev2(
+            file.as_raw_fd(),
+            part.as_ptr().cast(),
+            1,
+            offset,
+            libc::RWF_DSYNC,
+        )
     };
     match wrote {
         -1 => Err(std::io::Error::last_os_error()),
@@ -89,7 +108,8 @@ fn cut_and_verify(room: &Room, binary: PathBuf, rounds: u64) -> Outcome {
     let disks: [(&Path, Option<&str>); 1] = [(disk.path(), None)];
     let start = Start::daemon(room, "store", &disks, "")?.with_binary(binary);
     let model = Arc::new(Mutex::new(Model::new(VOLUME)));
-    let (mut acknowledged, mut volatile, mut lost, mut on_their_way, mut in_flight) = (0, 0, 0, 0, 0);
+    let (mut acknowledged, mut volatile, mut lost, mut on_their_way, mut in_flight) =
+        (0, 0, 0, 0, 0);
     for round in 0..=rounds {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         let mut daemon = start.run().map_err(wrong)?;
@@ -100,9 +120,13 @@ fn cut_and_verify(room: &Room, binary: PathBuf, rounds: u64) -> Outcome {
         if round == rounds {
             break;
         }
-        let shape = Shape { connections: 3, depth: 8 };
+        let shape = Shape {
+            connections: 3,
+            depth: 8,
+        };
         let load = Load::start(&start.nbd, "vm1", &model, shape, 1000 + round)?;
-        load.reach(WRITES + 700 * round, Duration::from_secs(60)).map_err(wrong)?;
+        load.reach(WRITES + 700 * round, Duration::from_secs(60))
+            .map_err(wrong)?;
         acknowledged += load.acknowledged();
         disk.cut();
         std::thread::sleep(LAST_BREATH);

@@ -13,7 +13,10 @@ const STOP_MAX: Duration = Duration::from_millis(2500);
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("sigterm_under_load_stops_soon_and_leaves_an_empty_journal", stop),
+        Case::new(
+            "sigterm_under_load_stops_soon_and_leaves_an_empty_journal",
+            stop,
+        ),
         Case::new("a_second_daemon_on_the_same_disk_is_refused", second),
         Case::new("the_same_disk_twice_is_refused", twice),
     ]
@@ -24,12 +27,26 @@ fn stop(room: &Room) -> Outcome {
     let model = Arc::new(Mutex::new(Model::new(VOLUME)));
     let mut daemon = start.run()?;
     daemon.create("vm1", &VOLUME.to_string())?;
-    let load =
-        Load::start(&start.nbd, "vm1", &model, Shape { connections: 3, depth: 8 }, 5)?;
+    let load = Load::start(
+        &start.nbd,
+        "vm1",
+        &model,
+        Shape {
+            connections: 3,
+            depth: 8,
+        },
+        5,
+    )?;
     load.reach(3000, Duration::from_secs(60))?;
     let (under_load, status) = daemon.stop()?;
-    ensure!(status.success(), "after SIGTERM under load it ended with {status}");
-    ensure!(under_load < STOP_MAX, "the stop under load took {under_load:?}");
+    ensure!(
+        status.success(),
+        "after SIGTERM under load it ended with {status}"
+    );
+    ensure!(
+        under_load < STOP_MAX,
+        "the stop under load took {under_load:?}"
+    );
     // What the end of the daemon cut off counts as in flight. Errors on the way out do too.
     let in_flight = match load.after_kill() {
         Ok(in_flight) => in_flight.to_string(),
@@ -40,14 +57,22 @@ fn stop(room: &Room) -> Outcome {
     let used = daemon.metrics()?.get("sarsen_disk_journal_used_bytes");
     let known = daemon.metrics()?.has("sarsen_disk_journal_used_bytes");
     ensure!(known, "there is no sarsen_disk_journal_used_bytes");
-    ensure!(used <= 8192.0, "after a clean stop {used} bytes of the journal are in use");
+    ensure!(
+        used <= 8192.0,
+        "after a clean stop {used} bytes of the journal are in use"
+    );
     verify(&start.nbd, "vm1", &model)?;
     let (idle, status) = daemon.stop()?;
-    ensure!(status.success() && idle < STOP_MAX, "the idle stop: {status} after {idle:?}");
+    ensure!(
+        status.success() && idle < STOP_MAX,
+        "the idle stop: {status} after {idle:?}"
+    );
     for socket in [&start.api, &start.nbd] {
         ensure!(!socket.exists(), "{} is left behind", socket.display());
     }
-    Ok(format!("{under_load:.0?} with {in_flight} writes in flight, {idle:.0?} idle"))
+    Ok(format!(
+        "{under_load:.0?} with {in_flight} writes in flight, {idle:.0?} idle"
+    ))
 }
 
 fn second(room: &Room) -> Outcome {
@@ -57,8 +82,14 @@ fn second(room: &Room) -> Outcome {
     let other = Start::daemon(room, "other", &[(&disk, None)], "")?;
     let (code, said) = other.run_refused()?;
     let pid = daemon.pid().to_string();
-    ensure!(code == Some(1), "the second daemon ended with {code:?}: {said}");
-    ensure!(said.contains("disk0") && said.contains(&pid), "it does not say what is in use by whom: {said}");
+    ensure!(
+        code == Some(1),
+        "the second daemon ended with {code:?}: {said}"
+    );
+    ensure!(
+        said.contains("disk0") && said.contains(&pid),
+        "it does not say what is in use by whom: {said}"
+    );
     daemon.create("vm1", "16M")?;
     Ok(last_line(&said))
 }
@@ -67,9 +98,15 @@ fn twice(room: &Room) -> Outcome {
     let disk = room.path("disk");
     let link = room.path("link");
     std::os::unix::fs::symlink(&disk, &link)?;
-    let disks = [(disk.as_path(), Some("256M")), (disk.as_path(), Some("256M"))];
+    let disks = [
+        (disk.as_path(), Some("256M")),
+        (disk.as_path(), Some("256M")),
+    ];
     let (code, said) = Start::daemon(room, "plain", &disks, "")?.run_refused()?;
-    ensure!(code == Some(1), "the same path twice ended with {code:?}: {said}");
+    ensure!(
+        code == Some(1),
+        "the same path twice ended with {code:?}: {said}"
+    );
     ensure!(said.contains("disk"), "it does not say which: {said}");
     // A start that is refused may have made the file.
     if disk.exists() {
@@ -77,7 +114,10 @@ fn twice(room: &Room) -> Outcome {
     }
     let disks = [(disk.as_path(), Some("256M")), (link.as_path(), None)];
     let (code, linked) = Start::daemon(room, "linked", &disks, "")?.run_refused()?;
-    ensure!(code == Some(1), "the same disk by another name ended with {code:?}: {linked}");
+    ensure!(
+        code == Some(1),
+        "the same disk by another name ended with {code:?}: {linked}"
+    );
     ensure!(linked.contains("link"), "it does not say which: {linked}");
     Ok(last_line(&said))
 }

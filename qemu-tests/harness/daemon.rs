@@ -52,7 +52,12 @@ impl Start {
 
     /// `sarsen daemon` over these disks (path and, for a file that is to be made, size), with more lines of
     /// configuration at the top.
-    pub fn daemon(room: &Room, name: &str, disks: &[(&Path, Option<&str>)], more: &str) -> Step<Start> {
+    pub fn daemon(
+        room: &Room,
+        name: &str,
+        disks: &[(&Path, Option<&str>)],
+        more: &str,
+    ) -> Step<Start> {
         let data = room.path(name);
         std::fs::create_dir_all(&data)?;
         let (api, nbd) = (data.join("api.sock"), data.join("nbd.sock"));
@@ -92,13 +97,19 @@ impl Start {
         command.args(&self.arguments).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         command.env_remove("SARSEN_API").env("NO_COLOR", "1");
-        Ok(command.spawn().map_err(|e| format!("{}: {e}", self.binary.display()))?)
+        Ok(command
+            .spawn()
+            .map_err(|e| format!("{}: {e}", self.binary.display()))?)
     }
 
     /// Starts it and waits until it serves.
     pub fn run(&self) -> Step<Daemon> {
         let begun = Instant::now();
-        let mut daemon = Daemon { child: self.spawn()?, start: self.clone(), ended: false };
+        let mut daemon = Daemon {
+            child: self.spawn()?,
+            start: self.clone(),
+            ended: false,
+        };
         loop {
             if let Some(status) = daemon.child.try_wait()? {
                 daemon.ended = true;
@@ -107,7 +118,10 @@ impl Start {
             if daemon.answers() {
                 return Ok(daemon);
             }
-            ensure!(begun.elapsed() < START_MAX, "the daemon does not serve after {START_MAX:?}");
+            ensure!(
+                begun.elapsed() < START_MAX,
+                "the daemon does not serve after {START_MAX:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -129,7 +143,10 @@ impl Start {
             std::thread::sleep(Duration::from_millis(5));
         };
         let said = std::fs::read(&self.log)?;
-        Ok((status.code(), String::from_utf8_lossy(&said[before..]).into_owned()))
+        Ok((
+            status.code(),
+            String::from_utf8_lossy(&said[before..]).into_owned(),
+        ))
     }
 }
 
@@ -164,7 +181,10 @@ impl Daemon {
     pub fn reap(&mut self) -> Step<()> {
         let status = self.child.wait()?;
         self.ended = true;
-        ensure!(status.signal() == Some(9), "killed with -9, but it had ended by itself: {status}");
+        ensure!(
+            status.signal() == Some(9),
+            "killed with -9, but it had ended by itself: {status}"
+        );
         Ok(())
     }
 
@@ -187,7 +207,11 @@ impl Daemon {
     /// Runs `sarsen --api SOCKET ARGUMENTS`.
     pub fn ask(&self, arguments: &[&str]) -> Step<Said> {
         let mut command = Command::new(binary());
-        let output = command.arg("--api").arg(&self.start.api).args(arguments).output()?;
+        let output = command
+            .arg("--api")
+            .arg(&self.start.api)
+            .args(arguments)
+            .output()?;
         Ok(Said {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -198,12 +222,26 @@ impl Daemon {
     /// The same where it must be done.
     pub fn tell(&self, arguments: &[&str]) -> Step<String> {
         let said = self.ask(arguments)?;
-        ensure!(said.code == Some(0), "sarsen {}: {}{}", arguments.join(" "), said.out, said.err);
+        ensure!(
+            said.code == Some(0),
+            "sarsen {}: {}{}",
+            arguments.join(" "),
+            said.out,
+            said.err
+        );
         Ok(said.out)
     }
 
     pub fn create(&self, volume: &str, size: &str) -> Step<()> {
-        self.tell(&["volume", "create", volume, "--size", size, "--block-size", "512"])?;
+        self.tell(&[
+            "volume",
+            "create",
+            volume,
+            "--size",
+            size,
+            "--block-size",
+            "512",
+        ])?;
         Ok(())
     }
 
@@ -223,7 +261,10 @@ impl Daemon {
     /// Resident memory, in bytes.
     pub fn resident(&self) -> Step<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .ok_or("no VmRSS")?;
         let kib: u64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
         Ok(kib << 10)
     }

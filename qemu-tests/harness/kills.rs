@@ -23,8 +23,13 @@ pub enum Moment {
 }
 
 impl Moment {
-    pub const ALL: [Moment; 5] =
-        [Moment::Checkpoint, Moment::Wrap, Moment::Apply, Moment::Trim, Moment::Any];
+    pub const ALL: [Moment; 5] = [
+        Moment::Checkpoint,
+        Moment::Wrap,
+        Moment::Apply,
+        Moment::Trim,
+        Moment::Any,
+    ];
 
     /// Whether it is now, by the last two looks.
     fn is_now(self, before: &Metrics, now: &Metrics, load: &Load) -> bool {
@@ -58,7 +63,10 @@ pub fn kill_at(daemon: &mut Daemon, load: &Load, moment: Moment) -> Step<Duratio
             daemon.kill()?;
             return Ok(begun.elapsed());
         }
-        ensure!(begun.elapsed() < WAIT_MAX, "no {moment:?} in {WAIT_MAX:?}: {now:?}");
+        ensure!(
+            begun.elapsed() < WAIT_MAX,
+            "no {moment:?} in {WAIT_MAX:?}: {now:?}"
+        );
         before = now;
     }
 }

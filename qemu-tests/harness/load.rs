@@ -2,7 +2,9 @@
 //! overlap; every answer goes into the model.
 
 use super::model::{Effect, Model, Reading};
-use super::nbd::{Connection, FLAG_FUA, FLAG_NO_HOLE, Receiver, Replies, Sender, Verb};
+use super::nbd::{
+    CAN_MULTI_CONN, Connection, FLAG_FUA, FLAG_NO_HOLE, Receiver, Replies, Sender, Verb,
+};
 use super::sector::{self, SECTOR, WriteNo};
 use super::{Step, ensure};
 use sarsen::base::{CHUNK, Prng};
@@ -35,7 +37,10 @@ pub struct Counts {
 
 impl Counts {
     fn fail(&self, why: String) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(why);
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(why);
         self.stop.store(true, Ordering::Relaxed);
     }
 }
@@ -55,6 +60,7 @@ struct Flight {
 }
 
 enum Pending {
+    Flush,
     Write(WriteNo, Verb),
     Read(Reading, u64, u32),
 }
@@ -69,19 +75,38 @@ impl Load {
         shape: Shape,
         seed: u64,
     ) -> Step<Load> {
-        let mut load =
-            Load { counts: Arc::default(), flights: Vec::new(), threads: Vec::new() };
+        let mut load = Load {
+            counts: Arc::default(),
+            flights: Vec::new(),
+            threads: Vec::new(),
+        };
         for number in 0..shape.connections {
             // Both kinds of reply are used.
-            let replies = if number % 2 == 0 { Replies::Structured } else { Replies::Simple };
-            let (sender, receiver) = Connection::open(socket, volume, replies)?.split()?;
+            let replies = if number % 2 == 0 {
+                Replies::Structured
+            } else {
+                Replies::Simple
+            };
+            let connection = Connection::open(socket, volume, replies)?;
+            ensure!(
+                connection.flags & CAN_MULTI_CONN != 0,
+                "multi-conn is not advertised"
+            );
+            let (sender, receiver) = connection.split()?;
             let flight = Arc::new(Flight::default());
             load.flights.push(Arc::clone(&flight));
-            let side = Side { model: Arc::clone(model), counts: Arc::clone(&load.counts), flight };
+            let side = Side {
+                model: Arc::clone(model),
+                counts: Arc::clone(&load.counts),
+                flight,
+            };
             let dice = Prng::new(seed.wrapping_mul(31).wrapping_add(number as u64));
             let other = side.clone();
-            load.threads.push(std::thread::spawn(move || side.send(sender, dice, shape.depth)));
-            load.threads.push(std::thread::spawn(move || other.receive(receiver)));
+            load.threads.push(std::thread::spawn(move || {
+                side.send(sender, dice, shape.depth)
+            }));
+            load.threads
+                .push(std::thread::spawn(move || other.receive(receiver)));
         }
         Ok(load)
     }
@@ -112,7 +137,9 @@ impl Load {
     /// Ends it with everything answered.
     pub fn finish(self) -> Step<()> {
         self.counts.stop.store(true, Ordering::Relaxed);
-        self.flights.iter().for_each(|flight| flight.changed.notify_all());
+        self.flights
+            .iter()
+            .for_each(|flight| flight.changed.notify_all());
         let left = self.after_kill()?;
         ensure!(left == 0, "{left} writes were never answered");
         Ok(())
@@ -123,12 +150,23 @@ impl Load {
         for thread in self.threads {
             thread.join().map_err(|_| "a thread of the load panicked")?;
         }
-        let failures = self.counts.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self
+            .counts
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let first = failures.first().cloned().unwrap_or_default();
-        ensure!(failures.is_empty(), "{} things went wrong under load: {first}", failures.len());
+        ensure!(
+            failures.is_empty(),
+            "{} things went wrong under load: {first}",
+            failures.len()
+        );
         let writes = |flight: &Arc<Flight>| {
             let pending = flight.pending();
-            pending.values().filter(|pending| matches!(pending, Pending::Write(..))).count() as u64
+            pending
+                .values()
+                .filter(|pending| matches!(pending, Pending::Write(..)))
+                .count() as u64
         };
         Ok(self.flights.iter().map(writes).sum())
     }
@@ -158,14 +196,20 @@ impl Side {
         for cookie in 1.. {
             let mut pending = self.flight.pending();
             while pending.len() >= depth && !self.counts.stop.load(Ordering::Relaxed) {
-                let waited = self.flight.changed.wait_timeout(pending, Duration::from_millis(50));
+                let waited = self
+                    .flight
+                    .changed
+                    .wait_timeout(pending, Duration::from_millis(50));
                 pending = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             drop(pending);
             if self.counts.stop.load(Ordering::Relaxed) {
                 return sender.finish();
             }
-            if self.send_one(&mut sender, &mut dice, cookie, &mut payload).is_err() {
+            if self
+                .send_one(&mut sender, &mut dice, cookie, &mut payload)
+                .is_err()
+            {
                 return; // the daemon is gone; the receiver has seen it too
             }
         }
@@ -180,9 +224,16 @@ impl Side {
     ) -> std::io::Result<()> {
         let sectors = self.model().sectors();
         let what = draw(dice, sectors);
-        let (offset, len) = (what.first * SECTOR as u64, (what.count * SECTOR as u64) as u32);
+        let (offset, len) = (
+            what.first * SECTOR as u64,
+            (what.count * SECTOR as u64) as u32,
+        );
         payload.clear();
         match what.effect {
+            None if what.verb == Verb::Flush => {
+                self.flight.pending().insert(cookie, Pending::Flush);
+                return sender.send((what.verb, 0), cookie, 0, 0, &[]);
+            }
             None => {
                 let reading = self.model().submit_read(what.first, what.count);
                 let pending = Pending::Read(reading, offset, len);
@@ -197,7 +248,9 @@ impl Side {
                 if what.verb == Verb::Trim {
                     self.counts.trims_in_flight.fetch_add(1, Ordering::Relaxed);
                 }
-                self.flight.pending().insert(cookie, Pending::Write(write, what.verb));
+                self.flight
+                    .pending()
+                    .insert(cookie, Pending::Write(write, what.verb));
             }
         }
         sender.send((what.verb, what.flags), cookie, offset, len, payload)
@@ -216,15 +269,20 @@ impl Side {
                 Err(error) => return self.counts.fail(error.to_string()),
             };
             let Some(pending) = self.flight.pending().remove(&reply.cookie) else {
-                return self.counts.fail(format!("an answer to no request: {}", reply.cookie));
+                return self
+                    .counts
+                    .fail(format!("an answer to no request: {}", reply.cookie));
             };
             match pending {
                 _ if reply.error != 0 => {
                     if let Pending::Write(write, _) = pending {
                         self.model().refuse(write);
                     }
-                    self.counts.fail(format!("a request was answered with error {}", reply.error));
+                    self.counts
+                        .fail(format!("a request was answered with error {}", reply.error));
                 }
+                // Everything acknowledged is durable anyway.
+                Pending::Flush => {}
                 Pending::Write(write, verb) => {
                     self.model().acknowledge(write);
                     self.counts.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +314,11 @@ struct What {
 
 /// One request of the mix. Half of them go to a sixteenth of the volume, so that they meet.
 fn draw(dice: &mut Prng, sectors: u64) -> What {
-    let area = if dice.one_in(2) { sectors } else { sectors / 16 };
+    let area = if dice.one_in(2) {
+        sectors
+    } else {
+        sectors / 16
+    };
     let chunk = dice.below(area / PER_CHUNK) * PER_CHUNK;
     let block = dice.below(area / PER_BLOCK) * PER_BLOCK;
     let fua = if dice.one_in(8) { FLAG_FUA } else { 0 };
@@ -281,23 +343,54 @@ fn draw(dice: &mut Prng, sectors: u64) -> What {
             let count = (1 + dice.below(4)) * PER_CHUNK;
             let count = count.min(sectors - chunk);
             let effect = Some(Effect::Zeroes);
-            What { verb: Verb::Trim, flags: fua, first: chunk, count, effect }
+            What {
+                verb: Verb::Trim,
+                flags: fua,
+                first: chunk,
+                count,
+                effect,
+            }
         }
         85..86 => {
             let count = (1 + dice.below(3 * PER_CHUNK)).min(sectors - block);
             let effect = Some(Effect::PerhapsZeroes);
-            What { verb: Verb::Trim, flags: fua, first: block, count, effect }
+            What {
+                verb: Verb::Trim,
+                flags: fua,
+                first: block,
+                count,
+                effect,
+            }
         }
         86..91 => {
             let first = block + dice.below(PER_BLOCK);
             let count = (1 + dice.below(256)).min(sectors - first);
             let flags = fua | if dice.one_in(2) { FLAG_NO_HOLE } else { 0 };
             let effect = Some(Effect::Zeroes);
-            What { verb: Verb::WriteZeroes, flags, first, count, effect }
+            What {
+                verb: Verb::WriteZeroes,
+                flags,
+                first,
+                count,
+                effect,
+            }
         }
+        91..93 => What {
+            verb: Verb::Flush,
+            flags: 0,
+            first: 0,
+            count: 0,
+            effect: None,
+        },
         _ => {
             let count = (1 + dice.below(64)).min(sectors - block);
-            What { verb: Verb::Read, flags: 0, first: block, count, effect: None }
+            What {
+                verb: Verb::Read,
+                flags: 0,
+                first: block,
+                count,
+                effect: None,
+            }
         }
     }
 }

@@ -50,11 +50,15 @@ impl Watch {
     pub fn open(api: &Path) -> Step<Watch> {
         let stream = UnixStream::connect(api)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        Ok(Watch { stream: BufReader::new(stream) })
+        Ok(Watch {
+            stream: BufReader::new(stream),
+        })
     }
 
     pub fn look(&mut self) -> Step<Metrics> {
-        self.stream.get_mut().write_all(b"GET /metrics HTTP/1.1\r\nHost: sarsen\r\n\r\n")?;
+        self.stream
+            .get_mut()
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: sarsen\r\n\r\n")?;
         let mut status = String::new();
         self.stream.read_line(&mut status)?;
         if !status.contains(" 200 ") {

@@ -35,7 +35,11 @@ pub struct Case {
 
 impl Case {
     pub fn new(name: &'static str, run: fn(&Room) -> Outcome) -> Case {
-        Case { name, run, full_only: false }
+        Case {
+            name,
+            run,
+            full_only: false,
+        }
     }
 
     pub fn only_in_full(mut self) -> Case {
@@ -64,7 +68,9 @@ pub struct Room {
 
 impl Room {
     pub fn new(case: &str) -> std::io::Result<Room> {
-        let number = case.bytes().fold(0u32, |sum, b| sum.wrapping_mul(31) + u32::from(b));
+        let number = case
+            .bytes()
+            .fold(0u32, |sum, b| sum.wrapping_mul(31) + u32::from(b));
         let name = format!("{}-{:x}", std::process::id(), number & 0xfffff);
         let near = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         let path = match near.as_os_str().len() <= FOLDER_MAX {

@@ -86,7 +86,14 @@ impl Model {
         self.clock += 1;
         let number = self.writes.len() as WriteNo;
         let submitted = self.clock;
-        self.writes.push(Write { first, count, effect, submitted, ended: NEVER, acknowledged: false });
+        self.writes.push(Write {
+            first,
+            count,
+            effect,
+            submitted,
+            ended: NEVER,
+            acknowledged: false,
+        });
         for candidates in &mut self.sectors[first as usize..(first + count) as usize] {
             candidates.push(number);
         }
@@ -125,7 +132,9 @@ impl Model {
 
     /// What a read brought: a candidate of its beginning, or of a write that began since.
     pub fn check_read(&self, reading: &Reading, data: &[u8]) -> Result<(), String> {
-        let sectors = (reading.first..).zip(data.chunks_exact(SECTOR)).zip(&reading.candidates);
+        let sectors = (reading.first..)
+            .zip(data.chunks_exact(SECTOR))
+            .zip(&reading.candidates);
         for ((address, bytes), candidates) in sectors {
             let value = sector::read(bytes, address)?;
             let newer = reading.next..self.writes.len() as WriteNo;
@@ -148,14 +157,20 @@ impl Model {
             return Ok(());
         }
         let (shows, must) = (self.describe(value), self.describe_all(candidates));
-        Err(format!("sector {address} shows {shows}, but must show {must}"))
+        Err(format!(
+            "sector {address} shows {shows}, but must show {must}"
+        ))
     }
 
     /// Whether a sector that shows `value` can be what write `c` left.
     fn explains(&self, c: WriteNo, address: u64, value: WriteNo) -> bool {
         let write = &self.writes[c as usize];
         let covers = (write.first..write.first + write.count).contains(&address);
-        let shows = if write.effect == Effect::Data { c } else { ZEROES };
+        let shows = if write.effect == Effect::Data {
+            c
+        } else {
+            ZEROES
+        };
         covers && shows == value
     }
 
@@ -167,7 +182,11 @@ impl Model {
             wrong.extend(self.expect(address, value).err());
         }
         let first = wrong[..wrong.len().min(5)].join("; ");
-        ensure!(wrong.is_empty(), "{} sectors are wrong: {first}", wrong.len());
+        ensure!(
+            wrong.is_empty(),
+            "{} sectors are wrong: {first}",
+            wrong.len()
+        );
         let verified = self.check_atomic(&values)?;
         self.settle(&values);
         Ok(verified)
@@ -246,11 +265,13 @@ impl Model {
     }
 
     fn describe_all(&self, candidates: &[WriteNo]) -> String {
-        let each = candidates.iter().map(|&c| match self.writes[c as usize].effect {
-            Effect::Data => self.describe(c),
-            _ if c == ZEROES => "zeroes".into(),
-            _ => format!("zeroes (write {c})"),
-        });
+        let each = candidates
+            .iter()
+            .map(|&c| match self.writes[c as usize].effect {
+                Effect::Data => self.describe(c),
+                _ if c == ZEROES => "zeroes".into(),
+                _ => format!("zeroes (write {c})"),
+            });
         each.collect::<Vec<_>>().join(" or ")
     }
 }

@@ -3,7 +3,6 @@
 
 use super::{Step, ensure};
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +26,8 @@ pub enum Verb {
     WriteZeroes = 6,
 }
 
+/// Of an export: several connections see one another's writes.
+pub const CAN_MULTI_CONN: u16 = 1 << 8;
 pub const FLAG_FUA: u16 = 1;
 pub const FLAG_NO_HOLE: u16 = 2;
 pub const EIO: u32 = 5;
@@ -79,7 +80,10 @@ pub fn greeted(socket: &Path) -> Step<UnixStream> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     let mut greeting = [0; 18];
     stream.read_exact(&mut greeting)?;
-    ensure!(&greeting[..16] == b"NBDMAGICIHAVEOPT", "the greeting is {greeting:?}");
+    ensure!(
+        &greeting[..16] == b"NBDMAGICIHAVEOPT",
+        "the greeting is {greeting:?}"
+    );
     Ok(stream)
 }
 
@@ -90,7 +94,10 @@ impl Connection {
         if replies == Replies::Structured {
             send_option(&mut stream, OPTION_STRUCTURED_REPLY, &[])?;
             let (kind, _) = option_reply(&mut stream, OPTION_STRUCTURED_REPLY)?;
-            ensure!(kind == REPLY_ACK, "structured replies are refused: {kind:#x}");
+            ensure!(
+                kind == REPLY_ACK,
+                "structured replies are refused: {kind:#x}"
+            );
         }
         let mut ask = (volume.len() as u32).to_be_bytes().to_vec();
         ask.extend_from_slice(volume.as_bytes());
@@ -113,7 +120,12 @@ impl Connection {
             }
         }
         let (size, flags) = export.ok_or("GO told no size")?;
-        Ok(Connection { stream, size, flags, next: 0 })
+        Ok(Connection {
+            stream,
+            size,
+            flags,
+            next: 0,
+        })
     }
 
     pub fn split(self) -> Step<(Sender, Receiver)> {
@@ -137,8 +149,16 @@ impl Connection {
         self.stream.write_all(payload)?;
         let want = (verb == Verb::Read).then_some((offset, len));
         let reply = receive(&mut self.stream, |_| want)?;
-        ensure!(reply.cookie == cookie, "an answer to request {}, not {cookie}", reply.cookie);
-        Ok(if reply.error == 0 { Ok(reply.data) } else { Err(reply.error) })
+        ensure!(
+            reply.cookie == cookie,
+            "an answer to request {}, not {cookie}",
+            reply.cookie
+        );
+        Ok(if reply.error == 0 {
+            Ok(reply.data)
+        } else {
+            Err(reply.error)
+        })
     }
 
     pub fn read(&mut self, offset: u64, len: u32) -> Step<Result<Vec<u8>, u32>> {
@@ -166,7 +186,8 @@ impl Connection {
 
     /// Says goodbye and waits until the server has closed, so that it has forgotten the client.
     pub fn close(mut self) -> Step<()> {
-        self.stream.write_all(&head(Verb::Disconnect as u16, 0, 0, 0, 0))?;
+        self.stream
+            .write_all(&head(Verb::Disconnect as u16, 0, 0, 0, 0))?;
         until_closed(&mut self.stream, Duration::from_secs(10))?;
         Ok(())
     }
@@ -192,7 +213,8 @@ impl Sender {
         len: u32,
         payload: &[u8],
     ) -> std::io::Result<()> {
-        self.0.write_all(&head(verb as u16, flags, cookie, offset, len))?;
+        self.0
+            .write_all(&head(verb as u16, flags, cookie, offset, len))?;
         self.0.write_all(payload)
     }
 
@@ -200,10 +222,6 @@ impl Sender {
     pub fn finish(&mut self) {
         // Where the server is gone already there is nothing to tell it.
         let _ = self.0.write_all(&head(Verb::Disconnect as u16, 0, 0, 0, 0));
-    }
-
-    pub fn cut(&self) {
-        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -241,20 +259,38 @@ fn send_option(stream: &mut UnixStream, kind: u32, data: &[u8]) -> std::io::Resu
 
 fn option_reply(stream: &mut UnixStream, to: u32) -> Step<(u32, Vec<u8>)> {
     let magic = u64::from_be_bytes(take(stream)?);
-    let (option, kind) = (u32::from_be_bytes(take(stream)?), u32::from_be_bytes(take(stream)?));
+    let (option, kind) = (
+        u32::from_be_bytes(take(stream)?),
+        u32::from_be_bytes(take(stream)?),
+    );
     let len = u32::from_be_bytes(take(stream)?);
-    ensure!(magic == OPTION_REPLY_MAGIC && option == to, "no reply to option {to}: {magic:#x}");
+    ensure!(
+        magic == OPTION_REPLY_MAGIC && option == to,
+        "no reply to option {to}: {magic:#x}"
+    );
     Ok((kind, bytes(stream, len)?))
 }
 
 fn receive(stream: &mut UnixStream, want: impl Fn(u64) -> Option<(u64, u32)>) -> Step<Reply> {
     let magic = u32::from_be_bytes(take(stream)?);
     if magic == SIMPLE_MAGIC {
-        let (error, cookie) = (u32::from_be_bytes(take(stream)?), u64::from_be_bytes(take(stream)?));
-        let len = want(cookie).filter(|_| error == 0).map_or(0, |(_, len)| len);
-        return Ok(Reply { cookie, error, data: bytes(stream, len)? });
+        let (error, cookie) = (
+            u32::from_be_bytes(take(stream)?),
+            u64::from_be_bytes(take(stream)?),
+        );
+        let len = want(cookie)
+            .filter(|_| error == 0)
+            .map_or(0, |(_, len)| len);
+        return Ok(Reply {
+            cookie,
+            error,
+            data: bytes(stream, len)?,
+        });
     }
-    ensure!(magic == STRUCTURED_MAGIC, "a reply with the magic {magic:#x}");
+    ensure!(
+        magic == STRUCTURED_MAGIC,
+        "a reply with the magic {magic:#x}"
+    );
     let mut reply: Option<(Reply, u64)> = None;
     let mut magic_read = true;
     loop {
@@ -262,18 +298,36 @@ fn receive(stream: &mut UnixStream, want: impl Fn(u64) -> Option<(u64, u32)>) ->
             let again = u32::from_be_bytes(take(stream)?);
             ensure!(again == STRUCTURED_MAGIC, "a reply goes on with {again:#x}");
         }
-        let (flags, kind) = (u16::from_be_bytes(take(stream)?), u16::from_be_bytes(take(stream)?));
-        let (cookie, len) = (u64::from_be_bytes(take(stream)?), u32::from_be_bytes(take(stream)?));
+        let (flags, kind) = (
+            u16::from_be_bytes(take(stream)?),
+            u16::from_be_bytes(take(stream)?),
+        );
+        let (cookie, len) = (
+            u64::from_be_bytes(take(stream)?),
+            u32::from_be_bytes(take(stream)?),
+        );
         let data = bytes(stream, len)?;
         let (reply_so_far, start) = reply.get_or_insert_with(|| {
             let (offset, len) = want(cookie).unwrap_or((0, 0));
-            (Reply { cookie, error: 0, data: vec![0; len as usize] }, offset)
+            (
+                Reply {
+                    cookie,
+                    error: 0,
+                    data: vec![0; len as usize],
+                },
+                offset,
+            )
         });
         // This client never has chunks of two replies interleaved by this server; were it so, it must be told.
-        ensure!(reply_so_far.cookie == cookie, "chunks of two replies are interleaved");
+        ensure!(
+            reply_so_far.cookie == cookie,
+            "chunks of two replies are interleaved"
+        );
         place(reply_so_far, *start, kind, &data)?;
         if flags & CHUNK_DONE != 0 {
-            return reply.map(|(reply, _)| reply).ok_or_else(|| "no reply".into());
+            return reply
+                .map(|(reply, _)| reply)
+                .ok_or_else(|| "no reply".into());
         }
     }
 }
@@ -282,13 +336,20 @@ fn receive(stream: &mut UnixStream, want: impl Fn(u64) -> Option<(u64, u32)>) ->
 fn place(reply: &mut Reply, start: u64, kind: u16, data: &[u8]) -> Step<()> {
     match kind {
         CHUNK_DATA | CHUNK_HOLE => {
-            ensure!(data.len() >= 8, "a chunk of {} bytes has no offset", data.len());
+            ensure!(
+                data.len() >= 8,
+                "a chunk of {} bytes has no offset",
+                data.len()
+            );
             let at = u64::from_be_bytes(data[..8].try_into()?);
-            let at = at.checked_sub(start).ok_or("a chunk begins before its request")? as usize;
+            let at = at
+                .checked_sub(start)
+                .ok_or("a chunk begins before its request")? as usize;
             // Holes stay the zeroes that they are.
             let body = if kind == CHUNK_DATA { &data[8..] } else { &[] };
             let room = reply.data.get_mut(at..at + body.len());
-            room.ok_or("a chunk leaves its request")?.copy_from_slice(body);
+            room.ok_or("a chunk leaves its request")?
+                .copy_from_slice(body);
         }
         0 => {}
         kind if kind & 1 << 15 != 0 => {

@@ -100,9 +100,16 @@ impl PowerDisk {
         config.mount_options = vec![MountOption::FSName("sarsen-power".into()), MountOption::RW];
         // More threads than a cut leaves waiting, so that writes on their way are seen.
         config.n_threads = Some(8);
-        let server = Server { medium: Arc::clone(&medium), bytes: bytes as u64 };
+        let server = Server {
+            medium: Arc::clone(&medium),
+            bytes: bytes as u64,
+        };
         let session = fuser::spawn_mount(server, folder, &config)?;
-        Ok(PowerDisk { medium, _session: session, path: folder.join(NAME) })
+        Ok(PowerDisk {
+            medium,
+            _session: session,
+            path: folder.join(NAME),
+        })
     }
 
     /// The file that is the disk.
@@ -147,7 +154,10 @@ impl Medium {
     fn powered(&self) -> Option<MutexGuard<'_, State>> {
         let mut state = self.lock();
         while state.power == Power::Off {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         (state.power == Power::On).then_some(state)
     }
@@ -192,7 +202,11 @@ impl State {
             return;
         }
         for (sector, bytes) in (offset / SECTOR as u64..).zip(into.chunks_mut(SECTOR)) {
-            if let Some(newest) = self.volatile.get(&sector).and_then(|versions| versions.last()) {
+            if let Some(newest) = self
+                .volatile
+                .get(&sector)
+                .and_then(|versions| versions.last())
+            {
                 bytes.copy_from_slice(&newest[..bytes.len()]);
             }
         }
@@ -221,7 +235,11 @@ impl State {
             self.lost.volatile += 1;
             self.lost.lost += u64::from(!keep);
             let older = self.dice.below(versions.len() as u64) as usize;
-            let kept = if keep { versions.last() } else { versions[..older].last() };
+            let kept = if keep {
+                versions.last()
+            } else {
+                versions[..older].last()
+            };
             if let Some(version) = kept {
                 self.durable_sector(sector).copy_from_slice(&version[..]);
             }
@@ -245,7 +263,11 @@ impl Server {
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
-            kind: if file { FileType::RegularFile } else { FileType::Directory },
+            kind: if file {
+                FileType::RegularFile
+            } else {
+                FileType::Directory
+            },
             perm: if file { 0o600 } else { 0o700 },
             nlink: 1,
             uid: 0,
@@ -257,7 +279,9 @@ impl Server {
     }
 
     fn inside(&self, offset: u64, len: usize) -> bool {
-        offset.checked_add(len as u64).is_some_and(|end| end <= self.bytes)
+        offset
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= self.bytes)
     }
 }
 

@@ -40,7 +40,9 @@ pub fn read(sector: &[u8], address: u64) -> Result<WriteNo, String> {
         ));
     }
     if found != address {
-        return Err(format!("sector {address} holds what belongs to sector {found}"));
+        return Err(format!(
+            "sector {address} holds what belongs to sector {found}"
+        ));
     }
     WriteNo::try_from(write).map_err(|_| format!("sector {address} is of write {write}"))
 }

@@ -14,7 +14,11 @@ pub fn run(program: &str, arguments: &[&str]) -> Step<String> {
 /// The same with another time limit, in seconds.
 pub fn run_within(seconds: u32, program: &str, arguments: &[&str]) -> Step<String> {
     let (code, text) = attempt_within(seconds, program, arguments)?;
-    ensure!(code == Some(0), "{program} {}: exit {code:?}: {text}", arguments.join(" "));
+    ensure!(
+        code == Some(0),
+        "{program} {}: exit {code:?}: {text}",
+        arguments.join(" ")
+    );
     Ok(text)
 }
 
@@ -23,14 +27,14 @@ pub fn attempt(program: &str, arguments: &[&str]) -> Step<(Option<i32>, String)>
     attempt_within(TOOL_SECONDS_MAX, program, arguments)
 }
 
-fn attempt_within(
-    seconds: u32,
-    program: &str,
-    arguments: &[&str],
-) -> Step<(Option<i32>, String)> {
+fn attempt_within(seconds: u32, program: &str, arguments: &[&str]) -> Step<(Option<i32>, String)> {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &seconds.to_string(), program]).args(arguments);
-    let output = command.output().map_err(|error| format!("timeout {program}: {error}"))?;
+    command
+        .args(["--kill-after=5", &seconds.to_string(), program])
+        .args(arguments);
+    let output = command
+        .output()
+        .map_err(|error| format!("timeout {program}: {error}"))?;
     let code = output.status.code();
     ensure!(code != Some(127), "{program} is not installed");
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
