@@ -57,6 +57,8 @@ pub struct Load {
 struct Flight {
     pending: Mutex<HashMap<u64, Pending>>,
     changed: Condvar,
+    /// The server has closed: nothing more will be answered.
+    closed: AtomicBool,
 }
 
 enum Pending {
@@ -195,7 +197,7 @@ impl Side {
         let mut payload = Vec::new();
         for cookie in 1.. {
             let mut pending = self.flight.pending();
-            while pending.len() >= depth && !self.counts.stop.load(Ordering::Relaxed) {
+            while pending.len() >= depth && !self.ends() {
                 let waited = self
                     .flight
                     .changed
@@ -203,7 +205,7 @@ impl Side {
                 pending = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             drop(pending);
-            if self.counts.stop.load(Ordering::Relaxed) {
+            if self.ends() {
                 return sender.finish();
             }
             if self
@@ -256,7 +258,19 @@ impl Side {
         sender.send((what.verb, what.flags), cookie, offset, len, payload)
     }
 
-    fn receive(&self, mut receiver: Receiver) {
+    /// Whether nothing more is to be sent.
+    fn ends(&self) -> bool {
+        let closed = self.flight.closed.load(Ordering::Relaxed);
+        closed || self.counts.stop.load(Ordering::Relaxed)
+    }
+
+    fn receive(&self, receiver: Receiver) {
+        self.receive_all(receiver);
+        self.flight.closed.store(true, Ordering::Relaxed);
+        self.flight.changed.notify_all();
+    }
+
+    fn receive_all(&self, mut receiver: Receiver) {
         loop {
             let want = |cookie| match self.flight.pending().get(&cookie) {
                 Some(Pending::Read(_, offset, len)) => Some((*offset, *len)),
