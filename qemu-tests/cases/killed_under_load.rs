@@ -46,14 +46,14 @@ fn rounds(room: &Room) -> Outcome {
         load.reach(WRITES, Duration::from_secs(60)).map_err(wrong)?;
         let moment = Moment::ALL[round % Moment::ALL.len()];
         let counts = Arc::clone(&load.counts);
-        kill_at(&mut daemon, &load, moment).map_err(wrong)?;
+        let shown = kill_at(&mut daemon, &load, moment).map_err(wrong)?;
         let left = load.after_kill().map_err(wrong)?;
         ensure!(left > 0, "round {round}: nothing was in flight at the kill");
         acknowledged += counts
             .acknowledged
             .load(std::sync::atomic::Ordering::Relaxed);
         in_flight += left;
-        *moments.entry(moment).or_default() += 1;
+        *moments.entry(moment).or_default() += u32::from(shown);
     }
     let _last = start.run()?;
     verify(&start.nbd, "vm1", &model)?;

@@ -140,6 +140,19 @@ impl PowerDisk {
     }
 }
 
+impl Drop for PowerDisk {
+    fn drop(&mut self) {
+        // The kernel ends a dead process's ring, and with it its hold of the file, somewhat after the process.
+        // A detached mount does not wait for that.
+        let Some(folder) = self.path.parent().and_then(|folder| folder.to_str()) else {
+            return;
+        };
+        if let Err(error) = super::tools::run("umount", &["--lazy", folder]) {
+            eprintln!("{folder} stays mounted: {error}");
+        }
+    }
+}
+
 impl Medium {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
