@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const ROUNDS: usize = 20;
+/// Six at each moment; three must be shown.
+const ROUNDS: usize = 30;
 /// Acknowledged writes before a kill is looked for.
 const WRITES: u64 = 5_000;
 /// A disk whose journal is 16 MiB, so that it wraps and is checkpointed all the time.
@@ -58,9 +59,10 @@ fn rounds(room: &Room) -> Outcome {
     let _last = start.run()?;
     verify(&start.nbd, "vm1", &model)?;
     for moment in Moment::ALL {
+        let shown = moments.get(&moment).copied().unwrap_or_default();
         ensure!(
-            moments.get(&moment) >= Some(&3),
-            "too few kills at {moment:?}: {moments:?}"
+            shown >= 3,
+            "nothing was lost, but the counters show too few kills at {moment:?}: {moments:?}"
         );
     }
     Ok(format!(

@@ -91,6 +91,21 @@ impl Start {
         self
     }
 
+    /// What all daemons of this start have logged, without colours.
+    pub fn log_text(&self) -> Step<String> {
+        let raw = std::fs::read(&self.log)?;
+        let text = String::from_utf8_lossy(&raw);
+        let mut plain = String::new();
+        for (number, part) in text.split("\u{1b}[").enumerate() {
+            plain.push_str(if number == 0 {
+                part
+            } else {
+                part.split_once('m').map_or("", |(_, p)| p)
+            });
+        }
+        Ok(plain)
+    }
+
     fn spawn(&self) -> Step<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
@@ -252,10 +267,6 @@ impl Daemon {
     /// What a client is told to open.
     pub fn uri(&self, volume: &str) -> String {
         format!("nbd+unix:///{volume}?socket={}", text(&self.start.nbd))
-    }
-
-    pub fn metrics(&self) -> Step<Metrics> {
-        Metrics::ask(&self.start.api)
     }
 
     /// Resident memory, in bytes.

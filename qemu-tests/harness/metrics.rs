@@ -17,13 +17,9 @@ impl Metrics {
         Watch::open(api)?.look()
     }
 
-    /// Zero where there is no such counter; [`Metrics::has`] tells.
+    /// Zero where there is no such counter.
     pub fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or(0.0)
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
     }
 
     fn parse(text: &str) -> Metrics {
