@@ -356,7 +356,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let whole = offset % SECTOR as u64 == 0 && data.len() % SECTOR == 0;
+        let whole = offset.is_multiple_of(SECTOR as u64) && data.len().is_multiple_of(SECTOR);
         if !whole || !self.inside(offset, data.len()) {
             return reply.error(Errno::EINVAL);
         }
