@@ -211,6 +211,7 @@ fn fio(room: &Room) -> Outcome {
             "--verify_fatal=1",
             "--do_verify=1",
             "--minimal",
+            "--verify_state_save=0",
         ]);
         arguments.extend(["--randrepeat=1", &output]);
         run("fio", &arguments)?;
