@@ -1,0 +1,25 @@
+//! The cases, one file a disaster.
+
+mod a_disk_is_full;
+mod bits_flip;
+mod clients;
+mod idle_and_hostile;
+mod killed_under_load;
+mod power_is_cut;
+mod stopped_and_started;
+mod volume_changes;
+
+use crate::harness::Case;
+
+/// All of them, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    let mut all = clients::cases();
+    all.extend(stopped_and_started::cases());
+    all.extend(volume_changes::cases());
+    all.extend(a_disk_is_full::cases());
+    all.extend(idle_and_hostile::cases());
+    all.extend(killed_under_load::cases());
+    all.extend(power_is_cut::cases());
+    all.extend(bits_flip::cases());
+    all
+}

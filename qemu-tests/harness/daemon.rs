@@ -1,0 +1,307 @@
+//! The real daemon: started, asked, told to stop, killed.
+
+use super::metrics::Metrics;
+use super::nbd::{Connection, Replies};
+use super::{Room, Step, ensure};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take until it serves. Far more than it needs: two cores may be busy with builds.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_sarsen").into()
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// How a daemon is to be started; kept, so that it can be started again.
+#[derive(Debug, Clone)]
+pub struct Start {
+    binary: PathBuf,
+    arguments: Vec<String>,
+    pub api: PathBuf,
+    pub nbd: PathBuf,
+    log: PathBuf,
+}
+
+impl Start {
+    /// `sarsen dev` with everything in `room/NAME`.
+    pub fn dev(room: &Room, name: &str, size: &str) -> Start {
+        let data = room.path(name);
+        let arguments = ["dev", "--data", &text(&data), "--size", size];
+        Start {
+            binary: binary(),
+            arguments: arguments.map(str::to_owned).to_vec(),
+            api: data.join("api.sock"),
+            nbd: data.join("nbd.sock"),
+            log: room.path(&format!("{name}.log")),
+        }
+    }
+
+    /// `sarsen daemon` over these disks (path and, for a file that is to be made, size), with more lines of
+    /// configuration at the top.
+    pub fn daemon(
+        room: &Room,
+        name: &str,
+        disks: &[(&Path, Option<&str>)],
+        more: &str,
+    ) -> Step<Start> {
+        let data = room.path(name);
+        std::fs::create_dir_all(&data)?;
+        let (api, nbd) = (data.join("api.sock"), data.join("nbd.sock"));
+        let mut config = format!(
+            "data_dir = {:?}\n{more}\n[api]\nsocket = {:?}\n[nbd]\nsocket = {:?}\n",
+            text(&data),
+            text(&api),
+            text(&nbd)
+        );
+        for (path, size) in disks {
+            config.push_str(&format!("[[disk]]\npath = {:?}\n", text(path)));
+            if let Some(size) = size {
+                config.push_str(&format!("size = {size:?}\n"));
+            }
+        }
+        let file = data.join("sarsen.toml");
+        std::fs::write(&file, config)?;
+        let arguments = ["daemon", "--config", &text(&file)];
+        Ok(Start {
+            binary: binary(),
+            arguments: arguments.map(str::to_owned).to_vec(),
+            api,
+            nbd,
+            log: room.path(&format!("{name}.log")),
+        })
+    }
+
+    /// The same with another binary.
+    pub fn with_binary(mut self, binary: PathBuf) -> Start {
+        self.binary = binary;
+        self
+    }
+
+    /// What all daemons of this start have logged, without colours.
+    pub fn log_text(&self) -> Step<String> {
+        let raw = std::fs::read(&self.log)?;
+        let text = String::from_utf8_lossy(&raw);
+        let mut plain = String::new();
+        for (number, part) in text.split("\u{1b}[").enumerate() {
+            plain.push_str(if number == 0 {
+                part
+            } else {
+                part.split_once('m').map_or("", |(_, p)| p)
+            });
+        }
+        Ok(plain)
+    }
+
+    fn spawn(&self) -> Step<Child> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.binary);
+        command.args(&self.arguments).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        command.env_remove("SARSEN_API").env("NO_COLOR", "1");
+        Ok(command
+            .spawn()
+            .map_err(|e| format!("{}: {e}", self.binary.display()))?)
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn run(&self) -> Step<Daemon> {
+        let begun = Instant::now();
+        let mut daemon = Daemon {
+            child: self.spawn()?,
+            start: self.clone(),
+            ended: false,
+        };
+        loop {
+            if let Some(status) = daemon.child.try_wait()? {
+                daemon.ended = true;
+                return Err(format!("the daemon ended at its start: {status}").into());
+            }
+            if daemon.answers() {
+                return Ok(daemon);
+            }
+            ensure!(
+                begun.elapsed() < START_MAX,
+                "the daemon does not serve after {START_MAX:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it where it must refuse: its exit code, and what it said since.
+    pub fn run_refused(&self) -> Step<(Option<i32>, String)> {
+        let before = std::fs::metadata(&self.log).map_or(0, |meta| meta.len()) as usize;
+        let mut child = self.spawn()?;
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() > START_MAX {
+                child.kill()?;
+                child.wait()?;
+                return Err("the daemon started, or hangs, where it had to refuse".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let said = std::fs::read(&self.log)?;
+        Ok((
+            status.code(),
+            String::from_utf8_lossy(&said[before..]).into_owned(),
+        ))
+    }
+}
+
+/// A running daemon. Dropping it kills it.
+pub struct Daemon {
+    child: Child,
+    pub start: Start,
+    ended: bool,
+}
+
+impl Daemon {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn answers(&self) -> bool {
+        UnixStream::connect(&self.start.nbd).is_ok() && Metrics::ask(&self.start.api).is_ok()
+    }
+
+    /// kill -9. Returns when the process is gone, and its locks with it.
+    pub fn kill(&mut self) -> Step<()> {
+        self.strike()?;
+        self.reap()
+    }
+
+    /// Sends SIGKILL, from which on the process does nothing more.
+    pub fn strike(&mut self) -> Step<()> {
+        Ok(self.child.kill()?)
+    }
+
+    /// Waits for the end of a process that was killed.
+    pub fn reap(&mut self) -> Step<()> {
+        let status = self.child.wait()?;
+        self.ended = true;
+        ensure!(
+            status.signal() == Some(9),
+            "killed with -9, but it had ended by itself: {status}"
+        );
+        Ok(())
+    }
+
+    /// SIGTERM; how long the stop took, and with what it ended.
+    pub fn stop(&mut self) -> Step<(Duration, ExitStatus)> {
+        let begun = Instant::now();
+        // SAFETY: a signal to a child that was not waited for, so the number is still its own.
+        let sent = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        ensure!(sent == 0, "SIGTERM could not be sent");
+        while begun.elapsed() < Duration::from_secs(15) {
+            if let Some(status) = self.child.try_wait()? {
+                self.ended = true;
+                return Ok((begun.elapsed(), status));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err("the daemon still runs 15 s after SIGTERM".into())
+    }
+
+    /// Runs `sarsen --api SOCKET ARGUMENTS`.
+    pub fn ask(&self, arguments: &[&str]) -> Step<Said> {
+        let mut command = Command::new(binary());
+        let output = command
+            .arg("--api")
+            .arg(&self.start.api)
+            .args(arguments)
+            .output()?;
+        Ok(Said {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// The same where it must be done.
+    pub fn tell(&self, arguments: &[&str]) -> Step<String> {
+        let said = self.ask(arguments)?;
+        ensure!(
+            said.code == Some(0),
+            "sarsen {}: {}{}",
+            arguments.join(" "),
+            said.out,
+            said.err
+        );
+        Ok(said.out)
+    }
+
+    pub fn create(&self, volume: &str, size: &str) -> Step<()> {
+        self.tell(&[
+            "volume",
+            "create",
+            volume,
+            "--size",
+            size,
+            "--block-size",
+            "512",
+        ])?;
+        Ok(())
+    }
+
+    pub fn connect(&self, volume: &str) -> Step<Connection> {
+        Connection::open(&self.start.nbd, volume, Replies::Structured)
+    }
+
+    /// What a client is told to open.
+    pub fn uri(&self, volume: &str) -> String {
+        format!("nbd+unix:///{volume}?socket={}", text(&self.start.nbd))
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident(&self) -> Step<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .ok_or("no VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
+        Ok(kib << 10)
+    }
+
+    /// CPU time used so far.
+    pub fn cpu(&self) -> Step<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let after_name = stat.rsplit(')').next().ok_or("no stat")?;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        // utime and stime are fields 14 and 15 of the line, in ticks of 10 ms; two went with the name.
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if !self.ended {
+            // It may have ended by itself, which the case has noticed elsewhere.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A path for an argument. The folders here are made by this program and are UTF-8.
+pub fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
