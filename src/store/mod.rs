@@ -17,6 +17,7 @@
 //! slots; `docs/disk_format.md` has the tables. Rooms inside:
 //!
 //! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, and `codec` below them;
+//!   `chain` reads the journal as it lies there;
 //! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`;
 //! - operations: `write`, `read`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
 //! - without a machine: `format`, `check`.
@@ -30,6 +31,7 @@
 mod allocator;
 mod apply;
 mod batch;
+mod chain;
 mod checkpoint;
 mod codec;
 mod commit;
