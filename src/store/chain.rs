@@ -69,8 +69,6 @@ pub(super) struct Chain {
     pub checkpoint_seen: u64,
     /// Where the next batch is expected, and what it must follow.
     pub next: Position,
-    /// Blocks that could not be read, in either pass.
-    pub unreadable: u64,
     /// Something like a batch stands where the chain ended.
     pub torn: Option<Torn>,
     /// The last batch that was taken is an empty one, or none was taken.
@@ -94,7 +92,6 @@ impl Chain {
             durable_once: 0,
             checkpoint_seen: 0,
             next: tail,
-            unreadable: 0,
             torn: None,
             closed: true,
             bytes: Vec::new(),
@@ -113,6 +110,11 @@ impl Chain {
     /// A batch was written under a newer checkpoint than the superblock names.
     pub fn is_checkpoint_lost(&self) -> bool {
         self.checkpoint_seen > self.superblock.checkpoint
+    }
+
+    /// Whether the first pass is under way.
+    pub fn is_surveying(&self) -> bool {
+        self.phase == Phase::Survey
     }
 
     /// What is to be done next.
@@ -175,7 +177,6 @@ impl Chain {
             }
             None => {
                 // It holds no header that anything could be learnt from, and no payload that matches.
-                self.unreadable += 1;
                 zeroes = [0; BLOCK as usize];
                 &zeroes[..]
             }

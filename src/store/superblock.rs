@@ -202,8 +202,9 @@ impl Superblock {
             });
         }
         superblock.geometry.check()?;
-        if u64::from(superblock.root_bytes) > superblock.geometry.root_len {
-            let value = u64::from(superblock.root_bytes);
+        let value = u64::from(superblock.root_bytes);
+        let fits = value > 0 && value <= superblock.geometry.root_len;
+        if !fits || !value.is_multiple_of(BLOCK) {
             return Err(OpenError::Inconsistent {
                 field: "root_bytes",
                 value,
@@ -219,6 +220,9 @@ impl Superblock {
         disk_bytes: u64,
     ) -> Result<Superblock, OpenError> {
         let chosen = match (a, b) {
+            // The copy of a newer build is not passed over for an older state that this one can read.
+            (Err(newer @ OpenError::UnknownVersion { .. }), _)
+            | (_, Err(newer @ OpenError::UnknownVersion { .. })) => Err(newer),
             (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),
