@@ -29,7 +29,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub fn new(disk_bytes: u64) -> World {
+    /// The bytes of a disk that was just formatted.
+    pub fn formatted(disk_bytes: u64) -> Vec<u8> {
         let plan = Plan {
             store: StoreId([7; 16]),
             instance_key: [9; 16],
@@ -42,7 +43,12 @@ impl World {
         for (at, bytes) in formatted.writes.iter().chain(&formatted.superblocks) {
             disk[*at as usize..][..bytes.len()].copy_from_slice(bytes);
         }
-        let mut world = World::with_disk(disk);
+        disk
+    }
+
+    /// A formatted disk, opened, with a volume.
+    pub fn new(disk_bytes: u64) -> World {
+        let mut world = World::with_disk(World::formatted(disk_bytes));
         world.open();
         world
     }

@@ -54,6 +54,8 @@ mod scrub;
 mod stats;
 mod superblock;
 mod table;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};

@@ -1,0 +1,7 @@
+//! The store's format, as bytes on a disk: its layout, images of it that were frozen, flipped bytes, nonsense.
+
+mod flip;
+mod frozen;
+mod fuzz;
+mod layout;
+mod story;
