@@ -71,3 +71,6 @@ pub use inspect::{
 };
 pub use stats::{Levels, Stats};
 pub use superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
+
+#[doc = include_str!("../docs/disk_format.md")]
+pub mod disk_format {}

@@ -6,7 +6,7 @@
 
 use super::codec::{Put, Take, seal, unseal};
 use super::door::{LayerMeta, OpenError, VolumeMeta};
-use super::superblock::{Geometry, Superblock};
+use super::superblock::{COUNT_MAX, Geometry, Superblock};
 use crate::base::{BLOCK, FamilyId, LayerId, StoreId, VolumeId};
 use std::collections::BTreeMap;
 
@@ -148,8 +148,11 @@ impl Root {
             return wrong("manifest blocks", blocks);
         }
         let tail = self.tail.offset;
-        if tail > geometry.journal_len || !tail.is_multiple_of(BLOCK) || self.tail.batch == 0 {
+        if tail > geometry.journal_len || !tail.is_multiple_of(BLOCK) {
             return wrong("journal tail", tail);
+        }
+        if self.tail.batch == 0 || self.tail.batch >= COUNT_MAX {
+            return wrong("batch of the journal tail", self.tail.batch);
         }
         if u64::from(self.touched) > geometry.slots {
             return wrong("touched slots", u64::from(self.touched));

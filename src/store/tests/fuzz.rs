@@ -6,6 +6,7 @@
 
 use super::story::{self, check_bytes};
 use crate::base::{BLOCK, ExtentNo, FamilyId, Prng, RequestKind, StoreId};
+use crate::shard::Control;
 use crate::shard::world::World;
 use crate::store::check::Image;
 use crate::store::codec::seal;
@@ -231,6 +232,8 @@ fn use_disk(world: &mut World) {
         for offset in (0..8 << 16).step_by(1 << 16) {
             let _ = world.try_request(RequestKind::Read, offset, &[0; 1 << 16]);
         }
+        world.settle();
+        world.control(Control::Close);
     }
     world.take_back();
 }
