@@ -64,7 +64,9 @@ fn places(disk: &[u8]) -> Vec<usize> {
         for run in block.chunk_by(|a, b| a == b) {
             let end = at + run.len();
             let long = run.len() > 16 && !all;
-            places.extend((at..end).filter(|&n| !long || (n - at) % 61 == 0 || n + 1 == end));
+            places.extend(
+                (at..end).filter(|&n| !long || (n - at).is_multiple_of(61) || n + 1 == end),
+            );
             at = end;
         }
     }

@@ -13,7 +13,7 @@ use crate::store::codec::seal;
 use crate::store::page::{PageName, decode as decode_page};
 use crate::store::root::Root;
 use crate::store::superblock::{PAGE_LEN, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
-use crate::store::{DiskFault, Report, batch, manifest};
+use crate::store::{DiskFault, Report, Severity, Wrong, batch, manifest};
 
 fn from_env(name: &str, otherwise: u64) -> u64 {
     let value = std::env::var(name).ok();
@@ -277,4 +277,27 @@ fn a_disk_with_nonsense_under_right_checksums_is_opened_or_refused() {
         "every round begins with the same disk"
     );
     assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn a_slot_with_two_owners_and_one_never_given_out_are_found() {
+    let parts = parts();
+    let slot_of = |n: usize| parts.page_at() + 64 + n * 112 + 8;
+    let found = |slot: [u8; 4]| {
+        let mut disk = parts.disk.clone();
+        disk[slot_of(1)..][..4].copy_from_slice(&slot);
+        parts.seal_all(&mut disk);
+        let report = check_bytes(&disk);
+        assert_eq!(report.worst(), Some(Severity::Error));
+        report
+            .findings
+            .into_iter()
+            .map(|found| found.wrong)
+            .collect::<Vec<_>>()
+    };
+    let first: [u8; 4] = parts.disk[slot_of(0)..][..4].try_into().unwrap();
+    assert!(found(first).contains(&Wrong::SlotShared));
+    let last = parts.image.superblock.geometry.slots as u32 - 1;
+    let never = |wrong: &Wrong| matches!(wrong, Wrong::SlotNeverUsed { .. });
+    assert!(found(last.to_le_bytes()).iter().any(never));
 }

@@ -146,8 +146,11 @@ pub fn torn() -> Story {
     teller.end(&[1])
 }
 
+/// Tells a story.
+pub type Tell = fn() -> Story;
+
 /// Every story, by the name of its frozen image.
-pub const ALL: [(&str, fn() -> Story); 5] = [
+pub const ALL: [(&str, Tell); 5] = [
     ("empty", empty),
     ("table", table),
     ("journal", journal),
