@@ -26,7 +26,11 @@ const READ_LEN: u64 = 1024 * 1024;
 enum Step {
     Superblock(u8),
     Root(u8),
-    Manifest(u64),
+    /// Pairs of manifest blocks from the first on; or of that one the home that is in use, alone.
+    Manifest {
+        first: u64,
+        alone: bool,
+    },
     /// So many bytes of the journal.
     Journal(u64),
 }
@@ -39,6 +43,8 @@ pub(super) struct Recovery {
     superblocks: [Option<Result<Superblock, OpenError>>; 2],
     root: Option<Root>,
     manifest_damaged: bool,
+    /// Manifest blocks before this one are read alone, because they could not be read together.
+    manifest_alone_until: u64,
     chain: Chain,
     replayed: u64,
 }
@@ -57,6 +63,7 @@ impl Store {
             superblocks: [None, None],
             root: None,
             manifest_damaged: false,
+            manifest_alone_until: 0,
             chain: Chain::new(&Superblock::EMPTY, start),
             replayed: 0,
         };
@@ -136,7 +143,7 @@ impl Store {
         match step {
             Step::Superblock(copy) => self.on_superblock_read(copy, bytes, out),
             Step::Root(copy) => self.on_root_read(copy, bytes, out),
-            Step::Manifest(first) => self.on_manifest_read(first, bytes, out),
+            Step::Manifest { first, alone } => self.on_manifest_read(first, alone, bytes, out),
             Step::Journal(len) => self.on_journal_read(len, bytes, out),
         }
     }
@@ -210,20 +217,45 @@ impl Store {
             return self.begin_replay(out);
         };
         let first = first + next as u64;
-        let pairs = (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first);
-        let at = self.superblock.geometry.manifest_block_at(first, 0);
-        self.read_for_recovery(Step::Manifest(first), at, pairs * 2 * BLOCK, out);
+        let geometry = self.superblock.geometry;
+        let home = u64::from(self.manifest[first as usize].home);
+        let alone = first < self.recovery().manifest_alone_until;
+        let (at, len) = match alone {
+            true => (geometry.manifest_block_at(first, home), BLOCK),
+            false => {
+                let pairs = self.manifest_pairs(first);
+                (geometry.manifest_block_at(first, 0), pairs * 2 * BLOCK)
+            }
+        };
+        self.read_for_recovery(Step::Manifest { first, alone }, at, len, out);
     }
 
-    fn on_manifest_read(&mut self, first: u64, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
-        let pairs = (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first);
+    /// How many pairs of manifest blocks are read at once from `first` on.
+    fn manifest_pairs(&self, first: u64) -> u64 {
+        (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first)
+    }
+
+    fn on_manifest_read(
+        &mut self,
+        first: u64,
+        alone: bool,
+        bytes: Result<&[u8], DiskFault>,
+        out: &mut Outbox,
+    ) {
+        let pairs = if alone { 1 } else { self.manifest_pairs(first) };
+        if bytes.is_err() && !alone {
+            // One bad sector, perhaps in a home that nobody needs, must not condemn all of them.
+            self.recovery().manifest_alone_until = first + pairs;
+            return self.read_manifest(first, out);
+        }
         for n in 0..pairs {
             let block = first + n;
             let ManifestRef { crc, home, written } = self.manifest[block as usize];
             if !written {
                 continue;
             }
-            let at = ((n * 2 + u64::from(home)) * BLOCK) as usize;
+            let before = if alone { 0 } else { n * 2 + u64::from(home) };
+            let at = (before * BLOCK) as usize;
             let decoded = bytes.ok().and_then(|bytes| {
                 manifest::decode(
                     bytes.get(at..at + BLOCK as usize)?,
