@@ -1,5 +1,5 @@
-//! A shard over a disk in memory that answers at once: what the plain stories of the shard, and the frozen and
-//! flipped images of the store, are told with.
+//! A shard over a disk in memory that answers at once: what the plain stories of the shard, and the
+//! frozen and flipped images of the store, are told with.
 
 use super::*;
 use crate::base::{

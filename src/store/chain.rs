@@ -1,12 +1,13 @@
 //! The journal as it lies on disk: which batches a replay takes, and how their chain ends.
 //!
-//! The ring is read twice. The *survey* looks at every header, wherever it lies, and learns up to which batch
-//! everything was durable once. Then the chain is *followed* from the tail. Where it ends behind that point, its
-//! end is a torn write of the crash; where it ends before, an acknowledged batch is damaged.
+//! The ring is read twice. The *survey* looks at every header, wherever it lies, and learns up to
+//! which batch everything was durable once. Then the chain is *followed* from the tail. Where it
+//! ends behind that point, its end is a torn write of the crash; where it ends before, an
+//! acknowledged batch is damaged.
 //!
-//! Opening a store and checking an image both read the journal through this, so that they cannot disagree. It
-//! asks for bytes and is given them: it knows no disk. A place that cannot be read is asked for again block by
-//! block, because one bad sector must not hide the batches around it.
+//! Opening a store and checking an image both read the journal through this, so that they cannot
+//! disagree. It asks for bytes and is given them: it knows no disk. A place that cannot be read is
+//! asked for again block by block, because one bad sector must not hide the batches around it.
 
 use super::batch::{self, BATCH_LEN_MAX, Header, Record};
 use super::root::Position;
@@ -38,8 +39,8 @@ pub(super) struct Found {
     /// Bytes of its header, behind which its payload lies.
     pub header_len: u64,
     pub len: u64,
-    /// Payload blocks that do not match their checksums, counted from the first, though the batch was
-    /// acknowledged.
+    /// Payload blocks that do not match their checksums, counted from the first, though the batch
+    /// was acknowledged.
     pub lost: Vec<u32>,
 }
 
@@ -165,7 +166,8 @@ impl Chain {
         self.careful_until = 0;
     }
 
-    /// Takes what the last [`Step::Read`] asked for, `len` bytes; `None` where they could not be read.
+    /// Takes what the last [`Step::Read`] asked for, `len` bytes; `None` where they could not be
+    /// read.
     pub fn feed(&mut self, len: u64, read: Option<&[u8]>) {
         let zeroes;
         let read = match read {
@@ -176,7 +178,8 @@ impl Chain {
                 return;
             }
             None => {
-                // It holds no header that anything could be learnt from, and no payload that matches.
+                // It holds no header that anything could be learnt from, and no payload that
+                // matches.
                 zeroes = [0; BLOCK as usize];
                 &zeroes[..]
             }
@@ -201,7 +204,8 @@ impl Chain {
         }
     }
 
-    /// Looks at every header that begins in `bytes`, which lie from `at` on; returns how many bytes are done.
+    /// Looks at every header that begins in `bytes`, which lie from `at` on; returns how many bytes
+    /// are done.
     fn survey(&mut self, bytes: &[u8]) -> usize {
         let is_last = self.at + bytes.len() as u64 >= self.superblock.geometry.journal_len;
         let mut at = 0;

@@ -1,4 +1,5 @@
-//! What a person wants to see of an image that no daemon runs. It reads what opening reads, and writes nothing.
+//! What a person wants to see of an image that no daemon runs. It reads what opening reads, and
+//! writes nothing.
 
 use super::batch::Record;
 use super::check::{Finding, Image, ReadAt, Report, Severity};

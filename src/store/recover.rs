@@ -1,8 +1,8 @@
 //! Opening: superblock, root, manifest, journal. Nothing is written before all of it was read.
 //!
-//! How the journal is read, and what its end means, is told in `chain`. If only payload of an acknowledged batch
-//! is damaged, its blocks answer with errors; if a header is, nothing can be known to be the newest, and
-//! the store is read-only and answers with errors.
+//! How the journal is read, and what its end means, is told in `chain`. If only payload of an
+//! acknowledged batch is damaged, its blocks answer with errors; if a header is, nothing can be
+//! known to be the newest, and the store is read-only and answers with errors.
 
 use super::batch::Record;
 use super::chain::{self, Chain, Found};

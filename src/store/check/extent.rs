@@ -1,7 +1,8 @@
-//! The chunks of one extent as they will be when the journal's records are carried out over its pages.
+//! The chunks of one extent as they will be when the journal's records are carried out over its
+//! pages.
 //!
-//! It follows `commit::carry_out`, without a machine around it: only which slot a chunk has, which blocks are
-//! there, and which of them the next opening takes from the journal instead.
+//! It follows `commit::carry_out`, without a machine around it: only which slot a chunk has, which
+//! blocks are there, and which of them the next opening takes from the journal instead.
 
 use crate::base::{BLOCKS_PER_CHUNK, BlockRun, LayerId};
 use crate::store::batch::Record;

@@ -5,8 +5,8 @@ use crate::store::door::OpenError;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// Findings that a report keeps; of those beyond, only their number. A disk that is damaged all over must
-/// not fill the memory of who looks at it.
+/// Findings that a report keeps; of those beyond, only their number. A disk that is damaged all
+/// over must not fill the memory of who looks at it.
 const FINDINGS_MAX: usize = 10_000;
 
 /// How bad a finding is.
@@ -81,13 +81,16 @@ pub enum Wrong {
     NewerVersion { found: u32 },
     /// It is older than the other copy: a crash fell between the two writes.
     OlderCopy { sequence: u64 },
-    /// A batch was written under this checkpoint, which is newer than the one that the superblocks name.
+    /// A batch was written under this checkpoint, which is newer than the one that the superblocks
+    /// name.
     CheckpointLost { checkpoint: u64 },
     /// An acknowledged batch should be here.
     BatchMissing,
-    /// The journal was not closed: a batch that was being written when the store stopped may be lost here.
+    /// The journal was not closed: a batch that was being written when the store stopped may be
+    /// lost here.
     NotClosed,
-    /// Something that looks like a batch stands where the journal ends: a write that the crash tore.
+    /// Something that looks like a batch stands where the journal ends: a write that the crash
+    /// tore.
     Torn,
     /// Another chunk has this slot too.
     SlotShared,

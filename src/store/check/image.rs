@@ -1,4 +1,5 @@
-//! The part of an image that opening reads: superblocks, root, manifest, journal. With findings on the way.
+//! The part of an image that opening reads: superblocks, root, manifest, journal. With findings on
+//! the way.
 
 use super::ReadAt;
 use super::finding::{Place, Report, Severity, Wrong};
@@ -95,7 +96,8 @@ impl Image {
             match chain.step() {
                 Step::Read { offset, len } => {
                     let bytes = read(disk, journal_at + offset, len);
-                    // What fails at once is asked for again block by block; the survey sees all of it.
+                    // What fails at once is asked for again block by block; the survey sees all of
+                    // it.
                     if bytes.is_err() && len == BLOCK && chain.is_surveying() {
                         let at = (journal_at + offset, len);
                         report.add(Severity::Warning, Place::Journal, Wrong::Unreadable, at);

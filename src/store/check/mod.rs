@@ -1,9 +1,10 @@
 //! Checking an image that no daemon runs: every structure and every block. It never writes.
 //!
-//! The structures are read by the decoders that opening uses, the journal by the same [`super::chain`]. Then
-//! extent by extent: its pages, over them what the journal will carry out, who owns each slot, and the checksum of
-//! every block that the next opening would take from a slot. In memory are the manifest, what the journal
-//! says (bounded by the ring), one extent, and a bit a slot; blocks are read a chunk at a time.
+//! The structures are read by the decoders that opening uses, the journal by the same
+//! [`super::chain`]. Then extent by extent: its pages, over them what the journal will carry out,
+//! who owns each slot, and the checksum of every block that the next opening would take from a
+//! slot. In memory are the manifest, what the journal says (bounded by the ring), one extent, and a
+//! bit a slot; blocks are read a chunk at a time.
 //!
 //! It does not know files: whoever calls it hands in a way to read.
 

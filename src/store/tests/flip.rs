@@ -1,9 +1,10 @@
-//! Every byte of an image is flipped: what is read then is right or an error, never wrong, and `check` names
-//! the place.
+//! Every byte of an image is flipped: what is read then is right or an error, never wrong, and
+//! `check` names the place.
 //!
-//! The image has everything: a checkpoint, two layers, zeroes over an ancestor, a journal of which all
-//! but the last batch is closed. Only that last batch may be taken for torn. Inside a long run of equal bytes (padding, the
-//! fill of a block) one byte in 61 is flipped, because one checksum covers them all; with SARSEN_FLIPS=all, every byte.
+//! The image has everything: a checkpoint, two layers, zeroes over an ancestor, a journal of which
+//! all but the last batch is closed. Only that last batch may be taken for torn. Inside a long run
+//! of equal bytes (padding, the fill of a block) one byte in 61 is flipped, because one checksum
+//! covers them all; with SARSEN_FLIPS=all, every byte.
 
 use super::story::{self, MODEL_BYTES, Story, check_bytes};
 use crate::base::{BLOCK, CHUNK, Prng, RequestKind};
@@ -179,7 +180,8 @@ fn a_missing_acknowledged_batch_is_damage_and_a_missing_last_one_is_not() {
     let mut world = World::with_disk(story.disk.clone());
     world.disk[used.last.start as usize..used.last.end as usize].fill(0);
     assert_eq!(open_and_read(&mut world, &story), Outcome::LastLost);
-    // The one before it is the empty batch that closed the journal, and before that stands a discard.
+    // The one before it is the empty batch that closed the journal, and before that stands a
+    // discard.
     let closing = used.last.start as usize - BLOCK as usize;
     assert!(batch::begins_here(&world.disk[closing..]));
     world.disk[closing - BLOCK as usize] ^= 1;

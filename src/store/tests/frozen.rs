@@ -1,8 +1,9 @@
-//! Images of format version 1 as they were once written. Whoever changes the format breaks these, and raises
-//! `FORMAT_VERSION`; images of old versions stay here as long as that version is read.
+//! Images of format version 1 as they were once written. Whoever changes the format breaks these,
+//! and raises `FORMAT_VERSION`; images of old versions stay here as long as that version is read.
 //!
-//! In a file: the disk's length, then for each block that is not all zeroes its number and its bytes, packed:
-//! a `u16` with the top bit set is a run of one byte, without it that many bytes follow as they are.
+//! In a file: the disk's length, then for each block that is not all zeroes its number and its
+//! bytes, packed: a `u16` with the top bit set is a run of one byte, without it that many bytes
+//! follow as they are.
 
 use super::story::{self, MODEL_BYTES, Story, check_bytes};
 use crate::base::BLOCK;

@@ -1,8 +1,9 @@
-//! Mutated structures: no decoder panics or allocates much, and a disk with nonsense under right checksums is opened
-//! or refused, and checked, without a panic.
+//! Mutated structures: no decoder panics or allocates much, and a disk with nonsense under right
+//! checksums is opened or refused, and checked, without a panic.
 //!
-//! The input is mostly valid, and half of it is sealed again after it was mutated, so that the parser behind the
-//! checksum is entered. SARSEN_FUZZ_ITERATIONS makes it longer, SARSEN_FUZZ_SEED another one.
+//! The input is mostly valid, and half of it is sealed again after it was mutated, so that the
+//! parser behind the checksum is entered. SARSEN_FUZZ_ITERATIONS makes it longer, SARSEN_FUZZ_SEED
+//! another one.
 
 use super::story::{self, check_bytes};
 use crate::base::{BLOCK, ExtentNo, FamilyId, Prng, RequestKind, StoreId};
@@ -26,7 +27,8 @@ fn seed() -> Prng {
     Prng::new(from_env("SARSEN_FUZZ_SEED", 1))
 }
 
-/// Changes some bytes; values that are edges are likelier than others. Most changes fall into the first `busy`.
+/// Changes some bytes; values that are edges are likelier than others. Most changes fall into the
+/// first `busy`.
 fn mutate(bytes: &mut [u8], busy: usize, prng: &mut Prng) {
     for _ in 0..prng.between(1, 6) {
         let bound = if prng.one_in(4) { bytes.len() } else { busy };
@@ -126,7 +128,8 @@ impl Parts {
         }
     }
 
-    /// Makes every checksum from the table page up to the superblocks right, over what the bytes are now.
+    /// Makes every checksum from the table page up to the superblocks right, over what the bytes
+    /// are now.
     fn seal_all(&self, disk: &mut [u8]) {
         let put = |disk: &mut [u8], at: usize, crc: u32| {
             disk[at..at + 4].copy_from_slice(&crc.to_le_bytes());

@@ -1,4 +1,5 @@
-//! The byte tables of docs/disk_format.md, held against the code: known values stand at the documented places.
+//! The byte tables of docs/disk_format.md, held against the code: known values stand at the
+//! documented places.
 
 use crate::base::{BlockRun, ChunkNo, ExtentNo, FamilyId, LayerId, PgId, StoreId, VolumeId};
 use crate::store::batch::{self, Header, Record};

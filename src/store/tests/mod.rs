@@ -1,4 +1,5 @@
-//! The store's format, as bytes on a disk: its layout, images of it that were frozen, flipped bytes, nonsense.
+//! The store's format, as bytes on a disk: its layout, images of it that were frozen, flipped
+//! bytes, nonsense.
 
 mod agree;
 mod flip;

@@ -1,5 +1,5 @@
-//! Stories that end with a crash or a clean stop, each with the image that it leaves and what must be read
-//! from it. Told by a whole shard over a disk in memory.
+//! Stories that end with a crash or a clean stop, each with the image that it leaves and what must
+//! be read from it. Told by a whole shard over a disk in memory.
 
 use crate::base::{BLOCK, CHUNK, RequestKind};
 use crate::shard::Control;
