@@ -65,8 +65,7 @@ fn check_finds_every_crash_sound_and_counts_the_slots_that_opening_counts() {
             other.settle();
             let (_, _, levels) = other.shard.disk(DiskSlot(0)).expect("it is open");
             assert_eq!(
-                u64::from(levels.slots_used),
-                report.counts.slots_used,
+                levels.slots_used, report.counts.slots_used,
                 "round {round}, step {step}: {levels:?}"
             );
         }
