@@ -196,6 +196,10 @@ impl Record {
             layer,
             chunk: ChunkNo(take.u64()?),
         };
+        // Beyond this the number of its extent has no 32 bits.
+        if at.chunk.0 >= u64::from(CHUNKS_PER_EXTENT) << 32 {
+            return None;
+        }
         let (slot, pg, version) = (take.u32()?, PgId(take.u32()?), take.u32()?);
         let epoch = Epoch {
             generation: take.u32()?,
@@ -330,10 +334,18 @@ pub(super) fn claimed_len(block: &[u8]) -> Option<usize> {
     (block[..8] == MAGIC && plausible).then_some(len)
 }
 
+/// Whether `block` begins as a header does, damaged or not.
+pub(super) fn begins_here(block: &[u8]) -> bool {
+    block.starts_with(&MAGIC)
+}
+
 /// Reads a header that is `bytes` long: what it says, its crc, its records. `None` where it is damaged.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Header, u32, Vec<Record>)> {
     let crc = unseal(bytes, MAGIC)?;
-    let mut take = Take::new(&bytes[16..]);
+    if claimed_len(bytes)? != bytes.len() {
+        return None;
+    }
+    let mut take = Take::new(bytes.get(16..)?);
     let header = Header {
         store: take.id()?,
         instance_key: take.key()?,

@@ -17,9 +17,10 @@
 //! slots; `docs/disk_format.md` has the tables. Rooms inside:
 //!
 //! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, and `codec` below them;
+//!   `chain` reads the journal as it lies there;
 //! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`;
 //! - operations: `write`, `read`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
-//! - without a machine: `format`, `check`.
+//! - without a machine: `format`, `check`, `inspect`.
 //!
 //! Invariants, by the names that the assertions use: *a slot has one owner*; *what is acknowledged is durable, with all
 //! before it*; *a page holds applied state only*; *the tail passes nothing that is not applied*; *a freed slot
@@ -30,12 +31,15 @@
 mod allocator;
 mod apply;
 mod batch;
+mod chain;
+mod check;
 mod checkpoint;
 mod codec;
 mod commit;
 mod door;
 mod engine;
 mod format;
+mod inspect;
 mod journal;
 mod layers;
 mod load;
@@ -50,13 +54,23 @@ mod scrub;
 mod stats;
 mod superblock;
 mod table;
+#[cfg(test)]
+mod tests;
 mod write;
 
+pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
     ChunkId, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note, OpenError,
     Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta,
 };
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};
+pub use inspect::{
+    GeometrySeen, Inspection, JournalSeen, LayerSeen, SpaceSeen, SuperblockSeen, VolumeSeen,
+    inspect,
+};
 pub use stats::{Levels, Stats};
 pub use superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
+
+#[doc = include_str!("../docs/disk_format.md")]
+pub mod disk_format {}

@@ -107,7 +107,23 @@ pub(super) fn decode(
     if found != *name || count > ENTRIES_PER_PAGE {
         return None;
     }
-    let mut take = Take::new(&bytes[HEAD..]);
+    let first = entries.len();
+    let read = decode_entries(&bytes[HEAD..], count, slots, entries);
+    if read.is_none() {
+        entries.truncate(first);
+    }
+    read
+}
+
+/// Reads `count` entries; `None` where one makes no sense.
+fn decode_entries(
+    bytes: &[u8],
+    count: usize,
+    slots: u64,
+    entries: &mut Vec<PageEntry>,
+) -> Option<()> {
+    let mut take = Take::new(bytes);
+    let first = entries.len();
     for _ in 0..count {
         let (place, _) = (take.u8()?, take.u8()?);
         let (data, zero, dirty) = (take.u16()?, take.u16()?, take.u16()?);
@@ -133,6 +149,14 @@ pub(super) fn decode(
             u64::from(slot) < slots
         };
         if u32::from(place) >= CHUNKS_PER_EXTENT || data & zero != 0 || !slot_fits {
+            return None;
+        }
+        // Entries stand in the order of their places, so a second entry of a chunk is found among its
+        // neighbours.
+        let mut same = entries[first..].iter().rev();
+        let last = same.clone().next().map_or(0, |entry| entry.place);
+        let twice = |entry: &PageEntry| entry.layer == layer;
+        if place < last || same.by_ref().take_while(|e| e.place == place).any(twice) {
             return None;
         }
         entries.push(PageEntry {

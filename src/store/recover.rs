@@ -1,12 +1,11 @@
 //! Opening: superblock, root, manifest, journal. Nothing is written before all of it was read.
 //!
-//! The journal is read twice. The first pass looks at every header in the ring and learns up to which batch
-//! everything was durable once; the second follows the chain from the tail. Where the chain ends behind
-//! that point, the end is a torn write of the crash. Where it ends before, an acknowledged batch is damaged: if only
-//! payload is, its blocks answer with errors; if a header is, nothing can be known to be the newest, and the
-//! store is read-only and answers with errors.
+//! How the journal is read, and what its end means, is told in `chain`. If only payload of an
+//! acknowledged batch is damaged, its blocks answer with errors; if a header is, nothing can be
+//! known to be the newest, and the store is read-only and answers with errors.
 
-use super::batch::{self, BATCH_LEN_MAX, Header, Record};
+use super::batch::Record;
+use super::chain::{self, Chain, Found};
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
 use super::engine::{Io, State, Store};
@@ -27,11 +26,13 @@ const READ_LEN: u64 = 1024 * 1024;
 enum Step {
     Superblock(u8),
     Root(u8),
-    Manifest(u64),
-    /// Looking at headers from this offset of the ring on.
-    Survey(u64),
-    /// Following the chain.
-    Replay,
+    /// Pairs of manifest blocks from the first on; or of that one the home that is in use, alone.
+    Manifest {
+        first: u64,
+        alone: bool,
+    },
+    /// So many bytes of the journal.
+    Journal(u64),
 }
 
 /// How far opening has come.
@@ -42,49 +43,29 @@ pub(super) struct Recovery {
     superblocks: [Option<Result<Superblock, OpenError>>; 2],
     root: Option<Root>,
     manifest_damaged: bool,
-    /// Every batch up to this one was durable, as some header says.
-    durable_once: u64,
-    /// A header was written under a newer checkpoint than the superblock names.
-    checkpoint_lost: bool,
-    /// The end of the survey's last read, whose header may go on in the next.
-    carry: Vec<u8>,
-    /// Bytes of the ring from `window_at` on, for the replay.
-    window: Vec<u8>,
-    /// How much of the window was replayed already. It is cut off only now and then: to move the rest
-    /// down after each batch would move a mebibyte a batch.
-    window_from: usize,
-    window_at: u64,
-    /// Replay tries the ring's start, because no batch follows where the last one ended.
-    at_start: bool,
+    /// Manifest blocks before this one are read alone, because they could not be read together.
+    manifest_alone_until: u64,
+    chain: Chain,
     replayed: u64,
-    /// How much of the ring is read at once: a block, from the first place on that cannot be read, so that one
-    /// bad sector costs one batch and not a mebibyte of them.
-    read_len: u64,
 }
 
 impl Store {
     /// A store of which nothing is known yet.
     pub(super) fn unopened(options: Options) -> Store {
+        let start = super::root::Position {
+            offset: 0,
+            batch: 1,
+            previous: 0,
+        };
         let recovery = Recovery {
             step: Step::Superblock(0),
             error: None,
             superblocks: [None, None],
             root: None,
             manifest_damaged: false,
-            durable_once: 0,
-            checkpoint_lost: false,
-            read_len: READ_LEN,
-            carry: Vec::new(),
-            window: Vec::new(),
-            window_from: 0,
-            window_at: 0,
-            at_start: false,
+            manifest_alone_until: 0,
+            chain: Chain::new(&Superblock::EMPTY, start),
             replayed: 0,
-        };
-        let start = super::root::Position {
-            offset: 0,
-            batch: 1,
-            previous: 0,
         };
         Store {
             scratch: super::apply::Scratch::new(options.scratch, options.scratch_blocks),
@@ -108,7 +89,6 @@ impl Store {
             reads: Store::read_slab(),
             slot_ios: Default::default(),
             stalled: Default::default(),
-            gathered: Vec::new(),
             overfull: Default::default(),
             loader: Loader::default(),
             dirty: Vec::new(),
@@ -163,9 +143,8 @@ impl Store {
         match step {
             Step::Superblock(copy) => self.on_superblock_read(copy, bytes, out),
             Step::Root(copy) => self.on_root_read(copy, bytes, out),
-            Step::Manifest(first) => self.on_manifest_read(first, bytes, out),
-            Step::Survey(offset) => self.on_survey_read(offset, bytes, out),
-            Step::Replay => self.on_replay_read(bytes, out),
+            Step::Manifest { first, alone } => self.on_manifest_read(first, alone, bytes, out),
+            Step::Journal(len) => self.on_journal_read(len, bytes, out),
         }
     }
 
@@ -211,31 +190,18 @@ impl Store {
 
     fn on_root_read(&mut self, copy: u8, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
         let superblock = self.superblock;
-        let root = bytes.ok().and_then(Root::decode).filter(|(root, crc)| {
-            *crc == superblock.root_crc
-                && root.store == superblock.store
-                && root.checkpoint == superblock.checkpoint
-        });
-        let Some((root, _)) = root else {
+        let root = bytes
+            .ok()
+            .and_then(|bytes| Root::decode_named(bytes, &superblock));
+        let Some(root) = root else {
             if copy == 0 {
                 return self.read_root(1, out);
             }
             let offset = superblock.geometry.root_at(superblock.checkpoint % 2, 0);
             return self.refuse(OpenError::DamagedRoot { offset });
         };
-        if root.manifest.len() as u64 != superblock.geometry.manifest_blocks {
-            let value = root.manifest.len() as u64;
-            return self.refuse(OpenError::Inconsistent {
-                field: "manifest blocks",
-                value,
-            });
-        }
-        if root.tail.offset > superblock.geometry.journal_len || root.tail.batch == 0 {
-            let value = root.tail.offset;
-            return self.refuse(OpenError::Inconsistent {
-                field: "journal tail",
-                value,
-            });
+        if let Err(error) = root.check(&superblock.geometry) {
+            return self.refuse(error);
         }
         self.pages = vec![None; superblock.geometry.pages as usize];
         self.manifest.clone_from(&root.manifest);
@@ -248,23 +214,48 @@ impl Store {
         let written = |block: &ManifestRef| block.written;
         let next = self.manifest[first as usize..].iter().position(written);
         let Some(next) = next else {
-            return self.survey(0, out);
+            return self.begin_replay(out);
         };
         let first = first + next as u64;
-        let pairs = (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first);
-        let at = self.superblock.geometry.manifest_block_at(first, 0);
-        self.read_for_recovery(Step::Manifest(first), at, pairs * 2 * BLOCK, out);
+        let geometry = self.superblock.geometry;
+        let home = u64::from(self.manifest[first as usize].home);
+        let alone = first < self.recovery().manifest_alone_until;
+        let (at, len) = match alone {
+            true => (geometry.manifest_block_at(first, home), BLOCK),
+            false => {
+                let pairs = self.manifest_pairs(first);
+                (geometry.manifest_block_at(first, 0), pairs * 2 * BLOCK)
+            }
+        };
+        self.read_for_recovery(Step::Manifest { first, alone }, at, len, out);
     }
 
-    fn on_manifest_read(&mut self, first: u64, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
-        let pairs = (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first);
+    /// How many pairs of manifest blocks are read at once from `first` on.
+    fn manifest_pairs(&self, first: u64) -> u64 {
+        (READ_LEN / (2 * BLOCK)).min(self.manifest.len() as u64 - first)
+    }
+
+    fn on_manifest_read(
+        &mut self,
+        first: u64,
+        alone: bool,
+        bytes: Result<&[u8], DiskFault>,
+        out: &mut Outbox,
+    ) {
+        let pairs = if alone { 1 } else { self.manifest_pairs(first) };
+        if bytes.is_err() && !alone {
+            // One bad sector, perhaps in a home that nobody needs, must not condemn all of them.
+            self.recovery().manifest_alone_until = first + pairs;
+            return self.read_manifest(first, out);
+        }
         for n in 0..pairs {
             let block = first + n;
             let ManifestRef { crc, home, written } = self.manifest[block as usize];
             if !written {
                 continue;
             }
-            let at = ((n * 2 + u64::from(home)) * BLOCK) as usize;
+            let before = if alone { 0 } else { n * 2 + u64::from(home) };
+            let at = (before * BLOCK) as usize;
             let decoded = bytes.ok().and_then(|bytes| {
                 manifest::decode(
                     bytes.get(at..at + BLOCK as usize)?,
@@ -296,62 +287,17 @@ impl Store {
         if next < self.manifest.len() as u64 {
             self.read_manifest(next, out);
         } else {
-            self.survey(0, out);
+            self.begin_replay(out);
         }
     }
 
-    /// The first pass over the journal: every header, wherever it lies.
-    fn survey(&mut self, offset: u64, out: &mut Outbox) {
-        let len = self.recovery().read_len;
-        let len = len.min(self.superblock.geometry.journal_len - offset);
-        let at = self.superblock.geometry.journal_at + offset;
-        self.read_for_recovery(Step::Survey(offset), at, len, out);
-    }
-
-    fn on_survey_read(&mut self, offset: u64, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
-        let superblock = self.superblock;
-        let recovery = self.recovery();
-        match bytes {
-            Ok(bytes) => recovery.carry.extend_from_slice(bytes),
-            Err(_) if recovery.read_len > BLOCK => {
-                recovery.read_len = BLOCK;
-                return self.survey(offset, out);
-            }
-            // A place that cannot be read holds no header that we could learn from.
-            Err(_) => recovery.carry.clear(),
-        }
-        let ring_len = superblock.geometry.journal_len;
-        let end = offset + recovery.read_len.min(ring_len - offset);
-        let mut at = 0;
-        while at + BLOCK as usize <= recovery.carry.len() {
-            let block = &recovery.carry[at..];
-            let Some(len) = batch::claimed_len(block) else {
-                at += BLOCK as usize;
-                continue;
-            };
-            if len > block.len() && end < ring_len {
-                break; // it goes on in the next read
-            }
-            let header = block.get(..len).and_then(batch::decode);
-            if let Some((header, ..)) = header.filter(|(h, ..)| is_of(h, &superblock)) {
-                recovery.durable_once = recovery.durable_once.max(header.durable_through);
-                recovery.checkpoint_lost |= header.checkpoint > superblock.checkpoint;
-            }
-            at += BLOCK as usize;
-        }
-        recovery.carry.drain(..at);
-        if end < ring_len {
-            return self.survey(end, out);
-        }
-        recovery.carry = Vec::new();
-        self.begin_replay(out);
-    }
-
+    /// Everything but the journal is known: what it changes is laid out, then it is read.
     fn begin_replay(&mut self, out: &mut Outbox) {
+        let superblock = self.superblock;
         let Some(root) = self.recovery().root.take() else {
             return self.refuse(OpenError::DamagedSuperblock);
         };
-        let geometry = self.superblock.geometry;
+        let geometry = superblock.geometry;
         let room = Root::volume_room(geometry.root_len, geometry.manifest_blocks);
         self.layers = Layers::new(root.volumes, room);
         self.allocator = super::allocator::Allocator::new(
@@ -360,9 +306,8 @@ impl Store {
         );
         self.journal = Journal::new(geometry.journal_len, root.tail);
         self.make_leaves();
-        let recovery = self.recovery();
-        recovery.window_at = root.tail.offset;
-        self.fill_window(out);
+        self.recovery().chain = Chain::new(&superblock, root.tail);
+        self.replay(out);
     }
 
     /// A leaf for every extent that has pages, and its pages in their order.
@@ -392,96 +337,37 @@ impl Store {
         self.free_pages = (0..self.pages.len() as u32).rev().filter(is_free).collect();
     }
 
-    /// Reads on, until a whole batch must be in the window or the ring ends.
-    fn fill_window(&mut self, out: &mut Outbox) {
-        let ring_len = self.superblock.geometry.journal_len;
-        let journal_at = self.superblock.geometry.journal_at;
-        let recovery = self.recovery();
-        recovery
-            .window
-            .drain(..std::mem::take(&mut recovery.window_from));
-        let have = recovery.window.len() as u64;
-        let next = recovery.window_at + have;
-        if have >= BATCH_LEN_MAX || next >= ring_len {
-            return self.replay(out);
-        }
-        let len = recovery.read_len.min(ring_len - next);
-        self.read_for_recovery(Step::Replay, journal_at + next, len, out);
+    fn on_journal_read(&mut self, len: u64, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
+        self.recovery().chain.feed(len, bytes.ok());
+        self.replay(out);
     }
 
-    fn on_replay_read(&mut self, bytes: Result<&[u8], DiskFault>, out: &mut Outbox) {
-        let ring_len = self.superblock.geometry.journal_len;
-        let recovery = self.recovery();
-        match bytes {
-            Ok(bytes) => recovery.window.extend_from_slice(bytes),
-            Err(_) if recovery.read_len > BLOCK => recovery.read_len = BLOCK,
-            Err(_) => {
-                // What cannot be read is as good as zeroes: it holds no batch.
-                let next = recovery.window_at + recovery.window.len() as u64;
-                let len = recovery.read_len.min(ring_len - next) as usize;
-                recovery.window.resize(recovery.window.len() + len, 0);
-            }
-        }
-        self.fill_window(out);
-    }
-
-    /// The second pass: takes the next batch of the chain, or ends.
+    /// Takes one batch of the chain after the other, until bytes are missing or it ends.
     fn replay(&mut self, out: &mut Outbox) {
+        let journal_at = self.superblock.geometry.journal_at;
         loop {
-            let ring_len = self.superblock.geometry.journal_len;
-            let recovery = self.recovery();
-            let have = (recovery.window.len() - recovery.window_from) as u64;
-            let enough = have >= BATCH_LEN_MAX || recovery.window_at + have >= ring_len;
-            if !enough {
-                return self.fill_window(out);
+            match self.recovery().chain.step() {
+                chain::Step::Read { offset, len } => {
+                    return self.read_for_recovery(
+                        Step::Journal(len),
+                        journal_at + offset,
+                        len,
+                        out,
+                    );
+                }
+                chain::Step::Batch(found) => self.take_batch(*found),
+                chain::Step::End => return self.end_replay(out),
             }
-            if let Some(taken) = self.take_batch() {
-                let recovery = self.recovery();
-                recovery.window_from += taken;
-                recovery.window_at += taken as u64;
-                recovery.at_start = false;
-                recovery.replayed += 1;
-                continue;
-            }
-            let recovery = self.recovery();
-            if recovery.at_start || recovery.window_at == 0 {
-                return self.end_replay(out);
-            }
-            // Too long for the ring's end: it may lie at the start.
-            recovery.at_start = true;
-            recovery.window.clear();
-            recovery.window_from = 0;
-            recovery.window_at = 0;
-            return self.fill_window(out);
         }
     }
 
-    /// Takes the batch that the window begins with, where it is the next of the chain; returns its length.
-    fn take_batch(&mut self) -> Option<usize> {
-        let superblock = self.superblock;
-        let expected = self.journal.position_next();
-        let recovery = self.recovery();
-        let (offset, durable_once) = (recovery.window_at, recovery.durable_once);
-        let window = &recovery.window[recovery.window_from..];
-        let header_len = batch::claimed_len(window)?;
-        let (header, crc, records) = batch::decode(window.get(..header_len)?)?;
-        let is_next = is_of(&header, &superblock)
-            && header.batch == expected.batch
-            && header.previous == expected.previous
-            && header.offset == offset;
-        if !is_next {
-            return None;
-        }
-        let len = header_len + (u64::from(header.payload_blocks) * BLOCK) as usize;
-        let payload = window.get(header_len..len)?;
-        let lost = damaged_blocks(&records, payload);
-        if !lost.is_empty() && header.batch > durable_once {
-            return None; // it was torn by the crash
-        }
-        let payload_at = superblock.geometry.journal_at + offset + header_len as u64;
-        self.journal.replayed(offset, len as u64, crc, 0);
-        self.keep_records(header.batch, records, payload_at, &lost);
-        Some(len)
+    fn take_batch(&mut self, found: Found) {
+        let at = self.superblock.geometry.journal_at + found.offset;
+        self.recovery().replayed += 1;
+        self.journal.replayed(found.offset, found.len, found.crc, 0);
+        debug_assert_eq!(self.journal.position_next(), self.recovery().chain.next);
+        let payload_at = at + found.header_len;
+        self.keep_records(found.header.batch, found.records, payload_at, &found.lost);
     }
 
     /// Hands the records of a batch to the extents that they change.
@@ -537,13 +423,10 @@ impl Store {
     fn end_replay(&mut self, out: &mut Outbox) {
         let next = self.journal.position_next();
         let recovery = self.recovery();
-        recovery.window = Vec::new();
-        let durable_once = recovery.durable_once;
-        let (checkpoint_lost, manifest_damaged) =
-            (recovery.checkpoint_lost, recovery.manifest_damaged);
+        let damaged = recovery.chain.is_broken() || recovery.manifest_damaged;
         let bound = self.table.leaf_bound();
         self.loader.begin(bound, self.table.leaf_count());
-        if durable_once >= next.batch || checkpoint_lost || manifest_damaged {
+        if damaged {
             let offset = self.superblock.geometry.journal_at + next.offset;
             let batch = next.batch;
             out.list
@@ -589,30 +472,6 @@ impl Store {
     fn announce(&mut self, out: &mut Outbox) {
         out.list.push(Output::Note(Note::Opened { replayed: 0 }));
     }
-}
-
-/// Whether a header was written by this store, in this life of its disk.
-fn is_of(header: &Header, superblock: &Superblock) -> bool {
-    header.store == superblock.store
-        && header.instance_key == superblock.instance_key
-        && header.incarnation <= superblock.incarnation
-}
-
-/// The payload blocks that do not match the checksums in their records, counted from the first.
-fn damaged_blocks(records: &[Record], payload: &[u8]) -> Vec<u32> {
-    let mut damaged = Vec::new();
-    let mut blocks = payload.chunks_exact(BLOCK as usize).zip(0..);
-    for record in records {
-        let Record::Data { at, run, crcs, .. } = record else {
-            continue;
-        };
-        for ((block, crc), (bytes, n)) in run.blocks().zip(crcs).zip(&mut blocks) {
-            if crate::base::crc::of_block(at.layer, at.chunk.block(block), bytes) != *crc {
-                damaged.push(n);
-            }
-        }
-    }
-    damaged
 }
 
 impl Superblock {

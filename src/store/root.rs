@@ -5,8 +5,9 @@
 //! newer does not match. Two copies of it are written, so that one rotten sector does not cost a disk.
 
 use super::codec::{Put, Take, seal, unseal};
-use super::door::{LayerMeta, VolumeMeta};
-use crate::base::{FamilyId, LayerId, StoreId, VolumeId};
+use super::door::{LayerMeta, OpenError, VolumeMeta};
+use super::superblock::{COUNT_MAX, Geometry, Superblock};
+use crate::base::{BLOCK, FamilyId, LayerId, StoreId, VolumeId};
 use std::collections::BTreeMap;
 
 const MAGIC: [u8; 8] = *b"SARSENRT";
@@ -77,7 +78,7 @@ impl Root {
         for volume in self.volumes.values() {
             encode_volume(volume, &mut put);
         }
-        let len = (put.0.len() - start).next_multiple_of(crate::base::BLOCK as usize);
+        let len = (put.0.len() - start).next_multiple_of(BLOCK as usize);
         put.pad_to(start, len);
         seal(&mut out[start..])
     }
@@ -130,6 +131,35 @@ impl Root {
         ))
     }
 
+    /// Reads the root that a superblock names; `None` where these bytes are damaged or another one.
+    pub fn decode_named(bytes: &[u8], superblock: &Superblock) -> Option<Root> {
+        let (root, crc) = Root::decode(bytes)?;
+        let is_it = crc == superblock.root_crc
+            && root.store == superblock.store
+            && root.checkpoint == superblock.checkpoint;
+        is_it.then_some(root)
+    }
+
+    /// Whether it fits the store's geometry; the field that does not where it does not.
+    pub fn check(&self, geometry: &Geometry) -> Result<(), OpenError> {
+        let wrong = |field, value| Err(OpenError::Inconsistent { field, value });
+        let blocks = self.manifest.len() as u64;
+        if blocks != geometry.manifest_blocks {
+            return wrong("manifest blocks", blocks);
+        }
+        let tail = self.tail.offset;
+        if tail > geometry.journal_len || !tail.is_multiple_of(BLOCK) {
+            return wrong("journal tail", tail);
+        }
+        if self.tail.batch == 0 || self.tail.batch >= COUNT_MAX {
+            return wrong("batch of the journal tail", self.tail.batch);
+        }
+        if u64::from(self.touched) > geometry.slots {
+            return wrong("touched slots", u64::from(self.touched));
+        }
+        Ok(())
+    }
+
     /// How many bytes a root has room for besides its manifest references, for volumes.
     pub fn volume_room(root_len: u64, manifest_blocks: u64) -> u64 {
         root_len.saturating_sub(HEAD as u64 + manifest_blocks * 8)
@@ -137,7 +167,7 @@ impl Root {
 
     /// The room that a root needs with `volume_bytes` for volumes.
     pub fn room(manifest_blocks: u64, volume_bytes: u64) -> u64 {
-        (HEAD as u64 + manifest_blocks * 8 + volume_bytes).next_multiple_of(crate::base::BLOCK)
+        (HEAD as u64 + manifest_blocks * 8 + volume_bytes).next_multiple_of(BLOCK)
     }
 }
 
@@ -177,11 +207,24 @@ pub(super) fn decode_volume(take: &mut Take<'_>) -> Option<VolumeMeta> {
             frozen: flags & 2 != 0,
         });
     }
-    Some(VolumeMeta {
+    let volume = VolumeMeta {
         id: VolumeId(id),
         family: FamilyId(family),
         name,
         size,
         layers,
-    })
+    };
+    has_a_chain(&volume).then_some(volume)
+}
+
+/// Whether the layers of a volume are a chain: at least one, ids rising, each over the one before it.
+pub(super) fn has_a_chain(volume: &VolumeMeta) -> bool {
+    let parents = std::iter::once(None).chain(volume.layers.iter().map(|layer| Some(layer.id)));
+    (1..=LAYERS_MAX).contains(&volume.layers.len())
+        && volume.layers.is_sorted_by(|a, b| a.id < b.id)
+        && volume
+            .layers
+            .iter()
+            .map(|layer| layer.parent)
+            .eq(parents.take(volume.layers.len()))
 }

@@ -22,6 +22,10 @@ pub(super) const PAGES_PER_MANIFEST_BLOCK: u64 = 126;
 /// The length of a table page, in bytes.
 pub(super) const PAGE_LEN: u64 = 8192;
 
+/// Sequences, incarnations, checkpoints and batches stay below this: at a million a second that is 146,000
+/// years, and counting on from it never overflows.
+pub(super) const COUNT_MAX: u64 = 1 << 62;
+
 /// Where everything lies on a disk. All offsets and lengths are in bytes and multiples of 4096.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -202,8 +206,18 @@ impl Superblock {
             });
         }
         superblock.geometry.check()?;
-        if u64::from(superblock.root_bytes) > superblock.geometry.root_len {
-            let value = u64::from(superblock.root_bytes);
+        for (field, value) in [
+            ("sequence", superblock.sequence),
+            ("incarnation", superblock.incarnation),
+            ("checkpoint", superblock.checkpoint),
+        ] {
+            if value >= COUNT_MAX {
+                return Err(OpenError::Inconsistent { field, value });
+            }
+        }
+        let value = u64::from(superblock.root_bytes);
+        let fits = value > 0 && value <= superblock.geometry.root_len;
+        if !fits || !value.is_multiple_of(BLOCK) {
             return Err(OpenError::Inconsistent {
                 field: "root_bytes",
                 value,
@@ -219,6 +233,9 @@ impl Superblock {
         disk_bytes: u64,
     ) -> Result<Superblock, OpenError> {
         let chosen = match (a, b) {
+            // The copy of a newer build is not passed over for an older state that this one can read.
+            (Err(newer @ OpenError::UnknownVersion { .. }), _)
+            | (_, Err(newer @ OpenError::UnknownVersion { .. })) => Err(newer),
             (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),

@@ -1,0 +1,140 @@
+//! The chunks of one extent as they will be when the journal's records are carried out over its
+//! pages.
+//!
+//! It follows `commit::carry_out`, without a machine around it: only which slot a chunk has, which
+//! blocks are there, and which of them the next opening takes from the journal instead.
+
+use crate::base::{BLOCKS_PER_CHUNK, BlockRun, LayerId};
+use crate::store::batch::Record;
+use crate::store::door::ChunkId;
+use crate::store::page::{NO_SLOT, PageEntry};
+use std::collections::BTreeMap;
+
+/// One chunk of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub slot: u32,
+    pub data: u16,
+    pub zero: u16,
+    /// Blocks whose newest payload is in the journal.
+    pub pending: u16,
+    pub crcs: [u32; 16],
+}
+
+impl Chunk {
+    const EMPTY: Chunk = Chunk {
+        slot: NO_SLOT,
+        data: 0,
+        zero: 0,
+        pending: 0,
+        crcs: [0; 16],
+    };
+
+    /// Whether it holds its slot.
+    pub fn has_slot(&self) -> bool {
+        self.data | self.pending != 0
+    }
+
+    /// Blocks that must be right in the slot.
+    pub fn settled(&self) -> u16 {
+        self.data & !self.pending
+    }
+}
+
+/// The chunks of an extent, by place and layer.
+#[derive(Debug, Default)]
+pub(super) struct Extent {
+    pub chunks: BTreeMap<(u8, LayerId), Chunk>,
+}
+
+impl Extent {
+    /// Puts in what a page says; false where the chunk is there already.
+    pub fn install(&mut self, entry: &PageEntry) -> bool {
+        let chunk = Chunk {
+            slot: entry.slot,
+            data: entry.data,
+            zero: entry.zero,
+            pending: 0,
+            crcs: entry.crcs,
+        };
+        self.chunks
+            .insert((entry.place, entry.layer), chunk)
+            .is_none()
+    }
+
+    /// Carries one record out. The blocks of `lost` (counted from the first of the run) are damaged
+    /// in the journal: their checksums stand over a slot that may not match them.
+    pub fn carry_out(&mut self, record: &Record, lost: u16, has_parent: bool) {
+        match record {
+            Record::Data {
+                at,
+                run,
+                slot,
+                crcs,
+                ..
+            } => {
+                let chunk = self.chunks.entry(key(at)).or_insert(Chunk::EMPTY);
+                chunk.slot = *slot;
+                take_data(chunk, *run, crcs, lost);
+            }
+            Record::Chunk { at, slot, crcs, .. } => {
+                let chunk = Chunk {
+                    slot: *slot,
+                    data: u16::MAX,
+                    zero: 0,
+                    pending: 0,
+                    crcs: *crcs,
+                };
+                self.chunks.insert(key(at), chunk);
+            }
+            Record::Zero { at, run, .. } => self.zero(key(at), run.mask(), has_parent),
+            Record::ZeroChunks { at, count, .. } => {
+                let (first, layer) = key(at);
+                (first..first + *count as u8)
+                    .for_each(|place| self.zero((place, layer), u16::MAX, has_parent));
+            }
+            Record::PutVolume(_) | Record::DropVolume(_) => {}
+        }
+    }
+
+    fn zero(&mut self, key: (u8, LayerId), mask: u16, has_parent: bool) {
+        if has_parent {
+            self.chunks.entry(key).or_insert(Chunk::EMPTY);
+        }
+        let Some(chunk) = self.chunks.get_mut(&key) else {
+            return;
+        };
+        chunk.pending &= !mask;
+        chunk.data &= !mask;
+        chunk.zero = if has_parent {
+            chunk.zero | mask
+        } else {
+            chunk.zero & !mask
+        };
+        if !chunk.has_slot() {
+            chunk.slot = NO_SLOT;
+        }
+        if !chunk.has_slot() && chunk.zero == 0 {
+            self.chunks.remove(&key);
+        }
+    }
+}
+
+fn take_data(chunk: &mut Chunk, run: BlockRun, crcs: &[u32; 16], lost: u16) {
+    debug_assert!(run.end() <= BLOCKS_PER_CHUNK);
+    for (n, block) in run.blocks().enumerate() {
+        let bit = 1 << block;
+        if lost & (1 << n) == 0 {
+            chunk.pending |= bit;
+            continue;
+        }
+        chunk.pending &= !bit;
+        chunk.data |= bit;
+        chunk.zero &= !bit;
+        chunk.crcs[block as usize] = crcs[n];
+    }
+}
+
+fn key(at: &ChunkId) -> (u8, LayerId) {
+    (at.chunk.in_extent() as u8, at.layer)
+}

@@ -1,0 +1,9 @@
+//! The store's format, as bytes on a disk: its layout, images of it that were frozen, flipped
+//! bytes, nonsense.
+
+mod agree;
+mod flip;
+mod frozen;
+mod fuzz;
+mod layout;
+mod story;
