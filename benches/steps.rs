@@ -7,7 +7,7 @@ use sarsen::base::{
 };
 use sarsen::shard::{Control, ControlId, Input, Outbox, Output, Shard};
 use sarsen::store::{DiskOp, IoData, LayerMeta, Options, Plan, VolumeMeta, format};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 fn main() {
     divan::main();
@@ -17,7 +17,7 @@ fn main() {
 struct Bare {
     shard: Shard,
     /// 4 KiB blocks of metadata that were written, by their offset.
-    meta: HashMap<u64, Vec<u8>>,
+    meta: BTreeMap<u64, Vec<u8>>,
     out: Outbox,
     now: u64,
     replies: u64,
@@ -41,7 +41,7 @@ impl Bare {
         let formatted = format(&plan).expect("the disk is large enough");
         let mut bare = Bare {
             shard: Shard::new(Breaks::NONE),
-            meta: HashMap::new(),
+            meta: BTreeMap::new(),
             out: Outbox::default(),
             now: 1,
             replies: 0,

@@ -8,7 +8,7 @@ use super::nbd::{
 use super::sector::{self, SECTOR, WriteNo};
 use super::{Step, ensure};
 use sarsen::base::{CHUNK, Prng};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ pub struct Load {
 /// What one connection has in flight.
 #[derive(Default)]
 struct Flight {
-    pending: Mutex<HashMap<u64, Pending>>,
+    pending: Mutex<BTreeMap<u64, Pending>>,
     changed: Condvar,
     /// The server has closed: nothing more will be answered.
     closed: AtomicBool,
@@ -175,7 +175,7 @@ impl Load {
 }
 
 impl Flight {
-    fn pending(&self) -> MutexGuard<'_, HashMap<u64, Pending>> {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

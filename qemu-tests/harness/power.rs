@@ -17,7 +17,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use sarsen::base::Prng;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,7 @@ enum Power {
 
 struct State {
     durable: Vec<u8>,
-    volatile: HashMap<u64, Vec<Sector>>,
+    volatile: BTreeMap<u64, Vec<Sector>>,
     power: Power,
     dice: Prng,
     seen: Seen,
@@ -88,7 +88,7 @@ impl PowerDisk {
         let medium = Arc::new(Medium {
             state: Mutex::new(State {
                 durable: vec![0; bytes],
-                volatile: HashMap::new(),
+                volatile: BTreeMap::new(),
                 power: Power::On,
                 dice: Prng::new(seed),
                 seen: Seen::default(),

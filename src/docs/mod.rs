@@ -6,6 +6,12 @@
 #[doc = include_str!("life_of_a_write.md")]
 pub mod life_of_a_write {}
 
+#[doc = include_str!("disk_format.md")]
+pub mod disk_format {}
+
+#[doc = include_str!("simulation.md")]
+pub mod simulation {}
+
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
 

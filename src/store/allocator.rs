@@ -19,6 +19,8 @@ pub(super) struct Allocator {
     used_count: u32,
     /// Freed slots, each with the number of the operation that must have ended first.
     waiting: VecDeque<(u32, u64)>,
+    /// Slots that are on their way to be free: discarded on the device, or zeroed ahead.
+    leaving: u32,
     /// Slots below this are of unknown use until the table is loaded.
     unknown_below: u32,
     hint: usize,
@@ -34,6 +36,7 @@ impl Allocator {
             used: Bits::new(slots),
             used_count: 0,
             waiting: VecDeque::new(),
+            leaving: 0,
             unknown_below: mark,
             hint: 0,
         }
@@ -41,7 +44,7 @@ impl Allocator {
 
     /// Slots that can be given out now or soon.
     pub fn available(&self) -> u32 {
-        self.free_count + self.waiting.len() as u32 + (self.slots - self.mark)
+        self.free_count + self.waiting.len() as u32 + self.leaving + (self.slots - self.mark)
     }
 
     pub fn slots(&self) -> u32 {
@@ -95,11 +98,13 @@ impl Allocator {
         let count = count.min(self.slots - self.mark);
         let first = self.mark;
         self.mark += count;
+        self.leaving += count;
         (count > 0).then_some((first, count))
     }
 
     /// Makes a run that was taken free.
     pub fn add_zeroed(&mut self, first: u32, count: u32) {
+        self.leaving -= count;
         (first..first + count).for_each(|slot| self.set_free(slot));
     }
 
@@ -128,11 +133,13 @@ impl Allocator {
             return None;
         }
         self.waiting.pop_front();
+        self.leaving += 1;
         Some(slot)
     }
 
     /// Makes a slot free that [`Allocator::settle`] named.
     pub fn free(&mut self, slot: u32) {
+        self.leaving -= 1;
         self.used.clear(slot);
         self.used_count -= 1;
         self.set_free(slot);

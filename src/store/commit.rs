@@ -114,10 +114,10 @@ impl Store {
         if let Some(batch) = flying.iter_mut().find(|batch| batch.number == number) {
             batch.durable = true;
         }
-        if self.options.breaks.on(Break::AckOutOfOrder) {
-            if let Some(at) = flying.iter().position(|batch| batch.durable) {
-                flying.swap(0, at);
-            }
+        if self.options.breaks.on(Break::AckOutOfOrder)
+            && let Some(at) = flying.iter().position(|batch| batch.durable)
+        {
+            flying.swap(0, at);
         }
         while self
             .journal

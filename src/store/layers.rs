@@ -53,6 +53,11 @@ impl Layers {
         self.layers.get(&layer)
     }
 
+    /// Whether a layer is alive and belongs to `family`.
+    pub fn has(&self, layer: LayerId, family: FamilyId) -> bool {
+        self.get(layer).is_some_and(|found| found.family == family)
+    }
+
     pub fn is_alive(&self, layer: LayerId) -> bool {
         self.layers.contains_key(&layer)
     }

@@ -61,6 +61,11 @@ impl Loader {
         self.replayed.entry(leaf).or_default().push(replayed);
     }
 
+    /// Whether slots may turn out to be free when the rest of the table is loaded.
+    pub fn may_find_slots(&self) -> bool {
+        !self.finished && self.damaged == 0
+    }
+
     /// Whether an extent is being put together, so that slots are not given back.
     pub fn is_installing(&self) -> bool {
         self.installing

@@ -58,11 +58,7 @@ impl Store {
         buf: BufRef,
         out: &mut Outbox,
     ) {
-        if !self
-            .layers
-            .get(at.layer)
-            .is_some_and(|layer| layer.family == at.family)
-        {
+        if !self.layers.has(at.layer, at.family) {
             return done(op, Err(StoreError::NoSuchLayer), out);
         }
         let Some(leaf) = self.table.leaf_of(at.family, at.chunk.extent()) else {
@@ -296,11 +292,7 @@ impl Store {
 
     /// Answers what is allocated in some chunks of one extent.
     pub(super) fn on_map(&mut self, op: StoreOp, at: ChunkId, count: u32, out: &mut Outbox) {
-        if !self
-            .layers
-            .get(at.layer)
-            .is_some_and(|layer| layer.family == at.family)
-        {
+        if !self.layers.has(at.layer, at.family) {
             return done(op, Err(StoreError::NoSuchLayer), out);
         }
         let leaf = self.table.leaf_of(at.family, at.chunk.extent());

@@ -89,6 +89,7 @@ impl Store {
             reads: Store::read_slab(),
             slot_ios: Default::default(),
             stalled: Default::default(),
+            gathered: Vec::new(),
             overfull: Default::default(),
             loader: Loader::default(),
             dirty: Vec::new(),

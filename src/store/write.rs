@@ -14,6 +14,19 @@ use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
 
 /// Whole chunks that one write to the disk carries: 1 MiB.
 const CHUNKS_OF_WRITE_MAX: usize = 16;
+/// Why a change cannot be admitted now.
+enum Short {
+    /// Slots are being given back, or are not counted yet: it waits.
+    Later,
+    Never(StoreError),
+}
+
+impl From<StoreError> for Short {
+    fn from(why: StoreError) -> Short {
+        Short::Never(why)
+    }
+}
+
 /// The entry of a record that has none.
 const NO_ENTRY: EntryId = u32::MAX;
 
@@ -42,11 +55,15 @@ impl Store {
 
     /// Tries those that wait, in their order, until one has to wait on.
     pub(super) fn retry_stalled(&mut self, out: &mut Outbox) {
-        while self
-            .stalled
-            .front()
-            .is_some_and(|ask| self.has_room_for(ask))
-        {
+        // Each once: one that lacks a slot goes to the end of the queue, and others may still go on.
+        for _ in 0..self.stalled.len() {
+            if !self
+                .stalled
+                .front()
+                .is_some_and(|ask| self.has_room_for(ask))
+            {
+                return;
+            }
             if let Some(ask) = self.stalled.pop_front() {
                 self.admit(ask, out);
             }
@@ -134,28 +151,39 @@ impl Store {
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
-        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
-            let slot = self
-                .overlays
-                .get(entry)
-                .map_or(NO_SLOT, |overlay| overlay.slot);
-            let kept = if slot == NO_SLOT {
-                self.table.entry(entry).slot
-            } else {
-                slot
-            };
-            let kept = if kept == NO_SLOT {
-                self.new_slot()?
-            } else {
-                kept
-            };
-            Ok((entry, kept))
-        });
+        let reserved = self
+            .reserve_entry(leaf, at)
+            .map_err(Short::from)
+            .and_then(|entry| {
+                let slot = self
+                    .overlays
+                    .get(entry)
+                    .map_or(NO_SLOT, |overlay| overlay.slot);
+                let kept = if slot == NO_SLOT {
+                    self.table.entry(entry).slot
+                } else {
+                    slot
+                };
+                let kept = if kept == NO_SLOT {
+                    self.new_slot(false)?
+                } else {
+                    kept
+                };
+                Ok((entry, kept))
+            });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(why) => {
-                self.drop_if_empty(leaf, at);
-                return done(op, Err(why), out);
+                let ask = Ask::Write {
+                    op,
+                    at,
+                    run,
+                    buf,
+                    crcs,
+                    pg,
+                    stamp,
+                };
+                return self.put_off(leaf, at, why, ask, out);
             }
         };
         let overlay = self.overlay_of(entry, leaf, at);
@@ -190,22 +218,28 @@ impl Store {
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
-        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
-            let overwrites = self.table.entry(entry).slot != NO_SLOT;
-            // An overwrite gives a slot back, so the reserve is there for it.
-            let slot = match self.new_slot() {
-                Err(StoreError::NoSpace) if overwrites => {
-                    self.allocator.allocate().ok_or(StoreError::NoSpace)?
-                }
-                other => other?,
-            };
-            Ok((entry, slot))
-        });
+        let reserved = self
+            .reserve_entry(leaf, at)
+            .map_err(Short::from)
+            .and_then(|entry| {
+                let overwrites = self.table.entry(entry).slot != NO_SLOT;
+                // An overwrite gives a slot back, so the reserve is there for it.
+                Ok((entry, self.new_slot(overwrites)?))
+            });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(why) => {
-                self.drop_if_empty(leaf, at);
-                return done(op, Err(why), out);
+                let run = BlockRun::WHOLE;
+                let ask = Ask::Write {
+                    op,
+                    at,
+                    run,
+                    buf,
+                    crcs,
+                    pg,
+                    stamp,
+                };
+                return self.put_off(leaf, at, why, ask, out);
             }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
@@ -461,12 +495,31 @@ impl Store {
         Ok(self.table.add_entry(leaf, place, at.layer))
     }
 
-    /// A slot for new data; the last of them are kept for overwrites.
-    fn new_slot(&mut self) -> Result<u32, StoreError> {
-        if self.allocator.available() <= self.allocator.reserve() {
-            return Err(StoreError::NoSpace);
+    /// A write that gets no slot now waits for one, or is refused.
+    fn put_off(&mut self, leaf: LeafId, at: ChunkId, why: Short, ask: Ask, out: &mut Outbox) {
+        self.drop_if_empty(leaf, at);
+        match why {
+            Short::Later => self.stalled.push_back(ask),
+            Short::Never(why) => done(ask.op(), Err(why), out),
         }
-        self.allocator.allocate().ok_or(StoreError::NoSpace)
+    }
+
+    /// A slot for new data; the last of them are kept for overwrites.
+    fn new_slot(&mut self, overwrites: bool) -> Result<u32, Short> {
+        let kept = if overwrites {
+            0
+        } else {
+            self.allocator.reserve()
+        };
+        if self.allocator.available() > kept {
+            // Where none is free at this moment, some are on their way back.
+            return self.allocator.allocate().ok_or(Short::Later);
+        }
+        Err(if self.loader.may_find_slots() {
+            Short::Later
+        } else {
+            Short::Never(StoreError::NoSpace)
+        })
     }
 
     /// The overlay of an entry; where it has none, one is made.
@@ -513,9 +566,7 @@ impl Store {
         /// Kept zeroed: 64 MiB, a quarter of a second of the fastest writer seen.
         const AHEAD: u32 = 1024;
         const RUN: u32 = 64;
-        // SIM HACK: while a run is being zeroed its slots count as taken, and writers are refused.
-        let room = self.allocator.available() > 4 * RUN;
-        if !self.options.zero_ahead || self.zeroing || self.allocator.free_now() >= AHEAD || !room {
+        if !self.options.zero_ahead || self.zeroing || self.allocator.free_now() >= AHEAD {
             return;
         }
         let Some((first, count)) = self.allocator.take_run(RUN) else {

@@ -77,7 +77,7 @@ pub(super) fn piece_at(request: &Request, at: u64) -> (Part, u64) {
                 // yet when the old block of the last is read.
                 scratch: request
                     .buf
-                    .plus(covered + u32::from(at % BLOCK == 0 && run.count() == 1)),
+                    .plus(covered + u32::from(at.is_multiple_of(BLOCK) && run.count() == 1)),
                 zeroes: false,
             };
             (
