@@ -81,7 +81,7 @@ pub(super) fn start(
         threads.push(thread.spawn(move || live(birth, &born))?);
     }
     drop(born);
-    let failed = births.iter().find_map(Result::err);
+    let failed = births.iter().take(config.shards).find_map(Result::err);
     let Some(error) = failed else {
         return Ok((shared, threads));
     };
