@@ -68,7 +68,7 @@ pub(super) struct Clients {
     awake: Vec<u32>,
     sweep_at: Option<Time>,
     /// Empty messages with their memory.
-    messages: Vec<Box<Message>>,
+    messages: Vec<Message>,
 }
 
 impl Clients {
