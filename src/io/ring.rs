@@ -152,7 +152,7 @@ pub struct Ring {
     gathers_fixed: bool,
     files: Slab<OpenFile>,
     files_registered: bool,
-    messages: Slab<Box<Message>>,
+    messages: Slab<Message>,
     provided: Provided,
     scratch: Scratch,
     /// Operations pushed and not ended.
@@ -375,7 +375,7 @@ impl Ring {
     }
 
     /// Sends all of a message. It stays here until [`Ring::sent`] takes it back, after the completion.
-    pub fn send(&mut self, file: FileNo, message: Box<Message>, tag: Tag) -> io::Result<SendNo> {
+    pub fn send(&mut self, file: FileNo, message: Message, tag: Tag) -> io::Result<SendNo> {
         let count = message.pieces();
         if !self.scratch.has_room(count) {
             self.turn(Wait::No)?;
@@ -390,7 +390,7 @@ impl Ring {
     }
 
     /// A message whose sending has completed.
-    pub fn sent(&mut self, number: SendNo) -> Box<Message> {
+    pub fn sent(&mut self, number: SendNo) -> Message {
         let message = self.messages.remove(number.0);
         message.expect("a message is taken back once, after its completion")
     }

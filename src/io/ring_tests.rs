@@ -132,7 +132,7 @@ fn a_message_of_bytes_and_payload_is_sent_in_order_however_long() {
     let a = buffers.allocate(1024).unwrap();
     let payload: Vec<u8> = (0..4 << 20).map(|n| (n / 4096) as u8).collect();
     buffers.arena().copy_in(at(a), 0, &payload);
-    let mut message = Box::new(Message::default());
+    let mut message = Message::default();
     message.bytes().extend(b"head");
     let (skip, len) = (100, (4 << 20) - 100);
     message.put_payload(Part {

@@ -68,8 +68,7 @@ pub(super) struct Clients {
     awake: Vec<u32>,
     sweep_at: Option<Time>,
     /// Empty messages with their memory.
-    #[allow(clippy::vec_box)] // the kernel reads a message where it lies, so it must not move
-    messages: Vec<Box<Message>>,
+    messages: Vec<Message>,
 }
 
 impl Clients {

@@ -90,7 +90,7 @@ pub(super) struct Connection {
     pub stall: Option<Stall>,
     /// What was received and cannot be taken yet.
     pub rest: Vec<u8>,
-    pub gathered: Option<Box<Message>>,
+    pub gathered: Option<Message>,
     pub sending: Option<SendNo>,
     /// Bytes of the message that is being sent.
     pub sending_bytes: u64,

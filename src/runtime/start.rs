@@ -81,7 +81,6 @@ pub(super) fn start(
         threads.push(thread.spawn(move || live(birth, &born))?);
     }
     drop(born);
-    // One word of each: a shard that lives keeps its end of the channel.
     let failed = births.iter().take(config.shards).find_map(Result::err);
     let Some(error) = failed else {
         return Ok((shared, threads));

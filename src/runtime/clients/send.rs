@@ -64,7 +64,7 @@ impl Clients {
     }
 
     /// Keeps an empty message's memory for the next, unless one reply made it very large.
-    pub(super) fn keep(&mut self, mut message: Box<Message>) {
+    pub(super) fn keep(&mut self, mut message: Message) {
         const LARGE: usize = 64 * 1024;
         if self.messages.len() < MESSAGES && message.bytes().capacity() <= LARGE {
             message.bytes().clear();
