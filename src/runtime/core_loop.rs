@@ -13,19 +13,21 @@ use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
 use super::transfer::What;
-use crate::base::{BufRef, DiskId, Slab, VolumeId};
+use crate::base::{BLOCK, BufRef, CHUNK, DiskId, Slab, Time, VolumeId};
 use crate::io::{Completion, Wait, clock};
-use crate::observe::{Registry, VolumeStats};
+use crate::observe::{DiskNumbers, Registry, VolumeStats};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
 use crate::store::{IoData, Note, StoreError};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Control operations at one time; the handles' permits bound them below that.
 pub(super) const CONTROLS: usize = 4096;
 
 /// Payload memory that each store may use itself, in blocks: 2 MiB.
+const TELL_EVERY: Duration = Duration::from_millis(1);
 const SCRATCH_BLOCKS: u32 = 512;
 
 pub(super) type ControlDone = oneshot::Sender<Result<(), ControlError>>;
@@ -45,6 +47,8 @@ pub(super) struct Core<M> {
     pub notes: mpsc::Sender<(DiskId, Note)>,
     pub notes_dropped: u64,
     pub registry: Arc<Registry>,
+    /// When the registry was last told of the disks.
+    pub disks_told_at: Time,
     pub stats: Vec<(VolumeId, Arc<VolumeStats>)>,
     pub mailbox: Mailbox,
     /// Used again for every answer with checksums or metadata.
@@ -134,6 +138,34 @@ impl<M: Machine> Core<M> {
         self.clients.sweep(&mut self.desk);
         self.clients.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
+        self.tell_disks();
+    }
+
+    /// Sets the numbers of the disks where others can read them, at most once a millisecond.
+    fn tell_disks(&mut self) {
+        if self.desk.now.since(self.disks_told_at) < TELL_EVERY {
+            return;
+        }
+        self.disks_told_at = self.desk.now;
+        for (slot, id) in &self.disk_ids {
+            let Some((stats, levels)) = self.machine.disk(*slot) else {
+                continue;
+            };
+            self.registry.disk(*id).set(&DiskNumbers {
+                capacity_bytes: levels.slots * CHUNK,
+                used_bytes: levels.slots_used * CHUNK,
+                journal_bytes: levels.journal_len,
+                journal_used_bytes: levels.journal_used,
+                overlay_bytes: levels.overlay_bytes,
+                checksum_errors: stats.checksum_errors,
+                media_errors: stats.disk_errors,
+                batches: stats.batches,
+                checkpoints: stats.checkpoints,
+                wraps: levels.journal_wraps,
+                applied_bytes: stats.applied_blocks * BLOCK,
+                trimmed_bytes: stats.freed_slots * CHUNK,
+            });
+        }
     }
 
     /// Lets go on what waited for payload memory.

@@ -152,6 +152,7 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         notes: birth.notes,
         notes_dropped: 0,
         registry: birth.registry,
+        disks_told_at: crate::base::Time::default(),
         stats: Vec::new(),
         mailbox: birth.mailbox,
         crcs: Vec::new(),

@@ -227,7 +227,7 @@ impl Store {
     }
 
     /// Changes what the next manifest says of a page.
-    fn name_page(&mut self, page: u32, named: Option<PageRef>) {
+    pub(super) fn name_page(&mut self, page: u32, named: Option<PageRef>) {
         self.pages[page as usize] = named;
         self.checkpoint
             .blocks

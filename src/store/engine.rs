@@ -505,6 +505,7 @@ impl Store {
     /// Slots whose last reader is gone are discarded on a device that wants to know, and are free.
     fn settle_freed(&mut self, out: &mut Outbox) {
         while let Some(slot) = self.allocator.settle(self.slot_ios.ended()) {
+            self.stats.freed_slots += 1;
             if self.options.discard {
                 let offset = self.superblock.geometry.slot_at(slot);
                 self.submit(Io::Discard { slot }, out, |id| DiskOp::Discard {

@@ -7,6 +7,7 @@ use super::batch::Record;
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError};
 use super::engine::{Ask, Io, State, Store, done};
+use super::manifest::PageRef;
 use super::page::{NO_SLOT, PageEntry, PageName, decode};
 use super::superblock::PAGE_LEN;
 use super::table::{LeafId, LeafState};
@@ -300,7 +301,8 @@ impl Store {
                     Some(overlay) if own == NO_SLOT => overlay.slot,
                     _ => own,
                 };
-                right &= slot == NO_SLOT || self.allocator.mark_used(slot);
+                right &= slot == NO_SLOT
+                    || (slot < self.allocator.mark() && self.allocator.mark_used(slot));
             }
         }
         right
@@ -310,8 +312,13 @@ impl Store {
     fn give_up(&mut self, leaf: LeafId, offset: u64, loading: Loading, out: &mut Outbox) {
         self.table.leaf_mut(leaf).state = LeafState::Damaged;
         self.loader.damaged += 1;
-        // Nothing of it will be applied, and the journal need not keep it.
-        for Replayed { batch, .. } in self.loader.replayed.remove(&leaf).unwrap_or_default() {
+        // Nothing of it will be applied, and the journal need not keep it. Then its pages must never
+        // be taken again, should they become readable: they lack what the journal had.
+        let replayed = self.loader.replayed.remove(&leaf).unwrap_or_default();
+        if !replayed.is_empty() {
+            self.condemn(leaf);
+        }
+        for Replayed { batch, .. } in replayed {
             self.journal.kept_mut(batch).pending -= 1;
         }
         for place in 0..CHUNKS_PER_EXTENT as usize {
@@ -328,6 +335,31 @@ impl Store {
         }));
         for ask in loading.waiting {
             done(ask.op(), Err(StoreError::Damaged), out);
+        }
+    }
+}
+
+impl Store {
+    /// Has the next manifest name the pages of an extent so that none on the disk can match.
+    fn condemn(&mut self, leaf: LeafId) {
+        if self.table.leaf(leaf).pages == 0
+            && let Some(page) = self.free_pages.pop()
+        {
+            self.table.push_page(leaf, page);
+        }
+        let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
+        let pages: Vec<u32> = self.table.pages_of(leaf).collect();
+        for (index, page) in (0..).zip(pages) {
+            let home = self.pages[page as usize].map_or(0, |named| named.home);
+            let lost = PageRef {
+                family,
+                extent,
+                index,
+                home,
+                lsn: u64::MAX,
+                crc: 0,
+            };
+            self.name_page(page, Some(lost));
         }
     }
 }

@@ -12,6 +12,8 @@ pub struct Stats {
     /// Blocks whose checksum did not match at the second reading.
     pub checksum_errors: u64,
     pub disk_errors: u64,
+    /// Slots that were given back and are free.
+    pub freed_slots: u64,
     /// Blocks that a scrub looked at.
     pub scrubbed_blocks: u64,
 }
