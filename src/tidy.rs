@@ -121,7 +121,8 @@ const ROOMS: &[Room] = &[
     Room {
         name: "cli",
         pure: false,
-        rooms: &["base", "observe", "api", "daemon"],
+        // `io` and `store`: the tools for a disk that no daemon runs.
+        rooms: &["base", "observe", "api", "daemon", "io", "store"],
         crates: &[
             "clap",
             "comfy_table",

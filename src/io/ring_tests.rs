@@ -1,3 +1,5 @@
+//! The ring on real files and sockets.
+
 use super::super::test_dir::TestDir;
 use super::super::{Access, Disk, Wake, Zone};
 use super::*;

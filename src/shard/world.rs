@@ -341,6 +341,8 @@ impl World {
             len,
             buf,
         }));
+        // One turn for the payload of whole chunks, one for their records.
+        self.step(Input::TurnEnded);
         self.step(Input::TurnEnded);
         self.replies.pop().expect("a request is answered")?;
         Ok(match kind {

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! The simulator: the other driver of a shard, and the reason why its promises are believed.
 //!
 //! One run is one seed. It draws the knobs (`swarm`), makes disks that fail in the ways that `disk` tells, drives a

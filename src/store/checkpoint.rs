@@ -335,7 +335,10 @@ impl Store {
         let number = self.superblock.checkpoint;
         out.list
             .push(Output::Note(Note::Checkpoint { number, pages }));
-        if let Some((op, slots)) = self.checkpoint.growing.take() {
+        // Asked for while this checkpoint was under way, the new size may have missed its superblock.
+        let is_recorded =
+            |&mut (_, slots): &mut (StoreOp, u64)| slots == self.superblock.geometry.slots;
+        if let Some((op, slots)) = self.checkpoint.growing.take_if(is_recorded) {
             self.allocator.grow(slots as u32);
             done(op, Ok(()), out);
         }
