@@ -322,7 +322,7 @@ impl Store {
         }
         self.end_slot_io(applying.sequence, out);
         self.queue_apply(applying.entry);
-        self.drop_idle(leaf, place, applying.entry);
+        self.drop_idle(leaf, place, applying.entry, out);
         self.step_apply(out);
         self.step_checkpoint(out);
     }

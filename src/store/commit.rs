@@ -309,7 +309,7 @@ impl Store {
         if old != NO_SLOT && old != slot {
             self.free_slot(old, out);
         }
-        self.drop_idle(leaf, place, entry);
+        self.drop_idle(leaf, place, entry, out);
     }
 
     fn carry_out_zero(
@@ -365,12 +365,12 @@ impl Store {
                 self.table.entry_mut(entry).slot = NO_SLOT;
             }
         }
-        self.drop_idle(leaf, place, entry);
+        self.drop_idle(leaf, place, entry, out);
     }
 
     /// A slot that a durable record freed. While an extent is being loaded, slots are only
     /// counted when its last record is carried out.
-    fn free_slot(&mut self, slot: u32, out: &mut Outbox) {
+    pub(super) fn free_slot(&mut self, slot: u32, out: &mut Outbox) {
         if !self.loader.is_installing() {
             self.release_slot(slot, out);
         }

@@ -404,7 +404,7 @@ impl Store {
             match self.reserve_entry(leaf, at) {
                 Ok(entry) => self.overlay_of(entry, leaf, at).issued += 1,
                 Err(why) => {
-                    self.unissue(leaf, at.layer, first..place);
+                    self.unissue(leaf, at.layer, first..place, out);
                     return done(op, Err(why), out);
                 }
             }
@@ -436,13 +436,14 @@ impl Store {
         leaf: LeafId,
         layer: crate::base::LayerId,
         places: std::ops::Range<usize>,
+        out: &mut Outbox,
     ) {
         for place in places {
             if let Some(entry) = self.table.find(leaf, place, layer) {
                 if let Some(overlay) = self.overlays.get_mut(entry) {
                     overlay.issued -= 1;
                 }
-                self.drop_idle(leaf, place, entry);
+                self.drop_idle(leaf, place, entry, out);
             }
         }
     }
@@ -497,7 +498,7 @@ impl Store {
 
     /// A write that gets no slot now waits for one, or is refused.
     fn put_off(&mut self, leaf: LeafId, at: ChunkId, why: Short, ask: Ask, out: &mut Outbox) {
-        self.drop_if_empty(leaf, at);
+        self.drop_if_empty(leaf, at, out);
         match why {
             Short::Later => self.stalled.push_back(ask),
             Short::Never(why) => done(ask.op(), Err(why), out),
@@ -538,23 +539,31 @@ impl Store {
     }
 
     /// Lets go of an entry that an admission made and then could not use.
-    fn drop_if_empty(&mut self, leaf: LeafId, at: ChunkId) {
+    fn drop_if_empty(&mut self, leaf: LeafId, at: ChunkId, out: &mut Outbox) {
         // The next checkpoint looks at it, and gives back the leaf and pages that it does not need.
         self.mark_dirty(leaf);
         if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
-            self.drop_idle(leaf, at.chunk.in_extent(), entry);
+            self.drop_idle(leaf, at.chunk.in_extent(), entry, out);
         }
     }
 
     /// Lets go of an overlay that nothing keeps, and of an entry with nothing in it.
-    pub(super) fn drop_idle(&mut self, leaf: LeafId, place: usize, entry: EntryId) {
-        if self
-            .overlays
-            .get(entry)
-            .is_some_and(|overlay| overlay.is_idle())
-        {
+    pub(super) fn drop_idle(
+        &mut self,
+        leaf: LeafId,
+        place: usize,
+        entry: EntryId,
+        out: &mut Outbox,
+    ) {
+        if let Some(overlay) = self.overlays.get(entry).filter(|overlay| overlay.is_idle()) {
+            let slot = overlay.slot;
             self.overlays.remove(entry);
-            self.table.entry_mut(entry).flags &= !OVERLAID;
+            let found = self.table.entry_mut(entry);
+            found.flags &= !OVERLAID;
+            if found.slot == NO_SLOT && slot != NO_SLOT {
+                // All that was to go there was given up, as its layer was dropped.
+                self.free_slot(slot, out);
+            }
         }
         if self.table.entry(entry).is_empty() {
             self.table.remove_entry(leaf, place, entry);
