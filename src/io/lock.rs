@@ -5,17 +5,30 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+/// How long a lock is tried for: after kill -9 the kernel ends the ring of the dead process in the
+/// background, and only then lets its files go (milliseconds, seen here).
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Takes the exclusive lock of an open disk, which is held until the last duplicate of `file` is closed.
 pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
-    // SAFETY: no memory is passed.
-    let failed = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-    if failed == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
-        return Err(Problem::of(error));
+    let begun = Instant::now();
+    loop {
+        // SAFETY: no memory is passed.
+        let failed = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        if failed == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
+            return Err(Problem::of(error));
+        }
+        let ours = holder(file) == Some(std::process::id());
+        if ours || begun.elapsed() >= PATIENCE {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     Err(match holder(file) {
         Some(pid) if pid == std::process::id() => Problem::OpenHere,

@@ -1,5 +1,6 @@
 //! Logs of the daemon: structured, on standard error.
 
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// How a line looks.
@@ -30,6 +31,7 @@ pub fn start_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
     let parsed = EnvFilter::try_new(filter).map_err(|e| wrong(&e))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.try_init(),
