@@ -287,6 +287,24 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// A block that cannot be read at all, or does not match its checksum.
+    pub(super) fn bad_block(unreadable: bool, layer: LayerId, block: BlockNo, offset: u64) -> Note {
+        match unreadable {
+            true => Note::UnreadableBlock {
+                layer,
+                block,
+                offset,
+            },
+            false => Note::RottenBlock {
+                layer,
+                block,
+                offset,
+            },
+        }
+    }
+}
+
 /// A run of payload blocks, for gathering writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {

@@ -1,7 +1,7 @@
 //! The volumes that a store has parts of, and which layer lies over which.
 
 use super::door::{StoreError, VolumeMeta};
-use super::root::{LAYERS_MAX, NAME_BYTES_MAX, volume_len};
+use super::root::{NAME_BYTES_MAX, has_a_chain, volume_len};
 use crate::base::{FamilyId, FixedMap, LayerId, VolumeId};
 use std::collections::BTreeMap;
 
@@ -64,13 +64,7 @@ impl Layers {
 
     /// Whether the volume may be recorded: it makes sense, and there is room.
     pub fn check(&self, volume: &VolumeMeta) -> Result<(), StoreError> {
-        let sane = volume.name.len() <= NAME_BYTES_MAX
-            && (1..=LAYERS_MAX).contains(&volume.layers.len())
-            && volume.layers.is_sorted_by(|a, b| a.id < b.id)
-            && volume.layers.iter().enumerate().all(|(n, layer)| {
-                let before = n.checked_sub(1).map(|n| volume.layers[n].id);
-                layer.parent == before
-            });
+        let sane = volume.name.len() <= NAME_BYTES_MAX && has_a_chain(volume);
         if !sane {
             return Err(StoreError::NoSuchLayer);
         }

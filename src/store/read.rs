@@ -268,19 +268,9 @@ impl Store {
         let unreadable = job.unreadable & (1 << block) != 0;
         let block = job.at.chunk.block(block);
         self.stats.checksum_errors += u64::from(!unreadable);
-        out.list.push(Output::Note(if unreadable {
-            Note::UnreadableBlock {
-                layer,
-                block,
-                offset,
-            }
-        } else {
-            Note::RottenBlock {
-                layer,
-                block,
-                offset,
-            }
-        }));
+        out.list.push(Output::Note(Note::bad_block(
+            unreadable, layer, block, offset,
+        )));
         self.end_read(key, Err(StoreError::Damaged), out);
     }
 

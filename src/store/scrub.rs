@@ -232,19 +232,9 @@ impl Store {
             let block = self.table.leaf(leaf).extent.chunk(place).block(at);
             let offset = slot_at + u64::from(at) * BLOCK;
             self.stats.checksum_errors += u64::from(!unreadable);
-            out.list.push(Output::Note(if unreadable {
-                Note::UnreadableBlock {
-                    layer,
-                    block,
-                    offset,
-                }
-            } else {
-                Note::RottenBlock {
-                    layer,
-                    block,
-                    offset,
-                }
-            }));
+            out.list.push(Output::Note(Note::bad_block(
+                unreadable, layer, block, offset,
+            )));
         }
     }
 
