@@ -3,8 +3,8 @@
 
 All serve a file of the same kind and size, prefilled, in one run, alternating, so that what the machine does
 meanwhile hits all alike: ratios hold, absolute figures do not. Writes are compared at the same promise
-(acknowledged = durable): qemu-nbd with cache=directsync. qemu-storage-daemon has no such mode; its
-figures for writes are printed for information, without that promise.
+(acknowledged = durable): qemu-nbd with cache=directsync, qemu-storage-daemon with cache.direct and an export that is
+writethrough.
 
     benches/nbd.py [--pairs 5] [--seconds 4] [--size 2G] [--only randread-1,randwrite-32] [--json FILE]
 
@@ -32,8 +32,8 @@ def size_bytes(text):
 class Server:
     """A server process, its NBD address, and the processor time that it used."""
 
-    def __init__(self, name, argv, uri, durable):
-        self.name, self.uri, self.durable = name, uri, durable
+    def __init__(self, name, argv, uri):
+        self.name, self.uri = name, uri
         self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def wait_for(self, path):
@@ -59,7 +59,7 @@ def start_all(directory, size, sarsen):
     servers = []
     data = os.path.join(directory, "sarsen")
     server = Server("sarsen", [sarsen, "dev", "--data", data, "--size", "8G"],
-                    f"nbd+unix:///bench?socket={data}/nbd.sock", True)
+                    f"nbd+unix:///bench?socket={data}/nbd.sock")
     server.wait_for(f"{data}/nbd.sock")
     subprocess.run([sarsen, "--api", f"{data}/api.sock", "volume", "create", "bench", "--size",
                     f"{size >> 20}M"], check=True, stdout=subprocess.DEVNULL)
@@ -73,15 +73,15 @@ def start_all(directory, size, sarsen):
 
     file, sock = raw("qemu-nbd.raw"), os.path.join(directory, "qemu-nbd.sock")
     server = Server("qemu-nbd", ["qemu-nbd", "--cache=directsync", "--aio=io_uring", "-f", "raw", "-t",
-                                 "-e", "8", "-k", sock, file], f"nbd+unix:///?socket={sock}", True)
+                                 "-e", "8", "-k", sock, file], f"nbd+unix:///?socket={sock}")
     server.wait_for(sock)
     servers.append(server)
     file, sock = raw("qsd.raw"), os.path.join(directory, "qsd.sock")
     server = Server("qsd", ["qemu-storage-daemon", "--blockdev",
                             f"driver=file,node-name=f,filename={file},cache.direct=on,aio=io_uring",
                             "--nbd-server", f"addr.type=unix,addr.path={sock}", "--export",
-                            "type=nbd,id=e,node-name=f,name=bench,writable=on"],
-                    f"nbd+unix:///bench?socket={sock}", False)
+                            "type=nbd,id=e,node-name=f,name=bench,writable=on,writethrough=on"],
+                    f"nbd+unix:///bench?socket={sock}")
     server.wait_for(sock)
     servers.append(server)
     return servers
@@ -138,11 +138,10 @@ def main():
                 median = {key: statistics.median(run[key] for run in its) for key in its[0]}
                 ratio = [m["iops"] / i["iops"] for m, i in zip(mine, its)]
                 cpu = [m["cpu_us"] / i["cpu_us"] for m, i in zip(mine, its)]
-                note = "" if server.durable or "write" not in rw else "  (not durable)"
                 print(f"{case:13} {server.name:9} {median['iops']:9.0f} {median['mb_s']:7.0f}"
                       f" {median['mean_us']:8.1f} {median['p99_us']:8.1f} {median['cpu_us']:7.2f}"
                       f" {statistics.median(ratio):10.2f} ({min(ratio):.2f}-{max(ratio):.2f})"
-                      f" {statistics.median(cpu):12.2f}{note}", flush=True)
+                      f" {statistics.median(cpu):12.2f}", flush=True)
         if args.json:
             with open(args.json, "w") as out:
                 json.dump(results, out, indent=1)
