@@ -72,6 +72,8 @@ impl<M: Machine> Core<M> {
             self.desk.ring.reap(&mut completions);
             for done in completions.drain(..) {
                 self.take(done);
+                self.step_arrivals();
+                self.desk.ring.submit_early()?;
             }
             self.finish_turn();
         }

@@ -11,7 +11,9 @@ use super::page::NO_SLOT;
 use super::table::EntryId;
 use crate::base::{BLOCK, BlockRun, Break, BufRef};
 
-/// Operations of applying in flight.
+/// Operations of applying in flight where nothing presses: what a writer waits for behind them is short.
+const APPLIES_MIN: u32 = 2;
+/// The same where memory or the journal is about to be full.
 const APPLIES_MAX: u32 = 32;
 
 /// One operation of applying: a run of blocks of one chunk.
@@ -90,7 +92,8 @@ impl Store {
             return;
         }
         let mut left = self.apply_queue.len();
-        while left > 0 && self.applies < APPLIES_MAX && self.wants_apply() {
+        let most = self.applies_wanted();
+        while left > 0 && self.applies < most {
             left -= 1;
             let Some(entry) = self.apply_queue.pop_front() else {
                 return;
@@ -113,11 +116,28 @@ impl Store {
         }
     }
 
-    /// Whether there is a reason to apply: a checkpoint waits, memory gets short, or nothing else is going on.
-    fn wants_apply(&self) -> bool {
-        self.idle
-            || self.checkpoint.waits_for_apply()
-            || self.memory_blocks * BLOCK > self.options.overlay_bytes / 2
+    /// How many operations there should be: none without a reason to apply (a checkpoint waits, memory gets
+    /// short, or nothing else is going on), and the more the nearer the bounds at which writers wait.
+    fn applies_wanted(&self) -> u32 {
+        if matches!(self.state, State::Closing(_)) {
+            return APPLIES_MAX;
+        }
+        let (memory, most) = (self.memory_blocks * BLOCK, self.options.overlay_bytes);
+        let checkpoint = self.checkpoint.waits_for_apply();
+        if !self.idle && !checkpoint && memory <= most / 2 {
+            return 0;
+        }
+        let ring = &self.journal;
+        // From nothing at a half to all at three quarters.
+        let pressure = |used: u64, of: u64| {
+            let (over, span) = (used.saturating_sub(of / 2), of / 4);
+            (u64::from(APPLIES_MAX) * over).checked_div(span).unwrap_or(0)
+        };
+        let presses = pressure(memory, most).max(match checkpoint {
+            true => pressure(ring.used(), ring.ring_len()),
+            false => 0,
+        });
+        (presses as u32).clamp(APPLIES_MIN, APPLIES_MAX)
     }
 
     /// Applies a run of blocks, split where payload in memory meets payload in the journal.
