@@ -6,7 +6,10 @@ meanwhile hits all alike: ratios hold, absolute figures do not. Writes are compa
 (acknowledged = durable): qemu-nbd with cache=directsync, qemu-storage-daemon with cache.direct and an export that is
 writethrough.
 
-    benches/nbd.py [--pairs 5] [--seconds 4] [--size 2G] [--only randread-1,randwrite-32] [--json FILE]
+Client and server have a core each, so that the scheduler does not decide the result: left alone, and where cores share no
+cache, it puts whoever is woken by a socket on its waker's core. --anywhere leaves it to the scheduler.
+
+    benches/nbd.py [--anywhere] [--pairs 5] [--seconds 4] [--size 2G] [--only randread-1,randwrite-32] [--json FILE]
 
 Needs: a release build (cargo build --release), fio, qemu-utils, qemu-storage-daemon.
 """
@@ -29,12 +32,19 @@ def size_bytes(text):
     return int(text[:-1]) << {"M": 20, "G": 30}[text[-1].upper()]
 
 
+PINNED = True
+
+
+def on_core(core, argv):
+    return ["taskset", "-c", str(core), *argv] if PINNED else argv
+
+
 class Server:
     """A server process, its NBD address, and the processor time that it used."""
 
     def __init__(self, name, argv, uri):
         self.name, self.uri = name, uri
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(on_core(0, argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def wait_for(self, path):
         for _ in range(200):
@@ -94,7 +104,7 @@ def fio(server, rw, bs, depth, size, seconds=None):
     if seconds:
         argv += ["--time_based", f"--runtime={seconds}", "--ramp_time=1"]
     before, start = server.cpu_seconds(), time.monotonic()
-    done = subprocess.run(argv, capture_output=True, text=True)
+    done = subprocess.run(on_core(1, argv), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"fio against {server.name}: {done.stderr}{done.stdout[-2000:]}")
     cpu, took = server.cpu_seconds() - before, time.monotonic() - start
@@ -115,7 +125,10 @@ def main():
     parser.add_argument("--sarsen", default=f"{ROOT}/target/release/sarsen")
     parser.add_argument("--dir", default=None, help="where the files lie (the disk that is measured)")
     parser.add_argument("--json")
+    parser.add_argument("--anywhere", action="store_true")
     args = parser.parse_args()
+    global PINNED
+    PINNED = not args.anywhere
     size = size_bytes(args.size)
     directory = tempfile.mkdtemp(prefix="nbd-bench-", dir=args.dir or ROOT + "/target")
     servers = []
