@@ -105,6 +105,7 @@ fn a_flipped_byte_is_never_returned() {
         offset: 65536,
         len: 65536,
         buf,
+        scratch: buf,
     };
     world.step(Input::Request(request));
     assert_eq!(world.replies.pop(), Some(Err(IoError::Failed)));
