@@ -2,6 +2,7 @@
 
 use super::disk::{DiskNumbers, Kind};
 use super::registry::{Registry, Tables};
+use super::shard::ShardNumbers;
 use super::volume::{Operation, VolumeTotals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -23,6 +24,7 @@ pub(super) fn render(registry: &Registry) -> String {
 struct Snapshot {
     volumes: Vec<(String, Vec<(Operation, VolumeTotals)>)>,
     disks: Vec<(String, String, DiskNumbers)>,
+    shards: Vec<(String, ShardNumbers)>,
 }
 
 impl Snapshot {
@@ -44,9 +46,12 @@ impl Snapshot {
         });
         let disks = tables.disks.iter();
         let disks = disks.map(|(id, (path, stats))| (id.to_string(), path.clone(), stats.get()));
+        let shards = tables.shards.iter();
+        let shards = shards.map(|(number, stats)| (number.to_string(), stats.get()));
         Snapshot {
             volumes: volumes.collect(),
             disks: disks.collect(),
+            shards: shards.collect(),
         }
     }
 
@@ -93,6 +98,7 @@ impl Collector for Snapshot {
             buckets.push((f64::MAX, count));
             to.encode_histogram::<NoLabelSet>(sum, count, &cumulative_to_single(buckets), None)
         })?;
+        self.encode_shards(&mut encoder)?;
         self.encode_disks(encoder)
     }
 }
@@ -109,6 +115,18 @@ fn cumulative_to_single(mut buckets: Vec<(f64, u64)>) -> Vec<(f64, u64)> {
 }
 
 impl Snapshot {
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (place, (name, help, _)) in ShardNumbers::default().list().iter().enumerate() {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (number, numbers) in &self.shards {
+                let (labels, value) = ([("shard", number.as_str())], numbers.list()[place].2);
+                let mut family = metric.encode_family(&labels)?;
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_disks(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (place, (name, kind, help, _)) in DiskNumbers::default().list().iter().enumerate() {
             let metric_type = match kind {
@@ -151,12 +169,14 @@ mod tests {
             checksum_errors: 3,
             ..DiskNumbers::default()
         });
+        registry.shard(1).count_request();
         let text = registry.render();
         for line in [
             "sarsen_volume_operations_total{volume=\"vm1\",operation=\"write\"} 2",
             "sarsen_volume_bytes_total{volume=\"vm1\",operation=\"write\"} 8192",
             "sarsen_volume_errors_total{volume=\"vm1\",operation=\"read\"} 2",
             "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\"} 2",
+            "sarsen_shard_requests_total{shard=\"1\"} 1",
             "sarsen_disk_checksum_errors_total{disk=\"1\",path=\"/dev/x\"} 3",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

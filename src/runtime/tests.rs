@@ -7,7 +7,7 @@ use crate::base::{
 use crate::io::test_dir::TestDir;
 use crate::io::{Access, Disk};
 use crate::observe::{Operation, Registry};
-use crate::shard::{Control, DiskSlot};
+use crate::shard::Control;
 use crate::store::{LayerMeta, Options, Plan, VolumeMeta, format};
 use std::future::Future;
 use std::io::{Read, Write};
@@ -88,14 +88,14 @@ impl Node {
             entropy: [5; 16],
             breaks: Breaks::NONE,
         };
-        let (slot, id) = (DiskSlot(0), DiskId(3));
-        handle.attach_disk(0, slot, disk).await.unwrap();
+        let id = DiskId(3);
+        let slot = handle.attach_disk(id, disk).await.unwrap();
         let open = Control::OpenDisk {
             disk: id,
             slot,
             options,
         };
-        handle.control(0, open).await.unwrap();
+        handle.control(open).await.unwrap();
         let meta = VolumeMeta {
             id: VOLUME,
             family: FamilyId(1),
@@ -109,14 +109,14 @@ impl Node {
         };
         let pgs = vec![(PgId(0), id)];
         handle
-            .control(0, Control::OpenVolume { meta, pgs })
+            .control(Control::OpenVolume { meta, pgs })
             .await
             .unwrap();
         handle.set_exports(vec![export(size, None)]).await;
     }
 
     fn stop(self) {
-        wait(self.handle.control(0, Control::Close)).unwrap();
+        wait(self.handle.control(Control::Close)).unwrap();
         self.runtime.stop();
     }
 }
@@ -392,7 +392,7 @@ fn a_refused_export_is_not_attached_and_a_new_size_is_used_at_once() {
         }],
     };
     let pgs = vec![(PgId(0), DiskId(3))];
-    wait(node.handle.control(0, Control::OpenVolume { meta, pgs })).unwrap();
+    wait(node.handle.control(Control::OpenVolume { meta, pgs })).unwrap();
     wait(
         node.handle
             .set_exports(vec![export(2 * VOLUME_BYTES, Some("being deleted"))]),

@@ -81,11 +81,6 @@ impl Router {
         self.disks.get(&disk).copied()
     }
 
-    /// How many disks a shard has.
-    pub fn disks_of(&self, shard: ShardNo) -> usize {
-        self.disks.values().filter(|&&of| of == shard).count()
-    }
-
     /// The shards of a volume that is open.
     pub fn volume(&self, volume: VolumeId) -> Option<&Routes> {
         self.volumes.get(&volume)
@@ -104,6 +99,11 @@ impl Routes {
         shards.sort_unstable();
         shards.dedup();
         shards
+    }
+
+    /// Whether a shard has a part of the volume.
+    pub fn is_on(&self, shard: ShardNo) -> bool {
+        self.shards.contains(&shard)
     }
 
     /// The shard for the byte at `offset`, and up to which byte it is the same one: `end`, where that is so for all of
