@@ -5,7 +5,7 @@
 
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::handle::BenchError;
-use crate::base::{BLOCK, BufId, BufRef, IoError, Prng, RequestKind, SECTOR, Time, VolumeId};
+use crate::base::{BLOCK, BufRef, IoError, Prng, RequestKind, SECTOR, Time, VolumeId};
 use crate::io::clock;
 use crate::observe::Histogram;
 use std::time::Duration;
@@ -152,7 +152,7 @@ pub(super) struct Load {
     done: Done,
     prng: Prng,
     /// What writes write: random, so that it compresses nowhere.
-    payload: BufId,
+    payload: Vec<u8>,
     blocks: u32,
     next: u64,
     in_flight: u32,
@@ -170,30 +170,21 @@ pub(super) struct Load {
 impl Load {
     /// Starts a load; where that cannot be, says why to whom it asked.
     pub fn start(share: Share, done: Done, desk: &mut Desk) -> Option<Load> {
-        let refused = match Load::prepare(&share.spec, desk) {
-            Ok((payload, blocks)) => return Some(Load::begin(share, done, payload, blocks, desk)),
-            Err(error) => error,
-        };
-        let _ = done.send(Err(refused)); // nobody waits any more: nothing to be done
-        None
-    }
-
-    fn prepare(spec: &Spec, desk: &mut Desk) -> Result<(BufId, u32), BenchError> {
-        let longest = u64::from(spec.block_bytes);
+        let longest = u64::from(share.spec.block_bytes);
         // Requests are aligned to their own size, which may be no multiple of a block.
         let ragged = if longest.is_multiple_of(BLOCK) { 0 } else { 3 };
         let blocks = longest.div_ceil(BLOCK) as u32 + ragged;
-        let id = desk.buffers.allocate(blocks).ok_or(BenchError::NoBuffers)?;
-        let mut bytes = vec![0; blocks as usize * BLOCK as usize];
-        Prng::new(spec.seed).fill(&mut bytes);
-        desk.buffers
-            .arena()
-            .copy_in(BufRef { id, block: 0 }, 0, &bytes);
-        Ok((id, blocks))
+        if blocks <= desk.buffers.largest() {
+            return Some(Load::begin(share, done, blocks, desk));
+        }
+        let _ = done.send(Err(BenchError::NoBuffers)); // nobody waits any more: nothing to be done
+        None
     }
 
-    fn begin(share: Share, done: Done, payload: BufId, blocks: u32, desk: &mut Desk) -> Load {
+    fn begin(share: Share, done: Done, blocks: u32, desk: &mut Desk) -> Load {
         let Share { spec, stretch } = share;
+        let mut payload = vec![0; blocks as usize * BLOCK as usize];
+        Prng::new(spec.seed).fill(&mut payload);
         let mut load = Load {
             prng: Prng::new(spec.seed),
             payload,
@@ -235,14 +226,8 @@ impl Load {
         let offset = place * len;
         self.next = self.next.wrapping_add(1);
         if kind == RequestKind::Write {
-            let (from, to) = (
-                BufRef {
-                    id: self.payload,
-                    block: 0,
-                },
-                BufRef { id: buf, block: 0 },
-            );
-            desk.buffers.arena().copy_blocks(from, to, self.blocks);
+            let to = BufRef { id: buf, block: 0 };
+            desk.buffers.arena().copy_in(to, 0, &self.payload);
         }
         let wanted = Wanted {
             owner: Owner::Load(seat),
@@ -302,8 +287,7 @@ impl Load {
     }
 
     /// Tells what was measured.
-    pub fn finish(self, desk: &mut Desk) {
-        desk.release(self.payload, 1);
+    pub fn finish(self) {
         let result = match self.failed {
             Some(error) => Err(BenchError::Io(error)),
             None => Ok(self.measured()),

@@ -112,7 +112,13 @@ impl Node {
     }
 
     async fn open_disk(&self, id: DiskId, path: &Path) {
-        let disk = Disk::open(path, Access::ReadWrite).unwrap();
+        // The kernel lets go of a file behind the end of a ring that had operations on it.
+        let mut opened = None;
+        until("the disk can be opened", || {
+            opened = Disk::open(path, Access::ReadWrite).ok();
+            opened.is_some()
+        });
+        let disk = opened.unwrap();
         let options = Options {
             disk_bytes: disk.bytes(),
             scratch: BufRef::default(),
