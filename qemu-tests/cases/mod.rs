@@ -6,6 +6,7 @@ mod clients;
 mod idle_and_hostile;
 mod killed_under_load;
 mod power_is_cut;
+mod several_shards;
 mod stopped_and_started;
 mod volume_changes;
 
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Case> {
     all.extend(a_disk_is_full::cases());
     all.extend(idle_and_hostile::cases());
     all.extend(killed_under_load::cases());
+    all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());
     all

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Counters by name, summed over their labels.
+/// Counters by name, summed over their labels, and by name with labels.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(BTreeMap<String, f64>);
 
@@ -31,6 +31,9 @@ impl Metrics {
             let name = series.split('{').next().unwrap_or(series);
             if let Ok(value) = value.parse::<f64>() {
                 *all.entry(name.to_owned()).or_insert(0.0) += value;
+                if name != series {
+                    all.insert(series.to_owned(), value);
+                }
             }
         }
         Metrics(all)
