@@ -84,11 +84,6 @@ impl Handle {
         Ok(slot)
     }
 
-    /// The shard that a disk was given to.
-    pub fn shard_of(&self, disk: DiskId) -> Option<usize> {
-        self.shared.places.disk(disk).map(|shard| shard.0.into())
-    }
-
     /// Asks a control operation of every shard that it concerns, and answers when all have answered: with the first
     /// error, where there is one. `StoreError::NotOpen` where the shards have stopped, and `NoSuchDisk` where
     /// no shard was given a disk that is named. To be awaited to its end: a change that is left half done is.
