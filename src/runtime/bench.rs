@@ -5,7 +5,7 @@
 
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::handle::BenchError;
-use crate::base::{BLOCK, BufRef, IoError, Prng, RequestKind, SECTOR, Time, VolumeId};
+use crate::base::{BLOCK, BufId, BufRef, IoError, Prng, RequestKind, SECTOR, Time, VolumeId};
 use crate::io::clock;
 use crate::observe::Histogram;
 use std::time::Duration;
@@ -152,7 +152,7 @@ pub(super) struct Load {
     done: Done,
     prng: Prng,
     /// What writes write: random, so that it compresses nowhere.
-    payload: Vec<u8>,
+    payload: Option<BufId>,
     blocks: u32,
     next: u64,
     in_flight: u32,
@@ -183,11 +183,9 @@ impl Load {
 
     fn begin(share: Share, done: Done, blocks: u32, desk: &mut Desk) -> Load {
         let Share { spec, stretch } = share;
-        let mut payload = vec![0; blocks as usize * BLOCK as usize];
-        Prng::new(spec.seed).fill(&mut payload);
         let mut load = Load {
             prng: Prng::new(spec.seed),
-            payload,
+            payload: None,
             blocks,
             next: 0,
             in_flight: 0,
@@ -208,7 +206,7 @@ impl Load {
     }
 
     fn submit(&mut self, seat: u32, desk: &mut Desk) {
-        let Some(buf) = desk.allocate(self.blocks) else {
+        let Some(buf) = self.buffer(desk) else {
             return self.hungry.push(seat);
         };
         let len = u64::from(self.spec.block_bytes);
@@ -225,10 +223,6 @@ impl Load {
         };
         let offset = place * len;
         self.next = self.next.wrapping_add(1);
-        if kind == RequestKind::Write {
-            let to = BufRef { id: buf, block: 0 };
-            desk.buffers.arena().copy_in(to, 0, &self.payload);
-        }
         let wanted = Wanted {
             owner: Owner::Load(seat),
             volume: self.spec.volume,
@@ -244,6 +238,38 @@ impl Load {
                 self.failed = Some(error);
             }
         }
+    }
+
+    /// Memory for a request. Writes of whole blocks share one payload, which nobody changes; the ends of others are
+    /// filled up in their own memory.
+    fn buffer(&mut self, desk: &mut Desk) -> Option<BufId> {
+        if !matches!(self.spec.pattern, Pattern::Write | Pattern::RandWrite) {
+            return desk.allocate(self.blocks);
+        }
+        let payload = self.payload(desk)?;
+        if u64::from(self.spec.block_bytes).is_multiple_of(BLOCK) {
+            desk.buffers.arena().hold(payload, 1);
+            return Some(payload);
+        }
+        let buf = desk.allocate(self.blocks)?;
+        let of = |id| BufRef { id, block: 0 };
+        let arena = desk.buffers.arena();
+        arena.copy_blocks(of(payload), of(buf), self.blocks);
+        Some(buf)
+    }
+
+    /// What writes write, made for the first of them.
+    fn payload(&mut self, desk: &mut Desk) -> Option<BufId> {
+        if self.payload.is_none() {
+            let id = desk.allocate(self.blocks)?;
+            let mut bytes = vec![0; self.blocks as usize * BLOCK as usize];
+            Prng::new(self.spec.seed).fill(&mut bytes);
+            desk.buffers
+                .arena()
+                .copy_in(BufRef { id, block: 0 }, 0, &bytes);
+            self.payload = Some(id);
+        }
+        self.payload
     }
 
     /// The machine answered a request. True where the load has ended.
@@ -287,7 +313,8 @@ impl Load {
     }
 
     /// Tells what was measured.
-    pub fn finish(self) {
+    pub fn finish(self, desk: &mut Desk) {
+        self.payload.into_iter().for_each(|id| desk.release(id, 1));
         let result = match self.failed {
             Some(error) => Err(BenchError::Io(error)),
             None => Ok(self.measured()),

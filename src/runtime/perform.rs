@@ -97,7 +97,7 @@ impl<M: Machine> Core<M> {
                 if load.reply(place, pending, result, desk)
                     && let Some(load) = self.load.take()
                 {
-                    load.finish();
+                    load.finish(desk);
                 }
             }
             Owner::Part(_) => unreachable!("parts are answered above"),
