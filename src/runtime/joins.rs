@@ -1,6 +1,6 @@
 //! Requests that lie on several shards: cut where the shard changes, which is at extents, and put together again.
 //!
-//! A part is all of a request that follows one another on one shard. So many parts are in flight at most; the
+//! A part is a stretch of a request on one shard, as long as it goes. So many parts are in flight at most; the
 //! first error wins, and no further part is begun after it. What a map finds is joined in the order of the
 //! parts, and ends where a part was answered for its beginning only.
 
