@@ -1,12 +1,13 @@
 //! A volume over two disks on two shards: requests go between the shards all the time, and the daemon is killed with -9
-//! in the middle of that.
+//! in the middle of that; and what the control plane does with such a volume.
 
-use crate::harness::daemon::{Daemon, Start};
+use crate::harness::daemon::{Daemon, Start, binary, text};
 use crate::harness::kills::{Moment, kill_at};
 use crate::harness::load::{Load, Shape, verify};
 use crate::harness::metrics::Metrics;
 use crate::harness::model::Model;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
+use sarsen::base::Prng;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,10 +21,77 @@ const VOLUME: u64 = 192 << 20;
 const FOREIGN: f64 = 500.0;
 
 pub fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "several_shards_are_killed_under_load_and_no_acknowledged_write_is_lost_or_torn",
-        rounds,
-    )]
+    vec![
+        Case::new(
+            "several_shards_are_killed_under_load_and_no_acknowledged_write_is_lost_or_torn",
+            rounds,
+        ),
+        Case::new(
+            "several_shards_import_export_measure_resize_and_delete",
+            control,
+        ),
+    ]
+}
+
+/// What the control plane does to a volume, where it lies on two shards.
+fn control(room: &Room) -> Outcome {
+    let disks = [room.path("disk0"), room.path("disk1")];
+    let disks = [
+        (disks[0].as_path(), Some(DISK)),
+        (disks[1].as_path(), Some(DISK)),
+    ];
+    let start = Start::daemon(room, "node", &disks, "shards = 2")?;
+    let mut daemon = start.run()?;
+    let (image, copy) = (room.path("image"), room.path("copy"));
+    let (image_text, copy_text) = (text(&image), text(&copy));
+    // 40 MiB with a hole in the middle and an end that is no multiple of an extent.
+    let mut bytes = vec![0; (40 << 20) + 12_800];
+    let (head, tail) = (11 << 20, 29 << 20);
+    let mut prng = Prng::new(7);
+    prng.fill(&mut bytes[..head]);
+    prng.fill(&mut bytes[tail..]);
+    std::fs::write(&image, &bytes)?;
+    daemon.tell(&["volume", "import", "vm1", &image_text])?;
+    daemon.tell(&["volume", "resize", "vm1", "--size", "64M"])?;
+    daemon.tell(&["volume", "export", "vm1", &copy_text])?;
+    let exported = std::fs::read(&copy)?;
+    ensure!(exported.len() == 64 << 20, "{} bytes", exported.len());
+    ensure!(exported[..bytes.len()] == bytes[..], "the copy differs");
+    ensure!(
+        exported[bytes.len()..].iter().all(|byte| *byte == 0),
+        "what was added is not zeroes"
+    );
+    for rw in ["randwrite", "read"] {
+        let bench = ["bench", "load", "--rw", rw, "--bs", "64k", "--size", "64M"];
+        let said =
+            daemon.tell(&[&bench[..], &["--seconds", "1", "--overwrite", "--json"]].concat())?;
+        ensure!(said.contains("\"iops\""), "bench says {said}");
+    }
+    daemon.kill()?;
+    let mut daemon = start.run()?;
+    std::fs::remove_file(&copy)?;
+    daemon.tell(&["volume", "export", "vm1", &copy_text])?;
+    ensure!(
+        std::fs::read(&copy)? == exported,
+        "the copy differs after a kill"
+    );
+    for disk in ["1", "2"] {
+        daemon.tell(&["disk", "scrub", disk])?;
+    }
+    daemon.tell(&["volume", "delete", "vm1"])?;
+    ensure!(
+        daemon.connect("vm1").is_err(),
+        "a deleted volume is still there"
+    );
+    let (_, status) = daemon.stop()?;
+    ensure!(status.success(), "the daemon ended with {status}");
+    for (path, _) in disks {
+        let checked = std::process::Command::new(binary())
+            .args(["disk", "check", &text(path)])
+            .output()?;
+        ensure!(checked.status.success(), "disk check: {checked:?}");
+    }
+    Ok("an image went in and out, before and after a kill".into())
 }
 
 fn rounds(room: &Room) -> Outcome {
