@@ -477,7 +477,7 @@ impl Store {
 
 impl Superblock {
     /// What stands in for the superblock until it is read.
-    const EMPTY: Superblock = Superblock {
+    pub(super) const EMPTY: Superblock = Superblock {
         store: StoreId([0; 16]),
         instance_key: [0; 16],
         sequence: 0,
