@@ -5,8 +5,8 @@
 //! then is the real runtime, which reads every page past the page cache and checks it.
 
 use sarsen::base::{
-    BlockRun, Breaks, BufRef, CHUNK, ChunkNo, DiskId, DiskSlot, FamilyId, LayerId, PgId, StoreId,
-    Time, VolumeId,
+    BlockRun, Breaks, BufRef, CHUNK, ChunkNo, DiskId, FamilyId, LayerId, PgId, StoreId, Time,
+    VolumeId,
 };
 use sarsen::io::{Access, Disk};
 use sarsen::observe::Registry;
@@ -267,10 +267,10 @@ fn measure(path: &Path) -> (Runtime, (Duration, Duration, u32)) {
     let disk_bytes = disk.bytes();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let waits = builder.enable_all().build().expect("a control plane");
-    let (slot, id) = (DiskSlot(0), DiskId(1));
+    let id = DiskId(1);
     let times = waits.block_on(async {
-        handle
-            .attach_disk(0, slot, disk)
+        let slot = handle
+            .attach_disk(id, disk)
             .await
             .expect("the disk is attached");
         let began = Instant::now();
@@ -279,7 +279,7 @@ fn measure(path: &Path) -> (Runtime, (Duration, Duration, u32)) {
             slot,
             options: options(disk_bytes),
         };
-        handle.control(0, open).await.expect("the disk opens");
+        handle.control(open).await.expect("the disk opens");
         let opened = began.elapsed();
         loop {
             match notes.recv().await.expect("the runtime lives").1 {
