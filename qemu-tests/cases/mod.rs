@@ -1,5 +1,6 @@
 //! The cases, one file a disaster.
 
+mod a_disk_grows;
 mod a_disk_is_full;
 mod bits_flip;
 mod clients;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Case> {
     all.extend(stopped_and_started::cases());
     all.extend(volume_changes::cases());
     all.extend(a_disk_is_full::cases());
+    all.extend(a_disk_grows::cases());
     all.extend(idle_and_hostile::cases());
     all.extend(killed_under_load::cases());
     all.extend(power_is_cut::cases());

@@ -278,8 +278,7 @@ impl<M: Machine> Core<M> {
         if let Control::Grow { disk, bytes } = &control
             && let Err(error) = self.grow(*disk, *bytes)
         {
-            tracing::error!(%error, "a disk could not be made longer");
-            let _ = done.send(Err(ControlError::Store(StoreError::BadSize)));
+            let _ = done.send(Err(error));
             return;
         }
         match self.controls.insert(done) {
@@ -293,8 +292,20 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn grow(&mut self, disk: DiskId, bytes: u64) -> Result<(), crate::io::DiskError> {
-        let slot = self.disk_ids.iter().find(|(_, id)| *id == disk);
-        slot.map_or(Ok(()), |(slot, _)| self.disks.grow(*slot, bytes))
+    /// Makes a disk as long as its store is to become. Where there is no such disk, the machine answers for it.
+    fn grow(&mut self, disk: DiskId, bytes: u64) -> Result<(), ControlError> {
+        let known = self.disk_ids.iter().find(|(_, id)| *id == disk);
+        let Some(&(slot, _)) = known else {
+            return Ok(());
+        };
+        // A file does not become shorter again: first comes the question whether its store can follow.
+        let follows = |(_, levels): (_, crate::store::Levels)| bytes <= levels.disk_bytes_max;
+        if !self.machine.disk(slot).is_none_or(follows) {
+            return Err(ControlError::Store(StoreError::BadSize));
+        }
+        self.disks.grow(slot, bytes).map_err(|error| {
+            tracing::error!(%disk, bytes, %error, "a disk could not be made longer");
+            ControlError::Store(StoreError::BadSize)
+        })
     }
 }

@@ -131,7 +131,9 @@ impl Store {
         // From nothing at a half to all at three quarters.
         let pressure = |used: u64, of: u64| {
             let (over, span) = (used.saturating_sub(of / 2), of / 4);
-            (u64::from(APPLIES_MAX) * over).checked_div(span).unwrap_or(0)
+            (u64::from(APPLIES_MAX) * over)
+                .checked_div(span)
+                .unwrap_or(0)
         };
         let presses = pressure(memory, most).max(match checkpoint {
             true => pressure(ring.used(), ring.ring_len()),

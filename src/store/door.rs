@@ -232,6 +232,8 @@ pub enum StoreError {
     ReadOnly,
     /// The store is being opened or closed.
     NotOpen,
+    /// The same is under way already: one growth and one scrub at a time.
+    Busy,
     /// This store knows no such layer or volume, or the layer is frozen.
     NoSuchLayer,
     /// The disk is shorter than the store, or longer than it can grow to.

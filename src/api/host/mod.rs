@@ -7,7 +7,7 @@
 //! | `volumes` | creation, resize, deletion, exports |
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
-//! | `disks` | disks of this node: open, format, add, scrub |
+//! | `disks` | disks of this node: open, format, add, grow, scrub |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
 //! | `alerts` | what a person should know |

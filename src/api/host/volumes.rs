@@ -236,6 +236,10 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
         ControlError::Store(StoreError::Damaged) => ("its records are damaged".into(), CHECK),
         ControlError::Store(StoreError::DiskFailed) => ("its disk has failed".into(), LOOK),
         ControlError::Store(StoreError::ReadOnly) => ("its disk takes no writes".into(), LOOK),
+        ControlError::Store(StoreError::Busy) => {
+            let message = format!("{subject}: the same is under way there already");
+            return ErrorBody::conflict("", message, "wait until it has ended, then try again");
+        }
         ControlError::Store(StoreError::NotOpen) => ("its disk is not open".into(), LOOK),
         ControlError::Store(StoreError::NoSuchLayer) => ("its disk does not know it".into(), CHECK),
         ControlError::Store(StoreError::BadSize) => (

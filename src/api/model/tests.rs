@@ -90,6 +90,17 @@ fn a_disk_is_written_as_ever() {
 }
 
 #[test]
+fn a_growth_names_a_size_or_none() {
+    let to = DiskGrow {
+        size_bytes: Some(1 << 31),
+    };
+    golden(&to, r#"{"size_bytes":2147483648}"#);
+    golden(&DiskGrow { size_bytes: None }, "{}");
+    let odd = serde_json::from_str::<DiskGrow>(r#"{"size":1}"#).unwrap_err();
+    assert!(odd.to_string().contains("size"), "{odd}");
+}
+
+#[test]
 fn status_and_alerts_are_written_as_ever() {
     golden(
         &Status {
