@@ -4,11 +4,13 @@
 //! *Every request is answered once*: it sits in the table from [`Desk::submit`] to [`Desk::answered`], and a reply
 //! to what is not there is our error.
 
+use super::counters::Counters;
 use super::handle::Shared;
 use super::routes::ShardNo;
 use crate::base::{BufId, BufRef, IoError, Request, RequestKind, Slab, Time, Token, VolumeId};
 use crate::frontend::nbd::Slot;
 use crate::io::{Buffers, Ring};
+use crate::observe::VolumeStats;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub(super) struct Wanted {
     pub len: u64,
     /// Belongs to the request from now on, where it has one.
     pub buf: Option<BufId>,
+    /// When the work for it began.
+    pub begun: Time,
 }
 
 /// A request in flight.
@@ -49,6 +53,7 @@ pub(super) struct Pending {
     pub len: u64,
     pub volume: VolumeId,
     pub buf: Option<BufId>,
+    pub begun: Time,
     /// When it was submitted.
     pub since: Time,
 }
@@ -62,12 +67,19 @@ pub(super) struct Desk {
     pub now: Time,
     pub arrivals: VecDeque<Request>,
     requests: Slab<Pending>,
+    counters: Counters,
     /// Whether payload memory was freed since somebody waits for it.
     pub memory_freed: bool,
 }
 
 impl Desk {
-    pub fn new(ring: Ring, buffers: Buffers, shared: Arc<Shared>, me: ShardNo) -> Desk {
+    pub fn new(
+        ring: Ring,
+        buffers: Buffers,
+        shared: Arc<Shared>,
+        me: ShardNo,
+        counters: Counters,
+    ) -> Desk {
         Desk {
             ring,
             buffers,
@@ -76,6 +88,7 @@ impl Desk {
             now: Time(0),
             arrivals: VecDeque::new(),
             requests: Slab::new(REQUESTS),
+            counters,
             memory_freed: false,
         }
     }
@@ -89,6 +102,7 @@ impl Desk {
             len: wanted.len,
             volume: wanted.volume,
             buf: wanted.buf,
+            begun: wanted.begun,
             since: self.now,
         };
         let key = self.requests.insert(pending).map_err(|_| IoError::Busy)?;
@@ -110,6 +124,16 @@ impl Desk {
     pub fn answered(&mut self, token: Token) -> Pending {
         let pending = self.requests.remove(token.0 as u32);
         pending.expect("a request is answered once, while it is in flight")
+    }
+
+    /// Where operations of a volume are counted.
+    pub fn stats_of(&mut self, volume: VolumeId) -> &VolumeStats {
+        self.counters.of(volume, self.me)
+    }
+
+    /// Whether no request is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
     }
 
     pub fn release(&mut self, buf: BufId, times: u32) {

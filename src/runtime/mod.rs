@@ -19,6 +19,7 @@ mod bench;
 mod clients;
 mod connection;
 mod core_loop;
+mod counters;
 mod desk;
 mod disks;
 mod exports;

@@ -6,7 +6,7 @@
 //! copy is durable the old checkpoint holds; after it the new one does. Guests' I/O goes on throughout: a
 //! page may hold what is newer than the target, because replay carries that out again.
 
-use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp};
+use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp, WriteKind};
 use super::engine::{Io, State, Store, done};
 use super::manifest::{self, PageRef};
 use super::page::{self, ENTRIES_PER_PAGE, NO_SLOT, PageEntry, PageName};
@@ -199,6 +199,7 @@ impl Store {
             head,
             body: 0..0,
             durability,
+            kind: WriteKind::Checkpoint,
         });
     }
 
@@ -319,6 +320,7 @@ impl Store {
             head,
             body: 0..0,
             durability,
+            kind: WriteKind::Checkpoint,
         });
     }
 
