@@ -146,8 +146,7 @@ fn killed(room: &Room) -> Outcome {
                 std::hint::spin_loop();
             }
             std::thread::sleep(Duration::from_micros(500 * (round - 1)));
-            // SAFETY: a signal to a child of ours that runs or is a zombie: the number is still its own.
-            unsafe { libc::kill(daemon.pid() as i32, libc::SIGKILL) };
+            daemon.signal(libc::SIGKILL)?;
             Ok(asked.join().unwrap_or(None))
         })?;
         daemon.reap()?;

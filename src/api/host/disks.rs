@@ -32,8 +32,7 @@ impl Host {
                 Ok(()) => open += 1,
                 Err(error) => {
                     let subject = subject(disk.id, Some(&disk.path));
-                    self.alerts()
-                        .raise(AlertKind::DiskFailed, &subject, error.message.as_str());
+                    self.raise_disk_failed(disk.id, &subject, &error.message);
                     let failed = Some(error.message.clone());
                     lock(&self.inner.disks).entry(disk.id).or_default().failed = failed;
                     last = Some(error);
