@@ -60,7 +60,7 @@ fn low(room: &Room) -> Outcome {
     let alert = &alerts[0];
     let has = |field: &str, text: &str| alert[field].as_str().is_some_and(|of| of.contains(text));
     ensure!(
-        has("subject", "disk 1") && has("reason", "82 %") && has("cure", "disk add"),
+        has("subject", "disk 1") && has("reason", "% in use") && has("cure", "disk add"),
         "the alert does not say what, why and what to do: {alert}"
     );
     ensure!(

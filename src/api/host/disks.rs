@@ -3,7 +3,7 @@
 use super::image::{self, Content};
 use super::notes::subject;
 use super::view::no_disk;
-use super::volumes::{SHARD, control_error};
+use super::volumes::{LOOK, SHARD, control_error};
 use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResult};
 use crate::base::{BLOCK, Breaks, BufRef, DiskId};
@@ -148,6 +148,11 @@ impl Host {
         let catalog = self.manager().catalog();
         let disk = catalog.disk(id).ok_or_else(|| no_disk(id))?;
         let subject = subject(id, Some(&disk.path));
+        let open = lock(&self.inner.disks).get(&id).is_some_and(|now| now.open);
+        if !open {
+            let message = format!("{subject} does not serve, and cannot grow");
+            return Err(ErrorBody::io(message, LOOK));
+        }
         let path = PathBuf::from(&disk.path);
         let looked = tokio::task::spawn_blocking(move || crate::io::length_now(&path)).await;
         let (kind, has) = looked

@@ -257,7 +257,7 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
     ErrorBody::io(format!("{subject}: {why}"), hint)
 }
 
-const LOOK: &str = "`sarsen alerts` and `sarsen disk list` say more";
+pub(super) const LOOK: &str = "`sarsen alerts` and `sarsen disk list` say more";
 const CHECK: &str = "stop the daemon and run `sarsen disk check PATH`";
 
 impl From<ProposeError> for ErrorBody {
