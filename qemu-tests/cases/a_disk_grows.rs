@@ -3,7 +3,8 @@
 use crate::harness::daemon::{Daemon, Start, binary, text};
 use crate::harness::nbd::{Connection, ENOSPC};
 use crate::harness::{Case, Outcome, Room, Step, ensure, sector, tools};
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const CHUNK: u64 = 64 << 10;
@@ -12,7 +13,8 @@ const VOLUME: u64 = 512 * MIB;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_disk_grows_under_load_and_takes_more", grow),
+        Case::new("a_full_disk_grows_while_it_serves_and_takes_more", grow),
+        Case::new("a_device_that_became_longer_is_taken_into_use", device),
         Case::new("a_growth_that_was_killed_is_done_by_asking_again", killed),
     ]
 }
@@ -115,6 +117,79 @@ fn grow(room: &Room) -> Outcome {
     let (_, status) = daemon.stop()?;
     ensure!(status.success(), "it ended with {status}");
     check_clean(&disk)?;
+    Ok(format!(
+        "{before} chunks of 64 KiB fit before, {after} after"
+    ))
+}
+
+/// A loop device over a file; dropping it detaches it.
+struct Loop {
+    device: PathBuf,
+}
+
+impl Loop {
+    fn over(file: &Path) -> Step<Loop> {
+        let arguments = ["--find", "--show", "--direct-io=on", &text(file)];
+        let said = tools::run("losetup", &arguments)?;
+        Ok(Loop {
+            device: said.trim().into(),
+        })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Err(error) = tools::run("losetup", &["--detach", &text(&self.device)]) {
+            eprintln!("{} stays attached: {error}", self.device.display());
+        }
+    }
+}
+
+fn device(room: &Room) -> Outcome {
+    let file = room.path("file");
+    File::create_new(&file)?.set_len(96 * MIB)?;
+    let disk = Loop::over(&file)?;
+    let disks = [(disk.device.as_path(), None)];
+    let start = Start::daemon(room, "store", &disks, "overcommit_percent = 1000")?;
+    let mut daemon = start.run()?;
+    daemon.create("vm1", &VOLUME.to_string())?;
+    let mut client = daemon.connect("vm1")?;
+    let before = fill(&mut client, 0, VOLUME / CHUNK)?;
+    let name = text(&disk.device);
+    for arguments in [
+        &["disk", "grow", &name][..],
+        &["disk", "grow", &name, "--size", "192M"],
+    ] {
+        let said = daemon.ask(arguments)?;
+        ensure!(
+            said.code == Some(1) && said.err.contains("device itself longer"),
+            "a growth of a device that is as it was ended with {:?}: {}",
+            said.code,
+            said.err
+        );
+    }
+    File::options()
+        .write(true)
+        .open(&file)?
+        .set_len(192 * MIB)?;
+    tools::run("losetup", &["--set-capacity", &name])?;
+    daemon.tell(&["disk", "grow", &name])?;
+    ensure!(
+        size_of(&daemon)? == 192 * MIB,
+        "the disk has not the device's new size"
+    );
+    let after = fill(&mut client, before, VOLUME / CHUNK)?;
+    ensure!(
+        (after - before) * CHUNK > 90 * MIB,
+        "{before} chunks fit before, {after} after"
+    );
+    compare(&mut client, after)?;
+    daemon.kill()?;
+    let mut daemon = start.run()?;
+    compare(&mut daemon.connect("vm1")?, after)?;
+    let (_, status) = daemon.stop()?;
+    ensure!(status.success(), "it ended with {status}");
+    check_clean(&disk.device)?;
     Ok(format!(
         "{before} chunks of 64 KiB fit before, {after} after"
     ))
