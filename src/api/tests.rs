@@ -309,7 +309,7 @@ fn a_measurement_does_not_write_over_data_unasked() {
             rw: Workload::RandWrite,
             block_bytes: 4096,
             depth: 1,
-            seconds: 1,
+            seconds: 1.0,
             overwrite: false,
         };
         let mut client = world.client();
@@ -329,7 +329,7 @@ fn a_measurement_does_not_write_over_data_unasked() {
         };
         assert_eq!(refused(client.bench(&odd).await).field, "depth");
         let odd = BenchRequest {
-            seconds: 0,
+            seconds: 0.0,
             ..bench.clone()
         };
         assert_eq!(refused(client.bench(&odd).await).field, "seconds");

@@ -21,9 +21,9 @@ pub struct Bench {
     /// Requests in flight
     #[arg(long, default_value_t = 32)]
     depth: u32,
-    /// How long it takes
-    #[arg(long, default_value_t = 10)]
-    seconds: u32,
+    /// How long it takes; a burst may be a fraction of a second
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
     /// Write over the data of a volume that bench did not make
     #[arg(long)]
     overwrite: bool,

@@ -26,6 +26,8 @@ use std::time::Duration;
 const SUBMISSIONS: u32 = 2048;
 /// Submissions that are worth a system call in the middle of a turn.
 const EARLY: usize = 4;
+/// The same in bytes to be moved.
+const EARLY_BYTES: u64 = 256 * 1024;
 /// Completions that the kernel has room for before it must keep them aside.
 const COMPLETIONS: u32 = 8192;
 /// Files that are registered at most.
@@ -157,6 +159,8 @@ pub struct Ring {
     messages: Slab<Message>,
     provided: Provided,
     scratch: Scratch,
+    /// Bytes that what was pushed since the last system call is to move.
+    waiting_bytes: u64,
     /// Operations pushed and not ended.
     in_flight: u64,
     /// System calls made, for the turn's cost to be seen.
@@ -201,6 +205,7 @@ impl Ring {
             messages: Slab::new(1 << 20),
             provided,
             scratch: Scratch::new(),
+            waiting_bytes: 0,
             in_flight: 0,
             calls: 0,
         })
@@ -271,6 +276,7 @@ impl Ring {
     /// Reads into one part.
     pub fn read(&mut self, file: FileNo, offset: u64, into: Part, tag: Tag) -> io::Result<()> {
         let (at, len) = (self.arena.address(into), into.len);
+        self.waiting_bytes += u64::from(len);
         let entry = match self.fixed_index(into) {
             Some(index) => entry!(self, file, fd => {
                 opcode::ReadFixed::new(fd, at, len, index)
@@ -291,6 +297,7 @@ impl Ring {
         rw_flags: i32,
         tag: Tag,
     ) -> io::Result<()> {
+        self.waiting_bytes += parts.iter().map(|part| u64::from(part.len)).sum::<u64>();
         if let &[part] = parts
             && let Some(index) = self.fixed_index(part)
         {
@@ -426,6 +433,7 @@ impl Ring {
         const GETEVENTS: u32 = 1;
         const EXT_ARG: u32 = 8;
         self.provided.publish();
+        self.waiting_bytes = 0;
         let to_submit = self.uring.submission().len() as u32;
         let (submitter, least) = (self.uring.submitter(), u32::from(wait != Wait::No));
         self.calls += 1;
@@ -456,9 +464,10 @@ impl Ring {
     /// rest of the turn goes on.
     pub fn submit_early(&mut self) -> io::Result<()> {
         let waiting = self.uring.submission().len();
-        if waiting < EARLY {
+        if waiting < EARLY && self.waiting_bytes < EARLY_BYTES {
             return Ok(());
         }
+        self.waiting_bytes = 0;
         self.calls += 1;
         let result = self.uring.submitter().submit();
         if self.uring.submission().is_empty() {

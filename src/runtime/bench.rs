@@ -148,7 +148,7 @@ impl Load {
     }
 
     fn submit(&mut self, place: u32, desk: &mut Desk) {
-        let Some(buf) = desk.buffers.allocate(self.blocks) else {
+        let Some(buf) = self.buffer(desk) else {
             return self.hungry.push(place);
         };
         let len = u64::from(self.spec.block_bytes);
@@ -164,16 +164,6 @@ impl Load {
         }
         let offset = self.next % places * len;
         self.next = self.next.wrapping_add(1);
-        if kind == RequestKind::Write {
-            let (from, to) = (
-                BufRef {
-                    id: self.payload,
-                    block: 0,
-                },
-                BufRef { id: buf, block: 0 },
-            );
-            desk.buffers.arena().copy_blocks(from, to, self.blocks);
-        }
         let wanted = Wanted {
             owner: Owner::Load(place),
             volume: self.spec.volume,
@@ -190,6 +180,24 @@ impl Load {
                 self.failed = Some(error);
             }
         }
+    }
+
+    /// Memory for a request. Writes of whole blocks share one payload, which nobody changes; the ends of others are
+    /// filled up in their own memory.
+    fn buffer(&self, desk: &mut Desk) -> Option<BufId> {
+        let writes = matches!(self.spec.pattern, Pattern::Write | Pattern::RandWrite);
+        let whole = u64::from(self.spec.block_bytes).is_multiple_of(BLOCK);
+        if writes && whole {
+            desk.buffers.arena().hold(self.payload, 1);
+            return Some(self.payload);
+        }
+        let buf = desk.buffers.allocate(self.blocks)?;
+        if writes {
+            let of = |id| BufRef { id, block: 0 };
+            let arena = desk.buffers.arena();
+            arena.copy_blocks(of(self.payload), of(buf), self.blocks);
+        }
+        Some(buf)
     }
 
     /// The machine answered a request. True where the load has ended.

@@ -13,7 +13,7 @@ usage: cargo sim store [SEED] [options]
   --list-breaks     name the breaks, with the checker that finds each
   --breaks          try every break on its pinned seed, search another where that is stale
   --images N        enumerate N distinct crash states
-  --trace           print a line for every event (with SEED)
+  --trace           print a line for every event (of SEED, or of the image that fails)
   --gate            what the gate runs: seeds, images, breaks, determinism
 ";
 
@@ -66,8 +66,10 @@ impl Arguments {
         while let Some(word) = words.next() {
             parsed.take(&word, &mut words)?;
         }
-        if parsed.trace && parsed.seeds != 1 {
-            return Err(Misunderstood("--trace is for one seed".to_string()));
+        let one = parsed.seeds == 1 || matches!(parsed.task, Task::Images(_));
+        if parsed.trace && !one {
+            let why = "--trace is for one seed, or for the image that fails";
+            return Err(Misunderstood(why.to_string()));
         }
         Ok(parsed)
     }

@@ -89,11 +89,16 @@ pub struct Enumeration {
     pub counts: Counts,
     pub bad: Vec<BadImage>,
     seen: BTreeSet<u64>,
+    /// A bad image is judged once more, with a line for every event.
+    trace: bool,
 }
 
 /// Builds and judges images from the runs of seeds from `start` on, until there are `wanted` distinct ones.
-pub fn enumerate<M: Machine>(wanted: u64, start: u64, breaks: Breaks) -> Enumeration {
-    let mut all = Enumeration::default();
+pub fn enumerate<M: Machine>(wanted: u64, start: u64, breaks: Breaks, trace: bool) -> Enumeration {
+    let mut all = Enumeration {
+        trace,
+        ..Enumeration::default()
+    };
     for seed in start.. {
         let before = all.images.distinct;
         if before >= wanted || !all.bad.is_empty() {
@@ -203,10 +208,16 @@ fn cut_here<M: Machine>(world: &World<M>, seed: u64, prng: &mut Prng, all: &mut 
         }
         let [wrapped, layers, trim] = world.kinds();
         all.images.count([wrapped, cut_checkpoint, layers, trim]);
-        let mut life = world.on_image(image, prng.next_u64());
+        let life_seed = prng.next_u64();
+        let mut life = world.on_image(image.clone(), life_seed, false);
         let judged = invariants::judge(|| life.judge_image()).and_then(|judged| judged);
         all.counts.add(&life.counts());
         if let Err(failure) = judged {
+            if all.trace {
+                let mut again = world.on_image(image, life_seed, true);
+                // How it ends is known; it is run again to be told.
+                let _ = invariants::judge(|| again.judge_image());
+            }
             let image = all.images.distinct;
             all.bad.push(BadImage {
                 seed,

@@ -59,7 +59,7 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
         Task::Seeds => run_seeds::<M>(arguments, &mut tally),
         Task::Images(wanted) => {
             let planted = arguments.planted.map_or(Breaks::NONE, Breaks::only);
-            run_images::<M>(wanted, arguments.start, planted, &mut tally);
+            run_images::<M>(wanted, arguments.start, planted, arguments.trace, &mut tally);
         }
         Task::Gate => {
             let seeds = Arguments {
@@ -67,7 +67,7 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
                 ..arguments.clone()
             };
             run_seeds::<M>(&seeds, &mut tally);
-            run_images::<M>(GATE_IMAGES, arguments.start, Breaks::NONE, &mut tally);
+            run_images::<M>(GATE_IMAGES, arguments.start, Breaks::NONE, arguments.trace, &mut tally);
             run_breaks::<M>(&mut tally);
             run_twice::<M>(arguments.start, &mut tally);
         }
@@ -132,9 +132,15 @@ fn report_counts(counts: &Counts, took: Duration) {
     }
 }
 
-fn run_images<M: Machine>(wanted: u64, start: u64, planted: Breaks, tally: &mut Tally) {
+fn run_images<M: Machine>(
+    wanted: u64,
+    start: u64,
+    planted: Breaks,
+    trace: bool,
+    tally: &mut Tally,
+) {
     let began = (tally.clock)();
-    let done: Enumeration = crash_states::enumerate::<M>(wanted, start, planted);
+    let done: Enumeration = crash_states::enumerate::<M>(wanted, start, planted, trace);
     let images = &done.images;
     println!(
         "{} distinct crash states ({} built again), {} special, in {:.1} s:",
@@ -148,7 +154,7 @@ fn run_images<M: Machine>(wanted: u64, start: u64, planted: Breaks, tally: &mut 
     }
     for bad in &done.bad {
         tally.fail(format!(
-            "image {} of seed {}: {}\n    replay: cargo sim store --images {} --start {}",
+            "image {} of seed {}: {}\n    replay: cargo sim store --images {} --start {} --trace",
             bad.image, bad.seed, bad.failure, bad.image, bad.seed
         ));
     }

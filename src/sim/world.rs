@@ -196,7 +196,7 @@ impl<M: Machine> World<M> {
     }
 
     /// A world of its own that finds this one's disk as `image`, in the moment of a power cut.
-    pub(super) fn on_image(&self, image: Medium, seed: u64) -> World<M> {
+    pub(super) fn on_image(&self, image: Medium, seed: u64, trace: bool) -> World<M> {
         let mut prng = Prng::new(seed);
         let mut knobs = self.knobs.clone();
         knobs.cut_after = 60;
@@ -214,7 +214,7 @@ impl<M: Machine> World<M> {
         let mut volumes = self.volumes.clone();
         volumes.power_cut();
         World {
-            node: Node::new(vec![disk], self.breaks, Trace::new(false)),
+            node: Node::new(vec![disk], self.breaks, Trace::new(trace)),
             breaks: self.breaks,
             model,
             volumes,

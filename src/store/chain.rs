@@ -5,6 +5,10 @@
 //! ends behind that point, its end is a torn write of the crash; where it ends before, an
 //! acknowledged batch is damaged.
 //!
+//! A batch that a crash tore may be followed by another one of its number: too long for what is left of the
+//! ring, it was written to the ring's start by the next life of the store, and the torn one still stands.
+//! Of two such rivals the one of the later incarnation is in the chain.
+//!
 //! Opening a store and checking an image both read the journal through this, so that they cannot
 //! disagree. It asks for bytes and is given them: it knows no disk. A place that cannot be read is
 //! asked for again block by block, because one bad sector must not hide the batches around it.
@@ -66,6 +70,10 @@ pub(super) struct Chain {
     phase: Phase,
     /// Every batch up to this one was durable, as some header says.
     pub durable_once: u64,
+    /// What the batch after that one follows, where the header that says so is that batch's own.
+    follows_durable: Option<u32>,
+    /// The header at the start of the ring.
+    first: Option<Header>,
     /// The newest checkpoint that some header names.
     pub checkpoint_seen: u64,
     /// Where the next batch is expected, and what it must follow.
@@ -91,6 +99,8 @@ impl Chain {
             superblock: *superblock,
             phase: Phase::Survey,
             durable_once: 0,
+            follows_durable: None,
+            first: None,
             checkpoint_seen: 0,
             next: tail,
             torn: None,
@@ -105,7 +115,13 @@ impl Chain {
 
     /// An acknowledged batch is missing or damaged: nothing can be known to be the newest.
     pub fn is_broken(&self) -> bool {
-        self.durable_once >= self.next.batch || self.is_checkpoint_lost()
+        self.durable_once >= self.next.batch || self.is_last_wrong() || self.is_checkpoint_lost()
+    }
+
+    /// The last batch that was taken is not the one that its successor followed, which knew it to be durable.
+    fn is_last_wrong(&self) -> bool {
+        self.durable_once + 1 == self.next.batch
+            && self.follows_durable.is_some_and(|previous| previous != self.next.previous)
     }
 
     /// A batch was written under a newer checkpoint than the superblock names.
@@ -216,13 +232,36 @@ impl Chain {
                 }
                 let header = bytes.get(at..at + len).and_then(batch::decode);
                 if let Some((header, ..)) = header.filter(|(h, ..)| self.is_ours(h)) {
-                    self.durable_once = self.durable_once.max(header.durable_through);
-                    self.checkpoint_seen = self.checkpoint_seen.max(header.checkpoint);
+                    self.learn(header, self.at + at as u64);
                 }
             }
             at += BLOCK as usize;
         }
         at
+    }
+
+    /// What the header of a batch at `offset` tells of the whole journal.
+    fn learn(&mut self, header: Header, offset: u64) {
+        if header.durable_through > self.durable_once {
+            self.durable_once = header.durable_through;
+            self.follows_durable = None;
+        }
+        if header.durable_through == self.durable_once && header.batch == self.durable_once + 1 {
+            self.follows_durable = Some(header.previous);
+        }
+        self.checkpoint_seen = self.checkpoint_seen.max(header.checkpoint);
+        if offset == 0 {
+            self.first = Some(header);
+        }
+    }
+
+    /// Whether the batch at the start of the ring takes the place of this one.
+    fn has_rival(&self, header: &Header) -> bool {
+        self.first.as_ref().is_some_and(|first| {
+            first.batch == header.batch
+                && first.previous == header.previous
+                && first.incarnation > header.incarnation
+        })
     }
 
     /// Whether a header was written by this store, in this life of its disk.
@@ -242,6 +281,7 @@ impl Chain {
             && header.batch == self.next.batch
             && header.previous == self.next.previous
             && header.offset == self.at
+            && !self.has_rival(&header)
             && records.iter().all(|record| has_slot_below(record, slots));
         if !is_next {
             return None;

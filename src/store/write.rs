@@ -264,10 +264,13 @@ impl Store {
             .gathered
             .last()
             .is_none_or(|last| last.slot + 1 == slot);
-        if !joins || self.gathered.len() == CHUNKS_OF_WRITE_MAX {
+        if !joins {
             self.write_gathered(out);
         }
         self.gathered.push(write);
+        if self.gathered.len() == CHUNKS_OF_WRITE_MAX {
+            self.write_gathered(out);
+        }
     }
 
     /// Writes the whole chunks that were gathered: their slots lie side by side, so it is one durable

@@ -14,8 +14,8 @@ use std::time::Duration;
 const MAP_BYTES_MAX: u64 = 1 << 30;
 /// Requests in flight that a measurement may ask for.
 const DEPTH_MAX: u32 = 256;
-/// The longest measurement, in seconds.
-const SECONDS_MAX: u32 = 3_600;
+/// How long a measurement may be, in seconds.
+const SECONDS: std::ops::RangeInclusive<f64> = 0.01..=3_600.0;
 
 impl Host {
     /// Reads a piece of a volume.
@@ -74,7 +74,7 @@ impl Host {
             },
             block_bytes: bench.block_bytes,
             depth: bench.depth,
-            time: Duration::from_secs(bench.seconds.into()),
+            time: Duration::from_secs_f64(bench.seconds),
             seed: 1,
         };
         let measured = self.runtime().bench(spec).await.map_err(bench_error)?;
@@ -124,8 +124,9 @@ fn check_bench(bench: &BenchRequest, volume: &catalog::Volume) -> Result<(), Err
         let message = format!("{} is not in 1..={DEPTH_MAX}", bench.depth);
         return Err(ErrorBody::invalid("depth", message, "try 32"));
     }
-    if !(1..=SECONDS_MAX).contains(&bench.seconds) {
-        let message = format!("{} is not in 1..={SECONDS_MAX}", bench.seconds);
+    if !SECONDS.contains(&bench.seconds) {
+        let (least, most) = SECONDS.into_inner();
+        let message = format!("{} is not in {least}..={most}", bench.seconds);
         return Err(ErrorBody::invalid("seconds", message, "try 10"));
     }
     if bench.rw.writes() && !volume.bench && !bench.overwrite {

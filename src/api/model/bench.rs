@@ -23,7 +23,7 @@ impl Workload {
 }
 
 /// `POST /v1/bench`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchRequest {
     pub volume: String,
@@ -32,8 +32,8 @@ pub struct BenchRequest {
     pub block_bytes: u32,
     /// Requests in flight: 1 to 256.
     pub depth: u32,
-    /// 1 to 3600.
-    pub seconds: u32,
+    /// 0.01 to 3600.
+    pub seconds: f64,
     /// Write to a volume though `bench` did not make it.
     #[serde(default)]
     pub overwrite: bool,
