@@ -204,6 +204,7 @@ impl Bare {
             offset,
             len,
             buf,
+            scratch: Request::scratch_of(kind, offset, len, buf),
         }));
     }
 

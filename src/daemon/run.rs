@@ -151,10 +151,8 @@ async fn stop(config: &Config, host: &Host, api: Option<Api>, shards: Runtime) {
     }
     let handle = shards.handle();
     in_time("closing the stores", STORE_STOP, async {
-        for shard in 0..handle.shards() {
-            if let Err(error) = handle.control(shard, Control::Close).await {
-                tracing::error!(shard, ?error, "the stores of a shard did not close");
-            }
+        if let Err(error) = handle.control(Control::Close).await {
+            tracing::error!(?error, "not all stores did close");
         }
     })
     .await;

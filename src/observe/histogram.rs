@@ -60,6 +60,15 @@ impl Histogram {
         self.max = self.max.max(nanos);
     }
 
+    /// Adds what another thread counted.
+    pub fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
+    }
+
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

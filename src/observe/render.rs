@@ -3,6 +3,7 @@
 use super::disk::{DiskNumbers, DiskOperation, Kind};
 use super::histogram::Buckets;
 use super::registry::{Registry, Tables};
+use super::shard::ShardNumbers;
 use super::volume::{Operation, Stage, VolumeTotals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -24,6 +25,7 @@ pub(super) fn render(registry: &Registry) -> String {
 struct Snapshot {
     volumes: Vec<(String, Vec<(Operation, VolumeTotals)>)>,
     disks: Vec<Disk>,
+    shards: Vec<(String, ShardNumbers)>,
 }
 
 #[derive(Debug)]
@@ -62,9 +64,12 @@ impl Snapshot {
             numbers: stats.get(),
             latencies: latency(stats),
         });
+        let shards = tables.shards.iter();
+        let shards = shards.map(|(number, stats)| (number.to_string(), stats.get()));
         Snapshot {
             volumes: volumes.collect(),
             disks: disks.collect(),
+            shards: shards.collect(),
         }
     }
 
@@ -103,6 +108,7 @@ impl Collector for Snapshot {
             to.encode_counter::<NoLabelSet, _, u64>(&totals.errors, None)
         })?;
         self.encode_latencies(&mut encoder)?;
+        self.encode_shards(&mut encoder)?;
         self.encode_disks(encoder)
     }
 }
@@ -160,6 +166,18 @@ impl Snapshot {
         Ok(())
     }
 
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (place, (name, help, _)) in ShardNumbers::default().list().iter().enumerate() {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (number, numbers) in &self.shards {
+                let (labels, value) = ([("shard", number.as_str())], numbers.list()[place].2);
+                let mut family = metric.encode_family(&labels)?;
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_disks(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (place, (name, kind, help, _)) in DiskNumbers::default().list().iter().enumerate() {
             let metric_type = match kind {
@@ -204,6 +222,7 @@ mod tests {
             checkpoint_running: 1,
             ..DiskNumbers::default()
         });
+        registry.shard(1).count_request();
         registry
             .disk(DiskId(1))
             .took(DiskOperation::Journal, us(20));
@@ -214,6 +233,7 @@ mod tests {
             "sarsen_volume_errors_total{volume=\"vm1\",operation=\"read\"} 2",
             "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"front\"} 2",
             "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"send\"} 2",
+            "sarsen_shard_requests_total{shard=\"1\"} 1",
             "sarsen_disk_checksum_errors_total{disk=\"1\",path=\"/dev/x\"} 3",
             "sarsen_disk_checkpoint_running{disk=\"1\",path=\"/dev/x\"} 1",
             "sarsen_disk_latency_seconds_count{disk=\"1\",path=\"/dev/x\",operation=\"journal\"} 1",

@@ -31,6 +31,11 @@ impl Asks {
         }
     }
 
+    /// Whether questions wait for payload memory.
+    pub fn is_hungry(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Goes on with what waited for payload memory.
     pub fn feed(&mut self, desk: &mut Desk) {
         while let Some((ask, begun)) = self.waiting.pop_front() {
@@ -45,7 +50,7 @@ impl Asks {
         let blocks = Request::buffer_blocks(ask.kind, ask.offset, ask.len);
         let buf = match u32::try_from(blocks) {
             Ok(0) => None,
-            Ok(blocks) if blocks <= desk.buffers.largest() => match desk.buffers.allocate(blocks) {
+            Ok(blocks) if blocks <= desk.buffers.largest() => match desk.allocate(blocks) {
                 None => return Some(ask),
                 buf => buf,
             },

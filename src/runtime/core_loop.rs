@@ -1,5 +1,5 @@
 //! One shard's loop. A turn: submit and wait in one system call, read the clock once, step the machine with
-//! what came, say that the turn has ended, settle the clients.
+//! what came, from the ring and from other shards, say that the turn has ended, settle the clients, send letters.
 //!
 //! The machine's outputs are carried out after each step, in their order (`perform.rs`). Nothing is
 //! decided here.
@@ -15,7 +15,7 @@ use super::tags::Completed;
 use super::transfer::What;
 use crate::base::{BLOCK, BufRef, CHUNK, DiskId, Slab, Time};
 use crate::io::{Completion, Wait, clock};
-use crate::observe::{DiskNumbers, DiskStats, Registry};
+use crate::observe::{DiskNumbers, DiskStats, Registry, ShardStats};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
 use crate::store::{IoData, Note, StoreError};
 use std::io;
@@ -56,7 +56,10 @@ pub(super) struct Core<M> {
     pub registry: Arc<Registry>,
     /// When the registry was last told of the disks.
     pub disks_told_at: Time,
+    pub shard_stats: Arc<ShardStats>,
     pub mailbox: Mailbox,
+    /// The shard that the next client goes to.
+    pub next_home: u16,
     /// Used again for every answer with checksums or metadata.
     pub crcs: Vec<u32>,
     pub meta: Vec<u8>,
@@ -73,14 +76,22 @@ impl<M: Machine> Core<M> {
         self.read_mail();
         let mut completions = Vec::with_capacity(1024);
         while !self.mailbox.is_stopped() {
-            self.desk.ring.turn(self.patience())?;
+            let wait = self.patience();
+            let wait = self.doze(wait);
+            self.desk.ring.turn(wait)?;
+            self.mailbox.wake_up();
             self.desk.now = clock::now();
             self.desk.ring.reap(&mut completions);
             for done in completions.drain(..) {
+                if done.tag == Completed::Bell.tag() && !done.more() {
+                    // The kernel ends a poll where it had no room for a completion.
+                    self.desk.ring.poll(bell, Completed::Bell.tag())?;
+                }
                 self.take(done);
                 self.step_arrivals();
                 self.desk.ring.submit_early()?;
             }
+            self.read_letters();
             self.finish_turn();
         }
         Ok(())
@@ -90,7 +101,8 @@ impl<M: Machine> Core<M> {
     fn patience(&self) -> Wait {
         let busy = !self.desk.arrivals.is_empty()
             || self.clients.is_unsettled()
-            || self.disks.has_failed();
+            || self.disks.has_failed()
+            || self.memory_is_awaited();
         if busy {
             return Wait::No;
         }
@@ -109,6 +121,15 @@ impl<M: Machine> Core<M> {
         }
     }
 
+    /// Has other shards wake this one from now on, where it is about to sleep and they have not written already.
+    fn doze(&mut self, wait: Wait) -> Wait {
+        match wait {
+            Wait::No => Wait::No,
+            _ if !self.desk.has_others() || self.mailbox.doze() => wait,
+            _ => Wait::No,
+        }
+    }
+
     fn take(&mut self, done: Completion) {
         match Completed::of(done.tag) {
             Completed::Transfer(key) => {
@@ -122,7 +143,7 @@ impl<M: Machine> Core<M> {
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
                 if let Some(socket) = accepted {
-                    self.clients.welcome(socket, &mut self.desk);
+                    self.spread(socket);
                 }
             }
         }
@@ -134,9 +155,7 @@ impl<M: Machine> Core<M> {
         while let Some(ended) = self.disks.take_failed() {
             self.disk_done(ended);
         }
-        if self.desk.memory_freed {
-            self.feed();
-        }
+        self.share_memory();
         self.step_arrivals();
         if self.machine.deadline().is_some_and(|at| at <= now) {
             self.machine.expire(now, &mut self.out);
@@ -147,6 +166,7 @@ impl<M: Machine> Core<M> {
         self.clients.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
+        self.desk.trays.send();
     }
 
     /// Sets the numbers of the disks where others can read them: once a millisecond, and before the shard comes to
@@ -182,7 +202,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Lets go on what waited for payload memory.
-    fn feed(&mut self) {
+    pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
@@ -194,6 +214,7 @@ impl<M: Machine> Core<M> {
         // Replies may bring further requests: those that there are now, the others in the next turn.
         for _ in 0..self.desk.arrivals.len() {
             if let Some(request) = self.desk.arrivals.pop_front() {
+                self.shard_stats.count_request();
                 self.step(Input::Request(request));
             }
         }
@@ -252,6 +273,10 @@ impl<M: Machine> Core<M> {
             Mail::AttachDisk { slot, disk, done } => {
                 let _ = done.send(self.disks.attach(slot, disk, &mut desk.ring));
             }
+            Mail::Route { change, done } => {
+                desk.router.apply(&change);
+                let _ = done.send(());
+            }
             Mail::Exports { exports, done } => {
                 self.clients.set_exports(exports);
                 let _ = done.send(());
@@ -261,11 +286,11 @@ impl<M: Machine> Core<M> {
             }
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
-            Mail::Bench { spec, done } => match self.load {
+            Mail::Bench { share, done } => match self.load {
                 Some(_) => {
                     let _ = done.send(Err(super::handle::BenchError::Busy));
                 }
-                None => self.load = Load::start(*spec, done, desk),
+                None => self.load = Load::start(*share, done, desk),
             },
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Kept by the desk, so that whoever makes requests and answers them can count. The registry is asked once a volume.
 
-use super::routes::ShardNo;
 use crate::base::{FixedMap, VolumeId};
 use crate::observe::{Registry, VolumeStats};
+use crate::shard::ShardNo;
 use std::sync::Arc;
 
 pub(super) struct Counters {
@@ -25,7 +25,7 @@ impl Counters {
         if !self.volumes.contains_key(&volume) {
             // Volumes that were deleted are known here only.
             self.volumes.retain(|_, stats| Arc::strong_count(stats) > 1);
-            let stats = self.registry.volume(volume, me.0);
+            let stats = self.registry.volume(volume, usize::from(me.0));
             self.volumes.insert(volume, stats);
         }
         &self.volumes[&volume]

@@ -8,13 +8,12 @@ use super::handle::AttachError;
 use super::tags::Completed;
 use super::transfer::{Next, Transfer, What};
 use crate::base::{BLOCK, BufId, BufRef, Time};
-use crate::io::{Arena, Buffers, Completion, Disk, FileNo, Part, Ring, Zone};
+use crate::io::{Arena, Buffers, Completion, Disk, FileNo, Part, Ring};
 use crate::observe::DiskOperation;
 use crate::shard::DiskSlot;
 use crate::store::{DiskFault, DiskOp, Durability, IoId, Span, WriteKind};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 
 /// Zeroes that are written ahead, in blocks of one buffer: 256 KiB.
 const ZERO_BLOCKS: u32 = 64;
@@ -67,8 +66,8 @@ pub(super) struct Disks {
 }
 
 impl Disks {
-    pub fn new(arena: Arc<Arena>) -> io::Result<Disks> {
-        let mut buffers = Buffers::new(arena, Zone::Driver);
+    /// With the driver's own memory of this shard.
+    pub fn new(mut buffers: Buffers) -> io::Result<Disks> {
         let zeroes = buffers
             .allocate(ZERO_BLOCKS)
             .ok_or(io::ErrorKind::OutOfMemory)?;

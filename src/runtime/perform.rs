@@ -4,6 +4,7 @@ use super::core_loop::Core;
 use super::desk::{Owner, Pending};
 use super::disks::Source;
 use super::machine::Machine;
+use super::post::{Letter, PartOf};
 use crate::base::{DiskId, IoError, MapRun, Token};
 use crate::observe::Operation;
 use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
@@ -65,26 +66,52 @@ impl<M: Machine> Core<M> {
 
     fn reply(&mut self, token: Token, result: Result<(), IoError>, map: Range<u32>) {
         let pending = self.desk.answered(token);
-        self.count(&pending, result.is_err());
-        let map: &[MapRun] = &self.out.map[map.start as usize..map.end as usize];
+        // Whoever gets the answer steps no machine, so nothing is put behind these runs meanwhile.
+        let runs = std::mem::take(&mut self.out.map);
+        self.answer(
+            &pending,
+            result,
+            &runs[map.start as usize..map.end as usize],
+        );
+        self.out.map = runs;
+    }
+
+    /// Gives an answer to whom it is for.
+    pub fn answer(&mut self, pending: &Pending, result: Result<(), IoError>, map: &[MapRun]) {
+        if let Owner::Part(part) = pending.owner {
+            return self.answer_part(part, result, map.to_vec());
+        }
+        self.count(pending, result.is_err());
         let desk = &mut self.desk;
         match pending.owner {
             Owner::Client { connection, slot } => {
                 self.clients
-                    .reply(connection, slot, &pending, result, map, desk);
+                    .reply(connection, slot, pending, result, map, desk);
             }
             Owner::Zeroing { connection, job } => {
-                self.clients.zeroed(connection, job, &pending, result, desk);
+                self.clients.zeroed(connection, job, pending, result, desk);
             }
-            Owner::Ask(key) => self.asks.reply(key, &pending, result, map, desk),
+            Owner::Ask(key) => self.asks.reply(key, pending, result, map, desk),
             Owner::Load(place) => {
                 let load = self.load.as_mut().expect("a load waits for its replies");
-                if load.reply(place, &pending, result, desk)
+                if load.reply(place, pending, result, desk)
                     && let Some(load) = self.load.take()
                 {
                     load.finish(desk);
                 }
             }
+            Owner::Part(_) => unreachable!("parts are answered above"),
+        }
+    }
+
+    /// Gives the answer to a part to the shard that has the request; where it was the last one, the request is answered.
+    pub fn answer_part(&mut self, part: PartOf, result: Result<(), IoError>, map: Vec<MapRun>) {
+        if part.origin != self.desk.me {
+            let letter = Letter::Answer { part, result, map };
+            return self.desk.trays.put(part.origin, letter);
+        }
+        if let Some((whole, result, map)) = self.desk.part_answered(part, result, map) {
+            self.answer(&whole, result, &map);
         }
     }
 

@@ -59,7 +59,13 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
         Task::Seeds => run_seeds::<M>(arguments, &mut tally),
         Task::Images(wanted) => {
             let planted = arguments.planted.map_or(Breaks::NONE, Breaks::only);
-            run_images::<M>(wanted, arguments.start, planted, arguments.trace, &mut tally);
+            run_images::<M>(
+                wanted,
+                arguments.start,
+                planted,
+                arguments.trace,
+                &mut tally,
+            );
         }
         Task::Gate => {
             let seeds = Arguments {
@@ -67,7 +73,13 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
                 ..arguments.clone()
             };
             run_seeds::<M>(&seeds, &mut tally);
-            run_images::<M>(GATE_IMAGES, arguments.start, Breaks::NONE, arguments.trace, &mut tally);
+            run_images::<M>(
+                GATE_IMAGES,
+                arguments.start,
+                Breaks::NONE,
+                arguments.trace,
+                &mut tally,
+            );
             run_breaks::<M>(&mut tally);
             run_twice::<M>(arguments.start, &mut tally);
         }

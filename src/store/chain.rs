@@ -121,7 +121,9 @@ impl Chain {
     /// The last batch that was taken is not the one that its successor followed, which knew it to be durable.
     fn is_last_wrong(&self) -> bool {
         self.durable_once + 1 == self.next.batch
-            && self.follows_durable.is_some_and(|previous| previous != self.next.previous)
+            && self
+                .follows_durable
+                .is_some_and(|previous| previous != self.next.previous)
     }
 
     /// A batch was written under a newer checkpoint than the superblock names.

@@ -3,14 +3,14 @@
 use super::image::{self, Content};
 use super::notes::subject;
 use super::view::no_disk;
-use super::volumes::{LOOK, SHARD, control_error};
+use super::volumes::{LOOK, control_error};
 use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResult};
 use crate::base::{BLOCK, Breaks, BufRef, DiskId};
 use crate::io::DiskKind;
 use crate::protocol::catalog::{self, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
-use crate::shard::{Control, ControlError, DiskSlot};
+use crate::shard::{Control, ControlError};
 use crate::store::{Options, StoreError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -113,17 +113,14 @@ impl Host {
             scratch_blocks: 0,
         };
         let subject = subject(disk.id, Some(&disk.path));
-        let slot = self.next_slot();
-        self.runtime()
-            .attach_disk(SHARD, slot, file)
-            .await
-            .map_err(|error| attach_error(error, &subject))?;
+        let attached = self.runtime().attach_disk(disk.id, file).await;
+        let slot = attached.map_err(|error| attach_error(error, &subject))?;
         let control = Control::OpenDisk {
             disk: disk.id,
             slot,
             options,
         };
-        let done = self.runtime().control(SHARD, control).await;
+        let done = self.runtime().control(control).await;
         done.map_err(|error| control_error(&error, &subject))?;
         self.registry().name_disk(disk.id, &disk.path);
         let mut disks = lock(&self.inner.disks);
@@ -132,13 +129,6 @@ impl Host {
         drop(disks);
         self.alerts().clear(AlertKind::DiskFailed, &subject);
         Ok(())
-    }
-
-    fn next_slot(&self) -> DiskSlot {
-        let mut next = lock(&self.inner.next_slot);
-        let slot = DiskSlot(*next);
-        *next += 1;
-        slot
     }
 
     /// Makes a disk longer. The disk comes first and the catalog last, because a catalog that promised what the
@@ -162,7 +152,7 @@ impl Host {
             .map_err(|error| ErrorBody::io(error.to_string(), error.cure()))?;
         let bytes = grown(disk, kind, has, grow.size_bytes)?;
         let control = Control::Grow { disk: id, bytes };
-        let done = self.runtime().control(SHARD, control).await;
+        let done = self.runtime().control(control).await;
         done.map_err(|error| match error {
             ControlError::Store(StoreError::BadSize) => not_so_long(&subject, bytes),
             error => control_error(&error, &subject),
@@ -187,10 +177,7 @@ impl Host {
                 .unwrap_or_default()
         };
         let (before, begun) = (scrubs().count, Instant::now());
-        let done = self
-            .runtime()
-            .control(SHARD, Control::Scrub { disk: id })
-            .await;
+        let done = self.runtime().control(Control::Scrub { disk: id }).await;
         done.map_err(|error| control_error(&error, &subject(id, Some(&disk.path))))?;
         let arrived = async {
             loop {

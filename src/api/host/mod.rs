@@ -91,8 +91,6 @@ struct Inner {
     /// Held over a change of volumes or disks, from the command to the exports.
     changing: tokio::sync::Mutex<()>,
     disks: Mutex<BTreeMap<DiskId, DiskNow>>,
-    /// The place that the next disk gets in its shard's list.
-    next_slot: Mutex<u16>,
     /// Woken when a note has changed `disks`.
     noted: tokio::sync::Notify,
     /// Why a volume that should be served is not.
@@ -110,7 +108,6 @@ impl Host {
                 phase: AtomicU8::new(Phase::Starting as u8),
                 changing: tokio::sync::Mutex::new(()),
                 disks: Mutex::default(),
-                next_slot: Mutex::default(),
                 noted: tokio::sync::Notify::new(),
                 unavailable: Mutex::default(),
                 imports: Mutex::default(),

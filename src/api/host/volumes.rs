@@ -10,10 +10,6 @@ use crate::runtime::Export;
 use crate::shard::{Control, ControlError};
 use crate::store::{LayerMeta, VolumeMeta};
 
-/// The shard that every volume and disk of the node is on. The runtime routes a volume as a whole, so a volume
-/// over several disks needs them on one shard.
-pub(super) const SHARD: usize = 0;
-
 impl Host {
     pub async fn create_volume(&self, create: VolumeCreate) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
@@ -96,7 +92,7 @@ impl Host {
 
     async fn finish_deletion(&self, volume: &catalog::Volume) -> Result<(), ErrorBody> {
         let drop = Control::DropVolume { volume: volume.id };
-        match self.runtime().control(SHARD, drop).await {
+        match self.runtime().control(drop).await {
             // It was never opened, or the crash came after the disks had forgotten it.
             Ok(()) | Err(ControlError::NoSuchVolume) => {}
             Err(error) => return Err(control_error(&error, &format!("volume {}", volume.name))),
@@ -163,7 +159,7 @@ impl Host {
             meta: meta(volume),
             pgs,
         };
-        let done = self.runtime().control(SHARD, open).await;
+        let done = self.runtime().control(open).await;
         done.map_err(|error| control_error(&error, subject))
     }
 

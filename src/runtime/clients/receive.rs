@@ -157,7 +157,7 @@ impl Clients {
         if blocks == 0 {
             return self.submit(key, command, None, begun, desk);
         }
-        let Some(buf) = desk.buffers.allocate(blocks) else {
+        let Some(buf) = desk.allocate(blocks) else {
             if blocks > desk.buffers.largest() {
                 return self.refuse(key, command.slot, IoError::Busy);
             }
@@ -241,6 +241,11 @@ impl Clients {
         connection
             .session
             .reply(slot, Err(error), &[], message.bytes());
+    }
+
+    /// Whether clients wait for payload memory.
+    pub fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
     }
 
     /// Lets go on what waited for payload memory, as far as it reaches.

@@ -34,7 +34,7 @@ impl Clients {
         }
         let piece = (ZERO_PIECE - zeroes.at % ZERO_PIECE).min(zeroes.end - zeroes.at);
         let blocks = Request::buffer_blocks(RequestKind::Write, zeroes.at, piece) as u32;
-        let Some(buf) = desk.buffers.allocate(blocks) else {
+        let Some(buf) = desk.allocate(blocks) else {
             return self.hungry.push_back(Hungry::Job(key, job));
         };
         desk.buffers
