@@ -16,9 +16,6 @@ pub(super) struct Task {
     kind: Kind,
     /// Answers of stores that are still to come.
     left: u32,
-    /// Stores that were asked, and those among them whose disk has failed.
-    asked: u32,
-    failed: u32,
     error: Option<StoreError>,
 }
 
@@ -124,8 +121,6 @@ impl Shard {
                 id,
                 kind,
                 left: 0,
-                asked: 0,
-                failed: 0,
                 error: None,
             })
             .ok();
@@ -333,7 +328,6 @@ impl Shard {
         // One more than the stores, so that early answers do not end the task.
         if let Some(task) = self.task_mut(task) {
             task.left = slots.len() as u32 + 1;
-            task.asked = slots.len() as u32;
         }
         for &slot in slots {
             match self.new_op(Asker::Task(task)) {
@@ -359,15 +353,11 @@ impl Shard {
         };
         task.left -= 1;
         match result {
-            // A damaged store records nothing, and its volumes are still to be seen.
-            Err(StoreError::ReadOnly) if matches!(task.kind, Kind::OpenVolume { .. }) => {}
-            // One that failed records nothing either, and what lies on the others is to be served, with the layers
-            // that they have recorded. When the disk is back it is told again.
-            Err(StoreError::DiskFailed)
-                if matches!(task.kind, Kind::OpenVolume { .. }) && task.failed + 1 < task.asked =>
-            {
-                task.failed += 1;
-            }
+            // A damaged store records nothing, and its volumes are still to be seen. One whose disk failed does not
+            // either, and what lies on the others, here and at other shards, is to be served with the layers that
+            // they have recorded. When the disk is back it is told again.
+            Err(StoreError::ReadOnly | StoreError::DiskFailed)
+                if matches!(task.kind, Kind::OpenVolume { .. }) => {}
             Err(error) => {
                 task.error.get_or_insert(error);
             }
