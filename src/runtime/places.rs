@@ -86,7 +86,7 @@ impl Handle {
 
     /// Asks a control operation of every shard that it concerns, and answers when all have answered: with the first
     /// error, where there is one. `StoreError::NotOpen` where the shards have stopped, and `NoSuchDisk` where
-    /// no shard was given a disk that is named. To be awaited to its end: a change that is left half done is.
+    /// no shard was given any disk that is named. To be awaited to its end: a change that is left half done is.
     pub async fn control(&self, control: Control) -> Result<(), ControlError> {
         match control {
             Control::OpenDisk { disk, .. }
@@ -116,13 +116,16 @@ impl Handle {
         meta: VolumeMeta,
         pgs: Vec<(PgId, DiskId)>,
     ) -> Result<(), ControlError> {
-        let shards: Option<Vec<_>> = pgs
+        // What lies on a disk that no shard was given answers with an error; what lies on the others is served.
+        let known = pgs
             .iter()
-            .map(|(_, disk)| self.shared.places.disk(*disk))
-            .collect();
-        let mut shards = shards.ok_or(ControlError::NoSuchDisk)?;
+            .filter_map(|(_, disk)| self.shared.places.disk(*disk));
+        let mut shards: Vec<_> = known.collect();
         shards.sort_unstable();
         shards.dedup();
+        if shards.is_empty() {
+            return Err(ControlError::NoSuchDisk);
+        }
         let (volume, family, size) = (meta.id, meta.family, meta.size);
         let was = self.shared.places.shards_of(volume);
         if let Some(was) = was.as_ref().filter(|was| was.len() > 1) {

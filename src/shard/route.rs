@@ -47,7 +47,8 @@ pub struct Routes {
 }
 
 impl Router {
-    /// Takes a change in. A disk that no shard has answers on shard 0, with an error.
+    /// Takes a change in. What lies on a disk that no shard has is answered, with an error, by a shard that serves the
+    /// rest of the volume.
     pub fn apply(&mut self, change: &RouteChange) {
         match change {
             RouteChange::Place { disk, shard } => {
@@ -59,8 +60,9 @@ impl Router {
                 size,
                 pgs,
             } => {
-                let shards = pgs.iter().map(|(_, disk)| self.disk(*disk));
-                let shards: Vec<_> = shards.map(|shard| shard.unwrap_or(ShardNo(0))).collect();
+                let known = || pgs.iter().map(|(_, disk)| self.disk(*disk));
+                let other = known().flatten().next().unwrap_or(ShardNo(0));
+                let shards: Vec<_> = known().map(|shard| shard.unwrap_or(other)).collect();
                 let first = shards.first().copied();
                 let routes = Routes {
                     family: *family,
@@ -183,6 +185,19 @@ mod tests {
         }
         assert!(seen.iter().all(|runs| *runs > 10), "{seen:?}");
         assert_eq!(routes.shards(), [ShardNo(0), ShardNo(1)]);
+    }
+
+    #[test]
+    fn what_lies_on_a_disk_that_no_shard_has_goes_to_a_shard_of_the_volume() {
+        let mut router = router(&[(7, 3)], 4);
+        let pgs = [7, 8, 9].map(|disk| (PgId(disk), DiskId(disk)));
+        router.apply(&RouteChange::Open {
+            volume: VolumeId(1),
+            family: FamilyId(1),
+            size: 1 << 30,
+            pgs: pgs.to_vec(),
+        });
+        assert_eq!(router.volume(VolumeId(1)).unwrap().shards(), [ShardNo(3)]);
     }
 
     #[test]

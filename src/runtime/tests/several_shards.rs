@@ -206,6 +206,26 @@ fn a_volume_that_is_closed_is_refused_on_every_shard_and_opened_again_whole() {
 }
 
 #[test]
+fn a_volume_that_lost_a_disk_is_served_by_the_shards_of_the_others() {
+    let site = Site::new();
+    let mut node = site.start();
+    wait(node.handle.write(VOLUME, 0, vec![1; LONG as usize])).unwrap();
+    for (_, disk) in &mut node.pgs {
+        if *disk == DiskId(4) {
+            *disk = DiskId(99);
+        }
+    }
+    wait(node.open_volume(LONG, &[1])).unwrap();
+    let served = |n: u64| wait(node.handle.read(VOLUME, n * EXTENT, 512)).is_ok();
+    let served: Vec<bool> = (0..40).map(served).collect();
+    let edge = (boundary() / EXTENT) as usize;
+    assert!(served[edge - 1] != served[edge], "{served:?}");
+    let over = wait(node.handle.write_zeroes(VOLUME, boundary() - 4096, 8192));
+    assert!(over.is_err());
+    node.stop();
+}
+
+#[test]
 fn a_new_layer_is_a_cut_over_all_shards_while_clients_write() {
     let site = Site::new();
     let node = site.start();
