@@ -122,7 +122,8 @@ fn dies(room: &Room) -> Outcome {
     let disk = PowerDisk::mount(&room.path("mnt"), DISK, 3)?;
     let other = room.path("other");
     let disks: [(&Path, Option<&str>); 2] = [(disk.path(), None), (&other, Some("128M"))];
-    let start = Start::daemon(room, "store", &disks, "")?;
+    // A shard each, and one of them left without a disk that works.
+    let start = Start::daemon(room, "store", &disks, "shards = 2")?;
     let mut daemon = start.run()?;
     daemon.create("vm1", &(EXTENTS * EXTENT).to_string())?;
     let mut client = daemon.connect("vm1")?;
