@@ -205,6 +205,7 @@ impl Bare {
             offset,
             len,
             buf,
+            scratch: Request::scratch_of(kind, offset, len, buf),
         }));
     }
 

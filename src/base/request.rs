@@ -28,7 +28,8 @@ pub enum RequestKind {
 /// block that the range touches, and the byte at `offset` lies `offset % 4096` bytes into it. Where an
 /// end of a write is not on a block boundary, two more blocks behind those that are covered are
 /// scratch space, for read-modify-write. Write-zeroes whose ends are not on block boundaries have a
-/// buffer of four blocks: two for the blocks at the ends, two of scratch space.
+/// buffer of four blocks: two for the blocks at the ends, two of scratch space. The first block of scratch is for the
+/// beginning of the request, the second for its end, so parts of one request ([`Request::part`]) share them.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub token: Token,
@@ -40,6 +41,8 @@ pub struct Request {
     pub len: u64,
     /// Unused where [`Request::buffer_blocks`] is zero.
     pub buf: BufRef,
+    /// What [`Request::scratch_of`] says, of the whole request.
+    pub scratch: BufRef,
 }
 
 impl Request {
@@ -54,6 +57,33 @@ impl Request {
             RequestKind::Read | RequestKind::Write => blocks,
             RequestKind::WriteZeroes if ragged => 4,
             _ => 0,
+        }
+    }
+
+    /// Where the scratch space of a request with this buffer lies.
+    pub fn scratch_of(kind: RequestKind, offset: u64, len: u64, buf: BufRef) -> BufRef {
+        match kind {
+            RequestKind::WriteZeroes => buf.plus(2),
+            // A buffer is shorter than 16 TiB.
+            _ => buf.plus((offset % super::BLOCK + len).div_ceil(super::BLOCK) as u32),
+        }
+    }
+
+    /// The part from `offset` on, of `len` bytes, as a request of its own. A part begins and ends where the
+    /// request does, or on a block boundary.
+    pub fn part(&self, token: Token, offset: u64, len: u64) -> Request {
+        let before = (offset / super::BLOCK - self.offset / super::BLOCK) as u32;
+        let buf = match self.kind {
+            RequestKind::Read | RequestKind::Write => self.buf.plus(before),
+            // The blocks of zeroes are those of the ends, wherever the part lies.
+            _ => self.buf,
+        };
+        Request {
+            token,
+            offset,
+            len,
+            buf,
+            ..*self
         }
     }
 }

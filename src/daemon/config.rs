@@ -24,7 +24,7 @@ pub struct Config {
     /// This node's name; by default the host's.
     #[serde(default)]
     pub node: Option<String>,
-    /// Shard threads; by default one.
+    /// Shard threads, over which disks and clients are spread; by default one.
     #[serde(default = "one")]
     pub shards: usize,
     /// The CPU of each shard.

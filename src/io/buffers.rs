@@ -95,13 +95,16 @@ impl Buffers {
         }
     }
 
-    fn give_all_back(&mut self) {
+    /// Gives back what is kept at hand, for others to allocate from. True where there was anything.
+    pub fn give_all_back(&mut self) -> bool {
+        let kept = self.free.iter().any(|pieces| !pieces.is_empty());
         let mut regions = self.arena.regions();
         for (class, pieces) in self.free.iter_mut().enumerate() {
             pieces
                 .drain(..)
                 .for_each(|first| regions.give_piece(class, first));
         }
+        kept
     }
 
     /// The largest buffer there can be, in blocks.
@@ -173,13 +176,28 @@ mod tests {
     fn what_clients_hold_leaves_the_driver_its_own() {
         let arena = Arc::new(Arena::new(8 << 20, 2 << 20).unwrap());
         let mut clients = Buffers::new(Arc::clone(&arena), Zone::Clients);
-        let mut driver = Buffers::new(arena, Zone::Driver);
+        let (shard, shards) = (0, 1);
+        let only = Zone::Driver { shard, shards };
+        let mut driver = Buffers::new(arena, only);
         let taken = std::iter::from_fn(|| clients.allocate(1)).count();
         assert_eq!(taken, 8 * 256);
         let own = driver.allocate(256).unwrap();
         assert!(driver.allocate(2).is_some() && driver.allocate(300).is_none());
         assert!(driver.release(own, 1));
         assert!(clients.allocate(1).is_none());
+    }
+
+    #[test]
+    fn one_shards_driver_cannot_take_what_is_another_shards() {
+        let arena = Arc::new(Arena::new(8 << 20, 3 << 20).unwrap());
+        let shards = 2;
+        let zone = |shard| Zone::Driver { shard, shards };
+        let mut first = Buffers::new(Arc::clone(&arena), zone(0));
+        let mut second = Buffers::new(arena, zone(1));
+        let (one, two) = (first.largest(), second.largest());
+        assert_eq!((one, two), (256, 512));
+        assert_eq!(std::iter::from_fn(|| first.allocate(256)).count(), 1);
+        assert_eq!(std::iter::from_fn(|| second.allocate(256)).count(), 2);
     }
 
     #[test]

@@ -26,11 +26,16 @@ struct Region {
 }
 
 /// Who a buffer is for. What clients hold can never keep the disks from moving, because the driver's own
-/// buffers (heads of journal batches, metadata) come from regions of their own.
+/// buffers (heads of journal batches, metadata) come from regions of their own, and each shard's from its share
+/// of them: a driver that waits for memory waits for nobody but itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zone {
     Clients,
-    Driver,
+    /// Of one shard among so many.
+    Driver {
+        shard: u16,
+        shards: u16,
+    },
 }
 
 /// The regions of an arena.
@@ -67,7 +72,10 @@ impl Regions {
 
     fn range(&self, zone: Zone) -> std::ops::Range<usize> {
         match zone {
-            Zone::Driver => 0..self.driver,
+            Zone::Driver { shard, shards } => {
+                let from = |shard| self.driver * usize::from(shard) / usize::from(shards);
+                from(shard)..from(shard + 1)
+            }
             Zone::Clients => self.driver..self.list.len(),
         }
     }

@@ -1,7 +1,7 @@
 //! What people and monitoring see of a node: counters, histograms, logs.
 //!
 //! ```text
-//!   shard thread ── writes ──► VolumeStats, DiskStats ◄── reads ── Registry ── text ──► /metrics
+//!   shard thread ── writes ──► VolumeStats, DiskStats, ShardStats ◄── reads ── Registry ── text ──► /metrics
 //! ```
 //!
 //! Each value has one writer, a shard thread, which stores without a locked instruction; whoever renders adds
@@ -12,13 +12,15 @@ mod histogram;
 mod logs;
 mod registry;
 mod render;
+mod shard;
 mod volume;
 
-pub use disk::{DiskNumbers, DiskStats};
-pub use histogram::{AtomicHistogram, Histogram};
+pub use disk::{DiskNumbers, DiskOperation, DiskStats};
+pub use histogram::{AtomicHistogram, Buckets, Histogram};
 pub use logs::{LogFormat, LogsError, start_logs};
 pub use registry::Registry;
-pub use volume::{Operation, VolumeStats, VolumeTotals};
+pub use shard::{ShardNumbers, ShardStats};
+pub use volume::{Operation, Stage, VolumeStats, VolumeTotals};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,7 @@
 //! Where all counters of a process are found.
 
 use super::disk::DiskStats;
+use super::shard::{ShardNumbers, ShardStats};
 use super::volume::{Operation, VolumeStats, VolumeTotals};
 use crate::base::{DiskId, VolumeId};
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ pub(super) struct Tables {
     /// Of each volume, those of each shard, and what people call it.
     pub volumes: BTreeMap<VolumeId, (String, BTreeMap<usize, Arc<VolumeStats>>)>,
     pub disks: BTreeMap<DiskId, (String, Arc<DiskStats>)>,
+    pub shards: BTreeMap<usize, Arc<ShardStats>>,
 }
 
 /// All metrics of a process. Locked only when something is added or rendered, never on the path of an I/O.
@@ -60,6 +62,20 @@ impl Registry {
     /// Says where a disk is, for metrics.
     pub fn name_disk(&self, disk: DiskId, path: &str) {
         self.tables().disks.entry(disk).or_default().0 = path.to_owned();
+    }
+
+    /// The counters that a shard writes.
+    pub fn shard(&self, shard: usize) -> Arc<ShardStats> {
+        Arc::clone(self.tables().shards.entry(shard).or_default())
+    }
+
+    /// What each shard has counted, in their order.
+    pub fn shards(&self) -> Vec<ShardNumbers> {
+        self.tables()
+            .shards
+            .values()
+            .map(|stats| stats.get())
+            .collect()
     }
 
     /// All metrics as OpenMetrics text.

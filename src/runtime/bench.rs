@@ -1,4 +1,7 @@
-//! Load made inside a shard, with no front end before it: what the store and the loop alone can carry.
+//! Load made inside the shards, with no front end before it: what the store and the loop alone can carry.
+//!
+//! Each shard that has a part of the volume makes its share of the load, over the whole volume where it is random, so
+//! that requests go between shards as those of clients do; a sequential load is cut into as many stretches.
 
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::handle::BenchError;
@@ -76,15 +79,80 @@ impl Spec {
     }
 }
 
-type Done = oneshot::Sender<Result<Measurement, BenchError>>;
+/// The part of a load that one shard makes.
+#[derive(Debug, Clone)]
+pub(super) struct Share {
+    /// With the depth and the seed of this part.
+    spec: Spec,
+    /// Of a sequential load, the stretch that it goes over: its first place, and how many.
+    stretch: (u64, u64),
+}
+
+impl Spec {
+    /// The shares of so many shards, or fewer where the depth or the span has not enough for all.
+    pub(super) fn shares(self, shards: usize) -> Result<Vec<Share>, BenchError> {
+        self.check()?;
+        let places = self.span_bytes / u64::from(self.block_bytes);
+        let count = (shards as u64).min(u64::from(self.depth)).min(places);
+        let share = |n: u64| {
+            let part_of = |whole: u64| whole * (n + 1) / count - whole * n / count;
+            Share {
+                spec: Spec {
+                    depth: part_of(u64::from(self.depth)) as u32,
+                    seed: self.seed.wrapping_add(n),
+                    ..self.clone()
+                },
+                stretch: (places * n / count, part_of(places)),
+            }
+        };
+        Ok((0..count).map(share).collect())
+    }
+}
+
+/// What one shard measured.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    latency: Histogram,
+    bytes: u64,
+    time: Duration,
+    /// CPU time of the whole process meanwhile.
+    cpu: Duration,
+    gap: Duration,
+}
+
+/// What all shards measured together. Their gaps are each shard's own: the longest of them is no shorter than the longest
+/// of all.
+pub(super) fn together(all: &[Measured]) -> Measurement {
+    let mut latency = Histogram::default();
+    all.iter().for_each(|one| latency.add(&one.latency));
+    let longest = |of: fn(&Measured) -> Duration| all.iter().map(of).max().unwrap_or_default();
+    let seconds = longest(|one| one.time).as_secs_f64().max(1e-9);
+    let operations = latency.count();
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    Measurement {
+        operations,
+        seconds,
+        iops: operations as f64 / seconds,
+        bytes_per_second: all.iter().map(|one| one.bytes).sum::<u64>() as f64 / seconds,
+        mean_us: us(latency.mean()),
+        p50_us: us(latency.quantile(0.5)),
+        p99_us: us(latency.quantile(0.99)),
+        max_us: us(latency.max()),
+        cpu_us_per_io: us(longest(|one| one.cpu)) / operations.max(1) as f64,
+        longest_gap_us: us(longest(|one| one.gap)),
+    }
+}
+
+type Done = oneshot::Sender<Result<Measured, BenchError>>;
 
 /// A load that runs.
 pub(super) struct Load {
     spec: Spec,
+    stretch: (u64, u64),
     done: Done,
     prng: Prng,
     /// What writes write: random, so that it compresses nowhere.
-    payload: BufId,
+    payload: Option<BufId>,
     blocks: u32,
     next: u64,
     in_flight: u32,
@@ -101,34 +169,23 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts a load; where that cannot be, says why to whom it asked.
-    pub fn start(spec: Spec, done: Done, desk: &mut Desk) -> Option<Load> {
-        let refused = match Load::prepare(&spec, desk) {
-            Ok((payload, blocks)) => return Some(Load::begin(spec, done, payload, blocks, desk)),
-            Err(error) => error,
-        };
-        let _ = done.send(Err(refused)); // nobody waits any more: nothing to be done
-        None
-    }
-
-    fn prepare(spec: &Spec, desk: &mut Desk) -> Result<(BufId, u32), BenchError> {
-        spec.check()?;
-        let longest = u64::from(spec.block_bytes);
+    pub fn start(share: Share, done: Done, desk: &mut Desk) -> Option<Load> {
+        let longest = u64::from(share.spec.block_bytes);
         // Requests are aligned to their own size, which may be no multiple of a block.
         let ragged = if longest.is_multiple_of(BLOCK) { 0 } else { 3 };
         let blocks = longest.div_ceil(BLOCK) as u32 + ragged;
-        let id = desk.buffers.allocate(blocks).ok_or(BenchError::NoBuffers)?;
-        let mut bytes = vec![0; blocks as usize * BLOCK as usize];
-        Prng::new(spec.seed).fill(&mut bytes);
-        desk.buffers
-            .arena()
-            .copy_in(BufRef { id, block: 0 }, 0, &bytes);
-        Ok((id, blocks))
+        if blocks <= desk.buffers.largest() {
+            return Some(Load::begin(share, done, blocks, desk));
+        }
+        let _ = done.send(Err(BenchError::NoBuffers)); // nobody waits any more: nothing to be done
+        None
     }
 
-    fn begin(spec: Spec, done: Done, payload: BufId, blocks: u32, desk: &mut Desk) -> Load {
+    fn begin(share: Share, done: Done, blocks: u32, desk: &mut Desk) -> Load {
+        let Share { spec, stretch } = share;
         let mut load = Load {
             prng: Prng::new(spec.seed),
-            payload,
+            payload: None,
             blocks,
             next: 0,
             in_flight: 0,
@@ -141,36 +198,39 @@ impl Load {
             latency: Histogram::default(),
             failed: None,
             spec,
+            stretch,
             done,
         };
         (0..load.spec.depth).for_each(|place| load.submit(place, desk));
         load
     }
 
-    fn submit(&mut self, place: u32, desk: &mut Desk) {
+    fn submit(&mut self, seat: u32, desk: &mut Desk) {
         let Some(buf) = self.buffer(desk) else {
-            return self.hungry.push(place);
+            return self.hungry.push(seat);
         };
         let len = u64::from(self.spec.block_bytes);
-        let places = self.spec.span_bytes / len;
         let (kind, random) = match self.spec.pattern {
             Pattern::Read => (RequestKind::Read, false),
             Pattern::RandRead => (RequestKind::Read, true),
             Pattern::Write => (RequestKind::Write, false),
             Pattern::RandWrite => (RequestKind::Write, true),
         };
-        if random {
-            self.next = self.prng.below(places);
-        }
-        let offset = self.next % places * len;
+        let (first, places) = self.stretch;
+        let place = match random {
+            true => self.prng.below(self.spec.span_bytes / len),
+            false => first + self.next % places,
+        };
+        let offset = place * len;
         self.next = self.next.wrapping_add(1);
         let wanted = Wanted {
-            owner: Owner::Load(place),
+            owner: Owner::Load(seat),
             volume: self.spec.volume,
             kind,
             offset,
             len,
             buf: Some(buf),
+            begun: desk.now,
         };
         match desk.submit(wanted) {
             Ok(()) => self.in_flight += 1,
@@ -183,20 +243,34 @@ impl Load {
 
     /// Memory for a request. Writes of whole blocks share one payload, which nobody changes; the ends of others are
     /// filled up in their own memory.
-    fn buffer(&self, desk: &mut Desk) -> Option<BufId> {
-        let writes = matches!(self.spec.pattern, Pattern::Write | Pattern::RandWrite);
-        let whole = u64::from(self.spec.block_bytes).is_multiple_of(BLOCK);
-        if writes && whole {
-            desk.buffers.arena().hold(self.payload, 1);
-            return Some(self.payload);
+    fn buffer(&mut self, desk: &mut Desk) -> Option<BufId> {
+        if !matches!(self.spec.pattern, Pattern::Write | Pattern::RandWrite) {
+            return desk.allocate(self.blocks);
         }
-        let buf = desk.buffers.allocate(self.blocks)?;
-        if writes {
-            let of = |id| BufRef { id, block: 0 };
-            let arena = desk.buffers.arena();
-            arena.copy_blocks(of(self.payload), of(buf), self.blocks);
+        let payload = self.payload(desk)?;
+        if u64::from(self.spec.block_bytes).is_multiple_of(BLOCK) {
+            desk.buffers.arena().hold(payload, 1);
+            return Some(payload);
         }
+        let buf = desk.allocate(self.blocks)?;
+        let of = |id| BufRef { id, block: 0 };
+        let arena = desk.buffers.arena();
+        arena.copy_blocks(of(payload), of(buf), self.blocks);
         Some(buf)
+    }
+
+    /// What writes write, made for the first of them.
+    fn payload(&mut self, desk: &mut Desk) -> Option<BufId> {
+        if self.payload.is_none() {
+            let id = desk.allocate(self.blocks)?;
+            let mut bytes = vec![0; self.blocks as usize * BLOCK as usize];
+            Prng::new(self.spec.seed).fill(&mut bytes);
+            desk.buffers
+                .arena()
+                .copy_in(BufRef { id, block: 0 }, 0, &bytes);
+            self.payload = Some(id);
+        }
+        self.payload
     }
 
     /// The machine answered a request. True where the load has ended.
@@ -227,6 +301,11 @@ impl Load {
         self.in_flight == 0 && self.hungry.is_empty()
     }
 
+    /// Whether it waits for payload memory.
+    pub fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
     /// Goes on with what waited for payload memory.
     pub fn feed(&mut self, desk: &mut Desk) {
         for place in std::mem::take(&mut self.hungry) {
@@ -236,7 +315,7 @@ impl Load {
 
     /// Tells what was measured.
     pub fn finish(self, desk: &mut Desk) {
-        desk.release(self.payload, 1);
+        self.payload.into_iter().for_each(|id| desk.release(id, 1));
         let result = match self.failed {
             Some(error) => Err(BenchError::Io(error)),
             None => Ok(self.measured()),
@@ -244,22 +323,61 @@ impl Load {
         let _ = self.done.send(result); // nobody waits any more: nothing to be done
     }
 
-    fn measured(&self) -> Measurement {
-        let seconds = self.last.since(self.started).as_secs_f64().max(1e-9);
-        let operations = self.latency.count();
-        let us = |time: Duration| time.as_secs_f64() * 1e6;
-        let cpu = us(clock::process_cpu().saturating_sub(self.cpu));
-        Measurement {
-            operations,
-            seconds,
-            iops: operations as f64 / seconds,
-            bytes_per_second: self.bytes as f64 / seconds,
-            mean_us: us(self.latency.mean()),
-            p50_us: us(self.latency.quantile(0.5)),
-            p99_us: us(self.latency.quantile(0.99)),
-            max_us: us(self.latency.max()),
-            cpu_us_per_io: cpu / operations.max(1) as f64,
-            longest_gap_us: us(self.gap),
+    fn measured(&self) -> Measured {
+        Measured {
+            latency: self.latency.clone(),
+            bytes: self.bytes,
+            time: self.last.since(self.started),
+            cpu: clock::process_cpu().saturating_sub(self.cpu),
+            gap: self.gap,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(depth: u32) -> Spec {
+        Spec {
+            volume: VolumeId(1),
+            span_bytes: 10 * 4096 + 100,
+            pattern: Pattern::Read,
+            block_bytes: 4096,
+            depth,
+            time: Duration::from_secs(1),
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn shares_are_the_whole_load_and_none_is_idle() {
+        let shares = spec(7).shares(3).unwrap();
+        let depths: Vec<u32> = shares.iter().map(|share| share.spec.depth).collect();
+        assert_eq!(depths, [2, 2, 3]);
+        let stretches: Vec<_> = shares.iter().map(|share| share.stretch).collect();
+        assert_eq!(stretches, [(0, 3), (3, 3), (6, 4)]);
+        assert_eq!(spec(2).shares(64).unwrap().len(), 2);
+        let refused = spec(0).shares(2).unwrap_err();
+        assert_eq!(refused, BenchError::Bad { field: "depth" });
+    }
+
+    #[test]
+    fn what_shards_measured_is_added_up() {
+        let one = |us: u64, seconds: u64| {
+            let mut latency = Histogram::default();
+            latency.record(Duration::from_micros(us));
+            Measured {
+                latency,
+                bytes: 4096,
+                time: Duration::from_secs(seconds),
+                cpu: Duration::from_micros(40),
+                gap: Duration::from_micros(us),
+            }
+        };
+        let all = together(&[one(100, 1), one(300, 2)]);
+        assert_eq!((all.operations, all.seconds), (2, 2.0));
+        assert_eq!((all.cpu_us_per_io, all.longest_gap_us), (20.0, 300.0));
+        assert!((190.0..210.0).contains(&all.mean_us), "{}", all.mean_us);
     }
 }

@@ -4,18 +4,18 @@
 //! What is asked goes into the mailbox of a shard, and the answer comes back through a oneshot
 //! channel. A shard never waits for the control plane; a permit a question bounds what can be in a mailbox.
 
-use super::bench::{Measurement, Spec};
+use super::bench::{Measurement, Spec, together};
 use super::exports::{Attachments, Export, Exports};
 use super::mailbox::{Answer, Ask, Mail, Postbox};
-use super::routes::{Routes, ShardNo};
+use super::places::Places;
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
-use crate::io;
 use crate::observe::Registry;
-use crate::shard::{Control, ControlError, DiskSlot};
-use crate::store::{Note, StoreError};
+use crate::shard::ShardNo;
+use crate::store::Note;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What a runtime is started with.
@@ -43,8 +43,6 @@ impl Default for Config {
 /// Why a disk was not attached to a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachError {
-    /// The runtime has no shard of this number.
-    NoSuchShard,
     /// The slot has a disk.
     SlotTaken,
     /// The process may not open more files.
@@ -66,7 +64,7 @@ pub enum ListenError {
 pub enum BenchError {
     /// The volume is not open.
     NoSuchVolume,
-    /// One load a shard at a time.
+    /// One load at a time.
     Busy,
     /// A field of the spec is out of its range.
     Bad {
@@ -82,7 +80,6 @@ pub enum BenchError {
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            AttachError::NoSuchShard => "there is no shard of this number",
             AttachError::SlotTaken => "the slot has a disk",
             AttachError::TooManyFiles => "too many files are open: raise RLIMIT_NOFILE",
             AttachError::Stopped => "the shards have stopped",
@@ -141,22 +138,27 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub lines: Vec<Line>,
-    pub routes: Routes,
+    pub places: Places,
     pub attachments: Attachments,
+    /// The shards that wait for payload memory, a bit each.
+    pub hunger: AtomicU64,
 }
 
 /// The runtime as the control plane sees it. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// Held by the load that runs.
+    bench: Arc<Semaphore>,
 }
 
 /// No shard answers any more.
-struct Silent;
+pub(super) struct Silent;
 
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Handle {
-        Handle { shared }
+        let bench = Arc::new(Semaphore::new(1));
+        Handle { shared, bench }
     }
 
     /// How many shards there are.
@@ -164,57 +166,17 @@ impl Handle {
         self.shared.lines.len()
     }
 
-    /// Gives a disk to a shard, under a slot that [`Control::OpenDisk`] then names.
-    pub async fn attach_disk(
-        &self,
-        shard: usize,
-        slot: DiskSlot,
-        disk: io::Disk,
-    ) -> Result<(), AttachError> {
-        if shard >= self.shards() {
-            return Err(AttachError::NoSuchShard);
-        }
-        let mail = |done| Mail::AttachDisk { slot, disk, done };
-        let answer = self.ask_shard(ShardNo(shard), mail).await;
-        answer.unwrap_or(Err(AttachError::Stopped))
-    }
-
-    /// Asks a control operation of a shard. `StoreError::NotOpen` where the shards have stopped, and
-    /// `NoSuchDisk` where there is no such shard.
-    pub async fn control(&self, shard: usize, control: Control) -> Result<(), ControlError> {
-        if shard >= self.shards() {
-            return Err(ControlError::NoSuchDisk);
-        }
-        let opens = match &control {
-            Control::OpenVolume { meta, .. } => Some(meta.id),
-            _ => None,
-        };
-        if let Control::CloseVolume { volume } | Control::DropVolume { volume } = &control {
-            // New requests are refused from here on; the shard refuses those that are on their way.
-            self.shared.routes.close(*volume);
-        }
-        let control = Box::new(control);
-        let mail = |done| Mail::Control { control, done };
-        let answer = self.ask_shard(ShardNo(shard), mail).await;
-        let result = answer.unwrap_or(Err(ControlError::Store(StoreError::NotOpen)));
-        if let (Ok(()), Some(volume)) = (&result, opens) {
-            self.shared.routes.open(volume, ShardNo(shard));
-        }
-        result
-    }
-
     /// Sets the exports as a whole. When it returns, every shard negotiates by the new table, and live
     /// clients of a volume whose size changed were told so. A volume that is to be deleted is first
     /// refused here, and then has no new connection: [`Handle::connections`] can be believed.
     pub async fn set_exports(&self, exports: Vec<Export>) {
         let exports = Arc::new(Exports::new(exports));
-        for shard in 0..self.shards() {
+        let mail = |done| {
             let exports = Arc::clone(&exports);
-            let mail = |done| Mail::Exports { exports, done };
-            if self.ask_shard(ShardNo(shard), mail).await.is_err() {
-                return; // stopped: no client is there to be told
-            }
-        }
+            Mail::Exports { exports, done }
+        };
+        // Where the shards have stopped, no client is there to be told.
+        let _ = self.ask_shards(&self.all(), mail).await;
     }
 
     /// Accepts NBD clients from a listening socket until the runtime stops.
@@ -303,11 +265,22 @@ impl Handle {
 
     /// Puts a load on a volume and measures it. Writes over what the volume holds.
     pub async fn bench(&self, spec: Spec) -> Result<Measurement, BenchError> {
-        let home = self.shared.routes.route(spec.volume, 0);
-        let shard = home.ok_or(BenchError::NoSuchVolume)?;
-        let spec = Box::new(spec);
-        let answer = self.ask_shard(shard, |done| Mail::Bench { spec, done });
-        answer.await.unwrap_or(Err(BenchError::Stopped))
+        let shards = self.shared.places.shards_of(spec.volume);
+        let shards = shards.ok_or(BenchError::NoSuchVolume)?;
+        let _running = self.bench.try_acquire().map_err(|_| BenchError::Busy)?;
+        let mut shares = spec.shares(shards.len())?.into_iter();
+        let shards = &shards[..shares.len()];
+        let mail = |done| {
+            let share = shares.next().expect("there is a share for each shard");
+            Mail::Bench {
+                share: Box::new(share),
+                done,
+            }
+        };
+        let measured = self.ask_shards(shards, mail).await;
+        let measured = measured.map_err(|_| BenchError::Stopped)?;
+        let measured: Result<Vec<_>, _> = measured.into_iter().collect();
+        Ok(together(&measured?))
     }
 
     async fn ask(
@@ -318,7 +291,7 @@ impl Handle {
         len: u64,
         data: Vec<u8>,
     ) -> Result<Answer, IoError> {
-        let home = self.shared.routes.route(volume, offset);
+        let home = self.shared.places.home(volume, offset);
         let shard = home.ok_or(IoError::Closed)?;
         let mail = |done| {
             Mail::Ask(Ask {
@@ -335,17 +308,41 @@ impl Handle {
             .unwrap_or(Err(IoError::Closed))
     }
 
+    pub(super) fn all(&self) -> Vec<ShardNo> {
+        (0..self.shards() as u16).map(ShardNo).collect()
+    }
+
     /// Sends one question and waits for its answer.
-    async fn ask_shard<T>(
+    pub(super) async fn ask_shard<T>(
         &self,
         shard: ShardNo,
         mail: impl FnOnce(oneshot::Sender<T>) -> Mail,
     ) -> Result<T, Silent> {
-        let line = &self.shared.lines[shard.0];
-        let _permit = line.permits.acquire().await.map_err(|_| Silent)?;
-        let (done, answer) = oneshot::channel();
-        line.postbox.send(mail(done)).map_err(|_| Silent)?;
-        answer.await.map_err(|_| Silent)
+        let mut mail = Some(mail);
+        let mail = |done| (mail.take().expect("one shard is asked once"))(done);
+        let mut answers = self.ask_shards(&[shard], mail).await?;
+        answers.pop().ok_or(Silent)
+    }
+
+    /// Asks several shards at the same time, and waits for all answers, which come in the order of the shards.
+    pub(super) async fn ask_shards<T>(
+        &self,
+        shards: &[ShardNo],
+        mut mail: impl FnMut(oneshot::Sender<T>) -> Mail,
+    ) -> Result<Vec<T>, Silent> {
+        let mut asked = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let line = &self.shared.lines[usize::from(shard.0)];
+            let permit = line.permits.acquire().await.map_err(|_| Silent)?;
+            let (done, answer) = oneshot::channel();
+            line.postbox.send(mail(done)).map_err(|_| Silent)?;
+            asked.push((permit, answer));
+        }
+        let mut answers = Vec::with_capacity(shards.len());
+        for (_permit, answer) in asked {
+            answers.push(answer.await.map_err(|_| Silent)?);
+        }
+        Ok(answers)
     }
 }
 

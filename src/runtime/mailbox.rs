@@ -1,18 +1,24 @@
-//! What shards are told by the control plane and by one another, through one bounded queue a shard.
+//! What shards are told: by the control plane in one bounded queue, by one another in a second one, so that neither
+//! can crowd the other out.
+//!
+//! *No wake is lost*: a shard that is about to sleep says so first ([`Mailbox::doze`]) and looks into its box after
+//! that; who leaves letters looks after that whether the shard sleeps. One of the two sees the other. A sender
+//! whose letters do not fit says so in the same way ([`Postbox::ask_for_room`]), and is rung when there is room.
 
-use super::bench::{Measurement, Spec};
+use super::bench::{Measured, Share};
 use super::exports::Exports;
 use super::handle::{AttachError, BenchError, ListenError};
+use super::post::Letter;
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
 use crate::io;
-use crate::shard::{Control, ControlError, DiskSlot};
+use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
-/// A message to a shard. Those of the control plane carry the place for their answer.
+/// A message of the control plane to a shard, with the place for its answer.
 #[derive(Debug)]
 pub(super) enum Mail {
     AttachDisk {
@@ -24,6 +30,10 @@ pub(super) enum Mail {
         control: Box<Control>,
         done: oneshot::Sender<Result<(), ControlError>>,
     },
+    Route {
+        change: Box<RouteChange>,
+        done: oneshot::Sender<()>,
+    },
     Exports {
         exports: Arc<Exports>,
         done: oneshot::Sender<()>,
@@ -34,8 +44,8 @@ pub(super) enum Mail {
     },
     Ask(Ask),
     Bench {
-        spec: Box<Spec>,
-        done: oneshot::Sender<Result<Measurement, BenchError>>,
+        share: Box<Share>,
+        done: oneshot::Sender<Result<Measured, BenchError>>,
     },
 }
 
@@ -58,78 +68,215 @@ pub(super) struct Answer {
     pub map: Vec<MapRun>,
 }
 
-/// Letters that a shard's mailbox holds.
-const LETTERS: usize = 1024;
+/// Messages of the control plane that a mailbox holds; its permits keep them below that.
+const MAIL: usize = 1024;
+/// Letters of other shards that a mailbox holds. Few in tests, so that full boxes are the rule there.
+const LETTERS: usize = if cfg!(test) { 4 } else { 1024 };
 
-/// The end of a mailbox that letters go into; other threads have clones of it.
+/// What both ends of a mailbox see.
+#[derive(Debug)]
+struct Bell {
+    wake: io::Wake,
+    stop: AtomicBool,
+    /// Whether the shard is to be woken for a letter.
+    dozing: AtomicBool,
+    /// The shards whose letters did not fit, a bit each.
+    crowded_out: AtomicU64,
+}
+
+/// Why a letter was not taken.
+#[derive(Debug)]
+pub(super) enum Undelivered {
+    /// There is no room for it now.
+    Full(Letter),
+    /// The shard has ended, and so does the node.
+    Ended,
+}
+
+/// The end of a mailbox that messages go into; other threads have clones of it.
 #[derive(Debug, Clone)]
 pub(super) struct Postbox {
-    letters: SyncSender<Mail>,
-    wake: Arc<io::Wake>,
-    stop: Arc<AtomicBool>,
+    mail: SyncSender<Mail>,
+    letters: SyncSender<Letter>,
+    bell: Arc<Bell>,
 }
 
 /// The end of a mailbox that its shard reads.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    letters: Receiver<Mail>,
-    wake: Arc<io::Wake>,
-    stop: Arc<AtomicBool>,
+    mail: Receiver<Mail>,
+    letters: Receiver<Letter>,
+    /// A letter that was looked at and not taken.
+    seen: Option<Letter>,
+    bell: Arc<Bell>,
 }
 
 /// A new mailbox. Its shard keeps a poll on [`Mailbox::wake`] in its ring.
 pub(super) fn mailbox() -> std::io::Result<(Postbox, Mailbox)> {
-    let (send, receive) = sync_channel(LETTERS);
-    let wake = Arc::new(io::Wake::new()?);
-    let stop = Arc::new(AtomicBool::new(false));
+    let (mail_in, mail) = sync_channel(MAIL);
+    let (letters_in, letters) = sync_channel(LETTERS);
+    let bell = Arc::new(Bell {
+        wake: io::Wake::new()?,
+        stop: AtomicBool::new(false),
+        dozing: AtomicBool::new(false),
+        crowded_out: AtomicU64::new(0),
+    });
     let postbox = Postbox {
-        letters: send,
-        wake: Arc::clone(&wake),
-        stop: Arc::clone(&stop),
+        mail: mail_in,
+        letters: letters_in,
+        bell: Arc::clone(&bell),
     };
     let mailbox = Mailbox {
-        letters: receive,
-        wake,
-        stop,
+        mail,
+        letters,
+        seen: None,
+        bell,
     };
     Ok((postbox, mailbox))
 }
 
 impl Postbox {
-    /// Leaves a letter and wakes the shard where it sleeps. Gives the letter back where there is no room
-    /// for it or the shard has gone.
+    /// Leaves a message of the control plane and wakes the shard where it sleeps. Gives it back where there is no
+    /// room for it or the shard has gone.
     pub fn send(&self, mail: Mail) -> Result<(), Mail> {
-        self.letters
-            .try_send(mail)
-            .map_err(|refused| match refused {
-                TrySendError::Full(mail) | TrySendError::Disconnected(mail) => mail,
-            })?;
-        self.wake.ring();
+        self.mail.try_send(mail).map_err(|refused| match refused {
+            TrySendError::Full(mail) | TrySendError::Disconnected(mail) => mail,
+        })?;
+        self.bell.wake.ring();
         Ok(())
+    }
+
+    /// Leaves a letter of another shard. [`Postbox::wake`] is to follow when all that go together are there.
+    pub fn post(&self, letter: Letter) -> Result<(), Undelivered> {
+        self.letters
+            .try_send(letter)
+            .map_err(|refused| match refused {
+                TrySendError::Full(letter) => Undelivered::Full(letter),
+                TrySendError::Disconnected(_) => Undelivered::Ended,
+            })
+    }
+
+    /// Wakes the shard for the letters that were left, where it sleeps.
+    pub fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.bell.dozing.load(Ordering::Relaxed) {
+            self.bell.wake.ring();
+        }
+    }
+
+    /// Asks to be rung when there is room. To be tried once more after that.
+    pub fn ask_for_room(&self, asker: ShardNo) {
+        self.bell
+            .crowded_out
+            .fetch_or(1 << asker.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Has the shard take another turn.
+    pub fn ring(&self) {
+        self.bell.wake.ring();
     }
 
     /// Tells the shard to end. Needs no room in the mailbox.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake.ring();
+        self.bell.stop.store(true, Ordering::Release);
+        self.bell.wake.ring();
     }
 }
 
 impl Mailbox {
     pub fn wake(&self) -> &io::Wake {
-        &self.wake
+        &self.bell.wake
     }
 
-    /// Called before the letters are taken, so that a letter which comes after that wakes again.
+    /// Called before the messages are taken, so that one which comes after that wakes again.
     pub fn listen_again(&self) {
-        self.wake.heard();
+        self.bell.wake.heard();
     }
 
     pub fn take(&self) -> Option<Mail> {
-        self.letters.try_recv().ok()
+        self.mail.try_recv().ok()
+    }
+
+    /// The next letter of another shard.
+    pub fn take_letter(&mut self) -> Option<Letter> {
+        self.seen.take().or_else(|| self.letters.try_recv().ok())
+    }
+
+    /// Says that the shard is about to sleep: letters wake it from here on. False where one is there already.
+    pub fn doze(&mut self) -> bool {
+        self.bell.dozing.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.seen = self.take_letter();
+        self.seen.is_none()
+    }
+
+    /// The shard is awake, and looks for letters by itself.
+    pub fn wake_up(&self) {
+        self.bell.dozing.store(false, Ordering::Relaxed);
+    }
+
+    /// The shards that wait for room, a bit each. Asked when letters have been taken; tells of each once.
+    pub fn crowded_out(&self) -> u64 {
+        fence(Ordering::SeqCst);
+        match self.bell.crowded_out.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.bell.crowded_out.swap(0, Ordering::SeqCst),
+        }
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.bell.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(left: u8) -> Letter {
+        Letter::Memory { left }
+    }
+
+    #[test]
+    fn a_full_box_refuses_and_tells_who_asked_for_room_once() {
+        let (postbox, mut mailbox) = mailbox().unwrap();
+        for left in 0..LETTERS as u8 {
+            postbox.post(memory(left)).unwrap();
+        }
+        let refused = postbox.post(memory(99)).unwrap_err();
+        assert!(matches!(
+            refused,
+            Undelivered::Full(Letter::Memory { left: 99 })
+        ));
+        assert_eq!(mailbox.crowded_out(), 0);
+        postbox.ask_for_room(ShardNo(3));
+        assert!(matches!(
+            mailbox.take_letter(),
+            Some(Letter::Memory { left: 0 })
+        ));
+        assert_eq!((mailbox.crowded_out(), mailbox.crowded_out()), (8, 0));
+        postbox.post(memory(9)).unwrap();
+        drop(mailbox);
+        assert!(matches!(postbox.post(memory(1)), Err(Undelivered::Ended)));
+    }
+
+    #[test]
+    fn a_shard_that_has_a_letter_does_not_sleep_and_keeps_the_order() {
+        let (postbox, mut mailbox) = mailbox().unwrap();
+        assert!(mailbox.doze());
+        mailbox.wake_up();
+        postbox.post(memory(1)).unwrap();
+        postbox.post(memory(2)).unwrap();
+        assert!(!mailbox.doze() && !mailbox.doze());
+        assert!(matches!(
+            mailbox.take_letter(),
+            Some(Letter::Memory { left: 1 })
+        ));
+        assert!(matches!(
+            mailbox.take_letter(),
+            Some(Letter::Memory { left: 2 })
+        ));
+        assert!(mailbox.take_letter().is_none());
     }
 }

@@ -6,9 +6,14 @@
 //!   Handle ──── Mail ──────► mailbox ─┐
 //!                                     ▼            outputs
 //!   NBD clients ◄─ sockets ─► pump ──► shard::Shard ───────► perform ──► ring ──► disks
-//!                                     ▲                                   │
-//!                                     └──────── completions ◄─────────────┘
+//!                              ▲      ▲                                   │
+//!              other shards ◄──┴──────┴──────── completions ◄─────────────┘
+//!                        letters
 //! ```
+//!
+//! Disks are spread over the shards, and so are clients. Each shard coordinates the extents whose PG has its disk; what
+//! a client asks of another shard's extents goes there by letter, once a turn, and its answer comes back
+//! the same way (`desk`, `joins`, `post`, `letters`). Payload is not copied: all shards work on one arena.
 //!
 //! Nothing here decides: what is done, and in which order, is what the shard said. A turn gathers the
 //! completions, reads the clock once, steps the shard, carries out its outputs, and submits in the
@@ -19,14 +24,18 @@ mod bench;
 mod clients;
 mod connection;
 mod core_loop;
+mod counters;
 mod desk;
 mod disks;
 mod exports;
 mod handle;
+mod joins;
+mod letters;
 mod machine;
 mod mailbox;
 mod perform;
-mod routes;
+mod places;
+mod post;
 mod start;
 mod tags;
 #[cfg(test)]

@@ -4,12 +4,12 @@ use super::core_loop::Core;
 use super::desk::{Owner, Pending};
 use super::disks::Source;
 use super::machine::Machine;
-use crate::base::{DiskId, IoError, MapRun, Token, VolumeId};
-use crate::observe::{Operation, VolumeStats};
+use super::post::{Letter, PartOf};
+use crate::base::{DiskId, IoError, MapRun, Token};
+use crate::observe::Operation;
 use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
 use crate::store::Note;
 use std::ops::Range;
-use std::sync::Arc;
 
 impl<M: Machine> Core<M> {
     /// Carries out all outputs of the last step, those of the answers that it wants at once included.
@@ -31,7 +31,8 @@ impl<M: Machine> Core<M> {
                     arena: &self.out.store.arena,
                     spans: &self.out.store.spans,
                 };
-                self.disks.start(disk, &op, from, &mut self.desk.ring);
+                let now = self.desk.now;
+                self.disks.start(disk, &op, from, now, &mut self.desk.ring);
             }
             Output::Checksum {
                 op,
@@ -65,26 +66,52 @@ impl<M: Machine> Core<M> {
 
     fn reply(&mut self, token: Token, result: Result<(), IoError>, map: Range<u32>) {
         let pending = self.desk.answered(token);
-        self.count(&pending, result.is_err());
-        let map: &[MapRun] = &self.out.map[map.start as usize..map.end as usize];
+        // Whoever gets the answer steps no machine, so nothing is put behind these runs meanwhile.
+        let runs = std::mem::take(&mut self.out.map);
+        self.answer(
+            &pending,
+            result,
+            &runs[map.start as usize..map.end as usize],
+        );
+        self.out.map = runs;
+    }
+
+    /// Gives an answer to whom it is for.
+    pub fn answer(&mut self, pending: &Pending, result: Result<(), IoError>, map: &[MapRun]) {
+        if let Owner::Part(part) = pending.owner {
+            return self.answer_part(part, result, map.to_vec());
+        }
+        self.count(pending, result.is_err());
         let desk = &mut self.desk;
         match pending.owner {
             Owner::Client { connection, slot } => {
                 self.clients
-                    .reply(connection, slot, &pending, result, map, desk);
+                    .reply(connection, slot, pending, result, map, desk);
             }
             Owner::Zeroing { connection, job } => {
-                self.clients.zeroed(connection, job, &pending, result, desk);
+                self.clients.zeroed(connection, job, pending, result, desk);
             }
-            Owner::Ask(key) => self.asks.reply(key, &pending, result, map, desk),
+            Owner::Ask(key) => self.asks.reply(key, pending, result, map, desk),
             Owner::Load(place) => {
                 let load = self.load.as_mut().expect("a load waits for its replies");
-                if load.reply(place, &pending, result, desk)
+                if load.reply(place, pending, result, desk)
                     && let Some(load) = self.load.take()
                 {
                     load.finish(desk);
                 }
             }
+            Owner::Part(_) => unreachable!("parts are answered above"),
+        }
+    }
+
+    /// Gives the answer to a part to the shard that has the request; where it was the last one, the request is answered.
+    pub fn answer_part(&mut self, part: PartOf, result: Result<(), IoError>, map: Vec<MapRun>) {
+        if part.origin != self.desk.me {
+            let letter = Letter::Answer { part, result, map };
+            return self.desk.trays.put(part.origin, letter);
+        }
+        if let Some((whole, result, map)) = self.desk.part_answered(part, result, map) {
+            self.answer(&whole, result, &map);
         }
     }
 
@@ -92,21 +119,13 @@ impl<M: Machine> Core<M> {
         let Some(operation) = Operation::of(pending.kind) else {
             return;
         };
-        let took = self.desk.now.since(pending.since);
-        self.stats_of(pending.volume)
-            .record(operation, pending.len, took, failed);
-    }
-
-    fn stats_of(&mut self, volume: VolumeId) -> &VolumeStats {
-        // The last one used is the first one, so that one busy volume costs one comparison.
-        let found = self.stats.iter().position(|(id, _)| *id == volume);
-        let place = found.unwrap_or_else(|| {
-            let stats = self.registry.volume(volume, self.desk.me.0);
-            self.stats.push((volume, stats));
-            self.stats.len() - 1
-        });
-        self.stats.swap(0, place);
-        Arc::as_ref(&self.stats[0].1)
+        let store = self.desk.now.since(pending.since);
+        let front = pending.since.since(pending.begun);
+        let stats = self.desk.stats_of(pending.volume);
+        match failed {
+            true => stats.failed(operation),
+            false => stats.succeeded(operation, pending.len, front, store),
+        }
     }
 
     fn control_done(&mut self, id: ControlId, result: Result<(), ControlError>) {
@@ -116,8 +135,8 @@ impl<M: Machine> Core<M> {
     }
 
     fn note(&mut self, disk: DiskSlot, note: Note) {
-        let known = self.disk_ids.iter().find(|(slot, _)| *slot == disk);
-        let id = known.map_or(DiskId::default(), |(_, id)| *id);
+        let known = self.known.iter().find(|known| known.slot == disk);
+        let id = known.map_or(DiskId::default(), |known| known.id);
         if self.notes.try_send((id, note)).is_err() {
             // The control plane does not keep up, or has gone. Said with the next one that gets through.
             self.notes_dropped += 1;

@@ -3,24 +3,26 @@
 use super::asks::Asks;
 use super::clients::Clients;
 use super::core_loop::Core;
+use super::counters::Counters;
 use super::desk::Desk;
 use super::disks::Disks;
 use super::handle::{Config, Line, Shared};
 use super::mailbox::{Mailbox, mailbox};
-use super::routes::ShardNo;
+use super::places::Places;
 use crate::base::{Breaks, DiskId, Slab};
 use crate::frontend::nbd::Limits;
 use crate::io::{Arena, Buffers, Ring, Zone};
 use crate::observe::Registry;
-use crate::shard::{Outbox, Shard};
+use crate::shard::{Outbox, Shard, ShardNo};
 use crate::store::Note;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
-/// Shards of a process at most.
+/// Shards of a process at most: sets of them are words of 64 bits.
 const SHARDS: usize = 64;
 /// Payload memory of all clients at least, in bytes.
 const LEAST_BYTES: u64 = 64 << 20;
@@ -61,14 +63,15 @@ pub(super) fn start(
     }
     let shared = Arc::new(Shared {
         lines,
-        routes: Default::default(),
+        places: Places::new(config.shards),
         attachments: Default::default(),
+        hunger: AtomicU64::new(0),
     });
     let (born, births) = channel();
     let mut threads = Vec::new();
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
         let birth = Birth {
-            me: ShardNo(number),
+            me: ShardNo(number as u16), // at most SHARDS
             shared: Arc::clone(&shared),
             arena: Arc::clone(&arena),
             mailbox,
@@ -133,28 +136,34 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
     if let Some(cpu) = birth.cpu {
         pin(cpu)?;
     }
-    let mut disks = Disks::new(Arc::clone(&birth.arena))?;
+    let zone = Zone::Driver {
+        shard: birth.me.0,
+        shards: birth.shared.lines.len() as u16,
+    };
+    let mut disks = Disks::new(Buffers::new(Arc::clone(&birth.arena), zone))?;
     let ring = Ring::new(disks.buffers())?;
     if !ring.memory_is_registered() {
         tracing::info!("payload memory is not registered: RLIMIT_MEMLOCK is too low for it");
     }
     let buffers = Buffers::new(birth.arena, Zone::Clients);
+    let counters = Counters::new(Arc::clone(&birth.registry));
     Ok(Core {
         machine: Shard::new(Breaks::NONE),
         out: Outbox::default(),
-        desk: Desk::new(ring, buffers, birth.shared, birth.me),
+        desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
         clients: Clients::new(Limits::default()),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),
-        disk_ids: Vec::new(),
+        known: Vec::new(),
         notes: birth.notes,
         notes_dropped: 0,
+        shard_stats: birth.registry.shard(usize::from(birth.me.0)),
         registry: birth.registry,
         disks_told_at: crate::base::Time::default(),
-        stats: Vec::new(),
         mailbox: birth.mailbox,
+        next_home: 0,
         crcs: Vec::new(),
         meta: Vec::new(),
     })

@@ -7,7 +7,7 @@ use crate::base::{
 use crate::io::test_dir::TestDir;
 use crate::io::{Access, Disk};
 use crate::observe::{Operation, Registry};
-use crate::shard::{Control, DiskSlot};
+use crate::shard::{Control, ControlError};
 use crate::store::{LayerMeta, Options, Plan, VolumeMeta, format};
 use std::future::Future;
 use std::io::{Read, Write};
@@ -15,6 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod several_shards;
 
 const DISK_BYTES: u64 = 256 << 20;
 const VOLUME_BYTES: u64 = 64 << 20;
@@ -50,6 +52,13 @@ struct Node {
     runtime: Runtime,
     handle: Handle,
     registry: Arc<Registry>,
+    pgs: Vec<(PgId, DiskId)>,
+}
+
+/// Eight PGs a disk.
+fn pgs(disks: u32) -> Vec<(PgId, DiskId)> {
+    let disk = |n| DiskId(3 + n % disks);
+    (0..8 * disks).map(|n| (PgId(n), disk(n))).collect()
 }
 
 fn export(size: u64, refused: Option<&str>) -> Export {
@@ -63,21 +72,53 @@ fn export(size: u64, refused: Option<&str>) -> Export {
     }
 }
 
+fn meta(size: u64, layers: &[u64]) -> VolumeMeta {
+    let layer = |(n, &id): (usize, &u64)| LayerMeta {
+        id: LayerId(id),
+        parent: n.checked_sub(1).map(|before| LayerId(layers[before])),
+        frozen: n + 1 < layers.len(),
+    };
+    VolumeMeta {
+        id: VOLUME,
+        family: FamilyId(1),
+        name: "vm".to_owned(),
+        size,
+        layers: layers.iter().enumerate().map(layer).collect(),
+    }
+}
+
 impl Node {
     fn start(disk: &Path, volume_bytes: u64) -> Node {
+        Node::start_with(Config::default(), &[disk], volume_bytes)
+    }
+
+    /// With disks 3 and following, over which the volume's PGs are spread.
+    fn start_with(config: Config, disks: &[&Path], volume_bytes: u64) -> Node {
         let registry = Arc::new(Registry::default());
-        let runtime = Runtime::start(Config::default(), Arc::clone(&registry)).unwrap();
+        let runtime = Runtime::start(config, Arc::clone(&registry)).unwrap();
         let handle = runtime.handle();
-        wait(Node::open(&handle, disk, volume_bytes));
-        Node {
+        let node = Node {
             runtime,
             handle,
             registry,
+            pgs: pgs(disks.len() as u32),
+        };
+        for (n, path) in disks.iter().enumerate() {
+            wait(node.open_disk(DiskId(3 + n as u32), path));
         }
+        wait(node.open_volume(volume_bytes, &[1])).unwrap();
+        wait(node.handle.set_exports(vec![export(volume_bytes, None)]));
+        node
     }
 
-    async fn open(handle: &Handle, path: &Path, size: u64) {
-        let disk = Disk::open(path, Access::ReadWrite).unwrap();
+    async fn open_disk(&self, id: DiskId, path: &Path) {
+        // The kernel lets go of a file behind the end of a ring that had operations on it.
+        let mut opened = None;
+        until("the disk can be opened", || {
+            opened = Disk::open(path, Access::ReadWrite).ok();
+            opened.is_some()
+        });
+        let disk = opened.unwrap();
         let options = Options {
             disk_bytes: disk.bytes(),
             scratch: BufRef::default(),
@@ -88,35 +129,22 @@ impl Node {
             entropy: [5; 16],
             breaks: Breaks::NONE,
         };
-        let (slot, id) = (DiskSlot(0), DiskId(3));
-        handle.attach_disk(0, slot, disk).await.unwrap();
+        let slot = self.handle.attach_disk(id, disk).await.unwrap();
         let open = Control::OpenDisk {
             disk: id,
             slot,
             options,
         };
-        handle.control(0, open).await.unwrap();
-        let meta = VolumeMeta {
-            id: VOLUME,
-            family: FamilyId(1),
-            name: "vm".to_owned(),
-            size,
-            layers: vec![LayerMeta {
-                id: LayerId(1),
-                parent: None,
-                frozen: false,
-            }],
-        };
-        let pgs = vec![(PgId(0), id)];
-        handle
-            .control(0, Control::OpenVolume { meta, pgs })
-            .await
-            .unwrap();
-        handle.set_exports(vec![export(size, None)]).await;
+        self.handle.control(open).await.unwrap();
+    }
+
+    async fn open_volume(&self, size: u64, layers: &[u64]) -> Result<(), ControlError> {
+        let (meta, pgs) = (meta(size, layers), self.pgs.clone());
+        self.handle.control(Control::OpenVolume { meta, pgs }).await
     }
 
     fn stop(self) {
-        wait(self.handle.control(0, Control::Close)).unwrap();
+        wait(self.handle.control(Control::Close)).unwrap();
         self.runtime.stop();
     }
 }
@@ -380,19 +408,7 @@ fn a_refused_export_is_not_attached_and_a_new_size_is_used_at_once() {
     let mut client = Client::attach(&socket, "vm");
     client.ask(0, 0, 5, VOLUME_BYTES, 4096, &[]);
     assert_eq!(client.reply(), (22, 5));
-    let meta = VolumeMeta {
-        id: VOLUME,
-        family: FamilyId(1),
-        name: "vm".to_owned(),
-        size: 2 * VOLUME_BYTES,
-        layers: vec![LayerMeta {
-            id: LayerId(1),
-            parent: None,
-            frozen: false,
-        }],
-    };
-    let pgs = vec![(PgId(0), DiskId(3))];
-    wait(node.handle.control(0, Control::OpenVolume { meta, pgs })).unwrap();
+    wait(node.open_volume(2 * VOLUME_BYTES, &[1])).unwrap();
     wait(
         node.handle
             .set_exports(vec![export(2 * VOLUME_BYTES, Some("being deleted"))]),

@@ -29,6 +29,10 @@ enum Kind {
         pgs: Vec<(PgId, Option<DiskSlot>)>,
         draining: bool,
     },
+    HoldVolume {
+        volume: VolumeId,
+        draining: bool,
+    },
     CloseVolume {
         volume: VolumeId,
         draining: bool,
@@ -74,6 +78,11 @@ impl Shard {
                 self.open_disk(id, disk, slot, options, out);
             }
             Control::OpenVolume { meta, pgs } => self.open_volume(now, id, meta, &pgs, out),
+            Control::HoldVolume { volume } => self.hold_volume(id, volume, out),
+            Control::ResumeVolume { volume } => {
+                self.coordinator.resume(volume, &mut self.wanted);
+                out.list.push(Output::ControlDone { id, result: Ok(()) });
+            }
             Control::CloseVolume { volume } => {
                 let kind = Kind::CloseVolume {
                     volume,
@@ -207,6 +216,18 @@ impl Shard {
         }
     }
 
+    fn hold_volume(&mut self, id: ControlId, volume: VolumeId, out: &mut Outbox) {
+        if self.coordinator.volume(volume).is_none() {
+            let result = Err(ControlError::NoSuchVolume);
+            return out.list.push(Output::ControlDone { id, result });
+        }
+        let draining = true;
+        let kind = Kind::HoldVolume { volume, draining };
+        if self.new_task(id, kind, out).is_some() {
+            self.coordinator.pause(volume, &mut self.wanted);
+        }
+    }
+
     fn slot_of(&self, disk: DiskId) -> Option<DiskSlot> {
         let is_it = |found: &Option<Disk>| found.as_ref().is_some_and(|found| found.id == disk);
         self.disks
@@ -221,6 +242,7 @@ impl Shard {
         for (key, task) in self.tasks.list.iter_mut() {
             let draining = match &mut task.kind {
                 Kind::OpenVolume { meta, draining, .. } if meta.id == drained => draining,
+                Kind::HoldVolume { volume, draining } if *volume == drained => draining,
                 Kind::CloseVolume { volume, draining } if *volume == drained => draining,
                 Kind::DropVolume { volume, draining } if *volume == drained => draining,
                 _ => continue,
@@ -331,8 +353,11 @@ impl Shard {
         };
         task.left -= 1;
         match result {
-            // A damaged store records nothing, and its volumes are still to be seen.
-            Err(StoreError::ReadOnly) if matches!(task.kind, Kind::OpenVolume { .. }) => {}
+            // A damaged store records nothing, and its volumes are still to be seen. One whose disk failed does not
+            // either, and what lies on the others, here and at other shards, is to be served with the layers that
+            // they have recorded. When the disk is back it is told again.
+            Err(StoreError::ReadOnly | StoreError::DiskFailed)
+                if matches!(task.kind, Kind::OpenVolume { .. }) => {}
             Err(error) => {
                 task.error.get_or_insert(error);
             }

@@ -53,6 +53,15 @@ pub enum Control {
         meta: VolumeMeta,
         pgs: Vec<(PgId, DiskId)>,
     },
+    /// Let the requests in flight on a volume end, and have new ones wait until it is opened again or resumed. Answered
+    /// when nothing is in flight. For a change that must be a cut over several shards.
+    HoldVolume {
+        volume: VolumeId,
+    },
+    /// Let a volume that is held go on as it was.
+    ResumeVolume {
+        volume: VolumeId,
+    },
     /// Stop serving a volume; requests in flight end first, later ones are refused.
     CloseVolume {
         volume: VolumeId,

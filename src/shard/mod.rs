@@ -22,4 +22,4 @@ pub(crate) mod world;
 
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
 pub use machine::Shard;
-pub use route::Router;
+pub use route::{RouteChange, Router, Routes, ShardNo};

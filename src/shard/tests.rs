@@ -5,7 +5,7 @@ use super::*;
 use crate::base::{
     BufId, BufRef, DiskId, DiskSlot, IoError, Request, RequestKind, Token, VolumeId,
 };
-use crate::store::Note;
+use crate::store::{Note, StoreError};
 
 fn all(bytes: &[u8], value: u8) -> bool {
     bytes.iter().all(|byte| *byte == value)
@@ -70,6 +70,35 @@ fn a_snapshot_keeps_the_old_and_a_discard_does_not_fall_through() {
 }
 
 #[test]
+fn a_volume_that_is_held_answers_when_it_is_opened_with_its_new_layer_or_resumed() {
+    let mut world = World::new(64 << 20);
+    let volume = VolumeId(1);
+    for layers in [&[1][..], &[1, 2]] {
+        world.control(Control::HoldVolume { volume });
+        let buf = BufRef {
+            id: BufId(0),
+            block: 0,
+        };
+        world.step(Input::Request(Request {
+            token: Token(0),
+            volume,
+            kind: RequestKind::Write,
+            offset: 0,
+            len: 4096,
+            buf,
+            scratch: buf,
+        }));
+        world.settle();
+        assert_eq!(world.replies, [], "nothing is in flight while it is held");
+        match layers {
+            [_] => world.control(Control::ResumeVolume { volume }),
+            _ => world.open_volume(layers),
+        }
+        assert_eq!(world.replies.pop(), Some(Ok(())));
+    }
+}
+
+#[test]
 fn zeroes_are_zeroes_and_their_space_comes_back() {
     let mut world = World::new(64 << 20);
     world.write(0, 1 << 20, 5);
@@ -105,6 +134,7 @@ fn a_flipped_byte_is_never_returned() {
         offset: 65536,
         len: 65536,
         buf,
+        scratch: buf,
     };
     world.step(Input::Request(request));
     assert_eq!(world.replies.pop(), Some(Err(IoError::Failed)));
@@ -131,4 +161,26 @@ fn a_closed_store_has_an_empty_journal() {
         Some(Note::Opened { replayed: 0 })
     ));
     assert!(all(&world.read(0, 4096), 1));
+}
+
+#[test]
+fn a_second_growth_or_scrub_is_busy_while_one_is_under_way() {
+    let mut world = World::new(64 << 20);
+    world.write(65536, 65536, 2);
+    let (disk, bytes) = (DiskId(0), 64 << 20);
+    for control in [Control::Grow { disk, bytes }, Control::Scrub { disk }] {
+        let mut ask = |id: u64| {
+            let (id, control) = (ControlId(id), control.clone());
+            let mut out = Outbox::default();
+            let input = Input::Control { id, control };
+            world.shard.step(world.now, input, &mut out);
+            out.list.into_iter().find_map(|output| match output {
+                Output::ControlDone { result, .. } => Some(result),
+                _ => None,
+            })
+        };
+        // What it wants of its disk is not carried out, so it does not end.
+        assert_eq!(ask(8), None);
+        assert_eq!(ask(9), Some(Err(ControlError::Store(StoreError::Busy))));
+    }
 }

@@ -340,6 +340,7 @@ impl World {
             offset,
             len,
             buf,
+            scratch: Request::scratch_of(kind, offset, len, buf),
         }));
         // One turn for the payload of whole chunks, one for their records.
         self.step(Input::TurnEnded);

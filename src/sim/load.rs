@@ -181,6 +181,7 @@ impl<M: Machine> World<M> {
             offset: range.start,
             len,
             buf: at,
+            scratch: Request::scratch_of(kind, range.start, len, at),
         };
         self.node.step(Input::Request(request))?;
         self.handle_all()

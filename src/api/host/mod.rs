@@ -7,7 +7,8 @@
 //! | `volumes` | creation, resize, deletion, exports |
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
-//! | `disks` | disks of this node: open, format, add, scrub |
+//! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
 //! | `alerts` | what a person should know |
@@ -19,6 +20,7 @@
 mod alerts;
 mod data;
 mod disks;
+mod health;
 pub mod image;
 mod import;
 mod metrics;
@@ -89,8 +91,6 @@ struct Inner {
     /// Held over a change of volumes or disks, from the command to the exports.
     changing: tokio::sync::Mutex<()>,
     disks: Mutex<BTreeMap<DiskId, DiskNow>>,
-    /// The place that the next disk gets in its shard's list.
-    next_slot: Mutex<u16>,
     /// Woken when a note has changed `disks`.
     noted: tokio::sync::Notify,
     /// Why a volume that should be served is not.
@@ -108,7 +108,6 @@ impl Host {
                 phase: AtomicU8::new(Phase::Starting as u8),
                 changing: tokio::sync::Mutex::new(()),
                 disks: Mutex::default(),
-                next_slot: Mutex::default(),
                 noted: tokio::sync::Notify::new(),
                 unavailable: Mutex::default(),
                 imports: Mutex::default(),

@@ -17,6 +17,7 @@ pages! {
     durable_before_acknowledged,
     imports_are_a_test,
     journal_with_payload,
+    letters_between_shards,
     lost_journal_header,
     pgs_of_a_volume_are_a_prefix,
     pure_machines_two_drivers,

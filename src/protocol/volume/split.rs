@@ -69,15 +69,14 @@ pub(super) fn piece_at(request: &Request, at: u64) -> (Part, u64) {
         }
         RequestKind::Write => {
             let (chunk, run, next) = run_at(at, end);
-            let covered = (request.offset % BLOCK + request.len).div_ceil(BLOCK) as u32;
             let ragged = Ragged {
                 head: (at % BLOCK) as u32,
                 tail: tail_of(next),
                 // Of two pieces that have one ragged block each, the first may not have merged its old block
                 // yet when the old block of the last is read.
                 scratch: request
-                    .buf
-                    .plus(covered + u32::from(at.is_multiple_of(BLOCK) && run.count() == 1)),
+                    .scratch
+                    .plus(u32::from(at.is_multiple_of(BLOCK) && run.count() == 1)),
                 zeroes: false,
             };
             (
@@ -157,7 +156,7 @@ fn zeroes_at(request: &Request, at: u64, end: u64) -> (Part, u64) {
         let ragged = Ragged {
             head: (at % BLOCK) as u32,
             tail: tail_of(block_end),
-            scratch: request.buf.plus(2 + which),
+            scratch: request.scratch.plus(which),
             zeroes: true,
         };
         let buf = request.buf.plus(which);
@@ -249,6 +248,7 @@ mod tests {
             offset,
             len,
             buf,
+            scratch: Request::scratch_of(kind, offset, len, buf),
         };
         let (mut at, end) = bounds(&request);
         let mut parts = Vec::new();
