@@ -5,6 +5,7 @@ use sarsen::base::{
     BlockNo, Breaks, BufId, BufRef, DiskId, DiskSlot, FamilyId, LayerId, PgId, Request,
     RequestKind, StoreId, Time, Token, VolumeId, crc,
 };
+use sarsen::frontend::nbd::{Event, ExportInfo, Limits, Session};
 use sarsen::shard::{Control, ControlId, Input, Outbox, Output, Shard};
 use sarsen::store::{DiskOp, IoData, LayerMeta, Options, Plan, VolumeMeta, format};
 use std::collections::BTreeMap;
@@ -242,6 +243,84 @@ fn random_reads_of_4_kib(bencher: Bencher) {
     bencher.counter(ItemsCount::new(32u32)).bench_local(|| {
         seed += 1;
         bare.burst(RequestKind::Read, seed % 2000);
+    });
+}
+
+/// The journal alone: writes side by side into few chunks, so that finding their entries costs next to nothing.
+#[divan::bench(sample_count = 50, sample_size = 200)]
+fn journal_appends_of_4_kib(bencher: Bencher) {
+    let mut bare = Bare::new();
+    bencher.counter(ItemsCount::new(32u32)).bench_local(|| {
+        let want = bare.replies + 32;
+        (0..32).for_each(|n| bare.request(RequestKind::Write, n * 4096, 4096));
+        while bare.replies < want {
+            bare.turn();
+        }
+    });
+}
+
+/// The coordinator's part and the search in the table: a map reads nothing.
+#[divan::bench(sample_count = 50, sample_size = 200)]
+fn table_lookups(bencher: Bencher) {
+    let mut bare = Bare::new();
+    for seed in 0..2000 {
+        bare.burst(RequestKind::Write, seed);
+    }
+    let mut seed = 0;
+    bencher.counter(ItemsCount::new(32u32)).bench_local(|| {
+        seed += 1;
+        bare.burst(RequestKind::Map, seed % 2000);
+    });
+}
+
+/// A session whose client has attached an export.
+fn attached() -> Session {
+    let (mut out, name) = (Vec::new(), b"bench");
+    let mut session = Session::new(Limits::default(), &mut out);
+    let mut hello = 3u32.to_be_bytes().to_vec(); // fixed newstyle, no zeroes
+    hello.extend(b"IHAVEOPT");
+    hello.extend(7u32.to_be_bytes()); // GO
+    hello.extend((6 + name.len() as u32).to_be_bytes());
+    hello.extend((name.len() as u32).to_be_bytes());
+    hello.extend(name);
+    hello.extend([0; 2]);
+    let mut taken = 0;
+    while session.export().is_none() {
+        let (more, event) = session.receive(&hello[taken..], &mut out);
+        taken += more;
+        match event {
+            Event::Open(_) => {
+                let info = ExportInfo {
+                    volume: VolumeId(1),
+                    size: VOLUME,
+                    block_size: 4096,
+                    read_only: false,
+                    description: "",
+                };
+                session.opened(Ok(info), &mut out);
+            }
+            Event::Answered => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    session
+}
+
+#[divan::bench]
+fn nbd_request_parsed_and_answered(bencher: Bencher) {
+    let (mut session, mut out) = (attached(), Vec::new());
+    let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
+    request.extend([0, 0, 0, 0]); // no flags, READ
+    request.extend(9u64.to_be_bytes());
+    request.extend(4096u64.to_be_bytes());
+    request.extend(4096u32.to_be_bytes());
+    bencher.bench_local(|| {
+        out.clear();
+        let (_, event) = session.receive(divan::black_box(&request), &mut out);
+        let Event::Command(command) = event else {
+            panic!("{event:?}");
+        };
+        session.reply(command.slot, Ok(()), &[], &mut out)
     });
 }
 

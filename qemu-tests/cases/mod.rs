@@ -1,12 +1,16 @@
 //! The cases, one file a disaster.
 
+mod a_disk_fails;
+mod a_disk_grows;
 mod a_disk_is_full;
 mod bits_flip;
 mod clients;
 mod idle_and_hostile;
 mod killed_under_load;
+mod measured;
 mod power_is_cut;
 mod several_shards;
+mod space_runs_low;
 mod stopped_and_started;
 mod volume_changes;
 
@@ -18,6 +22,10 @@ pub fn all() -> Vec<Case> {
     all.extend(stopped_and_started::cases());
     all.extend(volume_changes::cases());
     all.extend(a_disk_is_full::cases());
+    all.extend(a_disk_grows::cases());
+    all.extend(a_disk_fails::cases());
+    all.extend(space_runs_low::cases());
+    all.extend(measured::cases());
     all.extend(idle_and_hostile::cases());
     all.extend(killed_under_load::cases());
     all.extend(several_shards::cases());

@@ -3,9 +3,9 @@
 use crate::harness::daemon::Start;
 use crate::harness::load::{Load, Shape, verify};
 use crate::harness::model::Model;
-use crate::harness::{Case, Outcome, Room, ensure};
+use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const VOLUME: u64 = 64 << 20;
 /// "Well under 5 s", with two cores that others use too.
@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
             "sigterm_under_load_stops_soon_and_leaves_an_empty_journal",
             stop,
         ),
+        Case::new("a_second_sigterm_ends_a_slow_stop_at_once", told_twice),
         Case::new("a_second_daemon_on_the_same_disk_is_refused", second),
         Case::new("the_same_disk_twice_is_refused", twice),
     ]
@@ -75,6 +76,60 @@ fn stop(room: &Room) -> Outcome {
     Ok(format!(
         "{under_load:.0?} with {in_flight} writes in flight, {idle:.0?} idle"
     ))
+}
+
+/// A measurement that runs on keeps the stop busy for half a second.
+fn told_twice(room: &Room) -> Outcome {
+    let start = Start::dev(room, "store", "256M");
+    let mut daemon = start.run()?;
+    daemon.create("vm1", "64M")?;
+    let mut client = daemon.connect("vm1")?;
+    client
+        .write(0, &[7; 4096])?
+        .map_err(|e| format!("error {e}"))?;
+    let (took, status) = std::thread::scope(|scope| -> Step<_> {
+        let busy = scope.spawn(|| {
+            let arguments = ["bench", "vm1", "--rw", "read", "--seconds", "60"];
+            // Its daemon goes away under it: how it ends is all the same.
+            start.ask(&arguments).map(|said| said.code).unwrap_or(None)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        ensure!(
+            !busy.is_finished(),
+            "the bench has ended: {:?}",
+            busy.join()
+        );
+        daemon.signal(libc::SIGTERM)?;
+        let begun = Instant::now();
+        while !start.log_text()?.contains("stopping") {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(10),
+                "no word of a stop"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let ended = daemon.stop()?;
+        Ok(ended)
+    })?;
+    ensure!(
+        status.code() == Some(1),
+        "after the second SIGTERM it ended with {status}"
+    );
+    ensure!(
+        took < Duration::from_millis(400),
+        "after the second SIGTERM it took {took:?}"
+    );
+    ensure!(
+        start.log_text()?.contains("ending at once"),
+        "it does not say why it ended"
+    );
+    let daemon = start.run()?;
+    let read = daemon
+        .connect("vm1")?
+        .read(0, 4096)?
+        .map_err(|e| format!("error {e}"))?;
+    ensure!(read == [7; 4096], "an acknowledged write is gone");
+    Ok(format!("{took:.0?} after the second"))
 }
 
 fn second(room: &Room) -> Outcome {

@@ -106,6 +106,21 @@ impl Start {
         Ok(plain)
     }
 
+    /// Runs `sarsen --api SOCKET ARGUMENTS` against the daemon that was started so.
+    pub fn ask(&self, arguments: &[&str]) -> Step<Said> {
+        let mut command = Command::new(binary());
+        let output = command
+            .arg("--api")
+            .arg(&self.api)
+            .args(arguments)
+            .output()?;
+        Ok(Said {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
     fn spawn(&self) -> Step<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
@@ -203,12 +218,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) -> Step<()> {
+        // SAFETY: a signal to a child that was not waited for, so the number is still its own.
+        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
+        ensure!(sent == 0, "the signal {signal} could not be sent");
+        Ok(())
+    }
+
     /// SIGTERM; how long the stop took, and with what it ended.
     pub fn stop(&mut self) -> Step<(Duration, ExitStatus)> {
         let begun = Instant::now();
-        // SAFETY: a signal to a child that was not waited for, so the number is still its own.
-        let sent = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        ensure!(sent == 0, "SIGTERM could not be sent");
+        self.signal(libc::SIGTERM)?;
         while begun.elapsed() < Duration::from_secs(15) {
             if let Some(status) = self.child.try_wait()? {
                 self.ended = true;
@@ -221,17 +242,7 @@ impl Daemon {
 
     /// Runs `sarsen --api SOCKET ARGUMENTS`.
     pub fn ask(&self, arguments: &[&str]) -> Step<Said> {
-        let mut command = Command::new(binary());
-        let output = command
-            .arg("--api")
-            .arg(&self.start.api)
-            .args(arguments)
-            .output()?;
-        Ok(Said {
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        self.start.ask(arguments)
     }
 
     /// The same where it must be done.

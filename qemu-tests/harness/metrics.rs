@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Counters by name, summed over their labels, and by name with labels.
+/// Counters by their series: name and labels.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(BTreeMap<String, f64>);
 
@@ -17,9 +17,21 @@ impl Metrics {
         Watch::open(api)?.look()
     }
 
-    /// Zero where there is no such counter.
+    /// Summed over its labels; zero where there is no such counter.
     pub fn get(&self, name: &str) -> f64 {
-        self.0.get(name).copied().unwrap_or(0.0)
+        self.with(name, "")
+    }
+
+    /// The same of the series that have this among their labels, as in `stage="send"`.
+    pub fn with(&self, name: &str, label: &str) -> f64 {
+        let from = self.0.range(name.to_owned()..);
+        from.take_while(|(series, _)| series.starts_with(name))
+            .filter(|(series, _)| {
+                let labels = &series[name.len()..];
+                (labels.is_empty() || labels.starts_with('{')) && labels.contains(label)
+            })
+            .map(|(_, value)| value)
+            .sum()
     }
 
     fn parse(text: &str) -> Metrics {
@@ -28,12 +40,8 @@ impl Metrics {
             let Some((series, value)) = line.rsplit_once(' ') else {
                 continue;
             };
-            let name = series.split('{').next().unwrap_or(series);
             if let Ok(value) = value.parse::<f64>() {
-                *all.entry(name.to_owned()).or_insert(0.0) += value;
-                if name != series {
-                    all.insert(series.to_owned(), value);
-                }
+                *all.entry(series.to_owned()).or_insert(0.0) += value;
             }
         }
         Metrics(all)

@@ -54,7 +54,7 @@ enum Power {
     On,
     /// Nothing is answered.
     Off,
-    /// The daemon is dead; what still waits is answered with EIO, to nobody.
+    /// Everything is answered with EIO; to nobody, where the daemon is dead.
     Buried,
 }
 
@@ -127,6 +127,11 @@ impl PowerDisk {
         state.lost = Lost::default();
         state.power = Power::Off;
         state.drop_volatile();
+    }
+
+    /// The disk dies while it is in use: whatever is asked of it is answered with EIO, to whoever asks.
+    pub fn die(&self) {
+        self.medium.set(Power::Buried);
     }
 
     /// Power is back. Whoever used the disk was sent SIGKILL before, so that nobody sees the EIO that ends what still

@@ -1,7 +1,7 @@
 //! The client of the API, over one unix socket connection that is opened again when it breaks between requests.
 
 use super::model::{
-    AlertList, BenchRequest, BenchResult, CRC_HEADER, Disk, DiskAdd, DiskList, ErrorBody,
+    AlertList, BenchRequest, BenchResult, CRC_HEADER, Disk, DiskAdd, DiskGrow, DiskList, ErrorBody,
     ImportFinish, Map, ScrubResult, Status, Volume, VolumeCreate, VolumeList, VolumeResize,
     crc_of_text, crc_text,
 };
@@ -152,6 +152,11 @@ impl Client {
 
     pub async fn add_disk(&mut self, add: &DiskAdd) -> Result<Disk, ClientError> {
         self.send(Method::POST, "/v1/disks", add).await
+    }
+
+    pub async fn grow_disk(&mut self, id: u32, grow: &DiskGrow) -> Result<Disk, ClientError> {
+        self.send(Method::POST, &format!("/v1/disks/{id}/grow"), grow)
+            .await
     }
 
     pub async fn scrub_disk(&mut self, id: u32) -> Result<ScrubResult, ClientError> {

@@ -142,6 +142,31 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn a_disk_that_is_not_there_does_not_grow() {
+    world("grow", async |world| {
+        let mut client = world.client();
+        let grow = DiskGrow {
+            size_bytes: Some(2 << 30),
+        };
+        assert_eq!(
+            refused(client.grow_disk(7, &grow).await).code,
+            ErrorCode::NotFound
+        );
+        let error = refused(client.grow_disk(1, &grow).await);
+        assert_eq!(error.code, ErrorCode::Io);
+        assert!(error.message.contains("/nonexistent/disk0"), "{error}");
+        let (status, error) = world
+            .error("POST", "/v1/disks/1/grow", "", r#"{"size":1}"#)
+            .await;
+        assert_eq!((status, error.field.as_str()), (400, "size"));
+        assert_eq!(
+            world.manager.catalog().disks().next().unwrap().size,
+            1 << 30
+        );
+    });
+}
+
+#[test]
 fn a_body_that_is_nonsense_is_refused_with_its_field() {
     world("nonsense", async |world| {
         for (body, field) in [

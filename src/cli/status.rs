@@ -34,14 +34,20 @@ fn for_people(status: &model::Status) -> String {
     let rest = fields([
         (
             "disks",
-            format!("{} with {}", status.disks, human(status.capacity_bytes)),
+            format!(
+                "{} with {}{}",
+                status.disks,
+                human(status.capacity_bytes),
+                some(status.failed_disks, "failed")
+            ),
         ),
         (
             "volumes",
             format!(
-                "{} with {} ({percent} %)",
+                "{} with {} ({percent} %){}",
                 status.volumes,
-                human(status.promised_bytes)
+                human(status.promised_bytes),
+                some(status.degraded_volumes, "degraded")
             ),
         ),
         ("connections", status.connections.to_string()),
@@ -51,6 +57,14 @@ fn for_people(status: &model::Status) -> String {
         "{nodes}\n\n{rest}\n\n{}",
         alerts::for_people(&status.alerts)
     )
+}
+
+/// How many of them there are, where there are any.
+fn some(count: u32, what: &str) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(", {count} {what}"),
+    }
 }
 
 /// A time for people, by its two largest units.

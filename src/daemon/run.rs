@@ -21,6 +21,9 @@ const API_STOP: Duration = Duration::from_millis(500);
 /// loses nothing and costs the next start a replay.
 const STORE_STOP: Duration = Duration::from_secs(4);
 
+/// The exit code of a daemon that was told twice to end.
+const ENDED_AT_ONCE: i32 = 1;
+
 /// What is told when a daemon serves.
 pub struct Ready<'a> {
     pub config: &'a Config,
@@ -55,14 +58,14 @@ async fn live(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), Start
         started = serve(&config, &manager, &host, &handle) => started,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping during the start");
-            stop(&config, &host, None, shards).await;
+            stop_or_end(&config, &mut signals, stop(&config, &host, None, shards)).await;
             return Ok(());
         }
     };
     let api = match started {
         Ok(api) => api,
         Err(error) => {
-            stop(&config, &host, None, shards).await;
+            stop_or_end(&config, &mut signals, stop(&config, &host, None, shards)).await;
             return Err(error);
         }
     };
@@ -82,12 +85,26 @@ async fn live(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), Start
 
     let name = signals.next().await;
     tracing::info!(signal = name, "stopping");
+    stop_or_end(
+        &config,
+        &mut signals,
+        stop(&config, &host, Some(api), shards),
+    )
+    .await;
+    Ok(())
+}
+
+/// Stops in good order, unless it is told once more to end: then at once, as by a crash, which loses nothing.
+async fn stop_or_end(config: &Config, signals: &mut Signals, stop: impl Future<Output = ()>) {
     tokio::select! {
-        () = stop(&config, &host, Some(api), shards) => Ok(()),
+        () = stop => {}
         name = signals.next() => {
-            tracing::warn!(signal = name, "told twice: ending at once");
-            remove_sockets(&config);
-            std::process::exit(1);
+            tracing::warn!(
+                signal = name,
+                "told again: ending at once; the next start will replay the journal"
+            );
+            remove_sockets(config);
+            std::process::exit(ENDED_AT_ONCE);
         }
     }
 }

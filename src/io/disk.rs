@@ -82,11 +82,12 @@ impl Disk {
             DiskKind::BlockDevice => libc::O_EXCL,
             DiskKind::File => 0,
         };
-        let file = OpenOptions::new()
+        let mut options = OpenOptions::new();
+        options
             .read(true)
             .write(access == Access::ReadWrite)
-            .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
-            .open(path)
+            .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive);
+        let file = lock::open_exclusive(|| options.open(path))
             .map_err(|e| wrong(Problem::of_open(e, before.rdev())))?;
         Disk::take(file, path, kind, access)
     }

@@ -1,12 +1,13 @@
 //! What the kernel knows of a disk: length, sector size, write cache, discard.
 
 use super::disk::{Commit, DiskKind};
+use super::disk_error::{DiskError, Problem};
 use crate::base::BLOCK;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// What is known of an open disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,18 @@ pub(super) struct Facts {
     pub logical_sector: u32,
     pub commit: Commit,
     pub discards: bool,
+}
+
+/// What is at `path`, and how long it is now, in bytes. Takes no lock: the disk may be in use, by us too.
+pub fn length_now(path: &Path) -> Result<(DiskKind, u64), DiskError> {
+    let wrong = |error| DiskError::new(path, Problem::of(error));
+    let kind = match std::fs::metadata(path).map_err(wrong)?.file_type() {
+        t if t.is_block_device() => DiskKind::BlockDevice,
+        t if t.is_file() => DiskKind::File,
+        _ => return Err(DiskError::new(path, Problem::NotADisk)),
+    };
+    let facts = File::open(path).and_then(|file| ask(&file, kind));
+    Ok((kind, facts.map_err(wrong)?.bytes))
 }
 
 pub(super) fn ask(file: &File, kind: DiskKind) -> io::Result<Facts> {

@@ -1,4 +1,5 @@
-//! The lock on a disk: flock, which ends with the process whatever way it ends.
+//! The locks on a disk: flock, and of a block device also the kernel's own. Both end with the process, whatever way it
+//! ends.
 
 use super::disk_error::Problem;
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// How long a lock is tried for: after kill -9 the kernel ends the ring of the dead process in the
+/// How long a lock is tried for: after a clean stop as after kill -9 the kernel ends the ring of the dead process in the
 /// background, and only then lets its files go (milliseconds, seen here).
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,6 +35,21 @@ pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
         Some(pid) if pid == std::process::id() => Problem::OpenHere,
         pid => Problem::InUse { pid },
     })
+}
+
+/// Opens a block device exclusively (O_EXCL), which the kernel refuses with EBUSY for as long as somebody has it.
+pub(super) fn open_exclusive(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// The process that holds the flock of this file, where /proc/locks tells it.

@@ -35,6 +35,7 @@ pub use arena::{Arena, Part};
 pub use buffers::Buffers;
 pub use disk::{Access, Commit, Disk, DiskKind};
 pub use disk_error::{DiskError, Problem};
+pub use disk_facts::length_now;
 pub use kernel::raise_limits;
 pub use message::Message;
 pub use notify::Wake;

@@ -1,6 +1,61 @@
 //! What is known of a disk's store, as gauges that its shard sets now and then.
 
+use super::histogram::{AtomicHistogram, Buckets};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What is asked of a disk, as far as it is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskOperation {
+    /// Blocks that somebody reads.
+    Read,
+    /// Blocks that a scrub reads.
+    Scrub,
+    /// Table pages, journal and superblocks that are read: at the start, and on demand.
+    Load,
+    /// A batch of the journal.
+    Journal,
+    /// Whole chunks on their way to their slots.
+    Write,
+    /// Journaled payload on its way to its slots.
+    Apply,
+    /// Table pages, manifests and superblocks that are written.
+    Checkpoint,
+    Flush,
+    Discard,
+    /// Zeroes ahead of the first use of a slot.
+    Zero,
+}
+
+impl DiskOperation {
+    pub const ALL: [DiskOperation; 10] = [
+        DiskOperation::Read,
+        DiskOperation::Scrub,
+        DiskOperation::Load,
+        DiskOperation::Journal,
+        DiskOperation::Write,
+        DiskOperation::Apply,
+        DiskOperation::Checkpoint,
+        DiskOperation::Flush,
+        DiskOperation::Discard,
+        DiskOperation::Zero,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskOperation::Read => "read",
+            DiskOperation::Scrub => "scrub",
+            DiskOperation::Load => "load",
+            DiskOperation::Journal => "journal",
+            DiskOperation::Write => "write",
+            DiskOperation::Apply => "apply",
+            DiskOperation::Checkpoint => "checkpoint",
+            DiskOperation::Flush => "flush",
+            DiskOperation::Discard => "discard",
+            DiskOperation::Zero => "zero",
+        }
+    }
+}
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $field:ident => $name:literal, $kind:ident, $help:literal;)*) => {
@@ -14,9 +69,21 @@ macro_rules! numbers {
         #[derive(Debug, Default)]
         pub struct DiskStats {
             $($field: AtomicU64,)*
+            latencies: [AtomicHistogram; DiskOperation::ALL.len()],
         }
 
         impl DiskStats {
+            /// Counts an operation that succeeded. By the one thread that writes them.
+            pub fn took(&self, operation: DiskOperation, time: Duration) {
+                self.latencies[operation as usize].record(time);
+            }
+
+            pub(super) fn latency(&self, operation: DiskOperation) -> Buckets {
+                let mut buckets = Buckets::default();
+                self.latencies[operation as usize].add_to(&mut buckets);
+                buckets
+            }
+
             /// Sets all of them. By the one thread that writes them.
             pub fn set(&self, numbers: &DiskNumbers) {
                 $(self.$field.store(numbers.$field, Ordering::Relaxed);)*
@@ -59,5 +126,10 @@ numbers! {
     checkpoints => "sarsen_disk_checkpoints", Counter, "Checkpoints written";
     wraps => "sarsen_disk_journal_wraps", Counter, "Times that the journal began anew";
     applied_bytes => "sarsen_disk_applied_bytes", Counter, "Payload moved from journal to slots";
+    /// 1 while one runs.
+    checkpoint_running => "sarsen_disk_checkpoint_running", Gauge, "Whether a checkpoint runs";
+    scrubbed_bytes => "sarsen_disk_scrubbed_bytes", Counter, "Payload that scrubs compared";
+    /// 1 while one runs.
+    scrub_running => "sarsen_disk_scrub_running", Gauge, "Whether a scrub runs";
     trimmed_bytes => "sarsen_disk_trimmed_bytes", Counter, "Slots given back";
 }

@@ -1,6 +1,6 @@
-//! Durations by size: buckets that grow with what they hold, so that a microsecond and a second are told to the
-//! same few percent. Two of a kind: [`Histogram`] of one thread, and [`AtomicHistogram`] that one thread writes
-//! and others read.
+//! Durations by size: buckets that grow with what they hold, so that a microsecond and a second are told equally
+//! well. Two of a kind: [`Histogram`] of one thread, to a few percent, for measurements; and [`AtomicHistogram`], to a
+//! power of two, that one thread writes and others read, for monitoring.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -96,63 +96,67 @@ impl Histogram {
         }
         Duration::ZERO
     }
+}
 
-    /// The upper bounds of powers of two of microseconds, in seconds, and how many were at or below each.
-    pub fn by_powers(&self) -> Vec<(f64, u64)> {
-        let mut below = 0;
-        let mut powers = Vec::new();
-        for (bucket, count) in self.counts.iter().enumerate() {
-            below += count;
-            let end = end_of(bucket);
-            if end.is_power_of_two() && (1 << 10..=1 << 34).contains(&end) {
-                powers.push((end as f64 / 1e9, below));
-            }
+/// Bounds of the buckets that monitoring gets: powers of two from 1 us to 17 s, and one bucket for all above.
+const BOUND_FIRST: u32 = 10;
+const BOUND_LAST: u32 = 34;
+const BOUNDS: usize = (BOUND_LAST - BOUND_FIRST + 1) as usize;
+
+/// Durations that one thread counts and others read: plain stores, no locked instruction. Told to a power of two
+/// only: monitoring wants no more, and a busy volume has twelve of them a shard, of 216 bytes each.
+#[derive(Debug, Default)]
+pub struct AtomicHistogram {
+    counts: [AtomicU64; BOUNDS + 1],
+    sum: AtomicU64,
+}
+
+impl AtomicHistogram {
+    /// Counts a duration. To be called by one thread only: two would lose counts of one another.
+    pub fn record(&self, time: Duration) {
+        self.record_often(time, 1);
+    }
+
+    /// The same for something that was seen several times.
+    pub fn record_often(&self, time: Duration, times: u32) {
+        let nanos = time.as_nanos() as u64;
+        let power = u64::BITS - nanos.leading_zeros(); // below 2^power
+        let bucket = power.saturating_sub(BOUND_FIRST) as usize;
+        super::bump(&self.counts[bucket.min(BOUNDS)], u64::from(times));
+        super::bump(&self.sum, nanos.wrapping_mul(u64::from(times)));
+    }
+
+    /// Adds what was counted so far.
+    pub fn add_to(&self, into: &mut Buckets) {
+        for (to, from) in into.counts.iter_mut().zip(&self.counts) {
+            *to += from.load(Ordering::Relaxed);
         }
-        powers
+        into.sum += u128::from(self.sum.load(Ordering::Relaxed));
+    }
+}
+
+/// What was counted in an [`AtomicHistogram`], or in several.
+#[derive(Debug, Clone, Default)]
+pub struct Buckets {
+    counts: [u64; BOUNDS + 1],
+    sum: u128,
+}
+
+impl Buckets {
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
     }
 
     /// The sum of all, in seconds.
     pub fn sum_seconds(&self) -> f64 {
         self.sum as f64 / 1e9
     }
-}
 
-/// Durations that one thread counts and others read: plain stores, no locked instruction.
-#[derive(Debug)]
-pub struct AtomicHistogram {
-    counts: Box<[AtomicU64]>,
-    sum: AtomicU64,
-    max: AtomicU64,
-}
-
-impl Default for AtomicHistogram {
-    fn default() -> AtomicHistogram {
-        AtomicHistogram {
-            counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            sum: AtomicU64::new(0),
-            max: AtomicU64::new(0),
-        }
-    }
-}
-
-impl AtomicHistogram {
-    /// Counts a duration. To be called by one thread only: two would lose counts of one another.
-    pub fn record(&self, time: Duration) {
-        let nanos = time.as_nanos() as u64;
-        super::bump(&self.counts[bucket_of(nanos)], 1);
-        super::bump(&self.sum, nanos);
-        if nanos > self.max.load(Ordering::Relaxed) {
-            self.max.store(nanos, Ordering::Relaxed);
-        }
-    }
-
-    /// Adds what was counted so far to a histogram.
-    pub fn add_to(&self, into: &mut Histogram) {
-        for (to, from) in into.counts.iter_mut().zip(&self.counts) {
-            *to += from.load(Ordering::Relaxed);
-        }
-        into.sum += u128::from(self.sum.load(Ordering::Relaxed));
-        into.max = into.max.max(self.max.load(Ordering::Relaxed));
+    /// The upper bound of each bucket, in seconds, and how many durations fell into it; the last one has no bound.
+    pub fn list(&self) -> Vec<(f64, u64)> {
+        let bounds = (BOUND_FIRST..=BOUND_LAST).map(|power| (1u64 << power) as f64 / 1e9);
+        let bounds = bounds.chain([f64::MAX]);
+        bounds.zip(self.counts).collect()
     }
 }
 
@@ -182,19 +186,51 @@ mod tests {
 
     #[test]
     fn quantiles_are_right_to_a_sixteenth() {
-        let atomic = AtomicHistogram::default();
-        (1..=1000).for_each(|us| atomic.record(Duration::from_micros(us)));
         let mut all = Histogram::default();
-        atomic.add_to(&mut all);
+        (1..=1000).for_each(|us| all.record(Duration::from_micros(us)));
         assert_eq!((all.count(), all.max()), (1000, Duration::from_millis(1)));
         for (part, us) in [(0.5, 500.0), (0.99, 990.0)] {
             let told = all.quantile(part).as_secs_f64() * 1e6;
             assert!((told / us - 1.0).abs() < 1.0 / 16.0, "{part}: {told}");
         }
         assert_eq!(all.mean(), Duration::from_nanos(500_500));
-        let powers = all.by_powers();
-        assert!(powers.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
-        assert_eq!(powers.last().unwrap().1, 1000);
         assert_eq!(Histogram::default().quantile(0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_duration_is_below_the_bound_of_its_bucket_and_not_below_the_one_before() {
+        for nanos in [
+            0,
+            1,
+            1023,
+            1024,
+            1025,
+            4095,
+            1 << 20,
+            (1 << 34) - 1,
+            1 << 34,
+            u64::MAX,
+        ] {
+            let atomic = AtomicHistogram::default();
+            atomic.record_often(Duration::from_nanos(nanos), 3);
+            let mut all = Buckets::default();
+            atomic.add_to(&mut all);
+            let list = all.list();
+            let place = list.iter().position(|(_, count)| *count > 0).unwrap();
+            let seconds = nanos as f64 / 1e9;
+            assert!(seconds < list[place].0, "{nanos}");
+            assert!(place == 0 || seconds >= list[place - 1].0, "{nanos}");
+            assert_eq!((all.count(), list[place].1), (3, 3));
+        }
+    }
+
+    #[test]
+    fn sums_are_in_seconds() {
+        let atomic = AtomicHistogram::default();
+        atomic.record(Duration::from_millis(500));
+        atomic.record_often(Duration::from_millis(250), 2);
+        let mut all = Buckets::default();
+        atomic.add_to(&mut all);
+        assert_eq!((all.count(), all.sum_seconds()), (3, 1.0));
     }
 }

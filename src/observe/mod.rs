@@ -15,12 +15,12 @@ mod render;
 mod shard;
 mod volume;
 
-pub use disk::{DiskNumbers, DiskStats};
-pub use histogram::{AtomicHistogram, Histogram};
+pub use disk::{DiskNumbers, DiskOperation, DiskStats};
+pub use histogram::{AtomicHistogram, Buckets, Histogram};
 pub use logs::{LogFormat, LogsError, start_logs};
 pub use registry::Registry;
 pub use shard::{ShardNumbers, ShardStats};
-pub use volume::{Operation, VolumeStats, VolumeTotals};
+pub use volume::{Operation, Stage, VolumeStats, VolumeTotals};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

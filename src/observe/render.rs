@@ -1,9 +1,10 @@
 //! Metrics as OpenMetrics text, by prometheus-client.
 
-use super::disk::{DiskNumbers, Kind};
+use super::disk::{DiskNumbers, DiskOperation, Kind};
+use super::histogram::Buckets;
 use super::registry::{Registry, Tables};
 use super::shard::ShardNumbers;
-use super::volume::{Operation, VolumeTotals};
+use super::volume::{Operation, Stage, VolumeTotals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -23,8 +24,16 @@ pub(super) fn render(registry: &Registry) -> String {
 #[derive(Debug)]
 struct Snapshot {
     volumes: Vec<(String, Vec<(Operation, VolumeTotals)>)>,
-    disks: Vec<(String, String, DiskNumbers)>,
+    disks: Vec<Disk>,
     shards: Vec<(String, ShardNumbers)>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    id: String,
+    path: String,
+    numbers: DiskNumbers,
+    latencies: Vec<(DiskOperation, Buckets)>,
 }
 
 impl Snapshot {
@@ -44,8 +53,17 @@ impl Snapshot {
             });
             (name, operations.to_vec())
         });
-        let disks = tables.disks.iter();
-        let disks = disks.map(|(id, (path, stats))| (id.to_string(), path.clone(), stats.get()));
+        let latency = |stats: &super::DiskStats| {
+            let all = DiskOperation::ALL.iter();
+            all.map(|&operation| (operation, stats.latency(operation)))
+                .collect()
+        };
+        let disks = tables.disks.iter().map(|(id, (path, stats))| Disk {
+            id: id.to_string(),
+            path: path.clone(),
+            numbers: stats.get(),
+            latencies: latency(stats),
+        });
         let shards = tables.shards.iter();
         let shards = shards.map(|(number, stats)| (number.to_string(), stats.get()));
         Snapshot {
@@ -77,7 +95,7 @@ impl Collector for Snapshot {
         let (name, help) = ("sarsen_volume_operations", "Operations that succeeded");
         let metric = encoder.encode_descriptor(name, help, None, counter)?;
         self.of_volumes(metric, |to, totals| {
-            to.encode_counter::<NoLabelSet, _, u64>(&totals.latency.count(), None)
+            to.encode_counter::<NoLabelSet, _, u64>(&totals.operations(), None)
         })?;
         let (name, help) = ("sarsen_volume_bytes", "Bytes of operations that succeeded");
         let metric = encoder.encode_descriptor(name, help, None, counter)?;
@@ -89,32 +107,65 @@ impl Collector for Snapshot {
         self.of_volumes(metric, |to, totals| {
             to.encode_counter::<NoLabelSet, _, u64>(&totals.errors, None)
         })?;
-        let (name, help) = ("sarsen_volume_latency_seconds", "From request to reply");
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        self.of_volumes(metric, |to, totals| {
-            let latency = &totals.latency;
-            let (sum, count) = (latency.sum_seconds(), latency.count());
-            let mut buckets = latency.by_powers();
-            buckets.push((f64::MAX, count));
-            to.encode_histogram::<NoLabelSet>(sum, count, &cumulative_to_single(buckets), None)
-        })?;
+        self.encode_latencies(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
         self.encode_disks(encoder)
     }
 }
 
-/// prometheus-client adds the buckets up itself.
-fn cumulative_to_single(mut buckets: Vec<(f64, u64)>) -> Vec<(f64, u64)> {
-    let mut before = 0;
-    for (_, count) in &mut buckets {
-        let all = *count;
-        *count -= before;
-        before = all;
+/// A histogram in its family; none where nothing was counted, because most volumes are quiet most of the time.
+fn put_histogram(
+    metric: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str); 3],
+    latency: &Buckets,
+) -> fmt::Result {
+    if latency.count() == 0 {
+        return Ok(());
     }
-    buckets
+    let (sum, count) = (latency.sum_seconds(), latency.count());
+    // prometheus-client adds the buckets up itself.
+    metric
+        .encode_family(labels)?
+        .encode_histogram::<NoLabelSet>(sum, count, &latency.list(), None)
 }
 
 impl Snapshot {
+    fn encode_latencies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = MetricType::Histogram;
+        let name = "sarsen_volume_latency_seconds";
+        let help = "Time of operations that succeeded, by stage: front (until it is submitted), store \
+                    (until it is carried out), send (until the reply was sent)";
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for (volume, operations) in &self.volumes {
+            for (operation, totals) in operations {
+                for (stage, latency) in Stage::ALL.iter().zip(&totals.stages) {
+                    let labels = [
+                        ("volume", volume.as_str()),
+                        ("operation", operation.name()),
+                        ("stage", stage.name()),
+                    ];
+                    put_histogram(&mut metric, &labels, latency)?;
+                }
+            }
+        }
+        let (name, help) = (
+            "sarsen_disk_latency_seconds",
+            "Time of operations on a disk",
+        );
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for disk in &self.disks {
+            for (operation, latency) in &disk.latencies {
+                let labels = [
+                    ("disk", disk.id.as_str()),
+                    ("path", disk.path.as_str()),
+                    ("operation", operation.name()),
+                ];
+                put_histogram(&mut metric, &labels, latency)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for (place, (name, help, _)) in ShardNumbers::default().list().iter().enumerate() {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -134,9 +185,9 @@ impl Snapshot {
                 Kind::Gauge => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
-            for (id, path, numbers) in &self.disks {
-                let value = numbers.list()[place].3;
-                let labels = [("disk", id.as_str()), ("path", path.as_str())];
+            for disk in &self.disks {
+                let value = disk.numbers.list()[place].3;
+                let labels = [("disk", disk.id.as_str()), ("path", disk.path.as_str())];
                 let mut family = metric.encode_family(&labels)?;
                 match kind {
                     Kind::Counter => family.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
@@ -157,32 +208,42 @@ mod tests {
     #[test]
     fn what_two_shards_counted_is_added_up_and_named_in_base_units() {
         let registry = Registry::default();
-        let took = Duration::from_micros(100);
+        let us = Duration::from_micros;
         for shard in 0..2 {
             let stats = registry.volume(VolumeId(7), shard);
-            stats.record(Operation::Write, 4096, took, false);
-            stats.record(Operation::Read, 4096, took, true);
+            stats.succeeded(Operation::Write, 4096, us(10), us(100));
+            stats.sent(Operation::Write, us(5), 1);
+            stats.failed(Operation::Read);
         }
         registry.name_volume(VolumeId(7), "vm1");
         registry.name_disk(DiskId(1), "/dev/x");
         registry.disk(DiskId(1)).set(&DiskNumbers {
             checksum_errors: 3,
+            checkpoint_running: 1,
             ..DiskNumbers::default()
         });
         registry.shard(1).count_request();
+        registry
+            .disk(DiskId(1))
+            .took(DiskOperation::Journal, us(20));
         let text = registry.render();
         for line in [
             "sarsen_volume_operations_total{volume=\"vm1\",operation=\"write\"} 2",
             "sarsen_volume_bytes_total{volume=\"vm1\",operation=\"write\"} 8192",
             "sarsen_volume_errors_total{volume=\"vm1\",operation=\"read\"} 2",
-            "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\"} 2",
+            "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"front\"} 2",
+            "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"send\"} 2",
             "sarsen_shard_requests_total{shard=\"1\"} 1",
             "sarsen_disk_checksum_errors_total{disk=\"1\",path=\"/dev/x\"} 3",
+            "sarsen_disk_checkpoint_running{disk=\"1\",path=\"/dev/x\"} 1",
+            "sarsen_disk_latency_seconds_count{disk=\"1\",path=\"/dev/x\",operation=\"journal\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
         let bucket = "sarsen_volume_latency_seconds_bucket{le=\"0.000131072\",volume=\"vm1\",\
-                      operation=\"write\"} 2";
+                      operation=\"write\",stage=\"store\"} 2";
         assert!(text.contains(bucket), "{text}");
+        let quiet = "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"read\"";
+        assert!(!text.contains(quiet), "{text}");
     }
 }

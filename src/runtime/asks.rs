@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::mailbox::{Answer, Ask};
-use crate::base::{BLOCK, BufRef, IoError, MapRun, Request, RequestKind, Slab};
+use crate::base::{BLOCK, BufRef, IoError, MapRun, Request, RequestKind, Slab, Time};
 use std::collections::VecDeque;
 
 /// Questions in the machine. Each handle's permit bounds them below that.
@@ -10,8 +10,8 @@ const ASKS: usize = 4096;
 
 pub(super) struct Asks {
     running: Slab<Ask>,
-    /// Those that wait for payload memory.
-    waiting: VecDeque<Ask>,
+    /// Those that wait for payload memory, and since when.
+    waiting: VecDeque<(Ask, Time)>,
 }
 
 impl Asks {
@@ -25,9 +25,9 @@ impl Asks {
     /// Takes a question.
     pub fn begin(&mut self, ask: Ask, desk: &mut Desk) {
         if !self.waiting.is_empty() {
-            self.waiting.push_back(ask);
-        } else if let Some(ask) = self.try_begin(ask, desk) {
-            self.waiting.push_back(ask);
+            self.waiting.push_back((ask, desk.now));
+        } else if let Some(ask) = self.try_begin(ask, desk.now, desk) {
+            self.waiting.push_back((ask, desk.now));
         }
     }
 
@@ -38,15 +38,15 @@ impl Asks {
 
     /// Goes on with what waited for payload memory.
     pub fn feed(&mut self, desk: &mut Desk) {
-        while let Some(ask) = self.waiting.pop_front() {
-            if let Some(ask) = self.try_begin(ask, desk) {
-                return self.waiting.push_front(ask);
+        while let Some((ask, begun)) = self.waiting.pop_front() {
+            if let Some(ask) = self.try_begin(ask, begun, desk) {
+                return self.waiting.push_front((ask, begun));
             }
         }
     }
 
     /// Gives the question back where there is no memory for it now.
-    fn try_begin(&mut self, ask: Ask, desk: &mut Desk) -> Option<Ask> {
+    fn try_begin(&mut self, ask: Ask, begun: Time, desk: &mut Desk) -> Option<Ask> {
         let blocks = Request::buffer_blocks(ask.kind, ask.offset, ask.len);
         let buf = match u32::try_from(blocks) {
             Ok(0) => None,
@@ -77,6 +77,7 @@ impl Asks {
                     offset,
                     len,
                     buf,
+                    begun,
                 };
                 let refused = desk.submit(wanted).err();
                 refused.and_then(|error| Some((self.running.remove(key)?, error)))

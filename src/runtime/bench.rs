@@ -230,6 +230,7 @@ impl Load {
             offset,
             len,
             buf: Some(buf),
+            begun: desk.now,
         };
         match desk.submit(wanted) {
             Ok(()) => self.in_flight += 1,

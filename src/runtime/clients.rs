@@ -21,6 +21,7 @@ use crate::frontend::nbd::{
     Command, Event, ExportInfo, Limits, Purpose, Refusal, Session, Slot, Zeroing,
 };
 use crate::io::{self, Completion, Expect, FileNo, Message, Part};
+use crate::observe::Operation;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

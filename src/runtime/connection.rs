@@ -6,6 +6,7 @@
 use crate::base::{BufId, BufRef, RequestKind, Time, VolumeId};
 use crate::frontend::nbd::{Command, Session, Slot};
 use crate::io::{FileNo, Message, SendNo};
+use crate::observe::{Operation, VolumeStats};
 
 /// What a connection receives into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) struct Incoming {
     pub buf: BufId,
     /// Bytes that are there.
     pub filled: u32,
+    /// When its head was read.
+    pub begun: Time,
 }
 
 impl Incoming {
@@ -50,8 +53,8 @@ impl Incoming {
 pub(super) enum Stall {
     /// As many commands are in flight as may be.
     Full,
-    /// A command waits for payload memory.
-    Memory(Command),
+    /// A command waits for payload memory; its head was read then.
+    Memory(Command, Time),
     /// Much waits to be sent.
     Output,
 }
@@ -62,6 +65,37 @@ pub(super) struct ZeroJob {
     pub slot: Slot,
     pub at: u64,
     pub end: u64,
+    /// When the work for the next piece began.
+    pub begun: Time,
+}
+
+/// The replies in a message, for their times: how many there are of each kind, and when the machine gave them.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    list: Vec<(Operation, Time, u32)>,
+}
+
+impl Replies {
+    pub fn add(&mut self, operation: Operation, now: Time) {
+        // Those of one turn are the last ones, at most one a kind.
+        let same = self.list.iter_mut().rev();
+        let same = same.take_while(|(_, at, _)| *at == now);
+        match same.into_iter().find(|(kind, ..)| *kind == operation) {
+            Some((_, _, count)) => *count += 1,
+            None => self.list.push((operation, now, 1)),
+        }
+    }
+
+    /// Counts them as sent, and forgets them.
+    pub fn sent(&mut self, now: Time, stats: &VolumeStats) {
+        for (operation, at, count) in self.list.drain(..) {
+            stats.sent(operation, now.since(at), count);
+        }
+    }
+
+    pub fn forget(&mut self) {
+        self.list.clear();
+    }
 }
 
 /// How a connection goes on.
@@ -91,6 +125,9 @@ pub(super) struct Connection {
     /// What was received and cannot be taken yet.
     pub rest: Vec<u8>,
     pub gathered: Option<Message>,
+    /// The replies in `gathered`, and in the message that is being sent.
+    pub replies: Replies,
+    pub sending_replies: Replies,
     pub sending: Option<SendNo>,
     /// Bytes of the message that is being sent.
     pub sending_bytes: u64,
@@ -118,6 +155,8 @@ impl Connection {
             stall: None,
             rest: Vec::new(),
             gathered: None,
+            replies: Replies::default(),
+            sending_replies: Replies::default(),
             sending: None,
             sending_bytes: 0,
             in_machine: 0,
@@ -158,6 +197,7 @@ impl Connection {
     /// Gives back what only a busy connection needs.
     pub fn rest_now(&mut self) {
         self.session.rest();
+        (self.replies, self.sending_replies) = Default::default();
         if self.rest.is_empty() {
             self.rest = Vec::new();
         }
@@ -177,4 +217,27 @@ pub(super) fn blocks_of(command: &Command) -> u32 {
 /// Whether a command's data must come before it can be submitted.
 pub(super) fn has_payload(command: &Command) -> bool {
     command.kind == RequestKind::Write
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::VolumeTotals;
+
+    #[test]
+    fn replies_of_one_turn_are_counted_together_and_sent_once() {
+        let mut replies = Replies::default();
+        let (first, second) = (Time(1_000), Time(2_000));
+        replies.add(Operation::Read, first);
+        replies.add(Operation::Write, first);
+        replies.add(Operation::Read, first);
+        replies.add(Operation::Read, second);
+        assert_eq!(replies.list.len(), 3);
+        let stats = VolumeStats::default();
+        replies.sent(Time(1_000_000), &stats);
+        replies.sent(Time(2_000_000), &stats);
+        let mut totals = VolumeTotals::default();
+        stats.add_to(Operation::Read, &mut totals);
+        assert_eq!(totals.stages.map(|stage| stage.count()), [0, 0, 3]);
+    }
 }

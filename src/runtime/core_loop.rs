@@ -13,9 +13,9 @@ use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
 use super::transfer::What;
-use crate::base::{BLOCK, BufRef, CHUNK, DiskId, Slab, Time, VolumeId};
+use crate::base::{BLOCK, BufRef, CHUNK, DiskId, Slab, Time};
 use crate::io::{Completion, Wait, clock};
-use crate::observe::{DiskNumbers, Registry, ShardStats, VolumeStats};
+use crate::observe::{DiskNumbers, DiskStats, Registry, ShardStats};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
 use crate::store::{IoData, Note, StoreError};
 use std::io;
@@ -26,11 +26,19 @@ use tokio::sync::{mpsc, oneshot};
 /// Control operations at one time; the handles' permits bound them below that.
 pub(super) const CONTROLS: usize = 4096;
 
-/// Payload memory that each store may use itself, in blocks: 2 MiB.
+/// How often a busy shard tells the numbers of its disks.
 const TELL_EVERY: Duration = Duration::from_millis(1);
+/// Payload memory that each store may use itself, in blocks: 2 MiB.
 const SCRATCH_BLOCKS: u32 = 512;
 
 pub(super) type ControlDone = oneshot::Sender<Result<(), ControlError>>;
+
+/// What a slot's store is known as.
+pub(super) struct Known {
+    pub slot: DiskSlot,
+    pub id: DiskId,
+    pub stats: Arc<DiskStats>,
+}
 
 /// One shard and its world.
 pub(super) struct Core<M> {
@@ -42,14 +50,12 @@ pub(super) struct Core<M> {
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
-    /// The disk that each slot's store is known as.
-    pub disk_ids: Vec<(DiskSlot, DiskId)>,
+    pub known: Vec<Known>,
     pub notes: mpsc::Sender<(DiskId, Note)>,
     pub notes_dropped: u64,
     pub registry: Arc<Registry>,
     /// When the registry was last told of the disks.
     pub disks_told_at: Time,
-    pub stats: Vec<(VolumeId, Arc<VolumeStats>)>,
     pub shard_stats: Arc<ShardStats>,
     pub mailbox: Mailbox,
     /// The shard that the next client goes to.
@@ -163,17 +169,19 @@ impl<M: Machine> Core<M> {
         self.desk.trays.send();
     }
 
-    /// Sets the numbers of the disks where others can read them, at most once a millisecond.
+    /// Sets the numbers of the disks where others can read them: once a millisecond, and before the shard comes to
+    /// rest, so that those of a quiet disk are right.
     fn tell_disks(&mut self) {
-        if self.desk.now.since(self.disks_told_at) < TELL_EVERY {
+        let rests = self.desk.is_quiet() && self.disks.is_quiet();
+        if !rests && self.desk.now.since(self.disks_told_at) < TELL_EVERY {
             return;
         }
         self.disks_told_at = self.desk.now;
-        for (slot, id) in &self.disk_ids {
-            let Some((stats, levels)) = self.machine.disk(*slot) else {
+        for known in &self.known {
+            let Some((stats, levels)) = self.machine.disk(known.slot) else {
                 continue;
             };
-            self.registry.disk(*id).set(&DiskNumbers {
+            known.stats.set(&DiskNumbers {
                 capacity_bytes: levels.slots * CHUNK,
                 used_bytes: levels.slots_used * CHUNK,
                 journal_bytes: levels.journal_len,
@@ -183,6 +191,9 @@ impl<M: Machine> Core<M> {
                 media_errors: stats.disk_errors,
                 batches: stats.batches,
                 checkpoints: stats.checkpoints,
+                checkpoint_running: levels.checkpoint_running.into(),
+                scrubbed_bytes: stats.scrubbed_blocks * BLOCK,
+                scrub_running: levels.scrubbing.into(),
                 wraps: levels.journal_wraps,
                 applied_bytes: stats.applied_blocks * BLOCK,
                 trimmed_bytes: stats.freed_slots * CHUNK,
@@ -217,6 +228,10 @@ impl<M: Machine> Core<M> {
 
     fn disk_done(&mut self, ended: Ended) {
         let (disk, id) = (ended.slot, ended.id);
+        if let (Ok(()), Some(known)) = (ended.result, self.known.iter().find(|k| k.slot == disk)) {
+            let took = self.desk.now.since(ended.since);
+            known.stats.took(ended.operation, took);
+        }
         let memory = Arc::as_ref(self.desk.buffers.arena());
         self.crcs.clear();
         self.meta.clear();
@@ -287,8 +302,12 @@ impl<M: Machine> Core<M> {
             options,
         } = &mut control
         {
-            self.disk_ids.retain(|(other, _)| other != slot);
-            self.disk_ids.push((*slot, *disk));
+            self.known.retain(|known| known.slot != *slot);
+            self.known.push(Known {
+                slot: *slot,
+                id: *disk,
+                stats: self.registry.disk(*disk),
+            });
             // Who opens a disk from outside has no buffers; they are kept for as long as the shard lives.
             let Some(scratch) = self.disks.buffers().allocate(SCRATCH_BLOCKS) else {
                 let _ = done.send(Err(ControlError::Store(StoreError::NoSpace)));
@@ -303,8 +322,7 @@ impl<M: Machine> Core<M> {
         if let Control::Grow { disk, bytes } = &control
             && let Err(error) = self.grow(*disk, *bytes)
         {
-            tracing::error!(%error, "a disk could not be made longer");
-            let _ = done.send(Err(ControlError::Store(StoreError::BadSize)));
+            let _ = done.send(Err(error));
             return;
         }
         match self.controls.insert(done) {
@@ -318,8 +336,24 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn grow(&mut self, disk: DiskId, bytes: u64) -> Result<(), crate::io::DiskError> {
-        let slot = self.disk_ids.iter().find(|(_, id)| *id == disk);
-        slot.map_or(Ok(()), |(slot, _)| self.disks.grow(*slot, bytes))
+    /// Makes a disk as long as its store is to become. Where there is no such disk, the machine answers for it.
+    fn grow(&mut self, disk: DiskId, bytes: u64) -> Result<(), ControlError> {
+        let Some(slot) = self
+            .known
+            .iter()
+            .find(|known| known.id == disk)
+            .map(|k| k.slot)
+        else {
+            return Ok(());
+        };
+        // A file does not become shorter again: first comes the question whether its store can follow.
+        let follows = |(_, levels): (_, crate::store::Levels)| bytes <= levels.disk_bytes_max;
+        if !self.machine.disk(slot).is_none_or(follows) {
+            return Err(ControlError::Store(StoreError::BadSize));
+        }
+        self.disks.grow(slot, bytes).map_err(|error| {
+            tracing::error!(%disk, bytes, %error, "a disk could not be made longer");
+            ControlError::Store(StoreError::BadSize)
+        })
     }
 }

@@ -8,12 +8,14 @@
 //! this one, it takes the way that it takes on a node of one shard. Else it goes there by letter, and where it lies
 //! on several it goes in parts (`joins.rs`); in the table it is one request, and is answered as one.
 
+use super::counters::Counters;
 use super::handle::Shared;
 use super::joins::Join;
 use super::post::{Letter, PartOf, Trays};
 use crate::base::{BufId, BufRef, IoError, Request, RequestKind, Slab, Time, Token, VolumeId};
 use crate::frontend::nbd::Slot;
 use crate::io::{Buffers, Ring};
+use crate::observe::VolumeStats;
 use crate::shard::{Router, ShardNo};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub(super) struct Wanted {
     pub len: u64,
     /// Belongs to the request from now on, where it has one.
     pub buf: Option<BufId>,
+    /// When the work for it began.
+    pub begun: Time,
 }
 
 /// A request in flight.
@@ -57,6 +61,7 @@ pub(super) struct Pending {
     pub len: u64,
     pub volume: VolumeId,
     pub buf: Option<BufId>,
+    pub begun: Time,
     /// When it was submitted.
     pub since: Time,
     /// Where its parts are put together, when it has several.
@@ -73,6 +78,7 @@ pub(super) struct Desk {
     pub arrivals: VecDeque<Request>,
     pub(super) requests: Slab<Pending>,
     pub(super) joins: Slab<Join>,
+    counters: Counters,
     /// Which shard coordinates what. Unused where there is one shard.
     pub router: Router,
     pub trays: Trays,
@@ -85,7 +91,13 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub fn new(ring: Ring, buffers: Buffers, shared: Arc<Shared>, me: ShardNo) -> Desk {
+    pub fn new(
+        ring: Ring,
+        buffers: Buffers,
+        shared: Arc<Shared>,
+        me: ShardNo,
+        counters: Counters,
+    ) -> Desk {
         Desk {
             ring,
             buffers,
@@ -95,6 +107,7 @@ impl Desk {
             now: Time(0),
             arrivals: VecDeque::new(),
             requests: Slab::new(REQUESTS),
+            counters,
             joins: Slab::new(REQUESTS),
             router: Router::default(),
             memory_freed: false,
@@ -159,6 +172,7 @@ impl Desk {
             offset,
             len,
             buf,
+            begun,
         } = wanted;
         let pending = Pending {
             owner,
@@ -167,6 +181,7 @@ impl Desk {
             len,
             volume,
             buf,
+            begun,
             since: self.now,
             join,
         };
@@ -195,6 +210,7 @@ impl Desk {
             offset: request.offset,
             len: request.len,
             buf: None, // it belongs to the whole
+            begun: self.now,
         };
         let token = self.enter(wanted, None)?.token;
         self.arrivals.push_back(Request { token, ..request });
@@ -205,6 +221,16 @@ impl Desk {
     pub fn answered(&mut self, token: Token) -> Pending {
         let pending = self.requests.remove(token.0 as u32);
         pending.expect("a request is answered once, while it is in flight")
+    }
+
+    /// Where operations of a volume are counted.
+    pub fn stats_of(&mut self, volume: VolumeId) -> &VolumeStats {
+        self.counters.of(volume, self.me)
+    }
+
+    /// Whether no request is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
     }
 
     pub fn release(&mut self, buf: BufId, times: u32) {

@@ -7,10 +7,11 @@
 use super::handle::AttachError;
 use super::tags::Completed;
 use super::transfer::{Next, Transfer, What};
-use crate::base::{BLOCK, BufId, BufRef};
+use crate::base::{BLOCK, BufId, BufRef, Time};
 use crate::io::{Arena, Buffers, Completion, Disk, FileNo, Part, Ring};
+use crate::observe::DiskOperation;
 use crate::shard::DiskSlot;
-use crate::store::{DiskFault, DiskOp, Durability, IoId, Span};
+use crate::store::{DiskFault, DiskOp, Durability, IoId, Span, WriteKind};
 use std::collections::VecDeque;
 use std::io;
 
@@ -29,6 +30,7 @@ struct Parked {
     op: DiskOp,
     head: Vec<u8>,
     body: Vec<Span>,
+    since: Time,
 }
 
 /// How an operation ended, and what its answer needs.
@@ -38,6 +40,9 @@ pub(super) struct Ended {
     pub id: IoId,
     pub result: Result<(), DiskFault>,
     pub what: What,
+    pub operation: DiskOperation,
+    /// When it was asked for.
+    pub since: Time,
     /// To be freed when the answer was given.
     pub own: Option<BufId>,
 }
@@ -121,9 +126,16 @@ impl Disks {
     }
 
     /// Begins an operation.
-    pub fn start(&mut self, slot: DiskSlot, op: &DiskOp, from: Source<'_>, ring: &mut Ring) {
-        if !self.parked.is_empty() || !self.try_start(slot, op, from, ring) {
-            self.park(slot, op, from);
+    pub fn start(
+        &mut self,
+        slot: DiskSlot,
+        op: &DiskOp,
+        from: Source<'_>,
+        now: Time,
+        ring: &mut Ring,
+    ) {
+        if !self.parked.is_empty() || !self.try_start(slot, op, from, now, ring) {
+            self.park(slot, op, from, now);
         }
     }
 
@@ -134,14 +146,14 @@ impl Disks {
                 arena: &parked.head,
                 spans: &parked.body,
             };
-            if !self.try_start(parked.slot, &parked.op, from, ring) {
+            if !self.try_start(parked.slot, &parked.op, from, parked.since, ring) {
                 self.parked.push_front(parked);
                 return;
             }
         }
     }
 
-    fn park(&mut self, slot: DiskSlot, op: &DiskOp, from: Source<'_>) {
+    fn park(&mut self, slot: DiskSlot, op: &DiskOp, from: Source<'_>, since: Time) {
         let (mut op, mut bytes, mut spans) = (op.clone(), Vec::new(), Vec::new());
         if let DiskOp::Write { head, body, .. } = &mut op {
             bytes = from.arena[head.start as usize..head.end as usize].to_vec();
@@ -153,6 +165,7 @@ impl Disks {
             op,
             head: bytes,
             body: spans,
+            since,
         });
     }
 
@@ -162,6 +175,7 @@ impl Disks {
         slot: DiskSlot,
         op: &DiskOp,
         from: Source<'_>,
+        since: Time,
         ring: &mut Ring,
     ) -> bool {
         let own_blocks = match op {
@@ -179,13 +193,13 @@ impl Disks {
         };
         let Some(attached) = self.attached(slot) else {
             // A store without its disk: it learns so.
-            self.fail(slot, op, own);
+            self.fail(slot, op, own, since);
             return true;
         };
         let (file, commit) = (attached.file, attached.disk.commit());
         let key = self.vacant(slot, file);
         let transfer = &mut self.transfers[key as usize];
-        transfer.own = own;
+        (transfer.own, transfer.operation, transfer.since) = (own, operation_of(op), since);
         fill(
             transfer,
             op,
@@ -209,6 +223,8 @@ impl Disks {
             slot,
             id: IoId(0),
             what: What::Flush,
+            operation: DiskOperation::Flush,
+            since: Time(0),
             own: None,
             file,
             offset: 0,
@@ -244,6 +260,11 @@ impl Disks {
         self.failed.pop()
     }
 
+    /// Whether no operation is in flight or waits.
+    pub fn is_quiet(&self) -> bool {
+        self.free.len() == self.transfers.len() && self.parked.is_empty()
+    }
+
     /// Whether operations wait for something that no completion will tell of.
     pub fn has_failed(&self) -> bool {
         !self.failed.is_empty()
@@ -257,16 +278,20 @@ impl Disks {
             id: transfer.id,
             result,
             what: transfer.what,
+            operation: transfer.operation,
+            since: transfer.since,
             own: transfer.own.take(),
         }
     }
 
-    fn fail(&mut self, slot: DiskSlot, op: &DiskOp, own: Option<BufId>) {
+    fn fail(&mut self, slot: DiskSlot, op: &DiskOp, own: Option<BufId>, since: Time) {
         self.failed.push(Ended {
             slot,
             id: id_of(op),
             result: Err(DiskFault::Gone),
             what: What::Flush,
+            operation: operation_of(op),
+            since,
             own,
         });
     }
@@ -366,6 +391,24 @@ fn fill(
                 flush: false,
             };
         }
+    }
+}
+
+/// What an operation is counted as.
+fn operation_of(op: &DiskOp) -> DiskOperation {
+    match op {
+        DiskOp::Write { kind, .. } => match kind {
+            WriteKind::Journal => DiskOperation::Journal,
+            WriteKind::Payload => DiskOperation::Write,
+            WriteKind::Apply => DiskOperation::Apply,
+            WriteKind::Checkpoint => DiskOperation::Checkpoint,
+        },
+        DiskOp::ReadBlocks { .. } => DiskOperation::Read,
+        DiskOp::CheckBlocks { .. } => DiskOperation::Scrub,
+        DiskOp::ReadMeta { .. } => DiskOperation::Load,
+        DiskOp::Flush { .. } => DiskOperation::Flush,
+        DiskOp::Discard { .. } => DiskOperation::Discard,
+        DiskOp::ZeroRun { .. } => DiskOperation::Zero,
     }
 }
 

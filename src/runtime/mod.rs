@@ -24,6 +24,7 @@ mod bench;
 mod clients;
 mod connection;
 mod core_loop;
+mod counters;
 mod desk;
 mod disks;
 mod exports;

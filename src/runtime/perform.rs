@@ -5,12 +5,11 @@ use super::desk::{Owner, Pending};
 use super::disks::Source;
 use super::machine::Machine;
 use super::post::{Letter, PartOf};
-use crate::base::{DiskId, IoError, MapRun, Token, VolumeId};
-use crate::observe::{Operation, VolumeStats};
+use crate::base::{DiskId, IoError, MapRun, Token};
+use crate::observe::Operation;
 use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
 use crate::store::Note;
 use std::ops::Range;
-use std::sync::Arc;
 
 impl<M: Machine> Core<M> {
     /// Carries out all outputs of the last step, those of the answers that it wants at once included.
@@ -32,7 +31,8 @@ impl<M: Machine> Core<M> {
                     arena: &self.out.store.arena,
                     spans: &self.out.store.spans,
                 };
-                self.disks.start(disk, &op, from, &mut self.desk.ring);
+                let now = self.desk.now;
+                self.disks.start(disk, &op, from, now, &mut self.desk.ring);
             }
             Output::Checksum {
                 op,
@@ -119,21 +119,13 @@ impl<M: Machine> Core<M> {
         let Some(operation) = Operation::of(pending.kind) else {
             return;
         };
-        let took = self.desk.now.since(pending.since);
-        self.stats_of(pending.volume)
-            .record(operation, pending.len, took, failed);
-    }
-
-    fn stats_of(&mut self, volume: VolumeId) -> &VolumeStats {
-        // The last one used is the first one, so that one busy volume costs one comparison.
-        let found = self.stats.iter().position(|(id, _)| *id == volume);
-        let place = found.unwrap_or_else(|| {
-            let stats = self.registry.volume(volume, usize::from(self.desk.me.0));
-            self.stats.push((volume, stats));
-            self.stats.len() - 1
-        });
-        self.stats.swap(0, place);
-        Arc::as_ref(&self.stats[0].1)
+        let store = self.desk.now.since(pending.since);
+        let front = pending.since.since(pending.begun);
+        let stats = self.desk.stats_of(pending.volume);
+        match failed {
+            true => stats.failed(operation),
+            false => stats.succeeded(operation, pending.len, front, store),
+        }
     }
 
     fn control_done(&mut self, id: ControlId, result: Result<(), ControlError>) {
@@ -143,8 +135,8 @@ impl<M: Machine> Core<M> {
     }
 
     fn note(&mut self, disk: DiskSlot, note: Note) {
-        let known = self.disk_ids.iter().find(|(slot, _)| *slot == disk);
-        let id = known.map_or(DiskId::default(), |(_, id)| *id);
+        let known = self.known.iter().find(|known| known.slot == disk);
+        let id = known.map_or(DiskId::default(), |known| known.id);
         if self.notes.try_send((id, note)).is_err() {
             // The control plane does not keep up, or has gone. Said with the next one that gets through.
             self.notes_dropped += 1;

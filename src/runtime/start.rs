@@ -3,6 +3,7 @@
 use super::asks::Asks;
 use super::clients::Clients;
 use super::core_loop::Core;
+use super::counters::Counters;
 use super::desk::Desk;
 use super::disks::Disks;
 use super::handle::{Config, Line, Shared};
@@ -145,22 +146,22 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         tracing::info!("payload memory is not registered: RLIMIT_MEMLOCK is too low for it");
     }
     let buffers = Buffers::new(birth.arena, Zone::Clients);
+    let counters = Counters::new(Arc::clone(&birth.registry));
     Ok(Core {
         machine: Shard::new(Breaks::NONE),
         out: Outbox::default(),
-        desk: Desk::new(ring, buffers, birth.shared, birth.me),
+        desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
         clients: Clients::new(Limits::default()),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),
-        disk_ids: Vec::new(),
+        known: Vec::new(),
         notes: birth.notes,
         notes_dropped: 0,
         shard_stats: birth.registry.shard(usize::from(birth.me.0)),
         registry: birth.registry,
         disks_told_at: crate::base::Time::default(),
-        stats: Vec::new(),
         mailbox: birth.mailbox,
         next_home: 0,
         crcs: Vec::new(),

@@ -1,7 +1,8 @@
 //! An operation on a disk while it is in flight: what of it is done, and what is to be done next.
 
-use crate::base::{BlockNo, BufId, BufRef, LayerId};
+use crate::base::{BlockNo, BufId, BufRef, LayerId, Time};
 use crate::io::{FileNo, PIECES, Part, Ring};
+use crate::observe::DiskOperation;
 use crate::shard::DiskSlot;
 use crate::store::{DiskFault, IoId};
 use std::io;
@@ -49,6 +50,9 @@ pub(super) struct Transfer {
     pub slot: DiskSlot,
     pub id: IoId,
     pub what: What,
+    /// What it is counted as, and when it was asked for.
+    pub operation: DiskOperation,
+    pub since: Time,
     /// A buffer of the driver's that is freed at the end.
     pub own: Option<BufId>,
     pub file: FileNo,
@@ -156,6 +160,8 @@ mod tests {
             slot: DiskSlot(0),
             id: IoId(1),
             what: What::Write { flags: 0, flush },
+            operation: DiskOperation::Write,
+            since: Time(0),
             own: None,
             file: FileNo::for_test(),
             offset: 8192,

@@ -353,8 +353,11 @@ impl Shard {
         };
         task.left -= 1;
         match result {
-            // A damaged store records nothing, and its volumes are still to be seen.
-            Err(StoreError::ReadOnly) if matches!(task.kind, Kind::OpenVolume { .. }) => {}
+            // A damaged store records nothing, and its volumes are still to be seen. One whose disk failed does not
+            // either, and what lies on the others, here and at other shards, is to be served with the layers that
+            // they have recorded. When the disk is back it is told again.
+            Err(StoreError::ReadOnly | StoreError::DiskFailed)
+                if matches!(task.kind, Kind::OpenVolume { .. }) => {}
             Err(error) => {
                 task.error.get_or_insert(error);
             }

@@ -321,6 +321,7 @@ fn io_error(error: StoreError) -> IoError {
         StoreError::Damaged | StoreError::DiskFailed => IoError::Failed,
         StoreError::NoSpace => IoError::NoSpace,
         StoreError::ReadOnly => IoError::ReadOnly,
+        StoreError::Busy => IoError::Busy,
         StoreError::NotOpen | StoreError::NoSuchLayer | StoreError::BadSize => IoError::Closed,
     }
 }

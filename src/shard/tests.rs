@@ -5,7 +5,7 @@ use super::*;
 use crate::base::{
     BufId, BufRef, DiskId, DiskSlot, IoError, Request, RequestKind, Token, VolumeId,
 };
-use crate::store::Note;
+use crate::store::{Note, StoreError};
 
 fn all(bytes: &[u8], value: u8) -> bool {
     bytes.iter().all(|byte| *byte == value)
@@ -161,4 +161,26 @@ fn a_closed_store_has_an_empty_journal() {
         Some(Note::Opened { replayed: 0 })
     ));
     assert!(all(&world.read(0, 4096), 1));
+}
+
+#[test]
+fn a_second_growth_or_scrub_is_busy_while_one_is_under_way() {
+    let mut world = World::new(64 << 20);
+    world.write(65536, 65536, 2);
+    let (disk, bytes) = (DiskId(0), 64 << 20);
+    for control in [Control::Grow { disk, bytes }, Control::Scrub { disk }] {
+        let mut ask = |id: u64| {
+            let (id, control) = (ControlId(id), control.clone());
+            let mut out = Outbox::default();
+            let input = Input::Control { id, control };
+            world.shard.step(world.now, input, &mut out);
+            out.list.into_iter().find_map(|output| match output {
+                Output::ControlDone { result, .. } => Some(result),
+                _ => None,
+            })
+        };
+        // What it wants of its disk is not carried out, so it does not end.
+        assert_eq!(ask(8), None);
+        assert_eq!(ask(9), Some(Err(ControlError::Store(StoreError::Busy))));
+    }
 }

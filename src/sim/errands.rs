@@ -314,7 +314,7 @@ impl<M: Machine> World<M> {
             return Ok(());
         }
         match full {
-            true => self.judge_no_space(),
+            true => self.judge_no_space(0),
             false => Err(Failure::new(
                 Checker::Intact,
                 format!("{errand:?} failed ({error:?}), and no disk is to blame"),
@@ -322,8 +322,8 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Space was refused.
-    pub(super) fn judge_no_space(&mut self) -> Result<(), Failure> {
+    /// Space was refused to what was asked when at most `chunks_then` were in use.
+    pub(super) fn judge_no_space(&mut self, chunks_then: u64) -> Result<(), Failure> {
         let slots = self.slots();
         // Over several disks the model does not know where what is. What a dropped volume had comes back in the
         // background, and behind a damaged page nobody knows what is free.
@@ -337,7 +337,8 @@ impl<M: Machine> World<M> {
             .iter()
             .map(|asked| asked.blocks() / 16 + 2)
             .sum();
-        let judged = space::judge_refusal(slots, self.volumes.chunks_max(), in_flight);
+        let judged =
+            space::judge_refusal(slots, self.volumes.chunks_max().max(chunks_then), in_flight);
         self.with_levels(judged)
     }
 

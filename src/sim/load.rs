@@ -24,6 +24,9 @@ pub struct Asked {
     volume: usize,
     range: Range<u64>,
     buf: Option<BufId>,
+    /// The most chunks that may have been in use when it was asked: a part of it may have been refused then, and the
+    /// rest of it answered long after.
+    chunks_then: u64,
     /// When a read or map began.
     began: Tick,
     /// A write's number in the model.
@@ -148,6 +151,7 @@ impl<M: Machine> World<M> {
             kind,
             volume,
             range: range.clone(),
+            chunks_then: self.volumes.chunks_max(),
             buf,
             began: 0,
             write: None,
@@ -257,7 +261,7 @@ impl<M: Machine> World<M> {
         }
         if error == IoError::NoSpace {
             self.counts.faults.both(Fault::Full);
-            return self.judge_no_space();
+            return self.judge_no_space(asked.chunks_then);
         }
         let layers = volume.layers();
         intact::judge(&self.node.damage, &layers, asked.kind, &asked.range, error)

@@ -406,6 +406,7 @@ impl<M: Machine> Node<M> {
                 head,
                 body,
                 durability,
+                ..
             } => {
                 let mut payload = store.arena[head.start as usize..head.end as usize].to_vec();
                 let spans = store.spans[body.start as usize..body.end as usize].to_vec();

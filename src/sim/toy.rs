@@ -8,7 +8,7 @@ use super::swarm::{Controls, Knobs, Requests, Sizes};
 use super::world::{Outcome, World};
 use crate::base::{BLOCK, BlockNo, Break, Breaks, LayerId, Request, RequestKind, Time, VolumeId};
 use crate::shard::{Control, DiskSlot, Input, Outbox, Output};
-use crate::store::{DiskOp, Durability, IoId, Span};
+use crate::store::{DiskOp, Durability, IoId, Span, WriteKind};
 use std::collections::VecDeque;
 
 struct Toy {
@@ -62,6 +62,7 @@ impl Toy {
                     head,
                     body,
                     durability,
+                    kind: WriteKind::Payload,
                 }
             }
             _ => return reply(&request, out),

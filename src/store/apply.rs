@@ -4,7 +4,7 @@
 //! not be applied twice. No block is applied by two operations at once, so the newest payload is the
 //! last to arrive in its slot.
 
-use super::door::{DiskFault, DiskOp, Durability, IoData, Outbox, Span};
+use super::door::{DiskFault, DiskOp, Durability, IoData, Outbox, Span, WriteKind};
 use super::engine::{Io, State, Store};
 use super::overlay::Source;
 use super::page::NO_SLOT;
@@ -256,6 +256,7 @@ impl Store {
             head: 0..0,
             body,
             durability: Durability::Cached,
+            kind: WriteKind::Apply,
         });
     }
 

@@ -6,14 +6,14 @@
 //! copy is durable the old checkpoint holds; after it the new one does. Guests' I/O goes on throughout: a
 //! page may hold what is newer than the target, because replay carries that out again.
 
-use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp};
+use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp, WriteKind};
 use super::engine::{Io, State, Store, done};
 use super::manifest::{self, PageRef};
 use super::page::{self, ENTRIES_PER_PAGE, NO_SLOT, PageEntry, PageName};
 use super::root::{ManifestRef, Root};
 use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT};
 use super::table::{LeafId, LeafState};
-use crate::base::{Break, CHUNKS_PER_EXTENT};
+use crate::base::{Break, CHUNK, CHUNKS_PER_EXTENT};
 use std::collections::BTreeSet;
 
 /// Pages in flight at once, so that a checkpoint does not crowd out the guests.
@@ -199,6 +199,7 @@ impl Store {
             head,
             body: 0..0,
             durability,
+            kind: WriteKind::Checkpoint,
         });
     }
 
@@ -319,6 +320,7 @@ impl Store {
             head,
             body: 0..0,
             durability,
+            kind: WriteKind::Checkpoint,
         });
     }
 
@@ -384,18 +386,33 @@ impl Store {
 
     /// The disk has become longer.
     pub(super) fn on_grow(&mut self, op: StoreOp, bytes: u64, out: &mut Outbox) {
-        if !matches!(self.state, State::Open) || self.checkpoint.growing.is_some() {
+        if !matches!(self.state, State::Open) {
             return done(op, Err(StoreError::NotOpen), out);
         }
+        if self.checkpoint.growing.is_some() {
+            return done(op, Err(StoreError::Busy), out);
+        }
         let geometry = &self.superblock.geometry;
-        let slots = bytes.saturating_sub(geometry.slots_at) / crate::base::CHUNK;
-        // Pages are laid out at format; they serve four times the space that they were made for.
-        let most = geometry.pages * super::format::SLOTS_PER_PAGE_GROWN;
-        if slots < geometry.slots || slots > most.max(geometry.slots) {
+        let slots = bytes.saturating_sub(geometry.slots_at) / CHUNK;
+        if slots < geometry.slots || slots > self.slots_max() {
             return done(op, Err(StoreError::BadSize), out);
         }
         self.options.disk_bytes = bytes;
         self.checkpoint.growing = Some((op, slots));
         self.step_checkpoint(out);
+    }
+
+    /// How many slots the store can grow to. Pages are laid out at format; they serve four times the space that
+    /// they were made for.
+    fn slots_max(&self) -> u64 {
+        let geometry = &self.superblock.geometry;
+        let most = geometry.pages * super::format::SLOTS_PER_PAGE_GROWN;
+        most.max(geometry.slots)
+    }
+
+    /// The length in bytes of the longest disk that the store can make use of. What is left of a last slot is
+    /// not used.
+    pub(super) fn disk_bytes_max(&self) -> u64 {
+        self.superblock.geometry.slots_at + (self.slots_max() + 1) * CHUNK - 1
     }
 }

@@ -4,7 +4,7 @@
 //! the records of an extent when the extent is loaded, so both come to the same state.
 
 use super::batch::{Header, Record, encode};
-use super::door::{ChunkId, DiskOp, Durability, Outbox, Output, Stamp};
+use super::door::{ChunkId, DiskOp, Durability, Outbox, Output, Stamp, WriteKind};
 use super::engine::{Io, QUIET, Store, done};
 use super::journal::Act;
 use super::overlay::Source;
@@ -102,6 +102,7 @@ impl Store {
             head,
             body,
             durability,
+            kind: WriteKind::Journal,
         });
     }
 

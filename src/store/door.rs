@@ -143,6 +143,19 @@ pub enum Durability {
     Cached,
 }
 
+/// What a write is for. It is carried out the same way all the same: drivers only count by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteKind {
+    /// A batch of the journal: writers wait for it.
+    Journal,
+    /// Whole chunks, before their record is journaled: writers wait for it.
+    Payload,
+    /// Payload on its way from the journal to its slot.
+    Apply,
+    /// Table pages, manifest, root and superblock.
+    Checkpoint,
+}
+
 /// An operation on the disk. Offsets and lengths are in bytes and multiples of 4096.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskOp {
@@ -153,6 +166,7 @@ pub enum DiskOp {
         head: Range<u32>,
         body: Range<u32>,
         durability: Durability,
+        kind: WriteKind,
     },
     /// Read blocks of payload into `buf`, which are blocks `first` and following of `layer`.
     ReadBlocks {
@@ -232,6 +246,8 @@ pub enum StoreError {
     ReadOnly,
     /// The store is being opened or closed.
     NotOpen,
+    /// The same is under way already: one growth and one scrub at a time.
+    Busy,
     /// This store knows no such layer or volume, or the layer is frozen.
     NoSuchLayer,
     /// The disk is shorter than the store, or longer than it can grow to.

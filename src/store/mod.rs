@@ -61,7 +61,7 @@ mod write;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
     ChunkId, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note, OpenError,
-    Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta,
+    Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta, WriteKind,
 };
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};

@@ -7,7 +7,7 @@
 use super::batch::Record;
 use super::chain::{self, Chain, Found};
 use super::commit::Origin;
-use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
+use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output, WriteKind};
 use super::engine::{Io, State, Store};
 use super::journal::Journal;
 use super::layers::Layers;
@@ -451,6 +451,7 @@ impl Store {
             head,
             body: 0..0,
             durability: super::door::Durability::Durable,
+            kind: WriteKind::Checkpoint,
         });
     }
 

@@ -44,8 +44,11 @@ pub(super) struct Checking {
 
 impl Store {
     pub(super) fn on_scrub(&mut self, op: StoreOp, out: &mut Outbox) {
-        if !matches!(self.state, State::Open) || self.scrub.is_some() {
+        if !matches!(self.state, State::Open) {
             return done(op, Err(StoreError::NotOpen), out);
+        }
+        if self.scrub.is_some() {
+            return done(op, Err(StoreError::Busy), out);
         }
         self.scrub = Some(Scrub {
             op,

@@ -21,6 +21,8 @@ pub struct Stats {
 /// What a store holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Levels {
+    /// How long the disk may become, in bytes.
+    pub disk_bytes_max: u64,
     pub slots: u64,
     /// Exact once the table is loaded.
     pub slots_used: u64,
@@ -40,6 +42,7 @@ pub struct Levels {
     pub stalled: u64,
     pub ios: u64,
     pub checkpoint_running: bool,
+    pub scrubbing: bool,
     pub sweeping: bool,
 }
 
@@ -50,6 +53,7 @@ impl Store {
 
     pub fn levels(&self) -> Levels {
         Levels {
+            disk_bytes_max: self.disk_bytes_max(),
             slots: u64::from(self.allocator.slots()),
             slots_used: u64::from(self.allocator.used()),
             pages: self.superblock.geometry.pages,
@@ -66,6 +70,7 @@ impl Store {
             stalled: self.stalled.len() as u64,
             ios: self.ios.len() as u64,
             checkpoint_running: !self.checkpoint.is_idle(),
+            scrubbing: self.scrub.is_some(),
             sweeping: self.sweep.is_some(),
         }
     }

@@ -5,7 +5,9 @@
 //! reserved here: what was admitted cannot run out of space any more.
 
 use super::batch::Record;
-use super::door::{ChunkId, DiskOp, Durability, Outbox, Output, Span, Stamp, StoreError, StoreOp};
+use super::door::{
+    ChunkId, DiskOp, Durability, Outbox, Output, Span, Stamp, StoreError, StoreOp, WriteKind,
+};
 use super::engine::{Ask, ChunkWrite, Io, Store, done};
 use super::journal::Act;
 use super::page::{ENTRIES_PER_PAGE, NO_SLOT};
@@ -297,6 +299,7 @@ impl Store {
             head: 0..0,
             body,
             durability,
+            kind: WriteKind::Payload,
         });
     }
 

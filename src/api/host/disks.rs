@@ -1,16 +1,17 @@
-//! Disks of this node: opened at the start, added while it runs, scrubbed.
+//! Disks of this node: opened at the start, added while it runs, made longer, scrubbed.
 
 use super::image::{self, Content};
 use super::notes::subject;
 use super::view::no_disk;
-use super::volumes::control_error;
+use super::volumes::{LOOK, control_error};
 use super::{AlertKind, Host, lock};
-use crate::api::model::{Disk, DiskAdd, ErrorBody, ErrorCode, ScrubResult};
-use crate::base::{Breaks, BufRef, DiskId};
+use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResult};
+use crate::base::{BLOCK, Breaks, BufRef, DiskId};
+use crate::io::DiskKind;
 use crate::protocol::catalog::{self, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
-use crate::shard::Control;
-use crate::store::Options;
+use crate::shard::{Control, ControlError};
+use crate::store::{Options, StoreError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,7 @@ impl Host {
                 Ok(()) => open += 1,
                 Err(error) => {
                     let subject = subject(disk.id, Some(&disk.path));
-                    self.alerts()
-                        .raise(AlertKind::DiskFailed, &subject, error.message.as_str());
+                    self.raise_disk_failed(disk.id, &subject, &error.message);
                     let failed = Some(error.message.clone());
                     lock(&self.inner.disks).entry(disk.id).or_default().failed = failed;
                     last = Some(error);
@@ -131,6 +131,41 @@ impl Host {
         Ok(())
     }
 
+    /// Makes a disk longer. The disk comes first and the catalog last, because a catalog that promised what the
+    /// store then refuses could not be taken back; after a crash in between, the same again ends it.
+    pub async fn grow_disk(&self, id: DiskId, grow: DiskGrow) -> Result<Disk, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let catalog = self.manager().catalog();
+        let disk = catalog.disk(id).ok_or_else(|| no_disk(id))?;
+        let subject = subject(id, Some(&disk.path));
+        let open = lock(&self.inner.disks).get(&id).is_some_and(|now| now.open);
+        if !open {
+            let message = format!("{subject} does not serve, and cannot grow");
+            return Err(ErrorBody::io(message, LOOK));
+        }
+        let path = PathBuf::from(&disk.path);
+        let looked = tokio::task::spawn_blocking(move || crate::io::length_now(&path)).await;
+        let (kind, has) = looked
+            .map_err(|stopped| {
+                ErrorBody::unavailable(format!("looking at it stopped: {stopped}"), "try again")
+            })?
+            .map_err(|error| ErrorBody::io(error.to_string(), error.cure()))?;
+        let bytes = grown(disk, kind, has, grow.size_bytes)?;
+        let control = Control::Grow { disk: id, bytes };
+        let done = self.runtime().control(control).await;
+        done.map_err(|error| match error {
+            ControlError::Store(StoreError::BadSize) => not_so_long(&subject, bytes),
+            error => control_error(&error, &subject),
+        })?;
+        let command = Command::GrowDisk {
+            disk: id,
+            size: bytes,
+        };
+        self.manager().propose(command).await?;
+        tracing::info!(disk = %id, path = disk.path, bytes, "disk grown");
+        self.disk(id)
+    }
+
     /// Reads and compares every block of a disk; answered when that has ended.
     pub async fn scrub_disk(&self, id: DiskId) -> Result<ScrubResult, ErrorBody> {
         let catalog = self.manager().catalog();
@@ -199,6 +234,110 @@ fn open(path: &Path, expected: StoreName) -> Result<(crate::io::Disk, [u8; 16]),
     Err(ErrorBody::io(format!("{}: {why}", path.display()), hint))
 }
 
+/// How long a disk that has `has` bytes now is to become.
+fn grown(
+    disk: &catalog::Disk,
+    kind: DiskKind,
+    has: u64,
+    size: Option<u64>,
+) -> Result<u64, ErrorBody> {
+    let field = "size_bytes";
+    let subject = subject(disk.id, Some(&disk.path));
+    let bytes = size.unwrap_or(has);
+    if bytes < disk.size {
+        let message = format!("{subject} has {} bytes and cannot shrink", disk.size);
+        let hint = "name a larger size; to use less space, add a smaller disk instead";
+        return Err(ErrorBody::invalid(field, message, hint));
+    }
+    if !bytes.is_multiple_of(BLOCK) {
+        let message = format!("{bytes} is no multiple of {BLOCK}");
+        return Err(ErrorBody::invalid(field, message, "round it down"));
+    }
+    match kind {
+        DiskKind::BlockDevice if bytes > has => {
+            let message = format!("{subject} is a device of {has} bytes");
+            let hint = "make the device itself longer first";
+            Err(ErrorBody::invalid(field, message, hint))
+        }
+        _ if size.is_none() && bytes == disk.size => {
+            let message = format!("{subject} has not become longer than {has} bytes");
+            let hint = match kind {
+                DiskKind::BlockDevice => "make the device itself longer first",
+                DiskKind::File => "say with --size how long the file is to become",
+            };
+            Err(ErrorBody::conflict(field, message, hint))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+/// The store or the file under it cannot become so long.
+fn not_so_long(subject: &str, bytes: u64) -> ErrorBody {
+    let message = format!("{subject} cannot have {bytes} bytes");
+    let hint = "a store grows to four times the size that it was formatted with, where there is \
+                room; the daemon's log says more. Add another disk for more";
+    ErrorBody::invalid("size_bytes", message, hint)
+}
+
 fn attach_error(error: AttachError, subject: &str) -> ErrorBody {
     ErrorBody::unavailable(format!("{subject}: {error}"), "restart the daemon")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, StoreId};
+    use crate::protocol::catalog::PoolId;
+
+    const GIB: u64 = 1 << 30;
+
+    fn disk() -> catalog::Disk {
+        catalog::Disk {
+            id: DiskId(1),
+            node: NodeId(1),
+            pool: PoolId(1),
+            path: "/srv/disk0".into(),
+            store: StoreName(StoreId([1; 16])),
+            size: 2 * GIB,
+            state: DiskState::Serving,
+        }
+    }
+
+    fn refused(kind: DiskKind, has: u64, size: Option<u64>) -> ErrorBody {
+        grown(&disk(), kind, has, size).unwrap_err()
+    }
+
+    #[test]
+    fn a_disk_grows_to_what_is_named_or_to_what_is_there() {
+        let file = |has, size| grown(&disk(), DiskKind::File, has, size);
+        let device = |has, size| grown(&disk(), DiskKind::BlockDevice, has, size);
+        assert_eq!(file(2 * GIB, Some(3 * GIB)), Ok(3 * GIB));
+        assert_eq!(file(3 * GIB, None), Ok(3 * GIB));
+        assert_eq!(device(3 * GIB, None), Ok(3 * GIB));
+        assert_eq!(device(4 * GIB, Some(3 * GIB)), Ok(3 * GIB));
+        // The same again is no mistake: the first time may have been cut short.
+        assert_eq!(file(2 * GIB, Some(2 * GIB)), Ok(2 * GIB));
+    }
+
+    #[test]
+    fn a_disk_does_not_shrink_and_a_device_is_as_long_as_it_is() {
+        let error = refused(DiskKind::File, 2 * GIB, Some(GIB));
+        assert_eq!(
+            (error.code, error.field.as_str()),
+            (ErrorCode::Invalid, "size_bytes")
+        );
+        assert!(error.message.contains("cannot shrink"), "{error}");
+        assert!(
+            refused(DiskKind::BlockDevice, GIB, None)
+                .message
+                .contains("cannot shrink")
+        );
+        let error = refused(DiskKind::BlockDevice, 3 * GIB, Some(4 * GIB));
+        assert!(error.hint.contains("device itself"), "{error}");
+        let error = refused(DiskKind::File, 2 * GIB, Some(2 * GIB + 512));
+        assert!(error.message.contains("multiple"), "{error}");
+        let error = refused(DiskKind::File, 2 * GIB, None);
+        assert_eq!(error.code, ErrorCode::Conflict);
+        assert!(error.hint.contains("--size"), "{error}");
+    }
 }

@@ -7,7 +7,8 @@
 //! | `volumes` | creation, resize, deletion, exports |
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
-//! | `disks` | disks of this node: open, format, add, scrub |
+//! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
 //! | `alerts` | what a person should know |
@@ -19,6 +20,7 @@
 mod alerts;
 mod data;
 mod disks;
+mod health;
 pub mod image;
 mod import;
 mod metrics;

@@ -5,6 +5,8 @@ use crate::base::DiskId;
 use crate::runtime::Notes;
 use crate::store::Note;
 
+const FAILED_IN_USE: &str = "it failed while it was in use";
+
 /// What the scrubs of a disk found.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scrubbed {
@@ -19,6 +21,11 @@ impl Host {
     pub async fn take_notes(&self, mut notes: Notes) {
         while let Some((disk, note)) = notes.recv().await {
             self.take_note(disk, note);
+            if note == Note::DiskFailed {
+                // In a task of its own: a change of volumes that is under way may take long, and notes go on.
+                let host = self.clone();
+                tokio::spawn(async move { host.refuse_failed_volumes().await });
+            }
         }
     }
 
@@ -36,8 +43,9 @@ impl Host {
             Note::DiskFailed => {
                 let mut disks = lock(&self.inner.disks);
                 let now = disks.entry(disk).or_default();
-                (now.open, now.failed) = (false, Some("it failed while it was in use".into()));
+                (now.open, now.failed) = (false, Some(FAILED_IN_USE.into()));
                 drop(disks);
+                self.raise_disk_failed(disk, &subject, FAILED_IN_USE);
                 self.inner.noted.notify_waiters();
             }
             Note::Scrubbed { blocks, bad } => self.scrub_ended(disk, &subject, blocks, bad),
@@ -71,6 +79,17 @@ impl Host {
                 tracing::error!(%disk, batch, offset, "the journal is damaged");
             }
         }
+    }
+
+    /// Raises the alert of a disk that does not serve, with what that means.
+    pub(super) fn raise_disk_failed(&self, disk: DiskId, subject: &str, why: &str) {
+        let reason = match self.harmed_by(disk).as_str() {
+            "" => why.to_owned(),
+            volumes => {
+                format!("{why}; what these volumes have there answers with errors: {volumes}")
+            }
+        };
+        self.alerts().raise(AlertKind::DiskFailed, subject, reason);
     }
 
     fn scrub_ended(&self, disk: DiskId, subject: &str, blocks: u64, bad: u64) {
@@ -137,11 +156,9 @@ fn alert_of(note: &Note) -> Option<(AlertKind, String)> {
             AlertKind::DamagedJournal,
             format!("the acknowledged journal batch {batch}, at byte {offset}, is damaged"),
         ),
-        Note::DiskFailed => (
-            AlertKind::DiskFailed,
-            "it failed while it was in use".into(),
-        ),
-        Note::Opened { .. }
+        // Raised with what it means for volumes, which the note alone does not say.
+        Note::DiskFailed
+        | Note::Opened { .. }
         | Note::Checkpoint { .. }
         | Note::JournalWrapped { .. }
         | Note::TableLoaded { .. }

@@ -1,5 +1,6 @@
 //! The catalog and the node in the API's words.
 
+use super::health::Health;
 use super::{Host, Phase, lock};
 use crate::api::model::{
     AlertList, Disk, DiskList, ErrorBody, ErrorCode, ImportState, Layer, NodeList, NodeStatus,
@@ -64,10 +65,14 @@ impl Host {
     pub fn status(&self) -> Status {
         let catalog = self.manager().catalog();
         let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
+        let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
+        let harmed = |volume: &&catalog::Volume| self.health(&catalog, volume) != Health::Whole;
         Status {
             nodes: self.nodes().nodes,
             disks: catalog.disks().count() as u32,
+            failed_disks: disks.filter(|disk| disk.state == "failed").count() as u32,
             volumes: catalog.volumes().count() as u32,
+            degraded_volumes: catalog.volumes().filter(harmed).count() as u32,
             connections: catalog.volumes().map(connections).sum(),
             capacity_bytes: catalog.pools().map(|pool| catalog.capacity(pool.id)).sum(),
             promised_bytes: catalog.pools().map(|pool| catalog.promised(pool.id)).sum(),
@@ -93,17 +98,15 @@ impl Host {
             .into(),
         });
         let pool = catalog.pools().find(|pool| pool.id == volume.pool);
+        let (state, reason) = self.state_of(catalog, volume);
         Volume {
             id: volume.id.0,
             name: volume.name.clone(),
             pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
             size_bytes: volume.size,
             block_size_bytes: volume.block_size,
-            state: match volume.state {
-                catalog::VolumeState::Ready => VolumeState::Ready,
-                catalog::VolumeState::Importing { .. } => VolumeState::Importing,
-                catalog::VolumeState::Deleting => VolumeState::Deleting,
-            },
+            state,
+            reason,
             connections: self.runtime().connections(volume.id) as u64,
             bench: volume.bench,
             pgs: volume.pgs,
@@ -116,6 +119,23 @@ impl Host {
                 &volume.name,
                 &self.inner.parts.nbd_socket.display().to_string(),
             ),
+        }
+    }
+
+    /// Where a volume is in its life, and why it is not whole or not served where that is so.
+    fn state_of(&self, catalog: &Catalog, volume: &catalog::Volume) -> (VolumeState, String) {
+        let state = match volume.state {
+            catalog::VolumeState::Ready => VolumeState::Ready,
+            catalog::VolumeState::Importing { .. } => VolumeState::Importing,
+            catalog::VolumeState::Deleting => VolumeState::Deleting,
+        };
+        let unavailable = lock(&self.inner.unavailable).get(&volume.id).cloned();
+        match (state, self.health(catalog, volume), unavailable) {
+            (VolumeState::Ready, Health::Failed(why), _) => (VolumeState::Failed, why),
+            (VolumeState::Ready, _, Some(why)) => (VolumeState::Failed, why),
+            (VolumeState::Ready, Health::Degraded(why), None) => (VolumeState::Degraded, why),
+            (state, Health::Whole, _) => (state, String::new()),
+            (state, Health::Degraded(why) | Health::Failed(why), _) => (state, why),
         }
     }
 

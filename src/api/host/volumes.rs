@@ -1,8 +1,9 @@
 //! Changes of volumes: the catalog first, then the shards, then what clients see.
 
+use super::health::Health;
 use super::{AlertKind, Host, lock};
 use crate::api::model::{ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
-use crate::base::{DiskId, VolumeId};
+use crate::base::VolumeId;
 use crate::manager::ProposeError;
 use crate::protocol::catalog::{self, Command, LayerState, Purpose, VolumeState, check_name};
 use crate::runtime::Export;
@@ -28,7 +29,15 @@ impl Host {
         if create.purpose == VolumeCreatePurpose::Import {
             self.begin_import(volume.id);
         }
-        if let Err(error) = self.open_volume(volume).await {
+        let opened = match self.health(&catalog, volume) {
+            Health::Whole => self.open_volume(volume).await,
+            // What is new should not begin with parts that are lost.
+            Health::Degraded(why) | Health::Failed(why) => {
+                let message = format!("volume {} cannot be whole: {why}", volume.name);
+                Err(ErrorBody::io(message, LOOK))
+            }
+        };
+        if let Err(error) = opened {
             // What cannot be served must not look as if it had been created. Where the disks cannot take it back
             // either, it stays in deletion, and the next start or `volume delete` ends that.
             if let Err(kept) = self.give_back(volume, 0).await {
@@ -139,18 +148,13 @@ impl Host {
     }
 
     async fn ask_to_open(&self, volume: &catalog::Volume, subject: &str) -> Result<(), ErrorBody> {
-        let pgs = self.manager().catalog().placement(volume);
-        // A shard would serve the rest and answer the missing extents with errors. With one copy of everything
-        // that is half a volume, which no guest should mount by accident.
-        let missing = {
-            let disks = lock(&self.inner.disks);
-            let closed = |disk: &DiskId| !disks.get(disk).is_some_and(|now| now.open);
-            pgs.iter().map(|(_, disk)| *disk).find(closed)
-        };
-        if let Some(disk) = missing {
-            let message = format!("{subject}: disk {disk}, on which it lies, is not open");
-            return Err(ErrorBody::io(message, LOOK));
+        let catalog = self.manager().catalog();
+        // Where a part of the disks serves, that part of the volume is served, and the rest answers with errors: a
+        // guest's file system gets to what is there. Where none does, nobody should attach to find that out.
+        if let Health::Failed(why) = self.health(&catalog, volume) {
+            return Err(ErrorBody::io(format!("{subject}: {why}"), LOOK));
         }
+        let pgs = catalog.placement(volume);
         let open = Control::OpenVolume {
             meta: meta(volume),
             pgs,
@@ -232,6 +236,10 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
         ControlError::Store(StoreError::Damaged) => ("its records are damaged".into(), CHECK),
         ControlError::Store(StoreError::DiskFailed) => ("its disk has failed".into(), LOOK),
         ControlError::Store(StoreError::ReadOnly) => ("its disk takes no writes".into(), LOOK),
+        ControlError::Store(StoreError::Busy) => {
+            let message = format!("{subject}: the same is under way there already");
+            return ErrorBody::conflict("", message, "wait until it has ended, then try again");
+        }
         ControlError::Store(StoreError::NotOpen) => ("its disk is not open".into(), LOOK),
         ControlError::Store(StoreError::NoSuchLayer) => ("its disk does not know it".into(), CHECK),
         ControlError::Store(StoreError::BadSize) => (
@@ -245,7 +253,7 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
     ErrorBody::io(format!("{subject}: {why}"), hint)
 }
 
-const LOOK: &str = "`sarsen alerts` and `sarsen disk list` say more";
+pub(super) const LOOK: &str = "`sarsen alerts` and `sarsen disk list` say more";
 const CHECK: &str = "stop the daemon and run `sarsen disk check PATH`";
 
 impl From<ProposeError> for ErrorBody {

@@ -37,6 +37,16 @@ pub struct DiskAdd {
     pub size_bytes: Option<u64>,
 }
 
+/// `POST /v1/disks/ID/grow`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskGrow {
+    /// What the disk is to have. A file is made that long; without it, what the device or file has by now is
+    /// taken into use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
 /// `POST /v1/disks/ID/scrub`: every block of the disk was read and compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubResult {

@@ -11,7 +11,7 @@ mod volume;
 mod tests;
 
 pub use bench::{BenchRequest, BenchResult, Workload};
-pub use disk::{Disk, DiskAdd, DiskList, ScrubResult};
+pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use volume::{

@@ -47,7 +47,13 @@ pub struct AlertList {
 pub struct Status {
     pub nodes: Vec<NodeStatus>,
     pub disks: u32,
+    /// Of these, disks that do not serve.
+    #[serde(default)]
+    pub failed_disks: u32,
     pub volumes: u32,
+    /// Of these, volumes that are not whole.
+    #[serde(default)]
+    pub degraded_volumes: u32,
     /// Front-end connections of all volumes.
     pub connections: u64,
     /// What the disks of the pool have.

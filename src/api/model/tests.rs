@@ -19,6 +19,7 @@ fn volume() -> Volume {
         size_bytes: 1 << 30,
         block_size_bytes: 4096,
         state: VolumeState::Ready,
+        reason: String::new(),
         connections: 2,
         bench: false,
         pgs: 32,
@@ -37,9 +38,19 @@ fn a_volume_is_written_as_ever() {
     golden(
         &volume(),
         r#"{"id":7,"name":"root","pool":"default","size_bytes":1073741824,"block_size_bytes":4096,
-            "state":"ready","connections":2,"bench":false,"pgs":32,
+            "state":"ready","reason":"","connections":2,"bench":false,"pgs":32,
             "layers":[{"id":9,"parent":null,"state":"writable"}],
             "uri":"nbd+unix:///root?socket=/run/sarsen/nbd.sock"}"#,
+    );
+    let degraded = Volume {
+        state: VolumeState::Degraded,
+        reason: "why".into(),
+        ..volume()
+    };
+    let written = serde_json::to_value(&degraded).unwrap();
+    assert_eq!(
+        (&written["state"], &written["reason"]),
+        (&"degraded".into(), &"why".into())
     );
     let importing = Volume {
         state: VolumeState::Importing,
@@ -90,6 +101,17 @@ fn a_disk_is_written_as_ever() {
 }
 
 #[test]
+fn a_growth_names_a_size_or_none() {
+    let to = DiskGrow {
+        size_bytes: Some(1 << 31),
+    };
+    golden(&to, r#"{"size_bytes":2147483648}"#);
+    golden(&DiskGrow { size_bytes: None }, "{}");
+    let odd = serde_json::from_str::<DiskGrow>(r#"{"size":1}"#).unwrap_err();
+    assert!(odd.to_string().contains("size"), "{odd}");
+}
+
+#[test]
 fn status_and_alerts_are_written_as_ever() {
     golden(
         &Status {
@@ -102,7 +124,9 @@ fn status_and_alerts_are_written_as_ever() {
                 shards: 2,
             }],
             disks: 1,
+            failed_disks: 1,
             volumes: 3,
+            degraded_volumes: 2,
             connections: 2,
             capacity_bytes: 10,
             promised_bytes: 20,
@@ -117,7 +141,7 @@ fn status_and_alerts_are_written_as_ever() {
             }],
         },
         r#"{"nodes":[{"name":"a","pid":42,"state":"serving","version":"0.1.0","uptime_seconds":5,
-            "shards":2}],"disks":1,"volumes":3,"connections":2,"capacity_bytes":10,
+            "shards":2}],"disks":1,"failed_disks":1,"volumes":3,"degraded_volumes":2,"connections":2,"capacity_bytes":10,
             "promised_bytes":20,"nbd_socket":"/n","alerts":[{"name":"disk-failed",
             "subject":"disk 1","since_unix_seconds":1,"reason":"r","cure":"c","count":1}]}"#,
     );

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum VolumeState {
     Ready,
+    /// Ready, but parts of it are on disks that do not serve, and answer with I/O errors.
+    Degraded,
+    /// It should be ready, and nothing of it can be reached.
+    Failed,
     Importing,
     Deleting,
 }
@@ -39,6 +43,9 @@ pub struct Volume {
     /// Of its logical sectors.
     pub block_size_bytes: u32,
     pub state: VolumeState,
+    /// Why it is not whole; empty where it is.
+    #[serde(default)]
+    pub reason: String,
     /// Front-end connections to it at this node.
     pub connections: u64,
     /// Whether `bench` made it.

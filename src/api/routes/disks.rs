@@ -2,7 +2,7 @@
 
 use super::reply::{Answer, Body, Failure, Named};
 use crate::api::host::Host;
-use crate::api::model::{Disk, DiskAdd, DiskList, ScrubResult};
+use crate::api::model::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 use crate::base::DiskId;
 use axum::Json;
 use axum::extract::State;
@@ -25,6 +25,18 @@ pub(super) async fn add(
         .to_the_end(async move { work.add_disk(add).await })
         .await?;
     Ok((StatusCode::CREATED, Json(added)))
+}
+
+pub(super) async fn grow(
+    State(host): State<Host>,
+    Named(id): Named<u32>,
+    Body(grow): Body<DiskGrow>,
+) -> Answer<Disk> {
+    let work = host.clone();
+    let grown = host
+        .to_the_end(async move { work.grow_disk(DiskId(id), grow).await })
+        .await?;
+    Ok(Json(grown))
 }
 
 pub(super) async fn scrub(State(host): State<Host>, Named(id): Named<u32>) -> Answer<ScrubResult> {

@@ -35,6 +35,7 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/volumes/{name}/map", get(data::map))
         .route("/v1/disks", get(disks::list).post(disks::add))
         .route("/v1/disks/{id}", get(disks::show))
+        .route("/v1/disks/{id}/grow", post(disks::grow))
         .route("/v1/disks/{id}/scrub", post(disks::scrub))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .merge(

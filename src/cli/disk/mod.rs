@@ -1,6 +1,7 @@
 //! `sarsen disk`
 
 mod add;
+mod grow;
 mod list;
 mod scrub;
 mod show;
@@ -18,6 +19,8 @@ pub enum Verb {
     List(list::List),
     /// Show one disk
     Show(show::Show),
+    /// Make a disk longer, or take into use what it has become longer by
+    Grow(grow::Grow),
     /// Read and compare every block of a disk
     Scrub(scrub::Scrub),
     /// Put an empty store on a disk that no daemon runs
@@ -35,6 +38,7 @@ impl Verb {
             Verb::Add(add) => add.run(context).await,
             Verb::List(list) => list.run(context).await,
             Verb::Show(show) => show.run(context).await,
+            Verb::Grow(grow) => grow.run(context).await,
             Verb::Scrub(scrub) => scrub.run(context).await,
             Verb::Format(format) => format.run(output),
             Verb::Inspect(inspect) => inspect.run(output),

@@ -26,7 +26,7 @@ pub(super) fn for_people(volume: &Volume) -> String {
         ("volume", volume.name.clone()),
         ("size", exact(volume.size_bytes)),
         ("block size", volume.block_size_bytes.to_string()),
-        ("state", state(volume)),
+        ("state", with_reason(volume)),
         (
             "pool",
             format!("{}, over {} placement groups", volume.pool, volume.pgs),
@@ -37,9 +37,18 @@ pub(super) fn for_people(volume: &Volume) -> String {
     ])
 }
 
+fn with_reason(volume: &Volume) -> String {
+    match volume.reason.as_str() {
+        "" => state(volume),
+        reason => format!("{}: {reason}", state(volume)),
+    }
+}
+
 pub(super) fn state(volume: &Volume) -> String {
     match (volume.state, &volume.import) {
         (VolumeState::Ready, _) => "ready".into(),
+        (VolumeState::Degraded, _) => "degraded".into(),
+        (VolumeState::Failed, _) => "failed".into(),
         (VolumeState::Deleting, _) => "deleting".into(),
         (VolumeState::Importing, None) => "importing".into(),
         (VolumeState::Importing, Some(import)) => {

@@ -31,7 +31,7 @@ pub struct OpenVolume {
     /// In bytes.
     pub size: u64,
     /// Its placement groups, in the order of their numbers, each with the disk of its replica; `None`
-    /// where another shard has it.
+    /// where this shard has no such disk: what lies there answers with an error.
     pub pgs: Vec<(PgId, Option<DiskSlot>)>,
 }
 
@@ -316,7 +316,7 @@ impl Coordinator {
             let running = &mut self.requests[key];
             running.next = next;
             let Some(target) = target else {
-                running.error = Some(IoError::Closed);
+                running.error = Some(IoError::Failed);
                 return self.end_if_done(key, out);
             };
             running.pieces += 1;

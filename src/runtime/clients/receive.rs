@@ -95,7 +95,7 @@ impl Clients {
                 return true;
             }
             Event::Command(command) => {
-                self.command(key, command, desk);
+                self.command(key, command, desk.now, desk);
                 return true;
             }
             // Lookups are answered at once, and a write's data goes to `incoming` before this is asked.
@@ -149,30 +149,31 @@ impl Clients {
     }
 
     /// Begins a command, or has it wait for payload memory.
-    pub(super) fn command(&mut self, key: u32, command: Command, desk: &mut Desk) {
+    pub(super) fn command(&mut self, key: u32, command: Command, begun: Time, desk: &mut Desk) {
         if command.zeroing == Zeroing::KeepAllocated {
-            return self.begin_zeroes(key, command, desk);
+            return self.begin_zeroes(key, command, begun, desk);
         }
         let blocks = blocks_of(&command);
         if blocks == 0 {
-            return self.submit(key, command, None, desk);
+            return self.submit(key, command, None, begun, desk);
         }
         let Some(buf) = desk.allocate(blocks) else {
             if blocks > desk.buffers.largest() {
                 return self.refuse(key, command.slot, IoError::Busy);
             }
-            self.connections[key].stall = Some(Stall::Memory(command));
+            self.connections[key].stall = Some(Stall::Memory(command, begun));
             self.hungry.push_back(Hungry::Command(key));
             return;
         };
         if !has_payload(&command) {
-            return self.submit(key, command, Some(buf), desk);
+            return self.submit(key, command, Some(buf), begun, desk);
         }
         let filled = 0;
         self.connections[key].incoming = Some(Incoming {
             command,
             buf,
             filled,
+            begun,
         });
     }
 
@@ -185,9 +186,14 @@ impl Clients {
         incoming.filled += bytes;
         connection.session.payload_taken(bytes);
         if incoming.left() == 0 {
-            let Incoming { command, buf, .. } = *incoming;
+            let Incoming {
+                command,
+                buf,
+                begun,
+                ..
+            } = *incoming;
             connection.incoming = None;
-            self.submit(key, command, Some(buf), desk);
+            self.submit(key, command, Some(buf), begun, desk);
         }
     }
 
@@ -196,6 +202,7 @@ impl Clients {
         key: u32,
         command: Command,
         buf: Option<crate::base::BufId>,
+        begun: Time,
         desk: &mut Desk,
     ) {
         let connection = &mut self.connections[key];
@@ -213,6 +220,7 @@ impl Clients {
             offset: command.offset,
             len: command.len,
             buf,
+            begun,
         };
         match desk.submit(wanted) {
             Ok(()) => connection.in_machine += 1,
@@ -253,12 +261,12 @@ impl Clients {
                     let Some(connection) = self.connections.get_mut(key) else {
                         continue;
                     };
-                    let Some(Stall::Memory(command)) = connection.stall else {
+                    let Some(Stall::Memory(command, begun)) = connection.stall else {
                         continue;
                     };
                     connection.stall = None;
                     self.touch(key);
-                    self.command(key, command, desk);
+                    self.command(key, command, begun, desk);
                 }
             }
         }

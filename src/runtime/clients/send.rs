@@ -30,6 +30,9 @@ impl Clients {
                     len: data,
                 });
             }
+            if let (Ok(()), Some(operation)) = (result, Operation::of(pending.kind)) {
+                connection.replies.add(operation, desk.now);
+            }
             if connection.stall == Some(Stall::Full) {
                 connection.stall = None;
             }
@@ -42,6 +45,7 @@ impl Clients {
     /// A message was sent, or could not be.
     pub fn sent(&mut self, key: u32, done: Completion, desk: &mut Desk) {
         self.touch(key);
+        let now = desk.now;
         let connection = &mut self.connections[key];
         let number = connection.sending.take();
         let number = number.expect("a connection sends what completes");
@@ -55,6 +59,13 @@ impl Clients {
         self.keep(message);
         let connection = &mut self.connections[key];
         connection.sending_bytes = 0;
+        match connection.volume {
+            Some(volume) if whole => {
+                let stats = desk.stats_of(volume);
+                connection.sending_replies.sent(now, stats);
+            }
+            _ => connection.sending_replies.forget(),
+        }
         if connection.stall == Some(Stall::Output) {
             connection.stall = None;
         }
@@ -81,6 +92,7 @@ impl Clients {
         connection.life = Life::Gone;
         connection.stall = None;
         connection.rest = Vec::new();
+        connection.replies.forget();
         if let Some(incoming) = connection.incoming.take() {
             desk.release(incoming.buf, 1);
         }

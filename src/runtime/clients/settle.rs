@@ -62,6 +62,8 @@ impl Clients {
             Ok(number) => {
                 connection.sending = Some(number);
                 connection.sending_bytes = bytes;
+                // Those of the last message were counted when it was sent: this swaps in an empty list.
+                std::mem::swap(&mut connection.replies, &mut connection.sending_replies);
             }
             Err(error) => {
                 tracing::error!(%error, "an NBD client was cut off");

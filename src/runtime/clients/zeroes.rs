@@ -3,11 +3,18 @@
 use super::*;
 
 impl Clients {
-    pub(super) fn begin_zeroes(&mut self, key: u32, command: Command, desk: &mut Desk) {
+    pub(super) fn begin_zeroes(
+        &mut self,
+        key: u32,
+        command: Command,
+        begun: Time,
+        desk: &mut Desk,
+    ) {
         let job = self.connections[key].add_zero_job(ZeroJob {
             slot: command.slot,
             at: command.offset,
             end: command.offset + command.len,
+            begun,
         });
         self.continue_zeroes(key, job, desk);
     }
@@ -43,12 +50,13 @@ impl Clients {
             offset: zeroes.at,
             len: piece,
             buf: Some(buf),
+            begun: zeroes.begun,
         };
         match desk.submit(wanted) {
             Ok(()) => connection.in_machine += 1,
             Err(error) => {
                 desk.release(buf, 1);
-                self.end_zeroes(key, job, Err(error));
+                self.end_zeroes(key, job, Err(error), desk.now);
             }
         }
     }
@@ -69,13 +77,14 @@ impl Clients {
             unreachable!("a job ends after its last piece");
         };
         zeroes.at += pending.len;
+        zeroes.begun = desk.now;
         match (result, zeroes.at == zeroes.end) {
             (Ok(()), false) => self.continue_zeroes(key, job, desk),
-            _ => self.end_zeroes(key, job, result),
+            _ => self.end_zeroes(key, job, result, desk.now),
         }
     }
 
-    fn end_zeroes(&mut self, key: u32, job: u32, result: Result<(), IoError>) {
+    fn end_zeroes(&mut self, key: u32, job: u32, result: Result<(), IoError>, now: Time) {
         self.touch(key);
         let connection = &mut self.connections[key];
         let ended = connection.zero_jobs[job as usize].take();
@@ -89,6 +98,10 @@ impl Clients {
         connection
             .session
             .reply(ended.slot, result, &[], message.bytes());
+        if result.is_ok() {
+            // As its pieces were.
+            connection.replies.add(Operation::Write, now);
+        }
         if connection.stall == Some(Stall::Full) {
             connection.stall = None;
         }
