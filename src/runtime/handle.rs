@@ -395,7 +395,7 @@ impl Runtime {
         self.notes.take()
     }
 
-    /// Ends the shard threads. What is not closed by [`Control::Close`] before is cut off as by a crash, which
+    /// Ends the shard threads. What is not closed by `Control::Close` before is cut off as by a crash, which
     /// loses no acknowledged write but costs the next start a replay.
     pub fn stop(self) {
         for line in &self.handle.shared.lines {

@@ -1,3 +1,5 @@
+//! The chain of batches on rings whose bytes are laid by hand.
+
 use super::*;
 use crate::base::{BlockRun, ChunkNo, FamilyId, LayerId, PgId, StoreId};
 use crate::store::door::{ChunkId, Stamp};
