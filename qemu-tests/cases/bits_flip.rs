@@ -51,12 +51,12 @@ fn targets(geometry: &Geometry, live: Vec<Range<u64>>) -> Vec<Target> {
         flips,
         dead: false,
     };
-    let within = |name, range, rounds, flips| target(name, vec![range], rounds, flips);
+    let within = |name, range, rounds, flips| target(name, Vec::from([range]), rounds, flips);
     let copy = |n: usize| SUPERBLOCK_AT[n]..SUPERBLOCK_AT[n] + SUPERBLOCK_LEN;
     let ring = geometry.journal_at..geometry.journal_at + geometry.journal_len;
     let dead = match live.as_slice() {
         [one] => vec![ring.start..one.start, one.end..ring.end],
-        [first, second] => vec![second.end..first.start],
+        [first, second] => Vec::from([second.end..first.start]),
         _ => vec![],
     };
     vec![
@@ -90,7 +90,7 @@ fn live(disk: &Path, geometry: &Geometry) -> Step<Vec<Range<u64>>> {
     }
     let at = |offset| geometry.journal_at + offset;
     Ok(match tail < head {
-        true => vec![at(tail)..at(head)],
+        true => Vec::from([at(tail)..at(head)]),
         false => vec![at(tail)..at(geometry.journal_len), at(0)..at(head)],
     })
 }
