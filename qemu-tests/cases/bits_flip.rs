@@ -54,10 +54,11 @@ fn targets(geometry: &Geometry, live: Vec<Range<u64>>) -> Vec<Target> {
     let within = |name, range, rounds, flips| target(name, Vec::from([range]), rounds, flips);
     let copy = |n: usize| SUPERBLOCK_AT[n]..SUPERBLOCK_AT[n] + SUPERBLOCK_LEN;
     let ring = geometry.journal_at..geometry.journal_at + geometry.journal_len;
-    let dead = match live.as_slice() {
-        [one] => vec![ring.start..one.start, one.end..ring.end],
-        [first, second] => Vec::from([second.end..first.start]),
-        _ => vec![],
+    // What is left of the ring: it is replayed from the tail on, which is in the first part.
+    let (tail, head) = (live[0].start, live[live.len() - 1].end);
+    let dead = match tail < head {
+        true => vec![ring.start..tail, head..ring.end],
+        false => vec![head..tail, 0..0],
     };
     vec![
         within("first superblock", copy(0), 2, 5),
@@ -85,14 +86,16 @@ fn live(disk: &Path, geometry: &Geometry) -> Step<Vec<Range<u64>>> {
     };
     let used = field("used_bytes")?;
     let (tail, head) = (field("tail_offset_bytes")?, field("head_offset_bytes")?);
-    if used == 0 {
-        return Ok(vec![]);
+    let start = geometry.journal_at;
+    let part = |offset, end| start + offset..start + end;
+    let mut parts = vec![part(
+        tail,
+        tail.saturating_add(used).min(geometry.journal_len),
+    )];
+    if head <= tail && used > 0 {
+        parts.push(part(0, head));
     }
-    let at = |offset| geometry.journal_at + offset;
-    Ok(match tail < head {
-        true => Vec::from([at(tail)..at(head)]),
-        false => vec![at(tail)..at(geometry.journal_len), at(0)..at(head)],
-    })
+    Ok(parts)
 }
 
 /// What came of the rounds over one kind of structure.
