@@ -88,14 +88,10 @@ fn live(disk: &Path, geometry: &Geometry) -> Step<Vec<Range<u64>>> {
     let (tail, head) = (field("tail_offset_bytes")?, field("head_offset_bytes")?);
     let start = geometry.journal_at;
     let part = |offset, end| start + offset..start + end;
-    let mut parts = vec![part(
-        tail,
-        tail.saturating_add(used).min(geometry.journal_len),
-    )];
-    if head <= tail && used > 0 {
-        parts.push(part(0, head));
-    }
-    Ok(parts)
+    Ok(match tail < head || used == 0 {
+        true => vec![part(tail, head.max(tail))],
+        false => vec![part(tail, geometry.journal_len), part(0, head)],
+    })
 }
 
 /// What came of the rounds over one kind of structure.
