@@ -17,7 +17,8 @@
 //!
 //! One thing a single copy cannot survive, and it is kept from happening: the loss of the youngest journal
 //! batch, which looks like a write that power loss tore. After a fault there, `settled` is false until the
-//! journal was written once more, and the power stays on that long.
+//! journal was written once more, by a batch that knows of it, and the power stays on that long. Where a failed disk
+//! takes no more writes, that never comes: `youngest_lost` says so.
 
 use super::fault::{Fault, Marks, Tally};
 use super::medium::Medium;
@@ -128,6 +129,15 @@ pub enum Fate {
     Torn(u64),
 }
 
+/// How far a fault in the journal is from being proven by a later header.
+#[derive(Debug, Clone, Copy)]
+enum Unsettled {
+    /// Writes that began until then are still in flight.
+    Beside(Ticket),
+    /// A journal write that began after that will prove it.
+    Below(Ticket),
+}
+
 #[derive(Debug)]
 enum Flight {
     /// Has not taken effect.
@@ -155,7 +165,9 @@ pub struct Disk {
     next: u64,
     marks_now: Marks,
     marks_medium: Marks,
-    unsettled_below: Option<Ticket>,
+    unsettled: Option<Unsettled>,
+    /// The youngest journal batch was lost at a power cut that could not wait until the disk was settled.
+    pub youngest_lost: bool,
     pub gone: bool,
     gone_met: bool,
     pub tally: Tally,
@@ -176,7 +188,8 @@ impl Disk {
             next: 1,
             marks_now: Marks::default(),
             marks_medium: Marks::default(),
-            unsettled_below: None,
+            unsettled: None,
+            youngest_lost: false,
             gone: false,
             gone_met: false,
             tally: Tally::default(),
@@ -196,7 +209,7 @@ impl Disk {
 
     /// Whether the power may be cut; see the head of the file.
     pub fn settled(&self) -> bool {
-        self.unsettled_below.is_none()
+        self.unsettled.is_none()
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -295,6 +308,7 @@ impl Disk {
             .flights
             .remove(&ticket)
             .expect("an operation ends once");
+        self.wait_for_neighbours();
         if self.gone {
             self.meet_gone();
             // It may have arrived before the device went, or not: undecided like anything in the cache.
@@ -354,8 +368,31 @@ impl Disk {
 
     fn settle(&mut self, ticket: Ticket, offset: Option<u64>) {
         let journaled = offset.is_some_and(|offset| self.layout.journal.contains(&offset));
-        if journaled && self.unsettled_below.is_some_and(|below| ticket > below) {
-            self.unsettled_below = None;
+        if let Some(Unsettled::Below(below)) = self.unsettled
+            && journaled
+            && ticket > below
+        {
+            self.unsettled = None;
+        }
+    }
+
+    /// Batches that were in flight beside the one that met the fault may hold back its acknowledgement, and no header says
+    /// that it was durable before they have ended: only a write that begins after that proves it.
+    fn wait_for_neighbours(&mut self) {
+        if let Some(Unsettled::Beside(last)) = self.unsettled {
+            let journal = &self.layout.journal;
+            let is_beside = |flight: &Flight| match flight {
+                Flight::Waiting(entry) => journal.contains(&entry.offset),
+                Flight::Applied(_) => true,
+                Flight::Flush(_) => false,
+            };
+            if !self
+                .flights
+                .range(..=last)
+                .any(|(_, flight)| is_beside(flight))
+            {
+                self.unsettled = Some(Unsettled::Below(Ticket(self.next)));
+            }
         }
     }
 
@@ -392,6 +429,12 @@ impl Disk {
         let fault = [Fault::Misdirected, Fault::LostWrite][usize::from(lost)];
         self.tally.injected(fault);
         self.mark_changed(&entry, fault);
+        println!(
+            "   FAULT {fault:?} of {}+{} (journal {:?})",
+            entry.offset,
+            entry.len(),
+            self.layout.journal
+        );
         self.unsettle(entry.offset);
         if !lost {
             let room = (self.len() - entry.len()) / BLOCK;
@@ -410,18 +453,21 @@ impl Disk {
 
     fn unsettle(&mut self, offset: u64) {
         if self.layout.journal.contains(&offset) {
-            self.unsettled_below = Some(Ticket(self.next));
+            self.unsettled = Some(Unsettled::Beside(Ticket(self.next)));
+            self.wait_for_neighbours();
         }
     }
 
     /// Marks the sectors that would be others if this write were there.
     fn mark_changed(&mut self, entry: &Entry, fault: Fault) {
-        let Content::Bytes(bytes) = &entry.content else {
-            return;
-        };
+        const ZEROES: &[u8] = &[0; SECTOR as usize];
         // The first sector stands for all of them, so that a fault counts once.
         let mut counted = false;
-        for (part, sector) in bytes.chunks(SECTOR as usize).zip(entry.sectors()) {
+        for (n, sector) in entry.sectors().enumerate() {
+            let part = match &entry.content {
+                Content::Bytes(bytes) => &bytes[n * SECTOR as usize..][..SECTOR as usize],
+                Content::Zeroes(_) => ZEROES,
+            };
             if self.now.sector(sector) != part {
                 self.marks_now.set_part(sector, fault, self.next, counted);
                 self.marks_medium
@@ -548,7 +594,7 @@ impl Disk {
         self.cached.clear();
         self.flights.clear();
         self.covered.fill(0);
-        self.unsettled_below = None;
+        self.youngest_lost |= self.unsettled.take().is_some();
     }
 }
 

@@ -13,6 +13,9 @@ use super::world::{Counts, Outcome};
 use crate::base::{Break, Breaks};
 use std::time::Duration;
 
+/// Seeds that found something once, with what it was.
+const FOUND: &str = include_str!("regressions/found.txt");
+
 /// What the gate runs.
 const GATE_SEEDS: u64 = 200;
 const GATE_IMAGES: u64 = 10_000;
@@ -73,6 +76,7 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
                 ..arguments.clone()
             };
             run_seeds::<M>(&seeds, &mut tally);
+            run_found::<M>(arguments, &mut tally);
             run_images::<M>(
                 GATE_IMAGES,
                 arguments.start,
@@ -86,6 +90,24 @@ pub fn run<M: Machine>(arguments: &Arguments, clock: fn() -> Duration) -> bool {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     tally.failed == 0
+}
+
+/// The seeds that found something once.
+fn run_found<M: Machine>(arguments: &Arguments, tally: &mut Tally) {
+    for line in FOUND.lines().filter(|line| !line.starts_with('#')) {
+        let (seed, what) = line.split_once(' ').unwrap_or((line, ""));
+        let outcome = match seed.parse() {
+            Ok(seed) => breaks::run::<M>(seed, Breaks::NONE, arguments.trace).result,
+            Err(error) => {
+                tally.fail(format!("regressions/found.txt, {line:?}: {error}"));
+                continue;
+            }
+        };
+        match outcome {
+            Ok(()) => tally.pass(),
+            Err(failure) => tally.fail(format!("seed {seed} again ({what}): {failure}")),
+        }
+    }
 }
 
 fn run_seeds<M: Machine>(arguments: &Arguments, tally: &mut Tally) {

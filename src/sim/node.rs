@@ -229,6 +229,8 @@ impl<M: Machine> Node<M> {
         self.damage.metadata = false;
         self.damage.disk_failed = false;
         self.damage.journal = false;
+        // What it has lost stays lost.
+        self.damage.youngest_lost |= self.disks.iter().any(|disk| disk.youngest_lost);
         self.dead = false;
         self.cut_in = None;
         self.idle_expiries = 0;

@@ -7,6 +7,7 @@
 use super::codec::{Put, Take, seal, unseal};
 use super::door::{ChunkId, Epoch, Stamp, VolumeMeta};
 use super::root::{decode_volume, encode_volume, volume_len};
+use super::superblock::COUNT_MAX;
 use crate::base::{
     BLOCK, BlockRun, CHUNKS_PER_EXTENT, ChunkNo, FamilyId, LayerId, PgId, StoreId, VolumeId,
 };
@@ -362,8 +363,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, u32, Vec<Record>)> {
     if count > bytes.len() / 16 || header.payload_blocks > PAYLOAD_BLOCKS_MAX {
         return None;
     }
-    // Nobody has written such numbers: a batch knows of earlier ones only, and another can follow it.
-    if header.durable_through >= header.batch || header.batch == u64::MAX {
+    // Nobody has written such numbers: a batch knows of earlier ones only, and others can follow it.
+    let counts = [header.batch, header.incarnation, header.checkpoint];
+    if header.durable_through >= header.batch || counts.iter().any(|&count| count >= COUNT_MAX) {
         return None;
     }
     let mut take = Take::new(bytes.get(HEAD..)?);

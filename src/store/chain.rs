@@ -76,6 +76,9 @@ pub(super) struct Chain {
     first: Option<Header>,
     /// The newest checkpoint that some header names.
     pub checkpoint_seen: u64,
+    /// The latest incarnation that some header names. It is on both superblocks before the first header has it, so a
+    /// later one than theirs says that the right copy is damaged and the other one was never written.
+    pub incarnation_seen: u64,
     /// Where the next batch is expected, and what it must follow.
     pub next: Position,
     /// Something like a batch stands where the chain ended.
@@ -102,6 +105,7 @@ impl Chain {
             follows_durable: None,
             first: None,
             checkpoint_seen: 0,
+            incarnation_seen: 0,
             next: tail,
             torn: None,
             closed: true,
@@ -252,6 +256,7 @@ impl Chain {
             self.follows_durable = Some(header.previous);
         }
         self.checkpoint_seen = self.checkpoint_seen.max(header.checkpoint);
+        self.incarnation_seen = self.incarnation_seen.max(header.incarnation);
         if offset == 0 {
             self.first = Some(header);
         }
@@ -268,9 +273,7 @@ impl Chain {
 
     /// Whether a header was written by this store, in this life of its disk.
     fn is_ours(&self, header: &Header) -> bool {
-        header.store == self.superblock.store
-            && header.instance_key == self.superblock.instance_key
-            && header.incarnation <= self.superblock.incarnation
+        header.store == self.superblock.store && header.instance_key == self.superblock.instance_key
     }
 
     /// Takes the batch that stands here, where it is the next of the chain.

@@ -149,3 +149,14 @@ fn headers_with_numbers_that_nobody_writes_are_none() {
         assert_eq!(ring.follow().0, [(10, 6, 0)], "durable through {durable}");
     }
 }
+
+#[test]
+fn headers_of_a_later_life_than_the_superblock_knows_are_in_the_chain() {
+    let mut ring = Ring::new();
+    let ten = ring.put(6, (10, 9, 7, 9), 0);
+    let eleven = ring.put(7, (11, 12, ten, 10), 0);
+    ring.put(8, (12, 12, eleven, 11), 0);
+    let (taken, chain) = ring.follow();
+    assert_eq!(taken, [(10, 6, 0), (11, 7, 0), (12, 8, 0)]);
+    assert_eq!(chain.incarnation_seen, 12);
+}

@@ -435,7 +435,8 @@ impl Store {
             self.state = State::Damaged;
             return self.announce(out);
         }
-        self.superblock.incarnation += 1;
+        let seen = self.recovery().chain.incarnation_seen;
+        self.superblock.incarnation = self.superblock.incarnation.max(seen) + 1;
         self.superblock.sequence += 1;
         self.write_incarnation(0, out);
     }

@@ -88,7 +88,13 @@ impl Store {
             match entry {
                 Some(entry) => {
                     scrub.version += 1;
-                    let data = self.table.entry(entry).data;
+                    // Slots of a layer that was dropped are nobody's, and need not match.
+                    let alive = self.layers.is_alive(self.table.layer_of(entry));
+                    let data = if alive {
+                        self.table.entry(entry).data
+                    } else {
+                        0
+                    };
                     let mut started = false;
                     for run in BlockRun::runs_of(data) {
                         self.check_run(leaf, place, entry, run, false, out);
@@ -201,6 +207,10 @@ impl Store {
     ) -> u16 {
         let here = self.table.is_leaf(leaf) && self.table.versions(leaf, place).any(|e| e == entry);
         if !here || self.table.entry(entry).slot != slot {
+            return 0;
+        }
+        // A layer that was dropped meanwhile has lost what was journaled of it, and its slots may never get that.
+        if !self.layers.is_alive(self.table.layer_of(entry)) {
             return 0;
         }
         let found = self.table.entry(entry);

@@ -20,6 +20,8 @@ pub struct Damage {
     pub disk_failed: bool,
     /// A store said that its journal is damaged: it serves old data and takes no writes.
     pub journal: bool,
+    /// A disk lost its youngest journal batch unnoticed, as a single copy may: what was acknowledged last may be gone.
+    pub youngest_lost: bool,
 }
 
 impl Damage {

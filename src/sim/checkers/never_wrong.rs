@@ -1,8 +1,9 @@
 //! *never wrong*: whatever a disk does to the only copy, a read returns an error or the right data.
 //!
-//! In a run whose disks destroy data, a read that breaks the rule of `linearizable` is this promise broken. One case
-//! is let off: a store that found its journal damaged says so and serves what it has, read-only, with an
-//! alert. What it serves then may be old, and must still be something that was once written there.
+//! In a run whose disks destroy data, a read that breaks the rule of `linearizable` is this promise broken. Two cases
+//! are let off: a store that found its journal damaged says so and serves what it has, read-only, with an
+//! alert; and a disk that lost the youngest batch and then failed cannot be found out. What is served then may
+//! be old, and must still be something that was once written there.
 
 use super::{Checker, Failure, intact::Damage};
 use crate::sim::model::Model;
@@ -16,7 +17,7 @@ pub fn judge(
     bytes: &[u8],
     failure: Failure,
 ) -> Result<(), Failure> {
-    if damage.is_empty() {
+    if damage.is_empty() && !damage.youngest_lost {
         return Err(failure);
     }
     let once_written = |(n, sector): (usize, &[u8])| {
@@ -24,7 +25,8 @@ pub fn judge(
         model.origin(volume, at, sector).is_some()
     };
     let aligned = offset.is_multiple_of(512) && bytes.len().is_multiple_of(512);
-    if damage.journal && aligned && bytes.chunks(512).enumerate().all(once_written) {
+    let may_be_old = damage.journal || damage.youngest_lost;
+    if may_be_old && aligned && bytes.chunks(512).enumerate().all(once_written) {
         return Ok(());
     }
     Err(Failure::new(Checker::NeverWrong, failure.what))
