@@ -125,6 +125,8 @@ const ROOMS: &[Room] = &[
         rooms: &["base", "observe", "api", "daemon", "io", "store"],
         crates: &[
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "comfy_table",
             "hyper",
             "indicatif",

@@ -284,6 +284,9 @@ impl<M: Machine> Core<M> {
             Mail::Listen { socket, done } => {
                 let _ = done.send(self.clients.listen(socket, desk));
             }
+            Mail::Turn { done } => {
+                let _ = done.send(());
+            }
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
             Mail::Bench { share, done } => match self.load {

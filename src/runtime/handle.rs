@@ -186,6 +186,12 @@ impl Handle {
         answer.unwrap_or(Err(ListenError::Stopped))
     }
 
+    /// Whether every shard still turns; answered when each has made a turn. False when they have ended.
+    pub async fn turn(&self) -> bool {
+        let mail = |done| Mail::Turn { done };
+        self.ask_shards(&self.all(), mail).await.is_ok()
+    }
+
     /// How many clients are attached to a volume.
     pub fn connections(&self, volume: VolumeId) -> usize {
         self.shared.attachments.count(volume)

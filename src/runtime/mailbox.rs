@@ -43,6 +43,10 @@ pub(super) enum Mail {
         done: oneshot::Sender<Result<(), ListenError>>,
     },
     Ask(Ask),
+    /// Answered in the turn that reads it.
+    Turn {
+        done: oneshot::Sender<()>,
+    },
     Bench {
         share: Box<Share>,
         done: oneshot::Sender<Result<Measured, BenchError>>,

@@ -112,15 +112,19 @@ impl Catalog {
                 "disconnect the clients first",
             ));
         }
-        if let Some(wanted) = self.attachments.get(&volume.id) {
-            let reason = format!(
-                "{name} is attached to node {}: {}",
-                wanted.node, wanted.front_end
-            );
-            return Err(Refusal::conflict("name", reason, "detach it first"));
-        }
+        self.may_delete(volume)?;
         let id = volume.id;
         self.change(id, |volume| volume.state = VolumeState::Deleting)
+    }
+
+    /// Refuses the deletion of a volume that is attached.
+    pub fn may_delete(&self, volume: &Volume) -> Result<(), Refusal> {
+        let Some(wanted) = self.attachments.get(&volume.id) else {
+            return Ok(());
+        };
+        let (name, node) = (&volume.name, wanted.node);
+        let reason = format!("{name} is attached to node {node}: {}", wanted.front_end);
+        Err(Refusal::conflict("name", reason, "detach it first"))
     }
 
     pub(super) fn forget_volume(&mut self, id: VolumeId) -> Result<Vec<Event>, Refusal> {
