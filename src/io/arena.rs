@@ -184,7 +184,13 @@ impl Arena {
 
     /// Has bytes of a buffer written, `skip` bytes behind the block `at`, by whoever holds it: the payload of a request
     /// that is being put together.
-    pub fn fill<T>(&self, at: BufRef, skip: usize, len: usize, by: impl FnOnce(&mut [u8]) -> T) -> T {
+    pub fn fill<T>(
+        &self,
+        at: BufRef,
+        skip: usize,
+        len: usize,
+        by: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
         let to = self.address(part(at, skip, len));
         // SAFETY: `address` checked the range, all of which is mapped. The request that the buffer belongs to was not
         // submitted, so that nobody else reads or writes it; no slice of it leaves this call.

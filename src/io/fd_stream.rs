@@ -48,7 +48,9 @@ impl FdStream {
             for message in messages {
                 if let ControlMessageOwned::ScmRights(raw) = message {
                     // SAFETY: the kernel made these descriptors for this message; nobody else knows them.
-                    let owned = raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+                    let owned = raw
+                        .into_iter()
+                        .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
                     files.extend(owned);
                 }
             }
@@ -107,7 +109,9 @@ pub fn wait(on: &[(BorrowedFd<'_>, Until)], most: Option<Duration>) -> io::Resul
     let most = match most {
         None => PollTimeout::NONE,
         // A whole millisecond at least, or what is not yet due would be asked for over and over.
-        Some(most) => PollTimeout::try_from(most.as_millis() as i32 + 1).unwrap_or(PollTimeout::MAX),
+        Some(most) => {
+            PollTimeout::try_from(most.as_millis() as i32 + 1).unwrap_or(PollTimeout::MAX)
+        }
     };
     match poll(&mut polled, most) {
         Ok(_) => {}

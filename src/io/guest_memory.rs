@@ -237,10 +237,7 @@ mod tests {
         assert!(!memory.is_broken());
         assert_eq!(memory.map().read_obj::<u64>(far).unwrap(), 0);
         assert!(memory.is_broken() && short.is_broken() && !whole.is_broken());
-        memory
-            .map()
-            .write_obj(9u64, GuestAddress(1 << 20))
-            .unwrap();
+        memory.map().write_obj(9u64, GuestAddress(1 << 20)).unwrap();
         assert_eq!(memory.map().num_regions(), 2);
     }
 

@@ -55,7 +55,8 @@ impl Span {
     fn atomic<T: vm_memory::AtomicInteger>(&self, at: usize) -> &T {
         let place = self.place(at, size_of::<T>());
         let found = self.map.get_atomic_ref(place);
-        found.expect("spans of rings and regions are aligned, which was checked when they were made")
+        found
+            .expect("spans of rings and regions are aligned, which was checked when they were made")
     }
 
     /// Whether its beginning is aligned so.
@@ -195,7 +196,12 @@ mod tests {
 
     fn memory() -> GuestMemory {
         let part = |len| Arc::new(SharedMap::create("part", len).unwrap().0);
-        GuestMemory::new(vec![(0, part(8192)), (8192, part(4096)), (65536, part(4096))]).unwrap()
+        GuestMemory::new(vec![
+            (0, part(8192)),
+            (8192, part(4096)),
+            (65536, part(4096)),
+        ])
+        .unwrap()
     }
 
     #[test]

@@ -145,7 +145,11 @@ mod tests {
     use crate::io::SharedMap;
 
     fn region(queues: u16, size: u16) -> Span {
-        Span::of(&SharedMap::create("inflight", Inflight::bytes(queues, size)).unwrap().0)
+        Span::of(
+            &SharedMap::create("inflight", Inflight::bytes(queues, size))
+                .unwrap()
+                .0,
+        )
     }
 
     fn open(region: &Span) -> Inflight {

@@ -64,10 +64,7 @@ impl fmt::Display for Violation {
                 write!(f, "request {request} is unknown or was not negotiated")
             }
             Violation::Body(request) => {
-                write!(
-                    f,
-                    "{request:?} has a wrong size or a field that cannot be"
-                )
+                write!(f, "{request:?} has a wrong size or a field that cannot be")
             }
             Violation::Files(request) => write!(f, "{request:?} has a wrong number of files"),
             Violation::Features(bits) => write!(f, "features {bits:#x} were not offered"),
@@ -171,7 +168,11 @@ pub enum Message<F> {
     AddMemory(Region, F),
     RemoveMemory(Region),
     MemorySlots,
-    SetLog { len: u64, offset: u64, file: F },
+    SetLog {
+        len: u64,
+        offset: u64,
+        file: F,
+    },
     SetLogSignal(F),
     RingSize(u32, u32),
     RingAddress(u32, RingAddress),
@@ -185,10 +186,25 @@ pub enum Message<F> {
     SetProtocolFeatures(u64),
     QueueCount,
     Channel(F),
-    GetConfig { offset: u32, len: u32 },
-    SetConfig { offset: u32, bytes: Vec<u8> },
-    GetInflight { queues: u16, size: u16 },
-    SetInflight { queues: u16, size: u16, len: u64, offset: u64, file: F },
+    GetConfig {
+        offset: u32,
+        len: u32,
+    },
+    SetConfig {
+        offset: u32,
+        bytes: Vec<u8>,
+    },
+    GetInflight {
+        queues: u16,
+        size: u16,
+    },
+    SetInflight {
+        queues: u16,
+        size: u16,
+        len: u64,
+        offset: u64,
+        file: F,
+    },
     ResetDevice,
 }
 
@@ -390,10 +406,20 @@ fn inflight(body: &[u8]) -> Option<VhostUserInflight> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     Number(u64),
-    Ring { index: u32, number: u32 },
+    Ring {
+        index: u32,
+        number: u32,
+    },
     /// Without bytes where they are not there.
-    Config { offset: u32, bytes: Vec<u8> },
-    Inflight { queues: u16, size: u16, len: u64 },
+    Config {
+        offset: u32,
+        bytes: Vec<u8>,
+    },
+    Inflight {
+        queues: u16,
+        size: u16,
+        len: u64,
+    },
 }
 
 impl Reply {

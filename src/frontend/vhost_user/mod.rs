@@ -61,4 +61,4 @@ pub use request::{Ask, Disk, PAYLOAD_MAX, Request, Status};
 pub use session::{InflightArea, Ring, Session, Task};
 
 pub use chain::Part;
-pub use vring::{Broken, Plan, Vring};
+pub use vring::{Broken, Outcome, Plan, Vring};

@@ -96,9 +96,7 @@ impl Request {
         self.ranges.clear();
         let last = chain.writable.last().ok_or(NoStatus)?;
         let status = last.guest.checked_add(u64::from(last.len) - 1);
-        self.status = status
-            .filter(|&at| memory.has(at, 1))
-            .ok_or(NoStatus)?;
+        self.status = status.filter(|&at| memory.has(at, 1)).ok_or(NoStatus)?;
         Ok(self
             .understand(chain, disk, memory)
             .unwrap_or_else(Ask::Refused))

@@ -93,7 +93,11 @@ pub enum Task<F> {
     AddMemory(Region, F),
     RemoveMemory(Region),
     /// Writes to memory are logged here, where [`Session::logs`] says so.
-    SetLog { len: u64, offset: u64, file: F },
+    SetLog {
+        len: u64,
+        offset: u64,
+        file: F,
+    },
     /// Whether writes are logged may have changed, for a ring or for all.
     Logging(Option<u16>),
     /// A ring is to be stopped, and [`Session::stopped`] told at which index.
@@ -241,9 +245,7 @@ impl<F> Session<F> {
         let acks = self.protocol.contains(Protocol::REPLY_ACK) && header.wants_ack();
         match (reply, done) {
             (Some(reply), true) => Ok(Some(reply.write(header))),
-            (None, _) if acks => Ok(Some(
-                Reply::Number(u64::from(!done)).write(header),
-            )),
+            (None, _) if acks => Ok(Some(Reply::Number(u64::from(!done)).write(header))),
             (None, true) => Ok(None),
             (_, false) => {
                 let request = FrontendReq::try_from(header.request);

@@ -38,6 +38,8 @@ pub enum Broken {
     Chain(u16),
     /// The memory was taken away.
     Memory,
+    /// Its kicks cannot be heard.
+    Kick,
 }
 
 impl fmt::Display for Broken {
@@ -50,7 +52,10 @@ impl fmt::Display for Broken {
             }
             Broken::Head(head) => write!(f, "head {head} is none of the ring"),
             Broken::Twice(head) => write!(f, "head {head} is made available while in flight"),
-            Broken::Chain(head) => write!(f, "the chain at head {head} is endless or has no status"),
+            Broken::Chain(head) => {
+                write!(f, "the chain at head {head} is endless or has no status")
+            }
+            Broken::Kick => f.write_str("its kicks cannot be heard"),
             Broken::Memory => f.write_str("the front end cut its memory short"),
         }
     }
@@ -95,13 +100,23 @@ impl Places {
     }
 }
 
+/// How a request or a part of one ended: the worst of its parts counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    #[default]
+    Done,
+    Failed,
+    /// It could not be carried out now, and is to be tried again.
+    Later,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     busy: bool,
     request: Request,
     /// What is not answered of it, and the worst so far.
     left: u16,
-    failed: bool,
+    worst: Outcome,
 }
 
 /// A ring that runs.
@@ -155,7 +170,9 @@ impl Vring {
             let again = inflight.recover(used).ok_or(Broken::Inflight)?;
             // Everything that was ever taken was given back or is in flight.
             ring.next_available = used.wrapping_add(again.len() as u16);
-            again.iter().for_each(|head| ring.slots[usize::from(*head)].busy = true);
+            again
+                .iter()
+                .for_each(|head| ring.slots[usize::from(*head)].busy = true);
             ring.again = again.into();
         }
         Ok(ring)
@@ -185,7 +202,7 @@ impl Vring {
             Ask::Ranges(_) => slot.request.ranges.len() as u16,
             _ => 1,
         };
-        slot.failed = false;
+        slot.worst = Outcome::Done;
         self.in_flight += 1;
         Ok(Some((head, ask)))
     }
@@ -225,20 +242,13 @@ impl Vring {
         self.again.push_front(head);
     }
 
-    /// A part of a head was answered. True where it was the last: then the head is to be completed, or put back.
-    pub fn part_done(&mut self, head: u16, failed: bool) -> bool {
+    /// A part of a head was answered. The outcome of the whole where it was the last: then the head is to be completed,
+    /// or put back.
+    pub fn part_done(&mut self, head: u16, outcome: Outcome) -> Option<Outcome> {
         let slot = &mut self.slots[usize::from(head)];
-        slot.failed |= failed;
+        slot.worst = slot.worst.max(outcome);
         slot.left = slot.left.saturating_sub(1);
-        slot.left == 0
-    }
-
-    /// How the parts of a head ended.
-    pub fn status_of(&self, head: u16) -> Status {
-        match self.slots[usize::from(head)].failed {
-            true => Status::Failed,
-            false => Status::Ok,
-        }
+        (slot.left == 0).then_some(slot.worst)
     }
 
     /// Answers a head. `written` counts the bytes of data that were written for it.
@@ -279,7 +289,10 @@ impl Vring {
             log.mark(at + INDEX as u64, 2);
             for n in 0..self.batch.len() as u16 {
                 let place = self.next_used.wrapping_sub(n + 1) % self.plan.size;
-                log.mark(at + (ELEMENTS + USED * usize::from(place)) as u64, USED as u64);
+                log.mark(
+                    at + (ELEMENTS + USED * usize::from(place)) as u64,
+                    USED as u64,
+                );
             }
         }
         self.batch.clear();
