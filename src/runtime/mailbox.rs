@@ -7,6 +7,7 @@
 
 use super::bench::{Measured, Share};
 use super::exports::Exports;
+use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
@@ -42,6 +43,7 @@ pub(super) enum Mail {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
     },
+    Guest(GuestMail),
     Ask(Ask),
     /// Answered in the turn that reads it.
     Turn {
