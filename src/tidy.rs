@@ -78,7 +78,7 @@ const ROOMS: &[Room] = &[
         crates: &["io_uring", "libc", "nix"],
     },
     Room {
-        // Its dialects are pure values so far; the sockets are the runtime's.
+        // Its dialects are pure values; sockets and commands are the runtime's.
         name: "frontend",
         pure: true,
         rooms: &["base", "io", "observe"],
@@ -102,8 +102,9 @@ const ROOMS: &[Room] = &[
     Room {
         name: "api",
         pure: false,
+        // `frontend`: what the kernel is told to make devices, which is control and not data.
         rooms: &[
-            "base", "protocol", "store", "shard", "io", "observe", "runtime", "manager",
+            "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime", "manager",
         ],
         crates: &[
             "axum",

@@ -11,3 +11,5 @@
 //! runtime, which owns the sockets, carries out what it says.
 
 pub mod nbd;
+pub mod nbd_device;
+pub mod ublk;

@@ -5,6 +5,8 @@
 //!      │         ▲
 //!      │         ├── Disk      a raw device or a file: direct, locked, with its way to be durable
 //!      │         ├── socket    listeners of NBD
+//!      │         ├── ublk      descriptors that the kernel writes; control commands, off the shards
+//!      │         ├── netlink   the kernel's nbd; off the shards too
 //!      │         └── Wake      how other threads get a sleeping ring's attention
 //!      ├─────► Arena / Cache   payload buffers: 4 KiB aligned, registered where memlock permits
 //!      └─────► clock           CLOCK_BOOTTIME, read once a turn
@@ -22,7 +24,9 @@ mod disk_facts;
 mod kernel;
 mod lock;
 mod message;
+mod netlink;
 mod notify;
+mod openers;
 mod provided;
 mod regions;
 mod ring;
@@ -30,6 +34,7 @@ mod scratch;
 mod socket;
 #[cfg(test)]
 pub(crate) mod test_dir;
+mod ublk;
 
 pub use arena::{Arena, Part};
 pub use buffers::Buffers;
@@ -38,7 +43,10 @@ pub use disk_error::{DiskError, Problem};
 pub use disk_facts::length_now;
 pub use kernel::raise_limits;
 pub use message::Message;
+pub use netlink::Netlink;
 pub use notify::Wake;
+pub use openers::{Opener, openers};
 pub use regions::Zone;
 pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
-pub use socket::{listen_tcp, listen_unix, without_delay};
+pub use socket::{connected_pair, listen_tcp, listen_unix, without_delay};
+pub use ublk::{Descriptors, control_ublk, open_ublk};

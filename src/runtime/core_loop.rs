@@ -8,6 +8,7 @@ use super::asks::Asks;
 use super::bench::Load;
 use super::clients::Clients;
 use super::desk::Desk;
+use super::devices::Devices;
 use super::disks::{Disks, Ended};
 use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
@@ -47,6 +48,7 @@ pub(super) struct Core<M> {
     pub desk: Desk,
     pub disks: Disks,
     pub clients: Clients,
+    pub devices: Devices,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -139,6 +141,8 @@ impl<M: Machine> Core<M> {
             }
             Completed::Receive(key) => self.clients.received(key, done, &mut self.desk),
             Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
+            Completed::Fetched(key) => self.devices.fetched(key, &done, &mut self.desk),
+            Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -204,6 +208,7 @@ impl<M: Machine> Core<M> {
     /// Lets go on what waited for payload memory.
     pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
+        self.devices.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
             load.feed(&mut self.desk);
@@ -283,6 +288,17 @@ impl<M: Machine> Core<M> {
             }
             Mail::Listen { socket, done } => {
                 let _ = done.send(self.clients.listen(socket, desk));
+            }
+            Mail::Connected {
+                socket,
+                volume,
+                ended,
+                done,
+            } => {
+                let _ = done.send(self.clients.take_over(socket, volume, ended, desk));
+            }
+            Mail::Queue { queue, ended, done } => {
+                let _ = done.send(self.devices.serve(*queue, ended, desk));
             }
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),

@@ -9,6 +9,7 @@ use super::bench::{Measured, Share};
 use super::exports::Exports;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
+use super::served::{Queue, ServeError};
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
 use crate::io;
 use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
@@ -41,6 +42,21 @@ pub(super) enum Mail {
     Listen {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
+    },
+    /// A connection of the kernel's nbd, past any handshake.
+    Connected {
+        socket: OwnedFd,
+        volume: VolumeId,
+        /// Dropped when the connection is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
+    /// A queue of a ublk device.
+    Queue {
+        queue: Box<Queue>,
+        /// Dropped when the queue is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
     },
     Ask(Ask),
     Bench {

@@ -13,6 +13,10 @@ pub(super) enum Completed {
     Send(u32),
     /// An operation on a disk.
     Transfer(u32),
+    /// A command of a ublk queue's tag.
+    Fetched(u32),
+    /// The copy of data for a ublk queue's tag.
+    Copied(u32),
 }
 
 impl Completed {
@@ -23,6 +27,8 @@ impl Completed {
             Completed::Receive(key) => (2, key),
             Completed::Send(key) => (3, key),
             Completed::Transfer(key) => (4, key),
+            Completed::Fetched(key) => (5, key),
+            Completed::Copied(key) => (6, key),
         };
         Tag(kind << 56 | u64::from(key))
     }
@@ -36,6 +42,8 @@ impl Completed {
             2 => Completed::Receive(key),
             3 => Completed::Send(key),
             4 => Completed::Transfer(key),
+            5 => Completed::Fetched(key),
+            6 => Completed::Copied(key),
             _ => unreachable!("a tag that was never pushed: {:#x}", tag.0),
         }
     }

@@ -8,6 +8,7 @@
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `devices` | block devices of this host's kernel |
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
@@ -19,6 +20,7 @@
 
 mod alerts;
 mod data;
+mod devices;
 mod disks;
 mod health;
 pub mod image;
@@ -30,6 +32,7 @@ mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
+pub use devices::{Device, DeviceError, DeviceKind, KernelDevices, Started};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;
