@@ -1,7 +1,6 @@
 //! Attaching: wanted first, then served; what cannot be served is not wanted any more.
 
-use super::DeviceKind;
-use crate::api::host::Host;
+use crate::api::host::{DeviceKind, Host};
 use crate::api::model::{Attach, Attachment, ErrorBody, FrontEnd};
 use crate::protocol::catalog::{self, Command, Event, QUEUES_MAX, check_name};
 

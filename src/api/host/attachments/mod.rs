@@ -30,8 +30,8 @@ mod take_up;
 mod tests;
 mod view;
 
-pub use device::{Device, DeviceKind, Devices, NoDevices};
-pub use guest::{Guest, GuestState, Guests};
+pub use device::Devices;
+pub use guest::Guests;
 pub use sockets::Sockets;
 
 use crate::protocol::catalog::AttachmentKey;
