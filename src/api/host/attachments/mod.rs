@@ -8,7 +8,7 @@
 //!
 //! So an attachment outlives the daemon: what was attached is served again after any end of the process, and before
 //! the API says that it serves. A listening socket may even outlive the process itself: the service manager keeps it
-//! ([`sockets`]), so that a guest that connects in between waits in its queue and is not refused.
+//! (`sockets`), so that a guest that connects in between waits in its queue and is not refused.
 //!
 //! | file | what it does |
 //! |---|---|
