@@ -24,3 +24,6 @@ pages! {
     rust_version,
     whole_chunks_to_fresh_slots,
 }
+
+#[doc = include_str!("vhost_user_of_our_own.md")]
+pub mod vhost_user_of_our_own {}
