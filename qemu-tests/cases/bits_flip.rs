@@ -51,13 +51,14 @@ fn targets(geometry: &Geometry, live: Vec<Range<u64>>) -> Vec<Target> {
         flips,
         dead: false,
     };
-    let within = |name, range, rounds, flips| target(name, vec![range], rounds, flips);
+    let within = |name, range, rounds, flips| target(name, Vec::from([range]), rounds, flips);
     let copy = |n: usize| SUPERBLOCK_AT[n]..SUPERBLOCK_AT[n] + SUPERBLOCK_LEN;
     let ring = geometry.journal_at..geometry.journal_at + geometry.journal_len;
-    let dead = match live.as_slice() {
-        [one] => vec![ring.start..one.start, one.end..ring.end],
-        [first, second] => vec![second.end..first.start],
-        _ => vec![],
+    // What is left of the ring: it is replayed from the tail on, which is in the first part.
+    let (tail, head) = (live[0].start, live[live.len() - 1].end);
+    let dead = match tail < head {
+        true => vec![ring.start..tail, head..ring.end],
+        false => vec![head..tail, 0..0],
     };
     vec![
         within("first superblock", copy(0), 2, 5),
@@ -85,13 +86,11 @@ fn live(disk: &Path, geometry: &Geometry) -> Step<Vec<Range<u64>>> {
     };
     let used = field("used_bytes")?;
     let (tail, head) = (field("tail_offset_bytes")?, field("head_offset_bytes")?);
-    if used == 0 {
-        return Ok(vec![]);
-    }
-    let at = |offset| geometry.journal_at + offset;
-    Ok(match tail < head {
-        true => vec![at(tail)..at(head)],
-        false => vec![at(tail)..at(geometry.journal_len), at(0)..at(head)],
+    let start = geometry.journal_at;
+    let part = |offset, end| start + offset..start + end;
+    Ok(match tail < head || used == 0 {
+        true => vec![part(tail, head.max(tail))],
+        false => vec![part(tail, geometry.journal_len), part(0, head)],
     })
 }
 
@@ -139,7 +138,7 @@ fn flips(room: &Room) -> Outcome {
             let wrong = |why: Box<dyn std::error::Error>| {
                 format!(
                     "{} round {round}, flipped {:x?}: {why}",
-                    target.name, &places
+                    target.name, places
                 )
             };
             if checks {
@@ -269,7 +268,7 @@ fn read_all(start: &Start, model: &Model, tally: &mut Tally) -> Step<()> {
 
 fn look(model: &Model, at: u64, bytes: &[u8]) -> Step<()> {
     let first = at / SECTOR as u64;
-    for (address, bytes) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+    for (address, bytes) in (first..).zip(bytes.as_chunks::<SECTOR>().0) {
         model.expect(address, sector::read(bytes, address)?)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Front ends: what a user attaches a volume through.
 //!
 //! ```text
-//!   client ── bytes ──> dialect (nbd, ...) ── base::Request ──> shard
+//!   client ── bytes ──> dialect (nbd, vhost_user) ── base::Request ──> shard
 //!   client <── bytes ── dialect            <── base::Reply  ──
 //! ```
 //!
@@ -13,3 +13,4 @@
 pub mod nbd;
 pub mod nbd_device;
 pub mod ublk;
+pub mod vhost_user;

@@ -10,6 +10,7 @@ use super::clients::Clients;
 use super::desk::Desk;
 use super::devices::Devices;
 use super::disks::{Disks, Ended};
+use super::guests::Guests;
 use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
@@ -49,6 +50,7 @@ pub(super) struct Core<M> {
     pub disks: Disks,
     pub clients: Clients,
     pub devices: Devices,
+    pub guests: Guests,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -103,13 +105,15 @@ impl<M: Machine> Core<M> {
     fn patience(&self) -> Wait {
         let busy = !self.desk.arrivals.is_empty()
             || self.clients.is_unsettled()
+            || self.guests.is_unsettled()
             || self.disks.has_failed()
             || self.memory_is_awaited();
         if busy {
             return Wait::No;
         }
-        let deadlines = [self.machine.deadline(), self.clients.deadline()];
-        match deadlines.into_iter().flatten().min() {
+        let fronts = [self.clients.deadline(), self.guests.deadline()];
+        let first = fronts.into_iter().chain([self.machine.deadline()]);
+        match first.flatten().min() {
             None => Wait::Forever,
             Some(at) => {
                 // The time of this turn is a little old: the wait may be that much too long, never too short.
@@ -143,6 +147,8 @@ impl<M: Machine> Core<M> {
             Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
             Completed::Fetched(key) => self.devices.fetched(key, &done, &mut self.desk),
             Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
+            Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
+            Completed::Call(key) => self.guests.called(key, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -168,6 +174,7 @@ impl<M: Machine> Core<M> {
         self.step(Input::TurnEnded);
         self.clients.sweep(&mut self.desk);
         self.clients.settle(&mut self.desk);
+        self.guests.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
         self.desk.trays.send();
@@ -209,6 +216,7 @@ impl<M: Machine> Core<M> {
     pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
         self.devices.feed(&mut self.desk);
+        self.guests.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
             load.feed(&mut self.desk);
@@ -300,6 +308,10 @@ impl<M: Machine> Core<M> {
             Mail::Queue { queue, ended, done } => {
                 let _ = done.send(self.devices.serve(*queue, ended, desk));
             }
+            Mail::Turn { done } => {
+                let _ = done.send(());
+            }
+            Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
             Mail::Bench { share, done } => match self.load {

@@ -7,6 +7,7 @@
 
 use super::bench::{Measured, Share};
 use super::exports::Exports;
+use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
 use super::served::{Queue, ServeError};
@@ -58,7 +59,12 @@ pub(super) enum Mail {
         ended: oneshot::Sender<()>,
         done: oneshot::Sender<Result<(), ServeError>>,
     },
+    Guest(GuestMail),
     Ask(Ask),
+    /// Answered in the turn that reads it.
+    Turn {
+        done: oneshot::Sender<()>,
+    },
     Bench {
         share: Box<Share>,
         done: oneshot::Sender<Result<Measured, BenchError>>,

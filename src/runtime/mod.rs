@@ -29,6 +29,7 @@ mod desk;
 mod devices;
 mod disks;
 mod exports;
+mod guests;
 mod handle;
 mod joins;
 mod letters;
@@ -46,5 +47,6 @@ mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;
+pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};
 pub use served::{Ended, Queue, ServeError};

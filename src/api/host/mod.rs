@@ -9,6 +9,7 @@
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
 //! | `devices` | block devices of this host's kernel |
+//! | `attachments` | what serves volumes to guests and as devices |
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
@@ -19,6 +20,7 @@
 //! so that a client that hangs up does not cut it off.
 
 mod alerts;
+mod attachments;
 mod data;
 mod devices;
 mod disks;
@@ -32,7 +34,8 @@ mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
-pub use devices::{Device, DeviceError, DeviceKind, KernelDevices, Started};
+pub use attachments::{FrontEnds, NoDevices, Sockets};
+pub use devices::{DeviceError, KernelDevices};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;
@@ -58,6 +61,7 @@ pub struct Parts {
     pub nbd_socket: PathBuf,
     /// Memory that each store may keep journaled payload in, in bytes.
     pub overlay_bytes: u64,
+    pub front_ends: FrontEnds,
 }
 
 /// Where a node is in its life.
@@ -88,6 +92,7 @@ pub struct Host {
 
 struct Inner {
     parts: Parts,
+    attached: attachments::Attached,
     alerts: Alerts,
     started: Instant,
     phase: AtomicU8,
@@ -106,6 +111,7 @@ impl Host {
         Host {
             inner: Arc::new(Inner {
                 parts,
+                attached: attachments::Attached::default(),
                 alerts: Alerts::default(),
                 started: Instant::now(),
                 phase: AtomicU8::new(Phase::Starting as u8),
