@@ -5,6 +5,7 @@ mod a_disk_grows;
 mod a_disk_is_full;
 mod bits_flip;
 mod clients;
+mod guests;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
@@ -31,5 +32,6 @@ pub fn all() -> Vec<Case> {
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());
+    all.extend(guests::cases());
     all
 }
