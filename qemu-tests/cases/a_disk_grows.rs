@@ -43,7 +43,7 @@ fn compare(client: &mut Connection, chunks: u64) -> Step<()> {
         let read = client
             .read(number * CHUNK, CHUNK as u32)?
             .map_err(|e| format!("chunk {number}: error {e}"))?;
-        for (address, bytes) in (number * 128..).zip(read.chunks_exact(512)) {
+        for (address, bytes) in (number * 128..).zip(read.as_chunks::<512>().0) {
             let write = sector::read(bytes, address)?;
             ensure!(write == 1, "sector {address} shows write {write}");
         }

@@ -66,7 +66,7 @@ fn full(room: &Room) -> Outcome {
         let read = client
             .read(number * CHUNK, CHUNK as u32)?
             .map_err(|e| format!("error {e}"))?;
-        for (address, bytes) in (number * 128..).zip(read.chunks_exact(512)) {
+        for (address, bytes) in (number * 128..).zip(read.as_chunks::<512>().0) {
             let write = sector::read(bytes, address)?;
             let right = match (number % 3, number % 7) {
                 (_, 1) => write == 3,

@@ -138,7 +138,7 @@ fn flips(room: &Room) -> Outcome {
             let wrong = |why: Box<dyn std::error::Error>| {
                 format!(
                     "{} round {round}, flipped {:x?}: {why}",
-                    target.name, &places
+                    target.name, places
                 )
             };
             if checks {
@@ -268,7 +268,7 @@ fn read_all(start: &Start, model: &Model, tally: &mut Tally) -> Step<()> {
 
 fn look(model: &Model, at: u64, bytes: &[u8]) -> Step<()> {
     let first = at / SECTOR as u64;
-    for (address, bytes) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+    for (address, bytes) in (first..).zip(bytes.as_chunks::<SECTOR>().0) {
         model.expect(address, sector::read(bytes, address)?)?;
     }
     Ok(())

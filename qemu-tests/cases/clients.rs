@@ -283,7 +283,7 @@ fn use_file_system(device: &str, tree: &str) -> Step<()> {
     run("mount", &[device, tree])?;
     for number in 0..8u32 {
         let back = std::fs::read(Path::new(tree).join(format!("file{number}")))?;
-        for (address, bytes) in (0..).zip(back.chunks_exact(SECTOR)) {
+        for (address, bytes) in (0..).zip(back.as_chunks::<SECTOR>().0) {
             let write = sector::read(bytes, address)?;
             ensure!(
                 write == number + 1,

@@ -133,7 +133,7 @@ impl Model {
     /// What a read brought: a candidate of its beginning, or of a write that began since.
     pub fn check_read(&self, reading: &Reading, data: &[u8]) -> Result<(), String> {
         let sectors = (reading.first..)
-            .zip(data.chunks_exact(SECTOR))
+            .zip(data.as_chunks::<SECTOR>().0)
             .zip(&reading.candidates);
         for ((address, bytes), candidates) in sectors {
             let value = sector::read(bytes, address)?;
@@ -198,7 +198,7 @@ impl Model {
         for first in (0..self.sectors()).step_by(AT_ONCE as usize) {
             let count = AT_ONCE.min(self.sectors() - first);
             let bytes = read(first, count)?;
-            for (address, sector) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+            for (address, sector) in (first..).zip(bytes.as_chunks::<SECTOR>().0) {
                 values.push(sector::read(sector, address)?);
             }
         }

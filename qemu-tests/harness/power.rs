@@ -190,13 +190,13 @@ impl State {
     fn write(&mut self, offset: u64, data: &[u8], durable: bool) {
         self.seen.writes += 1;
         self.seen.durable_writes += u64::from(durable);
-        for (sector, bytes) in (offset / SECTOR as u64..).zip(data.chunks_exact(SECTOR)) {
+        for (sector, bytes) in (offset / SECTOR as u64..).zip(data.as_chunks::<SECTOR>().0) {
             if durable {
                 // What is durable now is newer than whatever was volatile here.
                 self.volatile.remove(&sector);
                 self.durable_sector(sector).copy_from_slice(bytes);
             } else {
-                let version: Sector = Box::new(bytes.try_into().expect("a sector"));
+                let version: Sector = Box::new(*bytes);
                 self.volatile.entry(sector).or_default().push(version);
             }
         }
@@ -206,7 +206,7 @@ impl State {
     fn write_on_its_way(&mut self, offset: u64, data: &[u8]) {
         self.lost.on_their_way += 1;
         let some = self.dice.below(3);
-        for (sector, bytes) in (offset / SECTOR as u64..).zip(data.chunks_exact(SECTOR)) {
+        for (sector, bytes) in (offset / SECTOR as u64..).zip(data.as_chunks::<SECTOR>().0) {
             if some == 1 || some == 2 && self.dice.one_in(2) {
                 self.durable_sector(sector).copy_from_slice(bytes);
             }

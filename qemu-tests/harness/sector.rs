@@ -14,7 +14,7 @@ pub const ZEROES: WriteNo = 0;
 
 /// Fills a payload that begins at sector `first`.
 pub fn fill(payload: &mut [u8], first: u64, write: WriteNo) {
-    for (address, sector) in (first..).zip(payload.chunks_exact_mut(SECTOR)) {
+    for (address, sector) in (first..).zip(payload.as_chunks_mut::<SECTOR>().0) {
         let mut word = mix64(address ^ u64::from(write) << 40);
         sector[..8].copy_from_slice(&address.to_le_bytes());
         sector[8..16].copy_from_slice(&u64::from(write).to_le_bytes());

@@ -135,10 +135,9 @@ impl Medium {
 impl Page {
     fn hash(&self) -> u64 {
         if self.hash.get() == 0 {
-            let words = self.bytes.chunks_exact(8);
-            let hash = words.fold(1, |sum: u64, word| {
-                let word = u64::from_le_bytes(word.try_into().expect("chunks of eight bytes"));
-                (sum ^ word)
+            let words = self.bytes.as_chunks::<8>().0;
+            let hash = words.iter().fold(1, |sum: u64, word| {
+                (sum ^ u64::from_le_bytes(*word))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                     .rotate_left(29)
             });

@@ -32,13 +32,11 @@ impl Value {
             let room = (SECTOR - at % SECTOR) as usize;
             let (part, rest) = left.split_at_mut(room.min(left.len()));
             let pattern = self.turned(at);
-            let mut words = part.chunks_exact_mut(8);
-            for word in &mut words {
-                word.copy_from_slice(&pattern);
-            }
-            let end = words.into_remainder();
+            let len = part.len() as u64;
+            let (words, end) = part.as_chunks_mut::<8>();
+            words.fill(pattern);
             end.copy_from_slice(&pattern[..end.len()]);
-            at += part.len() as u64;
+            at += len;
             left = rest;
         }
     }

@@ -362,6 +362,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, u32, Vec<Record>)> {
     if count > bytes.len() / 16 || header.payload_blocks > PAYLOAD_BLOCKS_MAX {
         return None;
     }
+    // Nobody has written such numbers: a batch knows of earlier ones only, and another can follow it.
+    if header.durable_through >= header.batch || header.batch == u64::MAX {
+        return None;
+    }
     let mut take = Take::new(bytes.get(HEAD..)?);
     let mut records = Vec::with_capacity(count);
     for _ in 0..count {

@@ -345,7 +345,7 @@ fn has_slot_below(record: &Record, slots: u64) -> bool {
 /// The payload blocks that do not match the checksums in their records, counted from the first.
 fn damaged_blocks(records: &[Record], payload: &[u8]) -> Vec<u32> {
     let mut damaged = Vec::new();
-    let mut blocks = payload.chunks_exact(BLOCK as usize).zip(0..);
+    let mut blocks = payload.as_chunks::<{ BLOCK as usize }>().0.iter().zip(0..);
     for record in records {
         let Record::Data { at, run, crcs, .. } = record else {
             continue;

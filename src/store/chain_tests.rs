@@ -139,3 +139,13 @@ fn a_torn_batch_that_was_never_acknowledged_ends_the_chain() {
     assert_eq!(taken, [(10, 6, 0)]);
     assert!(!chain.is_broken() && chain.torn.is_some());
 }
+
+#[test]
+fn headers_with_numbers_that_nobody_writes_are_none() {
+    for durable in [11, 12, u64::MAX] {
+        let mut ring = Ring::new();
+        let ten = ring.put(6, (10, 1, 7, 9), 0);
+        ring.put(7, (11, 1, ten, durable), 0);
+        assert_eq!(ring.follow().0, [(10, 6, 0)], "durable through {durable}");
+    }
+}

@@ -309,7 +309,7 @@ fn a_batch_and_its_records_are_as_documented() {
     let header = Header {
         store: STORE,
         instance_key: KEY,
-        batch: 71,
+        batch: 77,
         offset: 8192,
         previous: 72,
         payload_blocks: 3,
@@ -330,7 +330,7 @@ fn a_batch_and_its_records_are_as_documented() {
     table.u32(12, 4096);
     table.is(16, &STORE.0);
     table.is(32, &KEY);
-    table.u64(48, 71);
+    table.u64(48, 77);
     table.u64(56, 8192);
     table.u32(64, 72);
     table.u32(68, 3);
