@@ -9,7 +9,7 @@ mod guests;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
-mod power_is_cut;
+pub mod power_is_cut;
 mod several_shards;
 mod space_runs_low;
 mod stopped_and_started;

@@ -1,10 +1,8 @@
 //! The guest's kernel: Debian's cloud kernel, a package from apt, unpacked once below `target/guest/`.
-//!
-//! Nothing is installed: the package is fetched by `apt-get download` and opened by `dpkg -x`.
 
-use super::cache;
+use super::{cache, package};
 use crate::harness::daemon::text;
-use crate::harness::tools::{attempt, run, run_within};
+use crate::harness::tools::run;
 use crate::harness::{Step, ensure};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +47,14 @@ pub fn get() -> Step<Kernel> {
     };
     let root = cache()?.join(&package);
     let version = package[PREFIX.len()..].to_owned();
+    if !root
+        .join("lib/modules")
+        .join(&version)
+        .join("modules.dep.bin")
+        .exists()
+    {
+        run("depmod", &["-b", &text(&root), &version])?;
+    }
     Ok(Kernel {
         image: root.join(format!("boot/vmlinuz-{version}")),
         version,
@@ -74,47 +80,22 @@ fn numbers(name: &str) -> Vec<u64> {
 fn fetch() -> Step<String> {
     let why = "a guest's kernel is needed, and apt has none";
     let list = || {
-        let (_, names) = attempt("apt-cache", &["pkgnames", PREFIX])?;
+        let names = run("apt-cache", &["pkgnames", PREFIX])?;
         let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
         names.retain(|name| is_kernel(name));
         names.sort_by_key(|name| numbers(name));
         Step::Ok(names)
     };
-    let newest = |names: Vec<String>| names.last().cloned();
-    let fetched = match newest(list()?) {
-        Some(package) => bring(&package).map(|()| package),
-        None => Err(why.into()),
+    let bring = |names: Vec<String>| match names.last() {
+        Some(package) => package::unpacked(package).map(|_| package.clone()),
+        None => Err(format!("{why} ({PREFIX}*{SUFFIX}, as Debian 12 or newer has it)").into()),
     };
+    let fetched = bring(list()?);
     fetched.or_else(|first| {
         // The lists may be old, or not there at all.
-        run_within(300, "apt-get", &["update", "-qq"]).map_err(|e| format!("{first}; then {e}"))?;
-        let package = newest(list()?).ok_or_else(|| {
-            format!("{why} ({PREFIX}*{SUFFIX}, as Debian 12 or newer has it): {first}")
-        })?;
-        bring(&package)?;
-        Ok(package)
+        package::update().map_err(|why| format!("{first}; then {why}"))?;
+        bring(list()?)
     })
-}
-
-fn bring(package: &str) -> Step<()> {
-    // Beside its place first, so that it is there as a whole or not at all.
-    let aside = cache()?.join(format!("new-{}", std::process::id()));
-    std::fs::create_dir_all(&aside)?;
-    let script = format!(
-        "cd '{}' && apt-get download -qq -o APT::Sandbox::User=root {package} && dpkg -x ./*.deb tree && \
-         depmod -b tree {}",
-        text(&aside),
-        &package[PREFIX.len()..]
-    );
-    let done = run_within(600, "sh", &["-c", &script]);
-    let moved = done.and_then(|_| {
-        let place = cache()?.join(package);
-        let moved = std::fs::rename(aside.join("tree"), &place);
-        // Another test may have been faster.
-        if place.exists() { Ok(()) } else { Ok(moved?) }
-    });
-    std::fs::remove_dir_all(&aside)?;
-    moved
 }
 
 impl Kernel {

@@ -11,14 +11,17 @@
 
 #![allow(dead_code)] // until the cases of the front ends use it
 
+pub mod daemon;
 mod initrd;
 mod inside;
 mod kernel;
+mod package;
 mod qmp;
 pub mod talk;
 pub mod try_out;
 
 pub use initrd::which;
+pub use inside::forward;
 pub use inside::run as run_inside;
 
 use crate::harness::daemon::{binary, text};
@@ -64,6 +67,13 @@ fn with_ours(programs: &[(&str, PathBuf)]) -> Step<Vec<(String, PathBuf)>> {
     Ok(all)
 }
 
+/// A TCP port of the loopback that nobody uses.
+pub fn free_port() -> Step<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
+
 /// A guest to be.
 #[derive(Clone)]
 pub struct Plan {
@@ -106,9 +116,9 @@ impl Plan {
         self
     }
 
-    /// With the daemon that is tested, as `sarsen`.
+    /// With the daemon that is tested, as `sarsen`, and memory for it.
     pub fn sarsen(self) -> Plan {
-        self.program("sarsen", binary())
+        self.program("sarsen", binary()).memory(1024)
     }
 
     /// With a program of this machine at `/bin/NAME`, and its libraries.
@@ -129,6 +139,21 @@ impl Plan {
     pub fn file(mut self, path: &str, bytes: &[u8]) -> Plan {
         self.files.push((path.into(), bytes.to_vec()));
         self
+    }
+
+    /// With the distribution's udev, and the project's rules for it.
+    pub fn udev(mut self) -> Step<Plan> {
+        let root = package::unpacked("udev")?;
+        for name in ["udevadm", "systemd-udevd"] {
+            // One program, that looks at its name.
+            self.programs.push((name, root.join("bin/udevadm")));
+        }
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("udev");
+        for entry in std::fs::read_dir(rules)?.flatten() {
+            let place = Path::new("etc/udev/rules.d").join(entry.file_name());
+            self.files.push((place, std::fs::read(entry.path())?));
+        }
+        Ok(self)
     }
 
     /// With a module of the kernel loaded before anything else.
@@ -291,10 +316,19 @@ impl Plan {
     }
 }
 
+/// The file that ends a load on a device.
+fn enough(device: &str) -> String {
+    format!(
+        "/run/enough-{}",
+        device.rsplit('/').next().unwrap_or_default()
+    )
+}
+
 /// How QEMU runs a guest here: `-accel kvm` where a Linux guest really answers under it, which is tried once a boot of
-/// this machine; else TCG, which always works.
+/// this machine; else TCG, which always works. On one thread: with one a processor, QEMU 7.2 now and then lets a processor
+/// run into the breakpoint by which the kernel patches its own code (`Oops: int3`).
 fn accelerator() -> Step<&'static str> {
-    const TCG: &str = "-accel tcg,thread=multi -cpu max";
+    const TCG: &str = "-accel tcg,thread=single -cpu max";
     const KVM: &str = "-accel kvm -cpu host";
     if File::options()
         .read(true)
@@ -416,11 +450,7 @@ impl Guest {
                 return Ok(code);
             }
             if begun.elapsed() > within {
-                let ask = Ask::Signal {
-                    job: job.number,
-                    signal: libc::SIGKILL,
-                };
-                self.ask(ask)?;
+                self.signal(job, libc::SIGKILL)?;
                 return Err(format!(
                     "a command still runs in the guest after {within:?}: {}",
                     job.out
@@ -428,6 +458,13 @@ impl Guest {
                 .into());
             }
         }
+    }
+
+    /// Sends a signal to a job and its children.
+    pub fn signal(&mut self, job: &Job, signal: i32) -> Step<()> {
+        let job = job.number;
+        self.ask(Ask::Signal { job, signal })?;
+        Ok(())
     }
 
     /// Waits until a job has said something.
@@ -444,6 +481,56 @@ impl Guest {
             );
         }
         Ok(())
+    }
+
+    /// Begins the load on the first MiB of a disk that reads as zeroes, and waits until it goes.
+    pub fn load(&mut self, device: &str, mib: u64, seed: u64) -> Step<Job> {
+        let script = format!(
+            "agent --in-guest load {device} {mib} {seed} {}",
+            enough(device)
+        );
+        let mut load = self.begin(&script)?;
+        self.wait_for(&mut load, "acknowledged", COMMAND_MAX)?;
+        Ok(load)
+    }
+
+    /// Waits until a load has got on, by more than could have been on its way.
+    pub fn gets_on(&mut self, load: &mut Job, within: Duration) -> Step<()> {
+        let so_far = |load: &Job| -> u64 {
+            let last = load
+                .out
+                .lines()
+                .rev()
+                .find_map(|l| l.strip_prefix("acknowledged "));
+            last.and_then(|count| count.parse().ok()).unwrap_or(0)
+        };
+        self.look(load)?;
+        let (before, begun) = (so_far(load), Instant::now());
+        while so_far(load) < before + 50 {
+            ensure!(
+                load.exit.is_none() && begun.elapsed() < within,
+                "the load does not get on in {:?}: {}",
+                begun.elapsed(),
+                load.out
+            );
+            self.look(load)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a load, which then reads and checks everything; its last line.
+    pub fn enough(&mut self, device: &str, mut load: Job) -> Step<String> {
+        self.run(&format!("touch {}", enough(device)))?;
+        let code = self.wait(&mut load, COMMAND_MAX)?;
+        ensure!(code == 0, "the load on {device}: exit {code}: {}", load.out);
+        Ok(load.out.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Goes on with the guest that was in another QEMU, which has sent it here.
+    pub fn continue_from(&mut self, other: &Guest) -> Step<()> {
+        self.jobs = other.jobs;
+        self.talk.go_on_after(&other.talk);
+        self.hello(BOOT_MAX)
     }
 
     /// Nothing in the kernel's log tells of a failed request, a broken file system or a hung task.

@@ -33,11 +33,12 @@ pub fn run(device: &str, mib: u64, seed: u64, until: &Path) -> Step<()> {
     }
     let model = Arc::new(Mutex::new(Model::new(mib << 20)));
     let load = Load::start(&socket, "disk", &model, SHAPE, seed)?;
-    let (mut last, mut since) = (0, Instant::now());
+    let (mut last, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
     let mut told = Instant::now();
     while !until.exists() && !load.has_failed() {
         let now = load.acknowledged();
         if now > last {
+            longest = longest.max(since.elapsed());
             (last, since) = (now, Instant::now());
         }
         let silent = since.elapsed();
@@ -49,11 +50,14 @@ pub fn run(device: &str, mib: u64, seed: u64, until: &Path) -> Step<()> {
             told = Instant::now();
             println!("acknowledged {now}");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let acknowledged = load.acknowledged();
     load.finish()?;
     verify(&socket, "disk", &model)?;
-    println!("verified {acknowledged} acknowledged writes");
+    println!(
+        "verified {acknowledged} acknowledged writes, the longest pause was {} ms",
+        longest.as_millis()
+    );
     Ok(())
 }

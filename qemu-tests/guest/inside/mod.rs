@@ -5,6 +5,7 @@
 
 mod agent;
 mod block;
+mod churn;
 mod disk_load;
 mod forward;
 
@@ -34,6 +35,13 @@ fn carry_out(words: &[&str]) -> Step<()> {
         ["load", device, mib, seed, until] => {
             disk_load::run(device, mib.parse()?, seed.parse()?, until.as_ref())
         }
+        // Load on a file system, or with `verify` only the look at what the same seed must have left.
+        ["churn", folder, seed, steps, how] => churn::run(
+            folder.as_ref(),
+            seed.parse()?,
+            steps.parse()?,
+            *how == "verify",
+        ),
         // What comes to a TCP port goes to a unix socket.
         ["forward", address, socket] => forward::listen_tcp(address, socket.as_ref()),
         words => {
