@@ -3,6 +3,8 @@
 mod a_disk_fails;
 mod a_disk_grows;
 mod a_disk_is_full;
+mod attachments;
+mod attachments_kept;
 mod bits_flip;
 mod clients;
 mod guests;
@@ -22,6 +24,8 @@ pub fn all() -> Vec<Case> {
     let mut all = clients::cases();
     all.extend(stopped_and_started::cases());
     all.extend(volume_changes::cases());
+    all.extend(attachments::cases());
+    all.extend(attachments_kept::cases());
     all.extend(a_disk_is_full::cases());
     all.extend(a_disk_grows::cases());
     all.extend(a_disk_fails::cases());

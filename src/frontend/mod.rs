@@ -1,7 +1,7 @@
 //! Front ends: what a user attaches a volume through.
 //!
 //! ```text
-//!   client ── bytes ──> dialect (nbd, ...) ── base::Request ──> shard
+//!   client ── bytes ──> dialect (nbd, vhost_user) ── base::Request ──> shard
 //!   client <── bytes ── dialect            <── base::Reply  ──
 //! ```
 //!
@@ -11,3 +11,4 @@
 //! runtime, which owns the sockets, carries out what it says.
 
 pub mod nbd;
+pub mod vhost_user;

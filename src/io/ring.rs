@@ -59,6 +59,8 @@ pub struct Tag(pub u64);
 
 /// Tags that the ring keeps for itself: completions nobody waits for.
 const IGNORED: u64 = u64::MAX;
+/// The same of operations that complete only where they fail.
+const UNCOUNTED: u64 = u64::MAX - 1;
 
 /// An operation that ended, or a part of one that goes on.
 #[derive(Debug)]
@@ -350,6 +352,25 @@ impl Ring {
         self.push(entry, tag)
     }
 
+    /// Adds one to an eventfd. With a tag it completes; without one it does only where it fails, and nobody hears of it.
+    ///
+    /// Goes through the ring because a direct write would wait where the counter is full and the file says so, which
+    /// is in the hands of whoever sent it.
+    pub fn signal(&mut self, file: FileNo, tag: Option<Tag>) -> io::Result<()> {
+        static ONE: u64 = 1;
+        let at = (&raw const ONE).cast::<u8>();
+        let entry = entry!(self, file, fd => opcode::Write::new(fd, at, 8).build());
+        match tag {
+            Some(tag) => self.push(entry, tag),
+            None => {
+                self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Tag(UNCOUNTED))?;
+                // Whether it completes is not known, so it is not counted: its memory is static.
+                self.in_flight -= 1;
+                Ok(())
+            }
+        }
+    }
+
     /// Completes with a new socket for each client.
     pub fn accept(&mut self, file: FileNo, tag: Tag) -> io::Result<()> {
         let flags = libc::SOCK_CLOEXEC;
@@ -485,8 +506,9 @@ impl Ring {
                 result: entry.result(),
                 flags: entry.flags(),
             };
-            self.in_flight -= u64::from(!completion.more());
-            if completion.tag.0 != IGNORED {
+            let counted = completion.tag.0 != UNCOUNTED && !completion.more();
+            self.in_flight -= u64::from(counted);
+            if completion.tag.0 < UNCOUNTED {
                 into.push(completion);
             }
         }

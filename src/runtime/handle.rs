@@ -6,6 +6,7 @@
 
 use super::bench::{Measurement, Spec, together};
 use super::exports::{Attachments, Export, Exports};
+use super::guests::GuestTable;
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
@@ -140,6 +141,7 @@ pub(super) struct Shared {
     pub lines: Vec<Line>,
     pub places: Places,
     pub attachments: Attachments,
+    pub guests: GuestTable,
     /// The shards that wait for payload memory, a bit each.
     pub hunger: AtomicU64,
 }
@@ -177,6 +179,7 @@ impl Handle {
         };
         // Where the shards have stopped, no client is there to be told.
         let _ = self.ask_shards(&self.all(), mail).await;
+        self.shared.guests.set_exports(exports);
     }
 
     /// Accepts NBD clients from a listening socket until the runtime stops.
@@ -184,6 +187,12 @@ impl Handle {
         let mail = |done| Mail::Listen { socket, done };
         let answer = self.ask_shard(ShardNo(0), mail).await;
         answer.unwrap_or(Err(ListenError::Stopped))
+    }
+
+    /// Whether every shard still turns; answered when each has made a turn. False when they have ended.
+    pub async fn turn(&self) -> bool {
+        let mail = |done| Mail::Turn { done };
+        self.ask_shards(&self.all(), mail).await.is_ok()
     }
 
     /// How many clients are attached to a volume.
@@ -398,6 +407,7 @@ impl Runtime {
     /// Ends the shard threads. What is not closed by `Control::Close` before is cut off as by a crash, which
     /// loses no acknowledged write but costs the next start a replay.
     pub fn stop(self) {
+        self.handle.shared.guests.stop();
         for line in &self.handle.shared.lines {
             line.permits.close();
             line.postbox.stop();
@@ -406,6 +416,7 @@ impl Runtime {
             // A shard that panics aborts the process, so there is no panic to pass on.
             let _ = thread.join();
         }
+        self.handle.shared.guests.join();
     }
 }
 

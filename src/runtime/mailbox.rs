@@ -7,6 +7,7 @@
 
 use super::bench::{Measured, Share};
 use super::exports::Exports;
+use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
@@ -42,7 +43,12 @@ pub(super) enum Mail {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
     },
+    Guest(GuestMail),
     Ask(Ask),
+    /// Answered in the turn that reads it.
+    Turn {
+        done: oneshot::Sender<()>,
+    },
     Bench {
         share: Box<Share>,
         done: oneshot::Sender<Result<Measured, BenchError>>,

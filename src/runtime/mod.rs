@@ -28,6 +28,7 @@ mod counters;
 mod desk;
 mod disks;
 mod exports;
+mod guests;
 mod handle;
 mod joins;
 mod letters;
@@ -44,4 +45,5 @@ mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;
+pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};

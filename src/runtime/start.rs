@@ -6,6 +6,7 @@ use super::core_loop::Core;
 use super::counters::Counters;
 use super::desk::Desk;
 use super::disks::Disks;
+use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
 use super::mailbox::{Mailbox, mailbox};
 use super::places::Places;
@@ -65,6 +66,7 @@ pub(super) fn start(
         lines,
         places: Places::new(config.shards),
         attachments: Default::default(),
+        guests: Default::default(),
         hunger: AtomicU64::new(0),
     });
     let (born, births) = channel();
@@ -153,6 +155,7 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
         clients: Clients::new(Limits::default()),
+        guests: Guests::new(),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),

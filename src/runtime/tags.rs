@@ -13,6 +13,10 @@ pub(super) enum Completed {
     Send(u32),
     /// An operation on a disk.
     Transfer(u32),
+    /// A guest kicked one of its queues.
+    Kick(u32),
+    /// A guest was called.
+    Call(u32),
 }
 
 impl Completed {
@@ -23,6 +27,8 @@ impl Completed {
             Completed::Receive(key) => (2, key),
             Completed::Send(key) => (3, key),
             Completed::Transfer(key) => (4, key),
+            Completed::Kick(key) => (5, key),
+            Completed::Call(key) => (6, key),
         };
         Tag(kind << 56 | u64::from(key))
     }
@@ -36,6 +42,8 @@ impl Completed {
             2 => Completed::Receive(key),
             3 => Completed::Send(key),
             4 => Completed::Transfer(key),
+            5 => Completed::Kick(key),
+            6 => Completed::Call(key),
             _ => unreachable!("a tag that was never pushed: {:#x}", tag.0),
         }
     }
