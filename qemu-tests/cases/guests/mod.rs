@@ -14,8 +14,8 @@ use crate::harness::{Case, Place};
 
 /// Which front ends there are to be tested.
 const VHOST_USER: bool = false;
-const UBLK: bool = false;
-const KERNEL_NBD: bool = false;
+const UBLK: bool = true;
+const KERNEL_NBD: bool = true;
 
 /// All of them, in the order in which they run.
 pub fn cases() -> Vec<Case> {
