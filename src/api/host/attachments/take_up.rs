@@ -125,6 +125,10 @@ impl Host {
                 tracing::info!(%volume, %key, front_end = %attachment.front_end, "taken up");
                 let subject = subject(catalog, attachment);
                 self.alerts().clear(AlertKind::AttachmentFailed, &subject);
+                if attachment.front_end.is_device() {
+                    // The volume may have been resized while nobody told its device.
+                    self.tell_device_of_size(catalog, attachment).await;
+                }
             }
             Err(error) => self.attachment_failed(catalog, attachment, &error.message),
         }

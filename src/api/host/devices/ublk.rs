@@ -129,6 +129,11 @@ pub(super) async fn start(
         return Err(error);
     }
     leave_a_tag_idle(number, info.depth);
+    let size = match recovers {
+        // It has the size that it was started with.
+        true => links::size_of(DeviceKind::Ublk, number).unwrap_or(size),
+        false => size,
+    };
     let (all_ended, ended) = watch::channel(false);
     let stopping = Arc::new(AtomicBool::new(false));
     let is_stopping = Arc::clone(&stopping);
