@@ -7,10 +7,11 @@ mod attachments;
 mod attachments_kept;
 mod bits_flip;
 mod clients;
+mod guests;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
-mod power_is_cut;
+pub mod power_is_cut;
 mod several_shards;
 mod space_runs_low;
 mod stopped_and_started;
@@ -35,5 +36,6 @@ pub fn all() -> Vec<Case> {
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());
+    all.extend(guests::cases());
     all
 }

@@ -4,9 +4,9 @@
 //!   runtime ──► Ring ──► one io_uring of one thread: submit and reap in one system call a turn
 //!      │         ▲
 //!      │         ├── Disk      a raw device or a file: direct, locked, with its way to be durable
-//!      │         ├── socket    listeners of NBD and of guests, and inherited ones
 //!      │         ├── ublk      descriptors that the kernel writes; control commands, off the shards
 //!      │         ├── netlink   the kernel's nbd; off the shards too
+//!      │         ├── socket    listeners of NBD and of guests, and inherited ones
 //!      │         └── Wake      how other threads get a sleeping ring's attention
 //!      ├─────► GuestMemory     memory that guests share, and FdStream, by which it comes
 //!      ├─────► Arena / Cache   payload buffers: 4 KiB aligned, registered where memlock permits

@@ -49,8 +49,8 @@ pub(super) struct Core<M> {
     pub desk: Desk,
     pub disks: Disks,
     pub clients: Clients,
-    pub guests: Guests,
     pub devices: Devices,
+    pub guests: Guests,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -145,10 +145,10 @@ impl<M: Machine> Core<M> {
             }
             Completed::Receive(key) => self.clients.received(key, done, &mut self.desk),
             Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
-            Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
-            Completed::Call(key) => self.guests.called(key, &mut self.desk),
             Completed::Fetched(key) => self.devices.fetched(key, &done, &mut self.desk),
             Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
+            Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
+            Completed::Call(key) => self.guests.called(key, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -215,8 +215,8 @@ impl<M: Machine> Core<M> {
     /// Lets go on what waited for payload memory.
     pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
-        self.guests.feed(&mut self.desk);
         self.devices.feed(&mut self.desk);
+        self.guests.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
             load.feed(&mut self.desk);
@@ -297,10 +297,6 @@ impl<M: Machine> Core<M> {
             Mail::Listen { socket, done } => {
                 let _ = done.send(self.clients.listen(socket, desk));
             }
-            Mail::Turn { done } => {
-                let _ = done.send(());
-            }
-            Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Connected {
                 socket,
                 volume,
@@ -312,6 +308,10 @@ impl<M: Machine> Core<M> {
             Mail::Queue { queue, ended, done } => {
                 let _ = done.send(self.devices.serve(*queue, ended, desk));
             }
+            Mail::Turn { done } => {
+                let _ = done.send(());
+            }
+            Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
             Mail::Bench { share, done } => match self.load {

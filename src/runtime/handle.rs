@@ -141,9 +141,9 @@ pub(super) struct Shared {
     pub lines: Vec<Line>,
     pub places: Places,
     pub attachments: Attachments,
-    pub guests: GuestTable,
     /// The table that was set last.
     pub exports: Mutex<Arc<Exports>>,
+    pub guests: GuestTable,
     /// The shards that wait for payload memory, a bit each.
     pub hunger: AtomicU64,
 }

@@ -44,7 +44,6 @@ pub(super) enum Mail {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
     },
-    Guest(GuestMail),
     /// A connection of the kernel's nbd, past any handshake.
     Connected {
         socket: OwnedFd,
@@ -60,6 +59,7 @@ pub(super) enum Mail {
         ended: oneshot::Sender<()>,
         done: oneshot::Sender<Result<(), ServeError>>,
     },
+    Guest(GuestMail),
     Ask(Ask),
     /// Answered in the turn that reads it.
     Turn {

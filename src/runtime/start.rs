@@ -67,8 +67,8 @@ pub(super) fn start(
         lines,
         places: Places::new(config.shards),
         attachments: Default::default(),
-        guests: Default::default(),
         exports: Default::default(),
+        guests: Default::default(),
         hunger: AtomicU64::new(0),
     });
     let (born, births) = channel();
@@ -157,8 +157,8 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
         clients: Clients::new(Limits::default()),
-        guests: Guests::new(),
         devices: Devices::new(),
+        guests: Guests::new(),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),

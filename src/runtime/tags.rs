@@ -13,14 +13,14 @@ pub(super) enum Completed {
     Send(u32),
     /// An operation on a disk.
     Transfer(u32),
-    /// A guest kicked one of its queues.
-    Kick(u32),
-    /// A guest was called.
-    Call(u32),
     /// A command of a ublk queue's tag.
     Fetched(u32),
     /// The copy of data for a ublk queue's tag.
     Copied(u32),
+    /// A guest kicked one of its queues.
+    Kick(u32),
+    /// A guest was called.
+    Call(u32),
 }
 
 impl Completed {
@@ -31,10 +31,10 @@ impl Completed {
             Completed::Receive(key) => (2, key),
             Completed::Send(key) => (3, key),
             Completed::Transfer(key) => (4, key),
-            Completed::Kick(key) => (5, key),
-            Completed::Call(key) => (6, key),
             Completed::Fetched(key) => (7, key),
             Completed::Copied(key) => (8, key),
+            Completed::Kick(key) => (5, key),
+            Completed::Call(key) => (6, key),
         };
         Tag(kind << 56 | u64::from(key))
     }

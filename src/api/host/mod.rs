@@ -35,7 +35,7 @@ mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
 pub use attachments::{FrontEnds, Sockets};
-pub use devices::{Device, DeviceError, DeviceKind, KernelDevices, Started};
+pub use devices::{DeviceError, KernelDevices};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;

@@ -12,6 +12,7 @@ macro_rules! pages {
 pages! {
     bare_io_uring_under_the_data_path,
     checksum_tree,
+    devices_of_the_host,
     discard_makes_zero_or_nothing,
     dropped_layers_are_garbage,
     durable_before_acknowledged,

@@ -1,6 +1,7 @@
 //! Attaching: wanted first, then served; what cannot be served is not wanted any more.
 
-use crate::api::host::{DeviceKind, Host};
+use super::DeviceKind;
+use crate::api::host::Host;
 use crate::api::model::{Attach, Attachment, ErrorBody, FrontEnd};
 use crate::protocol::catalog::{self, Command, Event, QUEUES_MAX, check_name};
 

@@ -23,8 +23,9 @@ impl Host {
         }
         self.forget_attachment(&attachment);
         // The one that takes its place may have an alert of its own; it raises it again.
-        self.alerts()
-            .clear(AlertKind::AttachmentFailed, &format!("volume {name}"));
+        for kind in [AlertKind::AttachmentFailed, AlertKind::DeviceNotResized] {
+            self.alerts().clear(kind, &format!("volume {name}"));
+        }
         tracing::info!(volume = name, key = %attachment.key, front_end = %attachment.front_end, "detached");
         Ok(())
     }

@@ -30,7 +30,7 @@ mod take_up;
 mod tests;
 mod view;
 
-pub use device::Devices;
+pub use device::{Device, DeviceKind, Devices, Started};
 pub use guest::Guests;
 pub use sockets::Sockets;
 

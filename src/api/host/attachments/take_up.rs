@@ -1,7 +1,7 @@
 //! Taking up what the catalog wants: at the daemon's start, and again where it did not work.
 
-use super::Now;
-use crate::api::host::{AlertKind, Device, DeviceKind, Host, Phase, lock};
+use super::{Device, DeviceKind, Now};
+use crate::api::host::{AlertKind, Host, Phase, lock};
 use crate::api::model::ErrorBody;
 use crate::base::VolumeId;
 use crate::protocol::catalog::{self, Attachment, Catalog, Command, FrontEnd};
@@ -126,6 +126,10 @@ impl Host {
                 tracing::info!(%volume, %key, front_end = %attachment.front_end, "taken up");
                 let subject = subject(catalog, attachment);
                 self.alerts().clear(AlertKind::AttachmentFailed, &subject);
+                if attachment.front_end.is_device() {
+                    // The volume may have been resized while nobody told its device.
+                    self.tell_device_of_size(catalog, attachment).await;
+                }
             }
             Err(error) => self.attachment_failed(catalog, attachment, &error.message),
         }

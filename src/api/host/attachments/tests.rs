@@ -1,7 +1,7 @@
 //! The reconciler's stories, with guests and devices that are told what to do.
 
 use super::*;
-use crate::api::host::{Device, DeviceKind, Host, Parts, Phase, Started, lock};
+use crate::api::host::{Host, Parts, Phase, lock};
 use crate::api::model::{Attach, AttachmentState, Detach, ErrorCode, FrontEnd};
 use crate::base::{StoreId, VolumeId};
 use crate::manager::Manager;

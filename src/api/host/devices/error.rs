@@ -82,7 +82,7 @@ impl fmt::Display for DeviceError {
             }
             DeviceError::Held { path, by } => write!(
                 f,
-                "{} is in use by {by}: unmount or close it, or use --force, which gives them I/O errors",
+                "{} is in use by {by}: unmount or close it",
                 path.display()
             ),
             DeviceError::CannotResize { path } => write!(
@@ -132,9 +132,7 @@ mod tests {
             },
         };
         let text = held.to_string();
-        assert!(
-            text.starts_with("/dev/nbd0 is in use by dd (process 7)") && text.contains("--force")
-        );
+        assert!(text == "/dev/nbd0 is in use by dd (process 7): unmount or close it");
         let neither = DeviceError::Neither(Box::new(DeviceError::NoUblk)).to_string();
         assert!(neither.contains("modprobe ublk_drv") && neither.contains("modprobe nbd"));
     }

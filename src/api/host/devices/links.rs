@@ -48,6 +48,12 @@ pub(super) fn announce(kind: DeviceKind, number: u32) -> io::Result<()> {
     )
 }
 
+/// How large the kernel says that a device is, in bytes.
+pub(super) fn size_of(kind: DeviceKind, number: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/sys/block/{}/size", name(kind, number))).ok()?;
+    Some(text.trim().parse::<u64>().ok()? * 512)
+}
+
 /// A link that is not right is no reason to have no device.
 pub(super) fn told(what: &str, result: io::Result<()>) {
     if let Err(error) = result {

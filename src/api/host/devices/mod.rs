@@ -25,6 +25,7 @@ mod ublk;
 
 pub use error::DeviceError;
 
+use super::attachments::{Device, DeviceKind, Devices, Started, Work};
 use crate::base::VolumeId;
 use crate::io::openers;
 use crate::runtime::Handle;
@@ -37,33 +38,6 @@ use std::time::Duration;
 /// How long a removal waits for those who have a device open: programs that look at each new device do for a moment.
 const OPENERS: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// Which part of the kernel makes a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceKind {
-    Ublk,
-    Nbd,
-}
-
-/// A device that is to be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    /// The attachment's own number.
-    pub key: u64,
-    pub volume: VolumeId,
-    pub kind: DeviceKind,
-    /// From last time, to be taken back.
-    pub number: Option<u32>,
-    /// Queues of ublk, connections of nbd.
-    pub queues: u16,
-}
-
-/// A device that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    pub number: u32,
-    pub path: PathBuf,
-}
 
 /// One that is served.
 enum Serving {
@@ -158,7 +132,7 @@ impl KernelDevices {
     pub async fn stop(&self, key: u64, force: bool) -> Result<(), DeviceError> {
         let _changing = self.inner.changing.lock().await;
         let path = match self.entries().get(&key) {
-            None => return Ok(()), // it never came up, or is gone
+            None => return self.clear(key).await,
             Some(entry) if entry.serving.is_lost() => None,
             Some(entry) => Some(entry.path()),
         };
@@ -182,6 +156,13 @@ impl KernelDevices {
                 Err(error)
             }
         }
+    }
+
+    /// Takes away what an earlier daemon has left of a device that this one could not take back.
+    async fn clear(&self, key: u64) -> Result<(), DeviceError> {
+        let mark = Mark::of(&self.inner.home, key);
+        ublk::clear(mark).await?;
+        nbd::clear(mark).await
     }
 
     /// Tells the devices of a volume how large it is now, as the exports say.
@@ -218,6 +199,34 @@ impl KernelDevices {
         let entries = &self.inner.entries;
         // Changed by single calls, so it is whole at all times.
         entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Devices for KernelDevices {
+    fn best_kind(&self) -> Result<DeviceKind, String> {
+        self.best_kind().map_err(|error| error.to_string())
+    }
+
+    fn start(&self, device: Device) -> Work<'_, Result<Started, String>> {
+        Box::pin(async { self.start(device).await.map_err(|error| error.to_string()) })
+    }
+
+    fn stop(&self, key: u64, force: bool) -> Work<'_, Result<(), String>> {
+        Box::pin(async move {
+            let stopped = self.stop(key, force).await;
+            stopped.map_err(|error| error.to_string())
+        })
+    }
+
+    fn resized(&self, volume: VolumeId) -> Work<'_, Result<(), String>> {
+        Box::pin(async move {
+            let resized = self.resized(volume).await;
+            resized.map_err(|error| error.to_string())
+        })
+    }
+
+    fn is_lost(&self, key: u64) -> bool {
+        self.is_lost(key)
     }
 }
 

@@ -45,12 +45,9 @@ struct Shared {
     lost: AtomicBool,
 }
 
-/// Whether the kernel has nbd, and lets us.
+/// Whether the kernel has nbd. Whether it lets us, it says when a device is connected.
 pub(super) fn usable() -> Result<(), DeviceError> {
-    let (mut netlink, _) = open()?;
-    // A device that there is not cannot be reconfigured: what is refused before that is a right.
-    let _ = &mut netlink;
-    Ok(())
+    open().map(drop)
 }
 
 /// Starts a device, or takes back the one from last time.
@@ -224,14 +221,11 @@ impl Serving {
         let number = self.shared.number;
         self.set_wanted(false);
         links::told("a device", links::remove(DeviceKind::Nbd, number));
-        if !self.is_lost() {
-            let done = asking("disconnecting an nbd device", move |family, sequence| {
-                (disconnect(family, sequence, number), Vec::new())
-            });
-            if let Err(error) = done.await {
-                self.set_wanted(true);
-                return Err(error);
-            }
+        if !self.is_lost()
+            && let Err(error) = end(number).await
+        {
+            self.set_wanted(true);
+            return Err(error);
         }
         links::told("a device", links::announce(DeviceKind::Nbd, number));
         Ok(())
@@ -251,6 +245,21 @@ impl Serving {
         let size = Some((export.size, export.block_size));
         reconfigure(shared.number, size, shared.backend.clone(), Vec::new()).await
     }
+}
+
+async fn end(number: u32) -> Result<(), DeviceError> {
+    let done = asking("disconnecting an nbd device", move |family, sequence| {
+        (disconnect(family, sequence, number), Vec::new())
+    });
+    done.await.map(drop)
+}
+
+/// Ends a device from last time, where there is one.
+pub(super) async fn clear(mark: Mark) -> Result<(), DeviceError> {
+    let found = blocking(CONNECTING, move || Ok(find(None, mark))).await?;
+    let Some(found) = found else { return Ok(()) };
+    links::told("a device", links::remove(DeviceKind::Nbd, found.number));
+    end(found.number).await
 }
 
 /// A device from last time.

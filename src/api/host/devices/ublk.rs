@@ -129,6 +129,11 @@ pub(super) async fn start(
         return Err(error);
     }
     leave_a_tag_idle(number, info.depth);
+    let size = match recovers {
+        // It has the size that it was started with.
+        true => links::size_of(DeviceKind::Ublk, number).unwrap_or(size),
+        false => size,
+    };
     let (all_ended, ended) = watch::channel(false);
     let stopping = Arc::new(AtomicBool::new(false));
     let is_stopping = Arc::clone(&stopping);
@@ -303,6 +308,28 @@ async fn remove(number: u32) -> Result<(), DeviceError> {
     }
 }
 
+async fn stop(number: u32) -> Result<(), DeviceError> {
+    let done = blocking(REMOVING, move || {
+        Ok(command(op::STOP_DEV, number, 0, &mut Vec::new()))
+    });
+    match done.await? {
+        Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(()),
+        other => other.map(drop).map_err(|error| refused(REMOVING, error)),
+    }
+}
+
+/// Removes a device from last time, where there is one.
+pub(super) async fn clear(mark: Mark) -> Result<(), DeviceError> {
+    let found = blocking(REMOVING, move || Ok(find(None, mark))).await?;
+    let Some(DeviceInfo { device, .. }) = found else {
+        return Ok(());
+    };
+    stop(device).await?;
+    remove(device).await?;
+    links::told("a device", links::remove(DeviceKind::Ublk, device));
+    Ok(())
+}
+
 impl Serving {
     pub fn size(&self) -> u64 {
         self.size
@@ -315,14 +342,7 @@ impl Serving {
     pub async fn stop(&self) -> Result<(), DeviceError> {
         let number = self.number;
         self.stopping.store(true, Ordering::Relaxed);
-        let stop = blocking(REMOVING, move || {
-            Ok(command(op::STOP_DEV, number, 0, &mut Vec::new()))
-        });
-        match stop.await? {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(ENODEV) => {}
-            Err(error) => return Err(refused(REMOVING, error)),
-        }
+        stop(number).await?;
         // The deletion waits until the character device is closed, which the shards do with the last command.
         let mut ended = self.ended.clone();
         let all_ended = ended.wait_for(|ended| *ended);
