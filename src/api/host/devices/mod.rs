@@ -131,8 +131,13 @@ impl KernelDevices {
     /// somebody still has; with it, they get I/O errors.
     pub async fn stop(&self, key: u64, force: bool) -> Result<(), DeviceError> {
         let _changing = self.inner.changing.lock().await;
+        // Not held over an await.
+        let known = self.entries().contains_key(&key);
+        if !known {
+            return self.clear(key).await;
+        }
         let path = match self.entries().get(&key) {
-            None => return self.clear(key).await,
+            None => return Ok(()),
             Some(entry) if entry.serving.is_lost() => None,
             Some(entry) => Some(entry.path()),
         };
