@@ -72,17 +72,18 @@ const ROOMS: &[Room] = &[
         crates: &["prometheus_client", "tracing", "tracing_subscriber"],
     },
     Room {
+        // vm_memory for guests' memory, whose mapping is a system call.
         name: "io",
         pure: false,
         rooms: &["base", "observe"],
-        crates: &["io_uring", "libc", "nix"],
+        crates: &["io_uring", "libc", "nix", "vm_memory"],
     },
     Room {
-        // Its dialects are pure values so far; the sockets are the runtime's.
+        // Its dialects are values; sockets and commands are the runtime's. Guests' memory is read through `io`.
         name: "frontend",
         pure: true,
         rooms: &["base", "io", "observe"],
-        crates: &[],
+        crates: &["vhost", "virtio_bindings", "virtio_queue", "vm_memory"],
     },
     Room {
         // libc and nix for error numbers and the pinning of threads; tokio for the channels of its handle.
@@ -102,8 +103,9 @@ const ROOMS: &[Room] = &[
     Room {
         name: "api",
         pure: false,
+        // `frontend`: what the kernel is told to make devices, which is control and not data.
         rooms: &[
-            "base", "protocol", "store", "shard", "io", "observe", "runtime", "manager",
+            "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime", "manager",
         ],
         crates: &[
             "axum",
@@ -125,6 +127,8 @@ const ROOMS: &[Room] = &[
         rooms: &["base", "observe", "api", "daemon", "io", "store"],
         crates: &[
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "comfy_table",
             "hyper",
             "indicatif",

@@ -3,12 +3,15 @@
 mod a_disk_fails;
 mod a_disk_grows;
 mod a_disk_is_full;
+mod attachments;
+mod attachments_kept;
 mod bits_flip;
 mod clients;
+mod guests;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
-mod power_is_cut;
+pub mod power_is_cut;
 mod several_shards;
 mod space_runs_low;
 mod stopped_and_started;
@@ -21,6 +24,8 @@ pub fn all() -> Vec<Case> {
     let mut all = clients::cases();
     all.extend(stopped_and_started::cases());
     all.extend(volume_changes::cases());
+    all.extend(attachments::cases());
+    all.extend(attachments_kept::cases());
     all.extend(a_disk_is_full::cases());
     all.extend(a_disk_grows::cases());
     all.extend(a_disk_fails::cases());
@@ -31,5 +36,6 @@ pub fn all() -> Vec<Case> {
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());
+    all.extend(guests::cases());
     all
 }

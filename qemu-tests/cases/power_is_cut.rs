@@ -148,10 +148,15 @@ fn cut_and_verify(room: &Room, binary: PathBuf, rounds: u64) -> Outcome {
 
 /// The test of the test: the same with a build that never waits for the medium must fail.
 fn without_durability(room: &Room) -> Outcome {
+    caught(cut_and_verify(room, build_without_durability()?, ROUNDS))
+}
+
+/// A daemon that never waits for the medium.
+pub fn build_without_durability() -> Step<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/no-dsync");
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let (target, manifest) = (target.to_string_lossy(), manifest.to_string_lossy());
-    let built = tools::run_within(
+    tools::run_within(
         1800,
         "env",
         &[
@@ -165,14 +170,12 @@ fn without_durability(room: &Room) -> Outcome {
             "--target-dir",
             &target,
         ],
-    );
-    built?;
-    let binary = PathBuf::from(&*target).join("debug/sarsen");
-    caught(cut_and_verify(room, binary, ROUNDS))
+    )?;
+    Ok(PathBuf::from(&*target).join("debug/sarsen"))
 }
 
 /// Only what a checker says of lost data counts as being caught.
-fn caught(outcome: Outcome) -> Step<String> {
+pub fn caught(outcome: Outcome) -> Step<String> {
     match outcome {
         Ok(note) => Err(format!("it went well without durability: {note}").into()),
         Err(why) => {

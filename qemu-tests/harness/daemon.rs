@@ -4,10 +4,12 @@ use super::metrics::Metrics;
 use super::nbd::{Connection, Replies};
 use super::{Room, Step, ensure};
 use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take until it serves. Far more than it needs: two cores may be busy with builds.
@@ -34,6 +36,9 @@ pub struct Start {
     pub api: PathBuf,
     pub nbd: PathBuf,
     log: PathBuf,
+    environment: Vec<(String, String)>,
+    /// What it is born with, as systemd passes it.
+    inherited: Vec<(String, Arc<OwnedFd>)>,
 }
 
 impl Start {
@@ -47,6 +52,8 @@ impl Start {
             api: data.join("api.sock"),
             nbd: data.join("nbd.sock"),
             log: room.path(&format!("{name}.log")),
+            environment: Vec::new(),
+            inherited: Vec::new(),
         }
     }
 
@@ -82,12 +89,26 @@ impl Start {
             api,
             nbd,
             log: room.path(&format!("{name}.log")),
+            environment: Vec::new(),
+            inherited: Vec::new(),
         })
     }
 
     /// The same with another binary.
     pub fn with_binary(mut self, binary: PathBuf) -> Start {
         self.binary = binary;
+        self
+    }
+
+    /// The same with a variable in its environment.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Start {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The same with a descriptor that it is born with.
+    pub fn with_descriptor(mut self, name: &str, fd: Arc<OwnedFd>) -> Start {
+        self.inherited.push((name.into(), fd));
         self
     }
 
@@ -123,13 +144,59 @@ impl Start {
 
     fn spawn(&self) -> Step<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.inherited.is_empty() {
+            true => Command::new(&self.binary),
+            false => self.with_inherited(),
+        };
         command.args(&self.arguments).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone()?).stderr(log);
         command.env_remove("SARSEN_API").env("NO_COLOR", "1");
         Ok(command
             .spawn()
             .map_err(|e| format!("{}: {e}", self.binary.display()))?)
+    }
+
+    /// The command that is born with descriptors from 3 on. Its number is known to nobody before it runs, so a shell
+    /// says it, and then becomes the daemon.
+    fn with_inherited(&self) -> Command {
+        let mut command = Command::new("sh");
+        let names: Vec<&str> = self
+            .inherited
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        command
+            .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""])
+            .arg(&self.binary);
+        command
+            .env("LISTEN_FDS", names.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"));
+        let fds: Vec<RawFd> = self
+            .inherited
+            .iter()
+            .map(|(_, fd)| fd.as_raw_fd())
+            .collect();
+        let pass = move || {
+            // Out of the way first: one of them may lie where another has to be.
+            let mut moved = [-1; 8];
+            for (fd, moved) in fds.iter().zip(&mut moved) {
+                // SAFETY: duplicates a descriptor that the parent holds open.
+                *moved = unsafe { libc::fcntl(*fd, libc::F_DUPFD, 64) };
+            }
+            for (at, moved) in moved.iter().enumerate().take(fds.len()) {
+                // SAFETY: what had that number is not needed by a shell.
+                if unsafe { libc::dup2(*moved, 3 + at as RawFd) } < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                // SAFETY: it was made a moment ago, for this.
+                unsafe { libc::close(*moved) };
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes system calls only.
+        unsafe { command.pre_exec(pass) };
+        command
     }
 
     /// Starts it and waits until it serves.

@@ -31,6 +31,15 @@ pub struct Case {
     pub run: fn(&Room) -> Outcome,
     /// Only with `--full`.
     pub full_only: bool,
+    pub place: Place,
+}
+
+/// Where a case happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Host,
+    /// In a guest under QEMU.
+    Guest,
 }
 
 impl Case {
@@ -39,6 +48,7 @@ impl Case {
             name,
             run,
             full_only: false,
+            place: Place::Host,
         }
     }
 

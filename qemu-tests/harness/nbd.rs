@@ -373,3 +373,80 @@ fn bytes(stream: &mut UnixStream, len: u32) -> Step<Vec<u8>> {
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
 }
+
+/// The server's side of the handshake, for a disk of a guest that is served to the load: whether replies are to be
+/// structured. Any name is the one export.
+pub fn serve_handshake(stream: &mut UnixStream, size: u64) -> Step<bool> {
+    /// Flags, flush, FUA, trim, write zeroes, several connections.
+    const CAN: u16 = 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | CAN_MULTI_CONN;
+    let mut greeting = b"NBDMAGICIHAVEOPT".to_vec();
+    greeting.extend_from_slice(&3u16.to_be_bytes());
+    stream.write_all(&greeting)?;
+    let _flags: [u8; 4] = take(stream)?;
+    let mut structured = false;
+    loop {
+        let magic = u64::from_be_bytes(take(stream)?);
+        ensure!(magic == OPTION_MAGIC, "an option with the magic {magic:#x}");
+        let option = u32::from_be_bytes(take(stream)?);
+        let len = u32::from_be_bytes(take(stream)?);
+        bytes(stream, len)?;
+        let mut answer = |kind: u32, data: &[u8]| {
+            let mut reply = OPTION_REPLY_MAGIC.to_be_bytes().to_vec();
+            for number in [option, kind, data.len() as u32] {
+                reply.extend_from_slice(&number.to_be_bytes());
+            }
+            reply.extend_from_slice(data);
+            stream.write_all(&reply)
+        };
+        match option {
+            OPTION_STRUCTURED_REPLY => {
+                structured = true;
+                answer(REPLY_ACK, &[])?;
+            }
+            OPTION_GO => {
+                let mut export = 0u16.to_be_bytes().to_vec();
+                export.extend_from_slice(&size.to_be_bytes());
+                export.extend_from_slice(&CAN.to_be_bytes());
+                answer(REPLY_INFO, &export)?;
+                answer(REPLY_ACK, &[])?;
+                return Ok(structured);
+            }
+            _ => answer(1 << 31 | 1, &[])?, // not known here
+        }
+    }
+}
+
+/// A server's reply.
+pub fn reply(structured: bool, cookie: [u8; 8], error: u32, offset: u64, data: &[u8]) -> Vec<u8> {
+    const CHUNK_ERROR: u16 = 1 << 15 | 1;
+    let mut reply = Vec::with_capacity(32 + data.len());
+    if !structured {
+        reply.extend_from_slice(&SIMPLE_MAGIC.to_be_bytes());
+        reply.extend_from_slice(&error.to_be_bytes());
+        reply.extend_from_slice(&cookie);
+        reply.extend_from_slice(data);
+        return reply;
+    }
+    let (kind, len) = match error {
+        0 if data.is_empty() => (0, 0),
+        0 => (CHUNK_DATA, 8 + data.len() as u32),
+        _ => (CHUNK_ERROR, 6),
+    };
+    reply.extend_from_slice(&STRUCTURED_MAGIC.to_be_bytes());
+    reply.extend_from_slice(&CHUNK_DONE.to_be_bytes());
+    reply.extend_from_slice(&kind.to_be_bytes());
+    reply.extend_from_slice(&cookie);
+    reply.extend_from_slice(&len.to_be_bytes());
+    match kind {
+        CHUNK_DATA => {
+            reply.extend_from_slice(&offset.to_be_bytes());
+            reply.extend_from_slice(data);
+        }
+        CHUNK_ERROR => {
+            reply.extend_from_slice(&error.to_be_bytes());
+            reply.extend_from_slice(&0u16.to_be_bytes());
+        }
+        _ => {}
+    }
+    reply
+}

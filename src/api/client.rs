@@ -1,9 +1,9 @@
 //! The client of the API, over one unix socket connection that is opened again when it breaks between requests.
 
 use super::model::{
-    AlertList, BenchRequest, BenchResult, CRC_HEADER, Disk, DiskAdd, DiskGrow, DiskList, ErrorBody,
-    ImportFinish, Map, ScrubResult, Status, Volume, VolumeCreate, VolumeList, VolumeResize,
-    crc_of_text, crc_text,
+    AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER, Detach,
+    Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, ScrubResult, Status, Volume,
+    VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -93,6 +93,25 @@ impl Client {
             .call(Method::DELETE, &volume_path(name), None, Bytes::new())
             .await?;
         answer.success().map(|_| ())
+    }
+
+    pub async fn attach(&mut self, name: &str, attach: &Attach) -> Result<Attachment, ClientError> {
+        let path = format!("{}/attach", volume_path(name));
+        self.send(Method::POST, &path, attach).await
+    }
+
+    pub async fn detach(&mut self, name: &str, detach: Detach) -> Result<(), ClientError> {
+        let Detach { force, incoming } = detach;
+        let path = format!(
+            "{}/attach?force={force}&incoming={incoming}",
+            volume_path(name)
+        );
+        let answer = self.call(Method::DELETE, &path, None, Bytes::new()).await?;
+        answer.success().map(|_| ())
+    }
+
+    pub async fn attachments(&mut self) -> Result<AttachmentList, ClientError> {
+        self.get("/v1/attachments").await
     }
 
     /// Writes one piece of an import; answered when it is durable.

@@ -1,7 +1,7 @@
 //! The API over its socket: what is refused, and in which words.
 
 use super::client::{Client, ClientError};
-use super::host::{Host, Parts};
+use super::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
 use crate::base::{StoreId, crc};
 use crate::manager::Manager;
@@ -85,6 +85,11 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
             node,
             nbd_socket: "/run/sarsen/nbd.sock".into(),
             overlay_bytes: 16 << 20,
+            front_ends: FrontEnds {
+                guests: Arc::new(shards.handle()),
+                devices: Arc::new(KernelDevices::new(shards.handle(), &folder)),
+                sockets: Sockets::new(&folder, 0o600, None, Vec::new()),
+            },
         });
         let world = Arc::new(World {
             folder: folder.clone(),

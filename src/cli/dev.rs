@@ -5,7 +5,7 @@ use super::daemon::not_started;
 use super::output::say;
 use crate::api::host::nbd_uri;
 use crate::api::size::parse;
-use crate::daemon::{Api, Config, DiskConfig, Nbd, Ready};
+use crate::daemon::{Api, Config, DiskConfig, Nbd, Ready, VhostUser};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +53,11 @@ impl Dev {
             nbd: Nbd {
                 socket: data.join("nbd.sock"),
                 listen: None,
+            },
+            vhost_user: VhostUser {
+                dir: data.join("vhost"),
+                group: None,
+                mode: 0o600,
             },
             disks: vec![DiskConfig {
                 path: data.join("disk0"),

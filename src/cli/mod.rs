@@ -5,12 +5,16 @@
 //! is one JSON document, also where a command is refused: `{"error": {code, message, field, hint}}`.
 
 mod alerts;
+mod attach;
+mod attachments;
 mod bench;
 mod daemon;
+mod detach;
 mod dev;
 mod disk;
 mod disk_offline;
 mod failure;
+mod generate;
 mod output;
 mod status;
 mod top;
@@ -58,6 +62,12 @@ enum Verb {
     /// Create, show, change and fill volumes
     #[command(subcommand)]
     Volume(volume::Verb),
+    /// Make a volume a guest's disk, or a device of this host; it stays so until it is detached
+    Attach(attach::Attach),
+    /// Undo an attachment
+    Detach(detach::Detach),
+    /// List what is attached
+    Attachments(attachments::Attachments),
     /// Add and check disks
     #[command(subcommand)]
     Disk(disk::Verb),
@@ -69,6 +79,9 @@ enum Verb {
     Top(top::Top),
     /// Measure a volume with load that the daemon makes itself
     Bench(bench::Bench),
+    /// Write shell completions and man pages, for packages
+    #[command(subcommand, hide = true)]
+    Generate(generate::Verb),
 }
 
 /// What every verb is given.
@@ -93,6 +106,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
     match cli.verb {
         Verb::Dev(dev) => return dev.run(),
         Verb::Daemon(daemon) => return daemon.run(),
+        Verb::Generate(verb) => return verb.run(),
         Verb::Disk(disk::Verb::Format(format)) => return format.run(output),
         Verb::Disk(disk::Verb::Inspect(inspect)) => return inspect.run(output),
         Verb::Disk(disk::Verb::Check(check)) => return check.run(output),
@@ -108,11 +122,14 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
         match cli.verb {
             Verb::Volume(verb) => verb.run(&mut context).await,
             Verb::Disk(verb) => verb.run(&mut context).await,
+            Verb::Attach(attach) => attach.run(&mut context).await,
+            Verb::Detach(detach) => detach.run(&mut context).await,
+            Verb::Attachments(attachments) => attachments.run(&mut context).await,
             Verb::Status(status) => status.run(&mut context).await,
             Verb::Alerts(alerts) => alerts.run(&mut context).await,
             Verb::Top(top) => top.run(&mut context).await,
             Verb::Bench(bench) => bench.run(&mut context).await,
-            Verb::Dev(_) | Verb::Daemon(_) => Ok(()),
+            Verb::Dev(_) | Verb::Daemon(_) | Verb::Generate(_) => Ok(()),
         }
     })
 }
@@ -168,6 +185,19 @@ mod tests {
             "sarsen disk format /srv/disk1 --size 1G",
             "sarsen disk inspect /srv/disk1",
             "sarsen disk check /srv/disk1",
+            "sarsen attach a --vhost-user /run/a.sock --queues 4",
+            "sarsen attach a --vhost-user",
+            "sarsen attach a --vhost-user fd:a --incoming",
+            "sarsen attach a --vhost-user /run/a.sock --print qemu --memory 4G",
+            "sarsen attach a --vhost-user /run/a.sock --print libvirt",
+            "sarsen attach a --device",
+            "sarsen attach a --ublk --queues 2",
+            "sarsen attach a --nbd-device",
+            "sarsen detach a --force",
+            "sarsen detach a --incoming",
+            "sarsen attachments --json",
+            "sarsen generate man /tmp/man",
+            "sarsen generate completions fish",
             "sarsen status --api /tmp/api.sock",
             "sarsen alerts",
             "sarsen top",
@@ -175,6 +205,24 @@ mod tests {
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn an_attachment_has_one_front_end_and_only_what_fits_it() {
+        for line in [
+            "sarsen attach a",
+            "sarsen attach --device",
+            "sarsen attach a --device --ublk",
+            "sarsen attach a --vhost-user /s --nbd-device",
+            "sarsen attach a --device --incoming",
+            "sarsen attach a --ublk --print qemu",
+            "sarsen attach a --vhost-user /s --print virsh",
+            "sarsen attach a --vhost-user /s --queues 0",
+            "sarsen attach a --vhost-user /s --queues 129",
+            "sarsen attach a --vhost-user /s --memory 4G",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 

@@ -51,6 +51,14 @@ fn for_people(status: &model::Status) -> String {
             ),
         ),
         ("connections", status.connections.to_string()),
+        (
+            "attachments",
+            format!(
+                "{}{}",
+                status.attachments,
+                some(status.failed_attachments, "failed")
+            ),
+        ),
         ("nbd socket", status.nbd_socket.clone()),
     ]);
     format!(

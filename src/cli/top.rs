@@ -1,7 +1,8 @@
 //! `sarsen top`: what each volume does, from two looks at the metrics.
 
 use super::output::{say, table};
-use super::{Context, Failure};
+use super::{Context, Failure, attachments};
+use crate::api::model::Volume;
 use crate::api::size::human;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ struct Load {
     write_iops: f64,
     read_bytes_per_second: f64,
     write_bytes_per_second: f64,
+    /// What serves it to guests, or as a device.
+    attached: String,
 }
 
 #[derive(Serialize)]
@@ -52,9 +55,12 @@ impl Top {
             let now = counters(&context.client.metrics().await?);
             let seconds = looked.elapsed().as_secs_f64();
             looked = Instant::now();
-            let names = names.into_iter().map(|volume| volume.name);
             let volumes = names
-                .map(|name| load(name, &before, &now, seconds))
+                .into_iter()
+                .map(|volume| Load {
+                    attached: attached(&volume),
+                    ..load(volume.name, &before, &now, seconds)
+                })
                 .collect();
             before = now;
             let loads = Loads { seconds, volumes };
@@ -65,6 +71,11 @@ impl Top {
             say(&format!("\x1b[2J\x1b[H{}", for_people(&loads)))?;
         }
     }
+}
+
+fn attached(volume: &Volume) -> String {
+    let kinds: Vec<String> = volume.attachments.iter().map(attachments::kind).collect();
+    kinds.join(", ")
 }
 
 fn load(volume: String, before: &Counters, now: &Counters, seconds: f64) -> Load {
@@ -79,6 +90,7 @@ fn load(volume: String, before: &Counters, now: &Counters, seconds: f64) -> Load
         write_iops: rate(OPERATIONS, "write"),
         read_bytes_per_second: rate(BYTES, "read"),
         write_bytes_per_second: rate(BYTES, "write"),
+        attached: String::new(),
         volume,
     }
 }
@@ -91,9 +103,13 @@ fn for_people(loads: &Loads) -> String {
             format!("{:.0}", load.write_iops),
             format!("{}/s", human(load.read_bytes_per_second as u64)),
             format!("{}/s", human(load.write_bytes_per_second as u64)),
+            load.attached.clone(),
         ]
     });
-    table(["VOLUME", "READS/S", "WRITES/S", "READ", "WRITTEN"], rows)
+    let header = [
+        "VOLUME", "READS/S", "WRITES/S", "READ", "WRITTEN", "ATTACHED",
+    ];
+    table(header, rows)
 }
 
 /// The samples of the two counters in OpenMetrics text. Volume names need no escaping.

@@ -42,6 +42,8 @@ pub struct Config {
     pub api: Api,
     #[serde(default)]
     pub nbd: Nbd,
+    #[serde(default)]
+    pub vhost_user: VhostUser,
     /// For the first start; later disks are in the catalog.
     #[serde(default, rename = "disk")]
     pub disks: Vec<DiskConfig>,
@@ -119,6 +121,30 @@ impl Default for Nbd {
         Nbd {
             socket: "/run/sarsen/nbd.sock".into(),
             listen: None,
+        }
+    }
+}
+
+/// The sockets of guests that are made here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VhostUser {
+    /// Where those are made for which no path is named.
+    pub dir: PathBuf,
+    /// Who may open them, beside the daemon's user: the group that QEMU runs as. Where there is no such group,
+    /// nobody else.
+    pub group: Option<String>,
+    /// Their permissions; not in the file.
+    #[serde(skip, default = "group_mode")]
+    pub mode: u32,
+}
+
+impl Default for VhostUser {
+    fn default() -> VhostUser {
+        VhostUser {
+            dir: "/run/sarsen/vhost".into(),
+            group: Some("kvm".into()),
+            mode: group_mode(),
         }
     }
 }
@@ -240,6 +266,7 @@ impl Config {
         let paths = [
             ("data_dir", &self.data_dir),
             ("api.socket", &self.api.socket),
+            ("vhost_user.dir", &self.vhost_user.dir),
         ];
         for (key, path) in paths.into_iter().chain([("nbd.socket", &self.nbd.socket)]) {
             if !path.is_absolute() {
@@ -325,6 +352,9 @@ mod tests {
             [nbd]
             socket = "/d/nbd.sock"
             listen = "[::1]:10809"
+            [vhost_user]
+            dir = "/d/vhost"
+            group = "libvirt-qemu"
             [[disk]]
             path = "/dev/vdb"
             [[disk]]
@@ -334,6 +364,7 @@ mod tests {
         let config = parse(text).unwrap();
         assert_eq!((config.memory, config.disks.len()), (1 << 30, 2));
         assert_eq!(config.disks[1].size, Some(16 << 30));
+        assert_eq!(config.vhost_user.group.as_deref(), Some("libvirt-qemu"));
         assert_eq!(config.api.mode, 0o660);
     }
 
@@ -359,6 +390,11 @@ mod tests {
                 "path",
             ),
             ("data_dir = '/d'\n[[disk]]\nsize = '1G'\n", "line 2", "path"),
+            (
+                "data_dir = '/d'\n[vhost_user]\ndir = 'd'\n",
+                "line 3",
+                "dir",
+            ),
             ("data_dir = \n", "line 1", "data_dir"),
             ("shards = 1\n", "line 1", "data_dir"),
         ] {

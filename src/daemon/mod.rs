@@ -1,9 +1,9 @@
 //! The daemon: what runs on a host, put together in the order in which it starts.
 //!
 //! ```text
-//!   config ─► log ─► catalog ─► shards ─► disks ─► volumes ─► exports ─► API and NBD listen ─► READY
-//!                                                                                               │
-//!   exit ◄─ shards end ◄─ stores checkpoint and close ◄─ API ends ◄─ SIGTERM or SIGINT ◄────────┘
+//!   config ─► log ─► catalog ─► shards ─► disks ─► volumes ─► exports ─► attachments ─► API and NBD listen ─► READY
+//!                                                                                                             │
+//!   exit ◄─ shards end ◄─ stores checkpoint and close ◄─ API ends ◄─ SIGTERM or SIGINT ◄──────────────────────┘
 //! ```
 //!
 //! Nobody can connect before everything that was promised is served, and a signal in any phase leaves nothing
@@ -15,6 +15,6 @@ mod notify;
 mod run;
 mod start;
 
-pub use config::{Api, Config, ConfigError, DiskConfig, LogFormat, Nbd};
+pub use config::{Api, Config, ConfigError, DiskConfig, LogFormat, Nbd, VhostUser};
 pub use run::{Ready, run};
 pub use start::StartError;

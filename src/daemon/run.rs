@@ -4,6 +4,7 @@ use super::config::Config;
 use super::notify::{self, Notice};
 use super::start::{self, StartError};
 use crate::api::host::{Host, Phase};
+use crate::io::Inherited;
 use crate::observe::Registry;
 use crate::runtime::{Handle, Runtime};
 use crate::shard::Control;
@@ -36,11 +37,17 @@ pub fn run(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), StartErr
     config
         .check()
         .map_err(|(key, reason)| StartError::new("config", format!("{key}: {reason}")))?;
+    // Before there is another thread.
+    let inherited = crate::io::take_inherited();
     start::log(&config)?;
-    tokio_uring::start(live(config, ready))
+    tokio_uring::start(live(config, inherited, ready))
 }
 
-async fn live(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), StartError> {
+async fn live(
+    config: Config,
+    inherited: Vec<Inherited>,
+    ready: impl FnOnce(Ready<'_>),
+) -> Result<(), StartError> {
     // Signals from here on are a wish to stop, also during the start.
     let mut signals = Signals::new()?;
     start::data_dir(&config.data_dir)?;
@@ -48,11 +55,15 @@ async fn live(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), Start
     let registry = Arc::new(Registry::default());
     let (shards, notes) = start::shards(&config, &registry)?;
     let handle = shards.handle();
-    let host = start::host(&config, (manager.clone(), node), handle.clone(), registry);
+    let known = (manager.clone(), node);
+    let host = start::host(&config, known, handle.clone(), registry, inherited)?;
     let noting = host.clone();
     tokio::spawn(async move { noting.take_notes(notes).await });
     let watching = host.clone();
     tokio::spawn(async move { watching.watch_space().await });
+    let watching = host.clone();
+    tokio::spawn(async move { watching.watch_attachments().await });
+    tokio::spawn(notify::live_signs(handle.clone()));
 
     let started = tokio::select! {
         started = serve(&config, &manager, &host, &handle) => started,
@@ -123,6 +134,7 @@ async fn serve(
     handle: &Handle,
 ) -> Result<Api, StartError> {
     start::disks(config, manager, host).await?;
+    host.take_up_attachments().await;
     let listener = start::api(config)?;
     start::nbd(config, handle).await?;
     let (stop, stopped) = oneshot::channel::<()>();

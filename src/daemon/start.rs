@@ -1,9 +1,10 @@
 //! The parts of a daemon, in the order in which they start.
 
-use super::config::Config;
-use crate::api::host::{Host, Parts};
+use super::config::{Config, VhostUser};
+use crate::api::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
+use crate::io::Inherited;
 use crate::manager::{Manager, ProposeError};
 use crate::observe::{Registry, start_logs};
 use crate::protocol::catalog::{Command, DEFAULT_POOL};
@@ -126,16 +127,25 @@ pub(super) fn host(
     (manager, node): (Manager, NodeId),
     runtime: Handle,
     registry: Arc<Registry>,
-) -> Host {
-    Host::new(Parts {
+    inherited: Vec<Inherited>,
+) -> Result<Host, StartError> {
+    let VhostUser { dir, group, mode } = &config.vhost_user;
+    let group = group_of("vhost_user.group", group.as_deref())?;
+    let front_ends = FrontEnds {
+        guests: Arc::new(runtime.clone()),
+        devices: Arc::new(KernelDevices::new(runtime.clone(), &config.data_dir)),
+        sockets: Sockets::new(dir, *mode, group, inherited),
+    };
+    Ok(Host::new(Parts {
         manager,
         runtime,
         registry,
+        front_ends,
         node,
         nbd_socket: config.nbd.socket.clone(),
         // Half of the memory is for journaled payload, shared by four disks; the rest is for requests.
         overlay_bytes: config.memory / 8,
-    })
+    }))
 }
 
 /// The disks and volumes. Disks of the configuration are added until the first volume was created: from then
@@ -220,13 +230,18 @@ fn listen(
 
 /// The group that may open the sockets. Where it does not exist, they are the daemon's user's alone.
 fn group(config: &Config) -> Result<Option<u32>, StartError> {
-    let Some(name) = &config.api.group else {
+    group_of("api.group", config.api.group.as_deref())
+}
+
+fn group_of(key: &'static str, name: Option<&str>) -> Result<Option<u32>, StartError> {
+    let Some(name) = name else {
         return Ok(None);
     };
     let found = nix::unistd::Group::from_name(name);
-    let found = found.map_err(|error| StartError::new("api.group", format!("{name}: {error}")))?;
+    let found = found.map_err(|error| StartError::new(key, format!("{name}: {error}")))?;
     if found.is_none() {
         tracing::warn!(
+            key,
             group = name,
             "there is no such group: only this user reaches the sockets"
         );

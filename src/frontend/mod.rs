@@ -1,7 +1,7 @@
 //! Front ends: what a user attaches a volume through.
 //!
 //! ```text
-//!   client ── bytes ──> dialect (nbd, ...) ── base::Request ──> shard
+//!   client ── bytes ──> dialect (nbd, vhost_user) ── base::Request ──> shard
 //!   client <── bytes ── dialect            <── base::Reply  ──
 //! ```
 //!
@@ -9,5 +9,10 @@
 //! [`crate::base`], and replies into what the client understands. It does not know stores, catalogs
 //! or sockets: the protocol half of each is a plain value that is handed bytes, and the
 //! runtime, which owns the sockets, carries out what it says.
+//!
+//! `ublk` and `nbd_device` are those whose other side is this host's kernel: what it is told to make devices.
 
 pub mod nbd;
+pub mod nbd_device;
+pub mod ublk;
+pub mod vhost_user;

@@ -182,6 +182,29 @@ impl Arena {
         }
     }
 
+    /// Has bytes of a buffer written, `skip` bytes behind the block `at`, by whoever holds it: the payload of a request
+    /// that is being put together.
+    pub fn fill<T>(
+        &self,
+        at: BufRef,
+        skip: usize,
+        len: usize,
+        by: impl FnOnce(&mut [u8]) -> T,
+    ) -> T {
+        let to = self.address(part(at, skip, len));
+        // SAFETY: `address` checked the range, all of which is mapped. The request that the buffer belongs to was not
+        // submitted, so that nobody else reads or writes it; no slice of it leaves this call.
+        by(unsafe { std::slice::from_raw_parts_mut(to, len) })
+    }
+
+    /// Has bytes of a buffer read, by whoever holds it: the payload of a request that was answered.
+    pub fn look<T>(&self, at: BufRef, skip: usize, len: usize, by: impl FnOnce(&[u8]) -> T) -> T {
+        let from = self.address(part(at, skip, len));
+        // SAFETY: `address` checked the range, all of which is mapped. Nobody writes the buffer of a request that was
+        // answered (store::door, duties 3 and 4); no slice of it leaves this call.
+        by(unsafe { std::slice::from_raw_parts(from, len) })
+    }
+
     /// Copies blocks between buffers.
     pub fn copy_blocks(&self, from: BufRef, to: BufRef, blocks: u32) {
         self.copy_bytes(Part::blocks(from, blocks), Part::blocks(to, blocks));

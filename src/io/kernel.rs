@@ -1,9 +1,15 @@
 //! What of the kernel is needed: Linux 6.1 or newer, with io_uring allowed.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The oldest kernel that has all that is used here: DEFER_TASKRUN came with 6.1.
 const OLDEST: (u32, u32) = (6, 1);
+
+/// The first kernel that lets go of a registered file when it is taken out. Older ones let go of such files in turn, and
+/// only once every operation on any registered file that began earlier has ended. One that never ends, as the poll of
+/// a bell, holds all of them for ever: descriptors leak, and peers never see the end of a connection (seen on 6.12).
+const LETS_GO: (u32, u32) = (6, 13);
 
 /// Refuses a kernel that is too old, and says which it must be.
 pub fn check() -> io::Result<()> {
@@ -15,6 +21,15 @@ pub fn check() -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     Ok(())
+}
+
+/// Whether files may be registered that are taken out again.
+pub(super) fn lets_go_of_files() -> bool {
+    let name = nix::sys::utsname::uname();
+    let found = name
+        .ok()
+        .and_then(|n| version(&n.release().to_string_lossy()));
+    found.is_some_and(|found| found >= LETS_GO)
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -47,6 +62,26 @@ pub fn raise_limits() {
         {
             let _ = setrlimit(resource, hard, hard);
         }
+    }
+}
+
+/// Switches on an option of a socket that nix has no name for.
+pub(super) fn set_flag(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let on: i32 = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&on).cast(),
+            len,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -4,8 +4,11 @@
 //!   runtime ──► Ring ──► one io_uring of one thread: submit and reap in one system call a turn
 //!      │         ▲
 //!      │         ├── Disk      a raw device or a file: direct, locked, with its way to be durable
-//!      │         ├── socket    listeners of NBD
+//!      │         ├── ublk      descriptors that the kernel writes; control commands, off the shards
+//!      │         ├── netlink   the kernel's nbd; off the shards too
+//!      │         ├── socket    listeners of NBD and of guests, and inherited ones
 //!      │         └── Wake      how other threads get a sleeping ring's attention
+//!      ├─────► GuestMemory     memory that guests share, and FdStream, by which it comes
 //!      ├─────► Arena / Cache   payload buffers: 4 KiB aligned, registered where memlock permits
 //!      └─────► clock           CLOCK_BOOTTIME, read once a turn
 //! ```
@@ -19,26 +22,44 @@ pub mod clock;
 mod disk;
 mod disk_error;
 mod disk_facts;
+mod fd_stream;
+mod guest_memory;
+mod guest_span;
+mod inherited;
 mod kernel;
 mod lock;
 mod message;
+mod netlink;
 mod notify;
+mod openers;
 mod provided;
 mod regions;
 mod ring;
 mod scratch;
+mod service;
 mod socket;
 #[cfg(test)]
 pub(crate) mod test_dir;
+mod ublk;
 
 pub use arena::{Arena, Part};
 pub use buffers::Buffers;
 pub use disk::{Access, Commit, Disk, DiskKind};
 pub use disk_error::{DiskError, Problem};
 pub use disk_facts::length_now;
+pub use fd_stream::{FILES, FdStream, Until, is_eventfd, may_wait, wait, without_waiting};
+pub use guest_memory::{GuestMemory, SharedMap};
+pub use guest_span::{DirtyLog, Span, full_fence};
+pub use inherited::{Inherited, NotListening, check_listening, take_inherited};
 pub use kernel::raise_limits;
 pub use message::Message;
-pub use notify::Wake;
+pub use netlink::Netlink;
+pub use notify::{Nudge, Wake};
+pub use openers::{Opener, openers};
 pub use regions::Zone;
 pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
-pub use socket::{listen_tcp, listen_unix, without_delay};
+pub use service::{forget_descriptor, keep_descriptor, tell_service_manager, watchdog_interval};
+pub use socket::{
+    GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, without_delay,
+};
+pub use ublk::{Descriptors, control_ublk, open_ublk};

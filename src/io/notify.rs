@@ -40,3 +40,27 @@ impl Wake {
         self.event.as_fd()
     }
 }
+
+/// A bell for a thread that sleeps in [`super::wait`].
+#[derive(Debug)]
+pub struct Nudge(EventFd);
+
+impl Nudge {
+    pub fn new() -> std::io::Result<Nudge> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Nudge(EventFd::from_value_and_flags(0, flags)?))
+    }
+
+    pub fn ring(&self) {
+        let _ = self.0.write(1); // a full counter is as good
+    }
+
+    /// Takes back all rings so far. To be called before what was rung for is looked at.
+    pub fn heard(&self) {
+        let _ = self.0.read(); // nothing was rung
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -59,6 +59,8 @@ pub struct Tag(pub u64);
 
 /// Tags that the ring keeps for itself: completions nobody waits for.
 const IGNORED: u64 = u64::MAX;
+/// The same of operations that complete only where they fail.
+const UNCOUNTED: u64 = u64::MAX - 1;
 
 /// An operation that ended, or a part of one that goes on.
 #[derive(Debug)]
@@ -189,7 +191,8 @@ impl Ring {
             block: 0,
         };
         let uring = build().map_err(super::kernel::explain)?;
-        let files_registered = uring.submitter().register_files_sparse(FILES).is_ok();
+        let files_registered = super::kernel::lets_go_of_files()
+            && uring.submitter().register_files_sparse(FILES).is_ok();
         let registered = register(&uring, &arena).is_ok();
         let mut probe = Probe::new();
         let probed = uring.submitter().register_probe(&mut probe).is_ok();
@@ -349,6 +352,34 @@ impl Ring {
         self.push(entry, tag)
     }
 
+    /// Adds one to an eventfd. With a tag it completes; without one it does only where it fails, and nobody hears of it.
+    ///
+    /// Goes through the ring because a direct write would wait where the counter is full and the file says so, which
+    /// is in the hands of whoever sent it. A file that may wait goes to a thread of the kernel's at once: tried here first,
+    /// it would be tried over and over (its poll says that it can be written, its write that it would wait).
+    pub fn signal(&mut self, file: FileNo, waits: bool, tag: Option<Tag>) -> io::Result<()> {
+        static ONE: u64 = 1;
+        let at = (&raw const ONE).cast::<u8>();
+        let mut entry = entry!(self, file, fd => opcode::Write::new(fd, at, 8).build());
+        if waits {
+            entry = entry.flags(squeue::Flags::ASYNC);
+        }
+        match tag {
+            Some(tag) => self.push(entry, tag),
+            None => {
+                self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Tag(UNCOUNTED))?;
+                // Whether it completes is not known, so it is not counted: its memory is static.
+                self.in_flight -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether writes to a file may wait.
+    pub fn may_wait(&self, file: FileNo) -> bool {
+        super::may_wait(&self.files[file.0].file)
+    }
+
     /// Completes with a new socket for each client.
     pub fn accept(&mut self, file: FileNo, tag: Tag) -> io::Result<()> {
         let flags = libc::SOCK_CLOEXEC;
@@ -381,6 +412,37 @@ impl Ring {
         let flags = libc::MSG_WAITALL;
         let entry = entry!(self, file, fd => opcode::Recv::new(fd, at, len).flags(flags).build());
         self.push(entry, tag)
+    }
+
+    /// A command of 16 bytes to a driver.
+    pub fn command(&mut self, file: FileNo, op: u32, cmd: [u8; 16], tag: Tag) -> io::Result<()> {
+        let entry = entry!(self, file, fd => opcode::UringCmd16::new(fd, op).cmd(cmd).build());
+        self.push(entry, tag)
+    }
+
+    /// Writes one part, and gives the command when that is done. Where not all of it was written, the command
+    /// completes with ECANCELED and is not given.
+    pub fn write_then_command(
+        &mut self,
+        file: FileNo,
+        (position, part, written): (u64, Part, Tag),
+        (op, cmd, tag): (u32, [u8; 16], Tag),
+    ) -> io::Result<()> {
+        // A chain ends where a submission does.
+        let (room, waiting) = {
+            let queue = self.uring.submission();
+            (queue.capacity(), queue.len())
+        };
+        if room - waiting < 2 {
+            self.calls += 1;
+            self.uring.submitter().submit()?;
+        }
+        let (at, len) = (self.arena.address(part).cast_const(), part.len);
+        self.waiting_bytes += u64::from(len);
+        let entry =
+            entry!(self, file, fd => opcode::Write::new(fd, at, len).offset(position).build());
+        self.push(entry.flags(squeue::Flags::IO_LINK), written)?;
+        self.command(file, op, cmd, tag)
     }
 
     /// Sends all of a message. It stays here until [`Ring::sent`] takes it back, after the completion.
@@ -484,8 +546,9 @@ impl Ring {
                 result: entry.result(),
                 flags: entry.flags(),
             };
-            self.in_flight -= u64::from(!completion.more());
-            if completion.tag.0 != IGNORED {
+            let counted = completion.tag.0 != UNCOUNTED && !completion.more();
+            self.in_flight -= u64::from(counted);
+            if completion.tag.0 < UNCOUNTED {
                 into.push(completion);
             }
         }

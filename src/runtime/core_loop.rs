@@ -8,7 +8,9 @@ use super::asks::Asks;
 use super::bench::Load;
 use super::clients::Clients;
 use super::desk::Desk;
+use super::devices::Devices;
 use super::disks::{Disks, Ended};
+use super::guests::Guests;
 use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
@@ -47,6 +49,8 @@ pub(super) struct Core<M> {
     pub desk: Desk,
     pub disks: Disks,
     pub clients: Clients,
+    pub devices: Devices,
+    pub guests: Guests,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -101,13 +105,15 @@ impl<M: Machine> Core<M> {
     fn patience(&self) -> Wait {
         let busy = !self.desk.arrivals.is_empty()
             || self.clients.is_unsettled()
+            || self.guests.is_unsettled()
             || self.disks.has_failed()
             || self.memory_is_awaited();
         if busy {
             return Wait::No;
         }
-        let deadlines = [self.machine.deadline(), self.clients.deadline()];
-        match deadlines.into_iter().flatten().min() {
+        let fronts = [self.clients.deadline(), self.guests.deadline()];
+        let first = fronts.into_iter().chain([self.machine.deadline()]);
+        match first.flatten().min() {
             None => Wait::Forever,
             Some(at) => {
                 // The time of this turn is a little old: the wait may be that much too long, never too short.
@@ -139,6 +145,10 @@ impl<M: Machine> Core<M> {
             }
             Completed::Receive(key) => self.clients.received(key, done, &mut self.desk),
             Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
+            Completed::Fetched(key) => self.devices.fetched(key, &done, &mut self.desk),
+            Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
+            Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
+            Completed::Call(key) => self.guests.called(key, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -164,6 +174,7 @@ impl<M: Machine> Core<M> {
         self.step(Input::TurnEnded);
         self.clients.sweep(&mut self.desk);
         self.clients.settle(&mut self.desk);
+        self.guests.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
         self.desk.trays.send();
@@ -204,6 +215,8 @@ impl<M: Machine> Core<M> {
     /// Lets go on what waited for payload memory.
     pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
+        self.devices.feed(&mut self.desk);
+        self.guests.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
             load.feed(&mut self.desk);
@@ -284,6 +297,21 @@ impl<M: Machine> Core<M> {
             Mail::Listen { socket, done } => {
                 let _ = done.send(self.clients.listen(socket, desk));
             }
+            Mail::Connected {
+                socket,
+                volume,
+                ended,
+                done,
+            } => {
+                let _ = done.send(self.clients.take_over(socket, volume, ended, desk));
+            }
+            Mail::Queue { queue, ended, done } => {
+                let _ = done.send(self.devices.serve(*queue, ended, desk));
+            }
+            Mail::Turn { done } => {
+                let _ = done.send(());
+            }
+            Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
             Mail::Bench { share, done } => match self.load {

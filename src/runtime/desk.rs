@@ -30,6 +30,10 @@ pub(super) enum Owner {
     Client { connection: u32, slot: Slot },
     /// A part of a client's write of zeroes that must stay allocated.
     Zeroing { connection: u32, job: u32 },
+    /// A tag of a ublk queue.
+    Device { queue: u16, tag: u16 },
+    /// A head of a guest's queue, or a part of it.
+    Guest { queue: u32, head: u16 },
     /// The control plane.
     Ask(u32),
     /// A place of the load.

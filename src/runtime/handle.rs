@@ -6,6 +6,7 @@
 
 use super::bench::{Measurement, Spec, together};
 use super::exports::{Attachments, Export, Exports};
+use super::guests::GuestTable;
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
@@ -14,8 +15,8 @@ use crate::shard::ShardNo;
 use crate::store::Note;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What a runtime is started with.
@@ -140,6 +141,9 @@ pub(super) struct Shared {
     pub lines: Vec<Line>,
     pub places: Places,
     pub attachments: Attachments,
+    /// The table that was set last.
+    pub exports: Mutex<Arc<Exports>>,
+    pub guests: GuestTable,
     /// The shards that wait for payload memory, a bit each.
     pub hunger: AtomicU64,
 }
@@ -171,12 +175,22 @@ impl Handle {
     /// refused here, and then has no new connection: [`Handle::connections`] can be believed.
     pub async fn set_exports(&self, exports: Vec<Export>) {
         let exports = Arc::new(Exports::new(exports));
+        let kept = &self.shared.exports;
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exports);
         let mail = |done| {
             let exports = Arc::clone(&exports);
             Mail::Exports { exports, done }
         };
         // Where the shards have stopped, no client is there to be told.
         let _ = self.ask_shards(&self.all(), mail).await;
+        self.shared.guests.set_exports(exports);
+    }
+
+    /// What clients see of a volume; `None` where it is no export.
+    pub fn export(&self, volume: VolumeId) -> Option<Export> {
+        let exports = &self.shared.exports;
+        let exports = exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.by_volume(volume).cloned()
     }
 
     /// Accepts NBD clients from a listening socket until the runtime stops.
@@ -184,6 +198,12 @@ impl Handle {
         let mail = |done| Mail::Listen { socket, done };
         let answer = self.ask_shard(ShardNo(0), mail).await;
         answer.unwrap_or(Err(ListenError::Stopped))
+    }
+
+    /// Whether every shard still turns; answered when each has made a turn. False when they have ended.
+    pub async fn turn(&self) -> bool {
+        let mail = |done| Mail::Turn { done };
+        self.ask_shards(&self.all(), mail).await.is_ok()
     }
 
     /// How many clients are attached to a volume.
@@ -398,6 +418,7 @@ impl Runtime {
     /// Ends the shard threads. What is not closed by `Control::Close` before is cut off as by a crash, which
     /// loses no acknowledged write but costs the next start a replay.
     pub fn stop(self) {
+        self.handle.shared.guests.stop();
         for line in &self.handle.shared.lines {
             line.permits.close();
             line.postbox.stop();
@@ -406,6 +427,7 @@ impl Runtime {
             // A shard that panics aborts the process, so there is no panic to pass on.
             let _ = thread.join();
         }
+        self.handle.shared.guests.join();
     }
 }
 

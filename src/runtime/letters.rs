@@ -103,7 +103,9 @@ impl<M: Machine> Core<M> {
 
     fn is_hungry(&self) -> bool {
         let load = self.load.as_ref().is_some_and(|load| load.is_hungry());
-        load || self.clients.is_hungry() || self.asks.is_hungry()
+        let fronts =
+            self.clients.is_hungry() || self.guests.is_hungry() || self.devices.is_hungry();
+        load || fronts || self.asks.is_hungry()
     }
 }
 

@@ -7,8 +7,10 @@
 
 use super::bench::{Measured, Share};
 use super::exports::Exports;
+use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
+use super::served::{Queue, ServeError};
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
 use crate::io;
 use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
@@ -42,7 +44,27 @@ pub(super) enum Mail {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
     },
+    /// A connection of the kernel's nbd, past any handshake.
+    Connected {
+        socket: OwnedFd,
+        volume: VolumeId,
+        /// Dropped when the connection is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
+    /// A queue of a ublk device.
+    Queue {
+        queue: Box<Queue>,
+        /// Dropped when the queue is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
+    Guest(GuestMail),
     Ask(Ask),
+    /// Answered in the turn that reads it.
+    Turn {
+        done: oneshot::Sender<()>,
+    },
     Bench {
         share: Box<Share>,
         done: oneshot::Sender<Result<Measured, BenchError>>,

@@ -26,8 +26,10 @@ mod connection;
 mod core_loop;
 mod counters;
 mod desk;
+mod devices;
 mod disks;
 mod exports;
+mod guests;
 mod handle;
 mod joins;
 mod letters;
@@ -36,6 +38,7 @@ mod mailbox;
 mod perform;
 mod places;
 mod post;
+mod served;
 mod start;
 mod tags;
 #[cfg(test)]
@@ -44,4 +47,6 @@ mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;
+pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};
+pub use served::{Ended, Queue, ServeError};

@@ -91,6 +91,12 @@ impl<M: Machine> Core<M> {
             Owner::Zeroing { connection, job } => {
                 self.clients.zeroed(connection, job, pending, result, desk);
             }
+            Owner::Device { queue, tag } => {
+                self.devices.reply(queue, tag, pending, result, desk);
+            }
+            Owner::Guest { queue, head } => {
+                self.guests.reply(queue, head, pending, result, desk);
+            }
             Owner::Ask(key) => self.asks.reply(key, pending, result, map, desk),
             Owner::Load(place) => {
                 let load = self.load.as_mut().expect("a load waits for its replies");

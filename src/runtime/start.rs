@@ -5,7 +5,9 @@ use super::clients::Clients;
 use super::core_loop::Core;
 use super::counters::Counters;
 use super::desk::Desk;
+use super::devices::Devices;
 use super::disks::Disks;
+use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
 use super::mailbox::{Mailbox, mailbox};
 use super::places::Places;
@@ -65,6 +67,8 @@ pub(super) fn start(
         lines,
         places: Places::new(config.shards),
         attachments: Default::default(),
+        exports: Default::default(),
+        guests: Default::default(),
         hunger: AtomicU64::new(0),
     });
     let (born, births) = channel();
@@ -153,6 +157,8 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
         clients: Clients::new(Limits::default()),
+        devices: Devices::new(),
+        guests: Guests::new(),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),

@@ -13,6 +13,14 @@ pub(super) enum Completed {
     Send(u32),
     /// An operation on a disk.
     Transfer(u32),
+    /// A command of a ublk queue's tag.
+    Fetched(u32),
+    /// The copy of data for a ublk queue's tag.
+    Copied(u32),
+    /// A guest kicked one of its queues.
+    Kick(u32),
+    /// A guest was called.
+    Call(u32),
 }
 
 impl Completed {
@@ -23,6 +31,10 @@ impl Completed {
             Completed::Receive(key) => (2, key),
             Completed::Send(key) => (3, key),
             Completed::Transfer(key) => (4, key),
+            Completed::Fetched(key) => (7, key),
+            Completed::Copied(key) => (8, key),
+            Completed::Kick(key) => (5, key),
+            Completed::Call(key) => (6, key),
         };
         Tag(kind << 56 | u64::from(key))
     }
@@ -36,6 +48,10 @@ impl Completed {
             2 => Completed::Receive(key),
             3 => Completed::Send(key),
             4 => Completed::Transfer(key),
+            5 => Completed::Kick(key),
+            6 => Completed::Call(key),
+            7 => Completed::Fetched(key),
+            8 => Completed::Copied(key),
             _ => unreachable!("a tag that was never pushed: {:#x}", tag.0),
         }
     }

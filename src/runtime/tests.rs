@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod guest_driver;
+mod guests;
 mod several_shards;
 
 const DISK_BYTES: u64 = 256 << 20;

@@ -21,10 +21,12 @@ pub enum AlertKind {
     LowSpace,
     VeryLowSpace,
     VolumeUnavailable,
+    AttachmentFailed,
+    DeviceNotResized,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 8] = [
+    pub const ALL: [AlertKind; 10] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -33,6 +35,8 @@ impl AlertKind {
         AlertKind::LowSpace,
         AlertKind::VeryLowSpace,
         AlertKind::VolumeUnavailable,
+        AlertKind::AttachmentFailed,
+        AlertKind::DeviceNotResized,
     ];
 
     /// Its name in the API and in metrics.
@@ -46,6 +50,8 @@ impl AlertKind {
             AlertKind::LowSpace => "low-space",
             AlertKind::VeryLowSpace => "very-low-space",
             AlertKind::VolumeUnavailable => "volume-unavailable",
+            AlertKind::AttachmentFailed => "attachment-failed",
+            AlertKind::DeviceNotResized => "device-not-resized",
         }
     }
 
@@ -70,6 +76,13 @@ impl AlertKind {
                 "add a disk (`sarsen disk add`), delete volumes, or trim inside the guests"
             }
             AlertKind::VolumeUnavailable => "see to the disk that the reason names",
+            AlertKind::AttachmentFailed => {
+                "see to what the reason names; it is tried again every 2 s (`sarsen detach --force` \
+                 gives it up)"
+            }
+            AlertKind::DeviceNotResized => {
+                "it is tried again every 2 s; else unmount, detach and attach the volume again"
+            }
         }
     }
 }

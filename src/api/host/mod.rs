@@ -8,6 +8,8 @@
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `attachments` | what serves volumes to guests and as devices |
+//! | `devices` | block devices of this host's kernel |
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
@@ -18,7 +20,9 @@
 //! so that a client that hangs up does not cut it off.
 
 mod alerts;
+mod attachments;
 mod data;
+mod devices;
 mod disks;
 mod health;
 pub mod image;
@@ -30,6 +34,8 @@ mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
+pub use attachments::{FrontEnds, Sockets};
+pub use devices::{DeviceError, KernelDevices};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;
@@ -55,6 +61,7 @@ pub struct Parts {
     pub nbd_socket: PathBuf,
     /// Memory that each store may keep journaled payload in, in bytes.
     pub overlay_bytes: u64,
+    pub front_ends: FrontEnds,
 }
 
 /// Where a node is in its life.
@@ -85,6 +92,7 @@ pub struct Host {
 
 struct Inner {
     parts: Parts,
+    attached: attachments::Attached,
     alerts: Alerts,
     started: Instant,
     phase: AtomicU8,
@@ -103,6 +111,7 @@ impl Host {
         Host {
             inner: Arc::new(Inner {
                 parts,
+                attached: attachments::Attached::default(),
                 alerts: Alerts::default(),
                 started: Instant::now(),
                 phase: AtomicU8::new(Phase::Starting as u8),

@@ -3,8 +3,8 @@
 use super::health::Health;
 use super::{Host, Phase, lock};
 use crate::api::model::{
-    AlertList, Disk, DiskList, ErrorBody, ErrorCode, ImportState, Layer, NodeList, NodeStatus,
-    Status, Volume, VolumeList, VolumeState, crc_text,
+    AlertList, Attachment, AttachmentState, Disk, DiskList, ErrorBody, ErrorCode, ImportState,
+    Layer, NodeList, NodeStatus, Status, Volume, VolumeList, VolumeState, crc_text,
 };
 use crate::base::DiskId;
 use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, Refusal};
@@ -67,6 +67,8 @@ impl Host {
         let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
         let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
         let harmed = |volume: &&catalog::Volume| self.health(&catalog, volume) != Health::Whole;
+        let attachments = self.attachments().attachments;
+        let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
             nodes: self.nodes().nodes,
             disks: catalog.disks().count() as u32,
@@ -74,6 +76,8 @@ impl Host {
             volumes: catalog.volumes().count() as u32,
             degraded_volumes: catalog.volumes().filter(harmed).count() as u32,
             connections: catalog.volumes().map(connections).sum(),
+            attachments: attachments.len() as u32,
+            failed_attachments: attachments.iter().filter(failed).count() as u32,
             capacity_bytes: catalog.pools().map(|pool| catalog.capacity(pool.id)).sum(),
             promised_bytes: catalog.pools().map(|pool| catalog.promised(pool.id)).sum(),
             nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
@@ -115,6 +119,7 @@ impl Host {
                 through_bytes: mark.through,
                 crc32c: crc_text(mark.crc32c),
             }),
+            attachments: self.attachments_of(catalog, volume),
             uri: nbd_uri(
                 &volume.name,
                 &self.inner.parts.nbd_socket.display().to_string(),

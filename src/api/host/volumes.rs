@@ -63,6 +63,7 @@ impl Host {
         let volume = catalog.volume_named(&name)?;
         self.open_volume(volume).await?;
         self.show_exports().await;
+        self.resized_attachment(&catalog, volume.id).await;
         tracing::info!(volume = %volume.id, name, size, "volume resized");
         self.volume(&name)
     }
@@ -71,6 +72,8 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        // Before anything is taken away from those who use it.
+        catalog.may_delete(volume)?;
         // First no new client, then count those that are there: the number can be believed.
         self.set_exports_without(Some(volume.id)).await;
         let connections = self.runtime().connections(volume.id) as u64;

@@ -1,6 +1,7 @@
 //! What the API speaks: plain JSON structs, shared by server and client. A field's name carries its unit. Within
 //! `/v1` a field may be added; none changes its meaning or goes away. Golden tests hold that.
 
+mod attachment;
 mod bench;
 mod disk;
 mod error;
@@ -10,6 +11,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
+pub use attachment::{Attach, Attachment, AttachmentList, AttachmentState, Detach, FrontEnd};
 pub use bench::{BenchRequest, BenchResult, Workload};
 pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};

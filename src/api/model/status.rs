@@ -56,6 +56,12 @@ pub struct Status {
     pub degraded_volumes: u32,
     /// Front-end connections of all volumes.
     pub connections: u64,
+    /// Volumes that are attached, as guests' disks or devices.
+    #[serde(default)]
+    pub attachments: u32,
+    /// Of these, attachments that nothing serves.
+    #[serde(default)]
+    pub failed_attachments: u32,
     /// What the disks of the pool have.
     pub capacity_bytes: u64,
     /// What was promised to volumes.

@@ -29,6 +29,7 @@ fn volume() -> Volume {
             state: "writable".into(),
         }],
         import: None,
+        attachments: Vec::new(),
         uri: "nbd+unix:///root?socket=/run/sarsen/nbd.sock".into(),
     }
 }
@@ -128,6 +129,8 @@ fn status_and_alerts_are_written_as_ever() {
             volumes: 3,
             degraded_volumes: 2,
             connections: 2,
+            attachments: 5,
+            failed_attachments: 4,
             capacity_bytes: 10,
             promised_bytes: 20,
             nbd_socket: "/n".into(),
@@ -141,10 +144,70 @@ fn status_and_alerts_are_written_as_ever() {
             }],
         },
         r#"{"nodes":[{"name":"a","pid":42,"state":"serving","version":"0.1.0","uptime_seconds":5,
-            "shards":2}],"disks":1,"failed_disks":1,"volumes":3,"degraded_volumes":2,"connections":2,"capacity_bytes":10,
+            "shards":2}],"disks":1,"failed_disks":1,"volumes":3,"degraded_volumes":2,"connections":2,"attachments":5,"failed_attachments":4,"capacity_bytes":10,
             "promised_bytes":20,"nbd_socket":"/n","alerts":[{"name":"disk-failed",
             "subject":"disk 1","since_unix_seconds":1,"reason":"r","cure":"c","count":1}]}"#,
     );
+}
+
+#[test]
+fn an_attachment_is_written_as_ever() {
+    let guest = Attachment {
+        key: 3,
+        volume: "root".into(),
+        node: "a".into(),
+        front_end: FrontEnd::VhostUser,
+        queues: 2,
+        socket: Some("fd:vm1".into()),
+        path: Some("/run/vm1.sock".into()),
+        incoming: false,
+        state: AttachmentState::Connected,
+        reason: String::new(),
+    };
+    let text = r#"{"key":3,"volume":"root","node":"a","front_end":"vhost_user","queues":2,
+        "socket":"fd:vm1","path":"/run/vm1.sock","incoming":false,"state":"connected","reason":""}"#;
+    golden(&guest, text);
+    let device = Attachment {
+        front_end: FrontEnd::Ublk,
+        socket: None,
+        path: None,
+        state: AttachmentState::Failed,
+        reason: "why".into(),
+        ..guest.clone()
+    };
+    let text = r#"{"key":3,"volume":"root","node":"a","front_end":"ublk","queues":2,
+        "incoming":false,"state":"failed","reason":"why"}"#;
+    golden(&device, text);
+    let volume = Volume {
+        attachments: vec![guest],
+        ..volume()
+    };
+    let written = serde_json::to_value(&volume).unwrap();
+    assert_eq!(written["attachments"][0]["key"], 3);
+}
+
+#[test]
+fn an_attachment_is_asked_for_with_defaults_and_refuses_unknown_fields() {
+    let whole = Attach {
+        front_end: FrontEnd::VhostUser,
+        socket: Some("/run/a".into()),
+        queues: Some(4),
+        incoming: true,
+    };
+    let text = r#"{"front_end":"vhost_user","socket":"/run/a","queues":4,"incoming":true}"#;
+    golden(&whole, text);
+    let short = serde_json::from_str::<Attach>(r#"{"front_end":"device"}"#).unwrap();
+    let expected = Attach {
+        front_end: FrontEnd::Device,
+        socket: None,
+        queues: None,
+        incoming: false,
+    };
+    assert_eq!(short, expected);
+    let odd = serde_json::from_str::<Attach>(r#"{"front_end":"floppy"}"#).unwrap_err();
+    assert!(odd.to_string().contains("floppy"), "{odd}");
+    let odd = serde_json::from_str::<Attach>(r#"{"front_end":"nbd","queue":1}"#).unwrap_err();
+    assert!(odd.to_string().contains("queue"), "{odd}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Volumes.
 
+use super::attachment::Attachment;
 use serde::{Deserialize, Serialize};
 
 /// Where a volume is in its life.
@@ -56,7 +57,10 @@ pub struct Volume {
     /// While it is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportState>,
-    /// Where a client finds it.
+    /// What serves it to a guest, or as a device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// Where an NBD client finds it.
     pub uri: String,
 }
 

@@ -1,6 +1,7 @@
 //! The routes: each takes apart a request, hands it to the host, and puts the answer into JSON. Nothing is
 //! decided here.
 
+mod attachments;
 mod data;
 mod disks;
 mod reply;
@@ -22,6 +23,7 @@ pub(super) fn all(host: Host) -> Router {
     let one_volume = get(volumes::show)
         .patch(volumes::resize)
         .delete(volumes::delete);
+    let attach = post(attachments::attach).delete(attachments::detach);
     let data = get(data::read).put(data::write);
     Router::new()
         .route("/v1/status", get(status::status))
@@ -33,6 +35,8 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/volumes/{name}", one_volume)
         .route("/v1/volumes/{name}/import", post(volumes::finish_import))
         .route("/v1/volumes/{name}/map", get(data::map))
+        .route("/v1/volumes/{name}/attach", attach)
+        .route("/v1/attachments", get(attachments::list))
         .route("/v1/disks", get(disks::list).post(disks::add))
         .route("/v1/disks/{id}", get(disks::show))
         .route("/v1/disks/{id}/grow", post(disks::grow))

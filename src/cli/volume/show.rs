@@ -3,7 +3,7 @@
 use crate::api::model::{Volume, VolumeState};
 use crate::api::size::human;
 use crate::cli::output::{exact, fields};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, attachments};
 
 #[derive(Debug, clap::Args)]
 pub struct Show {
@@ -32,9 +32,19 @@ pub(super) fn for_people(volume: &Volume) -> String {
             format!("{}, over {} placement groups", volume.pool, volume.pgs),
         ),
         ("connections", volume.connections.to_string()),
+        ("attached", attached(volume)),
         ("layers", layers.collect::<Vec<_>>().join(", ")),
         ("uri", volume.uri.clone()),
     ])
+}
+
+/// What serves it to a guest, or as a device.
+fn attached(volume: &Volume) -> String {
+    let all: Vec<String> = volume.attachments.iter().map(attachments::short).collect();
+    match all.is_empty() {
+        true => "no".into(),
+        false => all.join("; "),
+    }
 }
 
 fn with_reason(volume: &Volume) -> String {

@@ -12,9 +12,11 @@ macro_rules! pages {
 pages! {
     bare_io_uring_under_the_data_path,
     checksum_tree,
+    devices_of_the_host,
     discard_makes_zero_or_nothing,
     dropped_layers_are_garbage,
     durable_before_acknowledged,
+    guests_sockets_outlive_the_daemon,
     imports_are_a_test,
     journal_with_payload,
     letters_between_shards,
@@ -22,5 +24,6 @@ pages! {
     pgs_of_a_volume_are_a_prefix,
     pure_machines_two_drivers,
     rust_version,
+    vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
 }

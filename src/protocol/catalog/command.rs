@@ -1,7 +1,10 @@
 //! What can be asked of the catalog, and what it answers. Both are kept as JSON in the manager's log: a field
 //! may be added with a default, none may change its meaning.
 
-use super::state::{Attachment, Disk, DiskState, ImportMark, Node, Pg, Pool, StoreName, Volume};
+use super::state::{
+    Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Node, Pg, Pool, StoreName,
+    Volume,
+};
 use crate::base::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +90,21 @@ pub enum Command {
     Attach {
         volume: VolumeId,
         node: NodeId,
+        /// Nothing where it is not said: the first builds only held the volume.
+        #[serde(default)]
+        front_end: FrontEnd,
     },
+    /// Which device of the node has come to serve an attachment.
+    RecordDevice {
+        key: AttachmentKey,
+        device: u32,
+    },
+    /// Ends an attachment. When it is the volume's first, an incoming one takes its place.
     Detach {
         volume: VolumeId,
+        /// Which of two; the first where it is not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<AttachmentKey>,
     },
 }
 

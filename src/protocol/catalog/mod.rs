@@ -16,10 +16,13 @@
 //! - *references-hold*: every disk has its node, every PG its disks and pool, every attachment its volume.
 //! - *pgs-are-a-prefix*: a volume hashes its extents over the first `pgs` PGs of its pool, and the pool
 //!   never has fewer. A disk that comes later brings new PGs behind them, so nothing moves by itself.
+//! - *one-socket-one-attachment*: no two attachments of a node have the same socket, and no two the same key.
+//! - *incoming-follows*: a volume has an incoming attachment only beside one by vhost-user on the same node.
 //! - *in-sync-are-replicas*: the in-sync set of a PG is a non-empty part of its replicas.
 //!
 //! The catalog does not know where a volume's data lies inside a disk, or who is connected right now.
 
+mod attachment;
 mod command;
 mod disk;
 mod name;
@@ -36,8 +39,8 @@ pub use name::{NAME_MAX, check_name};
 pub use refusal::{Code, Refusal};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::{
-    Attachment, Catalog, Disk, DiskState, ImportMark, Layer, LayerState, Node, Pg, Pool, PoolId,
-    StoreName, Volume, VolumeState,
+    Attachment, AttachmentKey, Catalog, Disk, DiskState, FrontEnd, ImportMark, Layer, LayerState,
+    Node, Pg, Pool, PoolId, StoreName, Volume, VolumeState,
 };
 
 /// The name of the pool that exists from the start.
@@ -53,6 +56,8 @@ pub const VOLUMES_MAX: usize = 10_000;
 pub const DISKS_MAX: usize = 1_024;
 /// See [`VOLUMES_MAX`].
 pub const NODES_MAX: usize = 256;
+/// The most queues of one attachment: what a guest's driver and the kernel's ublk have use for.
+pub const QUEUES_MAX: u16 = 128;
 
 impl Catalog {
     /// Checks `command`, and where nothing speaks against it, carries it out. A refused command has changed
@@ -81,8 +86,13 @@ impl Catalog {
             Command::FinishImport { volume } => self.finish_import(*volume),
             Command::DeleteVolume { name, connections } => self.delete_volume(name, *connections),
             Command::ForgetVolume { volume } => self.forget_volume(*volume),
-            Command::Attach { volume, node } => self.attach(*volume, *node),
-            Command::Detach { volume } => self.detach(*volume),
+            Command::Attach {
+                volume,
+                node,
+                front_end,
+            } => self.attach(*volume, *node, front_end),
+            Command::RecordDevice { key, device } => self.record_device(*key, *device),
+            Command::Detach { volume, key } => self.detach(*volume, *key),
         }?;
         self.applied += 1;
         debug_assert_eq!(self.check(), Ok(()));

@@ -88,6 +88,8 @@ impl Catalog {
             (self.names_are_unique(), "names-are-unique"),
             (self.references_hold(), "references-hold"),
             (self.pgs_are_a_prefix(), "pgs-are-a-prefix"),
+            (self.sockets_are_unique(), "one-socket-one-attachment"),
+            (self.incoming_follow(), "incoming-follows"),
             (self.in_sync_are_replicas(), "in-sync-are-replicas"),
             (self.sizes_are_in_range(), "sizes-are-in-range"),
         ];
@@ -114,6 +116,9 @@ impl Catalog {
                 .pgs
                 .iter()
                 .all(|(id, pg)| *id == pg.id && id.0 < next.pg)
+            && self
+                .attachments()
+                .all(|attachment| attachment.key.0 < next.attachment)
             && self.volumes.iter().all(|(id, volume)| {
                 *id == volume.id
                     && id.0 < next.volume
@@ -143,11 +148,38 @@ impl Catalog {
         };
         self.disks.values().all(disks)
             && self.pgs.values().all(pgs)
-            && self.attachments.iter().all(attachments)
+            && self
+                .attachments
+                .iter()
+                .chain(&self.incoming)
+                .all(attachments)
             && self
                 .volumes
                 .values()
                 .all(|volume| self.pools.contains_key(&volume.pool))
+    }
+
+    fn sockets_are_unique(&self) -> bool {
+        let (mut keys, mut sockets) = (BTreeSet::new(), BTreeSet::new());
+        self.attachments().all(|one| {
+            let socket = one.front_end.socket();
+            // Those from before there were keys all have zero.
+            (one.key.0 == 0 || keys.insert(one.key))
+                && socket.is_none_or(|socket| sockets.insert((one.node, socket)))
+        })
+    }
+
+    fn incoming_follow(&self) -> bool {
+        let first = |id| self.attachments.get(id);
+        self.attachments
+            .values()
+            .all(|one| !one.front_end.is_incoming())
+            && self.incoming.iter().all(|(id, second)| {
+                second.front_end.is_incoming()
+                    && first(id).is_some_and(|first| {
+                        first.node == second.node && first.front_end.socket().is_some()
+                    })
+            })
     }
 
     fn pgs_are_a_prefix(&self) -> bool {

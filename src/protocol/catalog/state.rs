@@ -158,11 +158,113 @@ pub struct Volume {
     pub pgs: u32,
 }
 
-/// A volume that is wanted on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// One attachment, never used again for another. Zero is one from before there were keys.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct AttachmentKey(pub u64);
+
+impl fmt::Display for AttachmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a volume is attached through.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FrontEnd {
+    /// Nothing serves it; so are the attachments of the first builds.
+    #[default]
+    None,
+    /// A guest's disk.
+    VhostUser {
+        /// A path, or `fd:NAME` for a socket that the daemon inherits.
+        socket: String,
+        queues: u16,
+        /// Whether a guest is to arrive here that still runs at the volume's first socket.
+        #[serde(default)]
+        incoming: bool,
+    },
+    /// A device of the host, by the kernel's ublk.
+    Ublk {
+        /// Its number, once it is known: a restart takes the same one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<u32>,
+        queues: u16,
+    },
+    /// A device of the host, by the kernel's nbd.
+    Nbd {
+        /// See [`FrontEnd::Ublk`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<u32>,
+        /// Connections, each with a queue.
+        queues: u16,
+    },
+}
+
+impl FrontEnd {
+    /// The socket of a guest's disk.
+    pub fn socket(&self) -> Option<&str> {
+        match self {
+            FrontEnd::VhostUser { socket, .. } => Some(socket),
+            FrontEnd::None | FrontEnd::Ublk { .. } | FrontEnd::Nbd { .. } => None,
+        }
+    }
+
+    /// Whether it is the second one of a live migration.
+    pub fn is_incoming(&self) -> bool {
+        matches!(self, FrontEnd::VhostUser { incoming: true, .. })
+    }
+
+    /// Whether it is a device of the host.
+    pub fn is_device(&self) -> bool {
+        matches!(self, FrontEnd::Ublk { .. } | FrontEnd::Nbd { .. })
+    }
+
+    /// The guest has arrived.
+    pub(super) fn arrive(&mut self) {
+        if let FrontEnd::VhostUser { incoming, .. } = self {
+            *incoming = false;
+        }
+    }
+
+    pub(super) fn set_device(&mut self, number: u32) {
+        if let FrontEnd::Ublk { device, .. } | FrontEnd::Nbd { device, .. } = self {
+            *device = Some(number);
+        }
+    }
+}
+
+impl fmt::Display for FrontEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrontEnd::None => f.write_str("held, without a front end"),
+            FrontEnd::VhostUser { socket, .. } => write!(f, "vhost-user at {socket}"),
+            FrontEnd::Ublk { device: None, .. } => f.write_str("ublk"),
+            FrontEnd::Ublk {
+                device: Some(number),
+                ..
+            } => write!(f, "ublk at /dev/ublkb{number}"),
+            FrontEnd::Nbd { device: None, .. } => f.write_str("kernel nbd"),
+            FrontEnd::Nbd {
+                device: Some(number),
+                ..
+            } => write!(f, "kernel nbd at /dev/nbd{number}"),
+        }
+    }
+}
+
+/// A volume that is wanted on a node, through a front end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
+    #[serde(default)]
+    pub key: AttachmentKey,
     pub volume: VolumeId,
     pub node: NodeId,
+    #[serde(default)]
+    pub front_end: FrontEnd,
 }
 
 /// What each next thing will be called. Counters only grow, so an id is never used again.
@@ -175,6 +277,13 @@ pub(super) struct NextIds {
     pub volume: u64,
     pub family: u64,
     pub layer: u64,
+    #[serde(default = "first_attachment")]
+    pub attachment: u64,
+}
+
+/// Where a catalog goes on from that was written before attachments had keys.
+fn first_attachment() -> u64 {
+    1
 }
 
 /// What the manager of a site decides.
@@ -189,6 +298,9 @@ pub struct Catalog {
     pub(super) pgs: BTreeMap<PgId, Pg>,
     pub(super) volumes: BTreeMap<VolumeId, Volume>,
     pub(super) attachments: BTreeMap<VolumeId, Attachment>,
+    /// The second ones, of live migrations.
+    #[serde(default)]
+    pub(super) incoming: BTreeMap<VolumeId, Attachment>,
 }
 
 impl Default for Catalog {
@@ -212,6 +324,7 @@ impl Default for Catalog {
                 volume: 1,
                 family: 1,
                 layer: 1,
+                attachment: first_attachment(),
             },
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
@@ -219,6 +332,7 @@ impl Default for Catalog {
             pgs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             attachments: BTreeMap::new(),
+            incoming: BTreeMap::new(),
         }
     }
 }
@@ -255,8 +369,18 @@ impl Catalog {
         self.volumes.values()
     }
 
+    /// The first of every volume, then the incoming ones.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.attachments.values()
+        self.attachments.values().chain(self.incoming.values())
+    }
+
+    /// A volume's own attachment, and the incoming one of a live migration.
+    pub fn attachments_of(&self, volume: VolumeId) -> (Option<&Attachment>, Option<&Attachment>) {
+        (self.attachments.get(&volume), self.incoming.get(&volume))
+    }
+
+    pub fn attachment(&self, key: AttachmentKey) -> Option<&Attachment> {
+        self.attachments().find(|attachment| attachment.key == key)
     }
 
     pub fn disk(&self, id: DiskId) -> Option<&Disk> {

@@ -1,5 +1,7 @@
 //! The catalog's stories.
 
+mod attachments;
+
 use super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, VolumeId};
 
@@ -277,9 +279,17 @@ fn deleting_a_volume_that_is_connected_is_refused() {
     assert_eq!(refused(&mut catalog, &delete("a", 1)).code, Code::Conflict);
     let volume = catalog.volume_named("a").unwrap().id;
     let node = NodeId(1);
-    catalog.apply(&Command::Attach { volume, node }).unwrap();
+    let front_end = FrontEnd::default();
+    let attach = Command::Attach {
+        volume,
+        node,
+        front_end,
+    };
+    catalog.apply(&attach).unwrap();
     assert_eq!(refused(&mut catalog, &delete("a", 0)).code, Code::Conflict);
-    catalog.apply(&Command::Detach { volume }).unwrap();
+    catalog
+        .apply(&Command::Detach { volume, key: None })
+        .unwrap();
     catalog.apply(&delete("a", 0)).unwrap();
 }
 
@@ -317,6 +327,7 @@ fn an_import_only_goes_on_and_ends_once() {
     let attach = Command::Attach {
         volume,
         node: NodeId(1),
+        front_end: FrontEnd::default(),
     };
     assert_eq!(refused(&mut catalog, &attach).code, Code::Conflict);
     assert_eq!(
@@ -387,7 +398,7 @@ fn any_commands_in_the_same_order_give_the_same_catalog() {
         let run = || {
             let (mut prng, mut catalog) = (Prng::new(seed), host());
             let mut accepted = 0;
-            for _ in 0..300 {
+            for _ in 0..600 {
                 accepted += u64::from(catalog.apply(&any_command(&mut prng)).is_ok());
                 catalog.check().unwrap();
             }
@@ -404,19 +415,46 @@ fn any_commands_in_the_same_order_give_the_same_catalog() {
 fn any_command(prng: &mut Prng) -> Command {
     let name = ["a", "b", "c", "-d"][prng.below(4) as usize];
     let size = prng.below(64) * GIB / 8 + prng.below(2) * prng.below(4096);
-    let volume = VolumeId(prng.below(40));
-    match prng.below(9) {
+    let volume = VolumeId(prng.below(20));
+    match prng.below(11) {
         0 | 1 => create(name, size),
         2 => import(name, size),
         3 => resize(name, size),
         4 => delete(name, prng.below(2)),
         5 => Command::ForgetVolume { volume },
         6 => Command::FinishImport { volume },
-        7 => Command::Attach {
+        7 | 8 => Command::Attach {
             volume,
             node: NodeId(prng.below(3) as u32),
+            front_end: any_front_end(prng),
+        },
+        9 => Command::RecordDevice {
+            key: AttachmentKey(prng.below(20)),
+            device: prng.below(9) as u32,
         },
         _ if prng.one_in(4) => add_disk(prng.below(6) as u8, size),
-        _ => Command::Detach { volume },
+        _ => Command::Detach {
+            volume,
+            key: prng.one_in(2).then(|| AttachmentKey(prng.below(20))),
+        },
+    }
+}
+
+fn any_front_end(prng: &mut Prng) -> FrontEnd {
+    let queues = prng.below(130) as u16;
+    match prng.below(4) {
+        0 => FrontEnd::Ublk {
+            device: None,
+            queues,
+        },
+        1 => FrontEnd::Nbd {
+            device: None,
+            queues,
+        },
+        _ => FrontEnd::VhostUser {
+            socket: format!("/run/{}", prng.below(8)),
+            queues,
+            incoming: prng.one_in(3),
+        },
     }
 }

@@ -1,10 +1,10 @@
 //! Commands about volumes: from creation, through import and resize, to the last byte given back.
 
-use super::state::{Attachment, ImportMark, Layer, LayerState, Pool, Volume, VolumeState};
+use super::state::{ImportMark, Layer, LayerState, Pool, Volume, VolumeState};
 use super::{
     Catalog, Code, DEFAULT_POOL, Event, Purpose, Refusal, VOLUME_BYTES_MAX, VOLUMES_MAX, check_name,
 };
-use crate::base::{BLOCK, FamilyId, LayerId, NodeId, SECTOR, VolumeId};
+use crate::base::{BLOCK, FamilyId, LayerId, SECTOR, VolumeId};
 
 impl Catalog {
     pub(super) fn create_volume(
@@ -112,12 +112,19 @@ impl Catalog {
                 "disconnect the clients first",
             ));
         }
-        if let Some(wanted) = self.attachments.get(&volume.id) {
-            let reason = format!("{name} is attached to node {}", wanted.node);
-            return Err(Refusal::conflict("name", reason, "detach it first"));
-        }
+        self.may_delete(volume)?;
         let id = volume.id;
         self.change(id, |volume| volume.state = VolumeState::Deleting)
+    }
+
+    /// Refuses the deletion of a volume that is attached.
+    pub fn may_delete(&self, volume: &Volume) -> Result<(), Refusal> {
+        let Some(wanted) = self.attachments.get(&volume.id) else {
+            return Ok(());
+        };
+        let (name, node) = (&volume.name, wanted.node);
+        let reason = format!("{name} is attached to node {node}: {}", wanted.front_end);
+        Err(Refusal::conflict("name", reason, "detach it first"))
     }
 
     pub(super) fn forget_volume(&mut self, id: VolumeId) -> Result<Vec<Event>, Refusal> {
@@ -128,44 +135,6 @@ impl Catalog {
         }
         self.volumes.remove(&id);
         Ok(vec![Event::VolumeForgotten { volume: id }])
-    }
-
-    pub(super) fn attach(&mut self, id: VolumeId, node: NodeId) -> Result<Vec<Event>, Refusal> {
-        let volume = self.volume(id).ok_or_else(|| no_volume(id))?;
-        if volume.state != VolumeState::Ready {
-            return Err(not_ready(volume));
-        }
-        if !self.nodes.contains_key(&node) {
-            let hint = "`sarsen status` shows the nodes";
-            return Err(Refusal::not_found(
-                "node",
-                format!("there is no node {node}"),
-                hint,
-            ));
-        }
-        if let Some(other) = self
-            .attachments
-            .get(&id)
-            .filter(|wanted| wanted.node != node)
-        {
-            let reason = format!("{} is attached to node {}", volume.name, other.node);
-            return Err(Refusal::conflict("volume", reason, "detach it there first"));
-        }
-        let attachment = Attachment { volume: id, node };
-        self.attachments.insert(id, attachment);
-        Ok(vec![Event::Attached { attachment }])
-    }
-
-    pub(super) fn detach(&mut self, id: VolumeId) -> Result<Vec<Event>, Refusal> {
-        if self.attachments.remove(&id).is_none() {
-            let reason = format!("volume {id} is not attached");
-            return Err(Refusal::not_found(
-                "volume",
-                reason,
-                "there is nothing to do",
-            ));
-        }
-        Ok(vec![Event::Detached { volume: id }])
     }
 
     fn change(
@@ -263,7 +232,7 @@ fn name_taken(other: &Volume) -> Refusal {
     )
 }
 
-fn not_ready(volume: &Volume) -> Refusal {
+pub(super) fn not_ready(volume: &Volume) -> Refusal {
     let (reason, hint) = match volume.state {
         VolumeState::Importing { .. } => ("is being imported", "finish the import or delete it"),
         VolumeState::Ready | VolumeState::Deleting => ("is being deleted", "create a new volume"),
@@ -271,7 +240,7 @@ fn not_ready(volume: &Volume) -> Refusal {
     Refusal::conflict("name", format!("the volume {} {reason}", volume.name), hint)
 }
 
-fn no_volume(id: VolumeId) -> Refusal {
+pub(super) fn no_volume(id: VolumeId) -> Refusal {
     let hint = "`sarsen volume list` shows what there is";
     Refusal::not_found(
         "volume",

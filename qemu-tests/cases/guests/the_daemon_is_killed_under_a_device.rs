@@ -1,0 +1,52 @@
+//! kill -9 of the daemon under load on a device of its host, by ublk and by the kernel's nbd: a pause, and nothing else.
+//!
+//! The host is a guest, as the kernel that tests this one has neither.
+
+use super::host::Host;
+use crate::harness::{Case, Outcome, Room};
+use std::time::Duration;
+
+const MIB: u64 = 64;
+const PAUSE_MAX: Duration = Duration::from_secs(40);
+
+pub fn ublk() -> Vec<Case> {
+    vec![
+        Case::new("the_daemon_is_killed_under_a_ublk_device", |room| {
+            rounds(room, "--ublk", 3)
+        }),
+        Case::new(
+            "the_daemon_is_killed_under_a_ublk_device_ten_times",
+            |room| rounds(room, "--ublk", 10),
+        )
+        .only_in_full(),
+    ]
+}
+
+pub fn nbd() -> Vec<Case> {
+    vec![
+        Case::new("the_daemon_is_killed_under_a_kernel_nbd_device", |room| {
+            rounds(room, "--nbd-device", 3)
+        }),
+        Case::new(
+            "the_daemon_is_killed_under_a_kernel_nbd_device_ten_times",
+            |room| rounds(room, "--nbd-device", 10),
+        )
+        .only_in_full(),
+    ]
+}
+
+fn rounds(room: &Room, kind: &str, rounds: u64) -> Outcome {
+    let mut host = Host::boot(room, &[])?;
+    let device = host.attach("vm1", MIB, 512, kind)?;
+    let mut load = host.guest.load(&device, MIB, 5)?;
+    for round in 0..rounds {
+        let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
+        host.guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        host = host.kill_and_start().map_err(wrong)?;
+        host.guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+    }
+    let said = host.guest.enough(&device, load)?;
+    host.guest.nothing_failed()?;
+    host.guest.kill()?;
+    Ok(format!("{device}, {rounds} times; {said}"))
+}

@@ -1,0 +1,68 @@
+//! kill -9 of the daemon under a guest's load, by vhost-user-blk: the guest sees a pause, and nothing else.
+
+use crate::guest::Plan;
+use crate::harness::daemon::{Start, text};
+use crate::harness::{Case, Outcome, Room};
+use std::time::Duration;
+
+const MIB: u64 = 64;
+/// More than QEMU's second and an emulated guest need.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "the_daemon_is_killed_under_a_guest_which_sees_a_pause",
+            |room| rounds(room, 3),
+        ),
+        Case::new(
+            "the_daemon_is_killed_under_a_guest_ten_times_in_one_boot",
+            |room| rounds(room, 10),
+        )
+        .only_in_full(),
+        Case::new(
+            "the_daemon_is_stopped_under_a_guest_which_sees_a_pause",
+            stopped,
+        ),
+    ]
+}
+
+fn rounds(room: &Room, rounds: u64) -> Outcome {
+    under_load(room, |daemon| daemon.kill(), rounds)
+}
+
+fn stopped(room: &Room) -> Outcome {
+    under_load(room, |daemon| daemon.stop().map(|_| ()), 2)
+}
+
+fn under_load(
+    room: &Room,
+    end: impl Fn(&mut crate::harness::daemon::Daemon) -> crate::harness::Step<()>,
+    rounds: u64,
+) -> Outcome {
+    let start = Start::dev(room, "store", "512M");
+    let socket = room.path("vm1.sock");
+    let mut daemon = start.run()?;
+    daemon.create("vm1", &format!("{MIB}M"))?;
+    daemon.tell(&[
+        "attach",
+        "vm1",
+        "--vhost-user",
+        &text(&socket),
+        "--queues",
+        "2",
+    ])?;
+    let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
+    let mut load = guest.load("/dev/vda", MIB, 3)?;
+    for round in 0..rounds {
+        let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
+        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        end(&mut daemon).map_err(wrong)?;
+        daemon = start.run().map_err(wrong)?;
+        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+    }
+    let said = guest.enough("/dev/vda", load)?;
+    guest.nothing_failed()?;
+    guest.kill()?;
+    Ok(format!("{rounds} times; {said}"))
+}

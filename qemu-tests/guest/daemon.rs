@@ -1,0 +1,69 @@
+//! The daemon in a guest.
+
+use super::{Guest, Job};
+use crate::harness::{Step, ensure};
+use std::time::Duration;
+
+/// How long it may take until it serves, on a processor that is emulated.
+const START_MAX: Duration = Duration::from_secs(60);
+const CONFIG: &str = "/etc/sarsen.toml";
+pub const API: &str = "/run/api.sock";
+pub const NBD: &str = "/run/nbd.sock";
+
+/// A daemon that runs in a guest.
+pub struct Inside(Job);
+
+/// What `Plan::file` puts where the daemon looks: the catalog's folder, and disks with a size where they are files.
+pub fn config(data: &str, disks: &[(&str, Option<&str>)]) -> (&'static str, Vec<u8>) {
+    let mut config = format!(
+        "data_dir = {data:?}\nmemory = \"64M\"\n[api]\nsocket = {API:?}\n[nbd]\nsocket = {NBD:?}\n"
+    );
+    for (path, size) in disks {
+        config.push_str(&format!("[[disk]]\npath = {path:?}\n"));
+        if let Some(size) = size {
+            config.push_str(&format!("size = {size:?}\n"));
+        }
+    }
+    (CONFIG, config.into_bytes())
+}
+
+impl Inside {
+    /// Starts it by the file that `config` made, and waits until it serves.
+    pub fn start(guest: &mut Guest) -> Step<Inside> {
+        let script = format!("NO_COLOR=1 exec sarsen daemon --config {CONFIG}");
+        let mut job = guest.begin(&script)?;
+        let wait = format!("until sarsen --api {API} status; do sleep 0.1; done >/dev/null 2>&1");
+        let mut wait = guest.begin(&wait)?;
+        let served = guest.wait(&mut wait, START_MAX);
+        guest.look(&mut job)?;
+        ensure!(
+            job.exit.is_none(),
+            "the daemon ended at its start in the guest: {}",
+            job.out
+        );
+        served.map_err(|_| format!("the daemon does not serve in the guest: {}", job.out))?;
+        Ok(Inside(job))
+    }
+
+    /// kill -9, and another one started.
+    pub fn kill_and_start(self, guest: &mut Guest) -> Step<Inside> {
+        self.kill(guest)?;
+        Inside::start(guest)
+    }
+
+    pub fn kill(mut self, guest: &mut Guest) -> Step<()> {
+        guest.signal(&self.0, libc::SIGKILL)?;
+        let code = guest.wait(&mut self.0, Duration::from_secs(30))?;
+        ensure!(
+            code == 128 + libc::SIGKILL,
+            "killed with -9, but it had ended by itself with {code}: {}",
+            self.0.out
+        );
+        Ok(())
+    }
+
+    /// Runs `sarsen ARGUMENTS` in the guest, which must be done.
+    pub fn tell(&self, guest: &mut Guest, arguments: &str) -> Step<String> {
+        guest.run(&format!("sarsen --api {API} {arguments}"))
+    }
+}

@@ -1,0 +1,221 @@
+//! Commands about attachments: volumes that are wanted on a node, and what serves them there.
+//!
+//! A volume has one attachment. During a live migration of a guest it has one more, the *incoming* one: the socket
+//! of the process that the guest moves to. When the first is detached, the incoming one takes its place; where the
+//! migration is given up, the incoming one is detached by its key.
+//!
+//! The catalog knows what is wanted, not whether it works: the host starts and stops what serves an attachment.
+
+use super::state::{Attachment, AttachmentKey, FrontEnd, Volume};
+use super::volume::{no_volume, not_ready};
+use super::{Catalog, Code, Event, QUEUES_MAX, Refusal};
+use crate::base::{NodeId, VolumeId};
+
+/// The longest path of a unix socket, in bytes (`sun_path` less its end).
+const SOCKET_BYTES_MAX: usize = 107;
+/// The longest name of an inherited socket, in bytes: what systemd takes.
+const FD_NAME_BYTES_MAX: usize = 255;
+/// What a socket's name begins with that the daemon inherits instead of making it.
+const INHERITED: &str = "fd:";
+
+impl Catalog {
+    pub(super) fn attach(
+        &mut self,
+        id: VolumeId,
+        node: NodeId,
+        front_end: &FrontEnd,
+    ) -> Result<Vec<Event>, Refusal> {
+        let volume = self.volume(id).ok_or_else(|| no_volume(id))?;
+        if volume.state != super::VolumeState::Ready {
+            return Err(not_ready(volume));
+        }
+        if !self.nodes.contains_key(&node) {
+            let hint = "`sarsen status` shows the nodes";
+            let reason = format!("there is no node {node}");
+            return Err(Refusal::not_found("node", reason, hint));
+        }
+        if let Some(held) = self.attachments.get(&id).filter(|held| {
+            (held.node, &held.front_end, front_end) == (node, &FrontEnd::None, &FrontEnd::None)
+        }) {
+            // The first builds took this twice, and their logs must be readable.
+            let attachment = held.clone();
+            return Ok(vec![Event::Attached { attachment }]);
+        }
+        check_front_end(front_end)?;
+        self.check_place(volume, node, front_end)?;
+        if let Some(socket) = front_end.socket() {
+            self.check_socket_is_free(node, socket)?;
+        }
+        let attachment = Attachment {
+            key: AttachmentKey(self.next.attachment),
+            volume: id,
+            node,
+            front_end: front_end.clone(),
+        };
+        self.next.attachment += 1;
+        let place = match front_end.is_incoming() {
+            true => &mut self.incoming,
+            false => &mut self.attachments,
+        };
+        place.insert(id, attachment.clone());
+        Ok(vec![Event::Attached { attachment }])
+    }
+
+    /// Ends the attachment with this key, or without one the volume's first.
+    pub(super) fn detach(
+        &mut self,
+        id: VolumeId,
+        key: Option<AttachmentKey>,
+    ) -> Result<Vec<Event>, Refusal> {
+        let first = self.attachments.get(&id);
+        let is_first = first.is_some_and(|first| key.is_none_or(|key| key == first.key));
+        let second = self.incoming.get(&id);
+        let is_second = second.is_some_and(|second| Some(second.key) == key);
+        if is_first {
+            self.attachments.remove(&id);
+            let mut events = vec![Event::Detached { volume: id }];
+            if let Some(mut moved) = self.incoming.remove(&id) {
+                moved.front_end.arrive();
+                self.attachments.insert(id, moved.clone());
+                events.push(Event::Attached { attachment: moved });
+            }
+            return Ok(events);
+        }
+        if is_second {
+            self.incoming.remove(&id);
+            return Ok(vec![Event::Detached { volume: id }]);
+        }
+        let named = self.volume(id).map_or_else(
+            || format!("volume {id}"),
+            |volume| format!("the volume {}", volume.name),
+        );
+        let reason = match key {
+            None => format!("{named} is not attached"),
+            Some(key) => format!("{named} has no attachment {key}"),
+        };
+        let hint = "`sarsen attachments` shows what is attached";
+        Err(Refusal::not_found("volume", reason, hint))
+    }
+
+    /// Remembers which device of the host serves an attachment, so that a restart takes the same one.
+    pub(super) fn record_device(
+        &mut self,
+        key: AttachmentKey,
+        device: u32,
+    ) -> Result<Vec<Event>, Refusal> {
+        // Only a first one can be a device.
+        let found = self.attachments.values_mut().find(|found| found.key == key);
+        match found {
+            Some(attachment) if attachment.front_end.is_device() => {
+                attachment.front_end.set_device(device);
+                let attachment = attachment.clone();
+                Ok(vec![Event::Attached { attachment }])
+            }
+            _ => {
+                let reason = format!("there is no device with the key {key}");
+                let hint = "`sarsen attachments` shows what is attached";
+                Err(Refusal::not_found("key", reason, hint))
+            }
+        }
+    }
+
+    /// Whether the volume has a place for another attachment of this kind.
+    fn check_place(&self, volume: &Volume, node: NodeId, wanted: &FrontEnd) -> Result<(), Refusal> {
+        let name = &volume.name;
+        let Some(first) = self.attachments.get(&volume.id) else {
+            if wanted.is_incoming() {
+                let reason = format!("{name} is not attached, so no guest can move away from it");
+                let hint = "attach it without --incoming";
+                return Err(Refusal::conflict("incoming", reason, hint));
+            }
+            return Ok(());
+        };
+        if first.node != node {
+            let reason = format!("{name} is attached to node {}", first.node);
+            return Err(Refusal::conflict("name", reason, "detach it there first"));
+        }
+        if !wanted.is_incoming() {
+            let reason = format!("{name} is attached already: {}", first.front_end);
+            let hint = match (&first.front_end, wanted) {
+                (FrontEnd::VhostUser { .. }, FrontEnd::VhostUser { .. }) => {
+                    "detach it first; for a live migration attach the second socket with --incoming"
+                }
+                _ => "detach it first",
+            };
+            return Err(Refusal::conflict("name", reason, hint));
+        }
+        if !matches!(first.front_end, FrontEnd::VhostUser { .. }) {
+            let reason = format!("{name} is attached as {}", first.front_end);
+            let hint = "only a guest's disk (--vhost-user) migrates; detach it first";
+            return Err(Refusal::conflict("incoming", reason, hint));
+        }
+        if let Some(second) = self.incoming.get(&volume.id) {
+            let reason = format!("{name} has an incoming one already: {}", second.front_end);
+            let hint = "use that, or take it back with `sarsen detach --incoming`";
+            return Err(Refusal::conflict("incoming", reason, hint));
+        }
+        Ok(())
+    }
+
+    fn check_socket_is_free(&self, node: NodeId, socket: &str) -> Result<(), Refusal> {
+        let taken = self
+            .attachments()
+            .find(|other| other.node == node && other.front_end.socket() == Some(socket));
+        let Some(other) = taken else {
+            return Ok(());
+        };
+        let by = self.volume(other.volume);
+        let by = by.map_or_else(|| other.volume.to_string(), |volume| volume.name.clone());
+        let reason = format!("{socket} is the socket of {by} already");
+        let hint = "name another socket, or detach that volume first";
+        Err(Refusal::new(Code::Exists, "socket", reason, hint))
+    }
+}
+
+fn check_front_end(front_end: &FrontEnd) -> Result<(), Refusal> {
+    let queues = match front_end {
+        // As it came from a log of before there were front ends: nothing to check.
+        FrontEnd::None => return Ok(()),
+        FrontEnd::VhostUser { socket, queues, .. } => {
+            check_socket(socket)?;
+            *queues
+        }
+        FrontEnd::Ublk { queues, .. } | FrontEnd::Nbd { queues, .. } => *queues,
+    };
+    if !(1..=QUEUES_MAX).contains(&queues) {
+        let reason = format!("{queues} queues are not in 1..={QUEUES_MAX}");
+        let hint = "as many as the guest has CPUs are enough";
+        return Err(Refusal::invalid("queues", reason, hint));
+    }
+    Ok(())
+}
+
+fn check_socket(socket: &str) -> Result<(), Refusal> {
+    let reason = if let Some(name) = socket.strip_prefix(INHERITED) {
+        let odd = |c: char| !c.is_ascii() || c.is_ascii_control() || c == ':';
+        if name.is_empty() || name.len() > FD_NAME_BYTES_MAX || name.contains(odd) {
+            format!("{name:?} cannot be the name of an inherited socket")
+        } else {
+            return Ok(());
+        }
+    } else if !socket.starts_with('/') {
+        format!("{socket:?} is not an absolute path")
+    } else if socket.len() > SOCKET_BYTES_MAX {
+        format!(
+            "the path has {} bytes, and a socket's at most {SOCKET_BYTES_MAX}",
+            socket.len()
+        )
+    } else if socket.chars().any(char::is_control) {
+        format!("{socket:?} has a control character")
+    } else if socket[1..]
+        .split('/')
+        .any(|part| matches!(part, "" | "." | ".."))
+    {
+        // One socket has one name, or two attachments could have the same.
+        format!("{socket:?} is not the plain form of a path")
+    } else {
+        return Ok(());
+    };
+    let hint = "name a socket like /run/sarsen/vhost/vm1.sock, or fd:NAME for one that the daemon inherits";
+    Err(Refusal::invalid("socket", reason, hint))
+}
