@@ -13,7 +13,7 @@ mod the_host_loses_power;
 use crate::harness::{Case, Place};
 
 /// Which front ends there are to be tested.
-const VHOST_USER: bool = false;
+const VHOST_USER: bool = true;
 const UBLK: bool = false;
 const KERNEL_NBD: bool = false;
 
