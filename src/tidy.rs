@@ -79,7 +79,7 @@ const ROOMS: &[Room] = &[
         crates: &["io_uring", "libc", "nix", "vm_memory"],
     },
     Room {
-        // Its dialects are values; the sockets are the runtime's. Guests' memory is read through `io`.
+        // Its dialects are values; sockets and commands are the runtime's. Guests' memory is read through `io`.
         name: "frontend",
         pure: true,
         rooms: &["base", "io", "observe"],
@@ -103,8 +103,9 @@ const ROOMS: &[Room] = &[
     Room {
         name: "api",
         pure: false,
+        // `frontend`: what the kernel is told to make devices, which is control and not data.
         rooms: &[
-            "base", "protocol", "store", "shard", "io", "observe", "runtime", "manager",
+            "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime", "manager",
         ],
         crates: &[
             "axum",

@@ -167,7 +167,7 @@ fn refused(room: &Room) -> Outcome {
         1,
         &["attached already", "--incoming"],
     )?;
-    says(&attach("vm1", &["--device"])?, 1, &["vm1"])?;
+    says(&attach("vm1", &["--device"])?, 1, &["attached already"])?;
     says(
         &attach("vm2", &["--vhost-user", &first])?,
         1,

@@ -1,7 +1,7 @@
 //! The API over its socket: what is refused, and in which words.
 
 use super::client::{Client, ClientError};
-use super::host::{FrontEnds, Host, NoDevices, Parts, Sockets};
+use super::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
 use crate::base::{StoreId, crc};
 use crate::manager::Manager;
@@ -87,7 +87,7 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
             overlay_bytes: 16 << 20,
             front_ends: FrontEnds {
                 guests: Arc::new(shards.handle()),
-                devices: Arc::new(NoDevices),
+                devices: Arc::new(KernelDevices::new(shards.handle(), &folder)),
                 sockets: Sockets::new(&folder, 0o600, None, Vec::new()),
             },
         });

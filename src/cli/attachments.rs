@@ -64,6 +64,7 @@ fn state(attachment: &Attachment) -> String {
     let state = match attachment.state {
         AttachmentState::Listening => "listening",
         AttachmentState::Connected => "connected",
+        AttachmentState::Running => "running",
         AttachmentState::Serving => "serving",
         AttachmentState::Held => "held",
         AttachmentState::Failed => return format!("failed: {}", attachment.reason),

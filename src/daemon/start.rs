@@ -1,7 +1,7 @@
 //! The parts of a daemon, in the order in which they start.
 
 use super::config::{Config, VhostUser};
-use crate::api::host::{FrontEnds, Host, NoDevices, Parts, Sockets};
+use crate::api::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
 use crate::io::Inherited;
@@ -133,7 +133,7 @@ pub(super) fn host(
     let group = group_of("vhost_user.group", group.as_deref())?;
     let front_ends = FrontEnds {
         guests: Arc::new(runtime.clone()),
-        devices: Arc::new(NoDevices),
+        devices: Arc::new(KernelDevices::new(runtime.clone(), &config.data_dir)),
         sockets: Sockets::new(dir, *mode, group, inherited),
     };
     Ok(Host::new(Parts {

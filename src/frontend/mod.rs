@@ -11,4 +11,6 @@
 //! runtime, which owns the sockets, carries out what it says.
 
 pub mod nbd;
+pub mod nbd_device;
+pub mod ublk;
 pub mod vhost_user;

@@ -1,6 +1,7 @@
 //! What of the kernel is needed: Linux 6.1 or newer, with io_uring allowed.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The oldest kernel that has all that is used here: DEFER_TASKRUN came with 6.1.
 const OLDEST: (u32, u32) = (6, 1);
@@ -61,6 +62,26 @@ pub fn raise_limits() {
         {
             let _ = setrlimit(resource, hard, hard);
         }
+    }
+}
+
+/// Switches on an option of a socket that nix has no name for.
+pub(super) fn set_flag(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let on: i32 = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&on).cast(),
+            len,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

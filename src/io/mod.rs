@@ -5,6 +5,8 @@
 //!      │         ▲
 //!      │         ├── Disk      a raw device or a file: direct, locked, with its way to be durable
 //!      │         ├── socket    listeners of NBD and of guests, and inherited ones
+//!      │         ├── ublk      descriptors that the kernel writes; control commands, off the shards
+//!      │         ├── netlink   the kernel's nbd; off the shards too
 //!      │         └── Wake      how other threads get a sleeping ring's attention
 //!      ├─────► GuestMemory     memory that guests share, and FdStream, by which it comes
 //!      ├─────► Arena / Cache   payload buffers: 4 KiB aligned, registered where memlock permits
@@ -27,7 +29,9 @@ mod inherited;
 mod kernel;
 mod lock;
 mod message;
+mod netlink;
 mod notify;
+mod openers;
 mod provided;
 mod regions;
 mod ring;
@@ -36,6 +40,7 @@ mod service;
 mod socket;
 #[cfg(test)]
 pub(crate) mod test_dir;
+mod ublk;
 
 pub use arena::{Arena, Part};
 pub use buffers::Buffers;
@@ -48,8 +53,13 @@ pub use guest_span::{DirtyLog, Span, full_fence};
 pub use inherited::{Inherited, NotListening, check_listening, take_inherited};
 pub use kernel::raise_limits;
 pub use message::Message;
+pub use netlink::Netlink;
 pub use notify::{Nudge, Wake};
+pub use openers::{Opener, openers};
 pub use regions::Zone;
 pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
 pub use service::{forget_descriptor, keep_descriptor, tell_service_manager, watchdog_interval};
-pub use socket::{GuestSocketError, listen_for_guest, listen_tcp, listen_unix, without_delay};
+pub use socket::{
+    GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, without_delay,
+};
+pub use ublk::{Descriptors, control_ublk, open_ublk};

@@ -405,6 +405,37 @@ impl Ring {
         self.push(entry, tag)
     }
 
+    /// A command of 16 bytes to a driver.
+    pub fn command(&mut self, file: FileNo, op: u32, cmd: [u8; 16], tag: Tag) -> io::Result<()> {
+        let entry = entry!(self, file, fd => opcode::UringCmd16::new(fd, op).cmd(cmd).build());
+        self.push(entry, tag)
+    }
+
+    /// Writes one part, and gives the command when that is done. Where not all of it was written, the command
+    /// completes with ECANCELED and is not given.
+    pub fn write_then_command(
+        &mut self,
+        file: FileNo,
+        (position, part, written): (u64, Part, Tag),
+        (op, cmd, tag): (u32, [u8; 16], Tag),
+    ) -> io::Result<()> {
+        // A chain ends where a submission does.
+        let (room, waiting) = {
+            let queue = self.uring.submission();
+            (queue.capacity(), queue.len())
+        };
+        if room - waiting < 2 {
+            self.calls += 1;
+            self.uring.submitter().submit()?;
+        }
+        let (at, len) = (self.arena.address(part).cast_const(), part.len);
+        self.waiting_bytes += u64::from(len);
+        let entry =
+            entry!(self, file, fd => opcode::Write::new(fd, at, len).offset(position).build());
+        self.push(entry.flags(squeue::Flags::IO_LINK), written)?;
+        self.command(file, op, cmd, tag)
+    }
+
     /// Sends all of a message. It stays here until [`Ring::sent`] takes it back, after the completion.
     pub fn send(&mut self, file: FileNo, message: Message, tag: Tag) -> io::Result<SendNo> {
         let count = message.pieces();

@@ -143,6 +143,12 @@ pub fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
+/// Two unix sockets that are connected with one another.
+pub fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    Ok((ours.into(), theirs.into()))
+}
+
 /// Sends small replies at once. Unix sockets have no such option and need none.
 pub fn without_delay(socket: &OwnedFd) {
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpNoDelay, &true);

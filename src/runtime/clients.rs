@@ -15,10 +15,11 @@ use super::connection::{
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::exports::Exports;
 use super::handle::ListenError;
+use super::served::ServeError;
 use super::tags::Completed;
-use crate::base::{BLOCK, BufRef, IoError, MapRun, Request, RequestKind, Slab, Time};
+use crate::base::{BLOCK, BufRef, IoError, MapRun, Request, RequestKind, Slab, Time, VolumeId};
 use crate::frontend::nbd::{
-    Command, Event, ExportInfo, Limits, Purpose, Refusal, Session, Slot, Zeroing,
+    Command, Event, Export, ExportInfo, Limits, Purpose, Refusal, Session, Slot, Zeroing,
 };
 use crate::io::{self, Completion, Expect, FileNo, Message, Part};
 use crate::observe::Operation;
@@ -26,6 +27,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Connections of one shard.
 const CONNECTIONS: usize = 16 * 1024;
@@ -44,6 +46,10 @@ const DIRECT: u32 = 32 * 1024;
 const UNSENT: u64 = 4 << 20;
 /// A piece of a write of zeroes that must stay allocated, in bytes.
 const ZERO_PIECE: u64 = 1 << 20;
+/// How long a command of the kernel's nbd may wait for payload memory. After its own time-out the kernel sends it again,
+/// on another connection where there is one; the older must not be carried out behind the newer, and what was written after
+/// that.
+const STALE: Duration = Duration::from_secs(1);
 /// Messages that are kept for the next use.
 const MESSAGES: usize = 64;
 
@@ -146,6 +152,42 @@ impl Clients {
             Err(_) => {
                 tracing::warn!("an NBD client was turned away: {CONNECTIONS} are connected");
                 desk.ring.drop_file(file);
+            }
+        }
+    }
+
+    /// Serves a connection of the kernel's nbd, which begins with its first request.
+    pub fn take_over(
+        &mut self,
+        socket: OwnedFd,
+        volume: VolumeId,
+        ended: oneshot::Sender<()>,
+        desk: &mut Desk,
+    ) -> Result<(), ServeError> {
+        let export = self.exports.by_volume(volume);
+        let export = export.ok_or(ServeError::NoSuchVolume)?;
+        let session = Session::connected(
+            self.limits,
+            Export {
+                volume,
+                size: export.size,
+                read_only: export.read_only,
+            },
+        );
+        let file = desk.ring.adopt(socket);
+        let file = file.map_err(|_| ServeError::TooManyFiles)?;
+        let mut connection = Connection::new(file, session, desk.now);
+        connection.volume = Some(volume);
+        connection.kernel = Some(ended);
+        match self.connections.insert(connection) {
+            Ok(key) => {
+                desk.shared.attachments.take(volume);
+                self.touch(key);
+                Ok(())
+            }
+            Err(_) => {
+                desk.ring.drop_file(file);
+                Err(ServeError::Full)
             }
         }
     }

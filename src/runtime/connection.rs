@@ -7,6 +7,7 @@ use crate::base::{BufId, BufRef, RequestKind, Time, VolumeId};
 use crate::frontend::nbd::{Command, Session, Slot};
 use crate::io::{FileNo, Message, SendNo};
 use crate::observe::{Operation, VolumeStats};
+use tokio::sync::oneshot;
 
 /// What a connection receives into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +139,8 @@ pub(super) struct Connection {
     /// Whether it is on the list of those that are not at rest.
     pub awake: bool,
     pub zero_jobs: Vec<Option<ZeroJob>>,
+    /// Where the client is the kernel's nbd: dropped when the connection is closed, which tells the control plane.
+    pub kernel: Option<oneshot::Sender<()>>,
 }
 
 impl Connection {
@@ -163,6 +166,7 @@ impl Connection {
             dirty: false,
             awake: false,
             zero_jobs: Vec::new(),
+            kernel: None,
         }
     }
 

@@ -8,6 +8,7 @@ use super::asks::Asks;
 use super::bench::Load;
 use super::clients::Clients;
 use super::desk::Desk;
+use super::devices::Devices;
 use super::disks::{Disks, Ended};
 use super::guests::Guests;
 use super::machine::Machine;
@@ -49,6 +50,7 @@ pub(super) struct Core<M> {
     pub disks: Disks,
     pub clients: Clients,
     pub guests: Guests,
+    pub devices: Devices,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -145,6 +147,8 @@ impl<M: Machine> Core<M> {
             Completed::Send(key) => self.clients.sent(key, done, &mut self.desk),
             Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
             Completed::Call(key) => self.guests.called(key, &mut self.desk),
+            Completed::Fetched(key) => self.devices.fetched(key, &done, &mut self.desk),
+            Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -212,6 +216,7 @@ impl<M: Machine> Core<M> {
     pub fn feed(&mut self) {
         self.clients.feed(&mut self.desk);
         self.guests.feed(&mut self.desk);
+        self.devices.feed(&mut self.desk);
         self.asks.feed(&mut self.desk);
         if let Some(load) = &mut self.load {
             load.feed(&mut self.desk);
@@ -296,6 +301,17 @@ impl<M: Machine> Core<M> {
                 let _ = done.send(());
             }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
+            Mail::Connected {
+                socket,
+                volume,
+                ended,
+                done,
+            } => {
+                let _ = done.send(self.clients.take_over(socket, volume, ended, desk));
+            }
+            Mail::Queue { queue, ended, done } => {
+                let _ = done.send(self.devices.serve(*queue, ended, desk));
+            }
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),
             Mail::Bench { share, done } => match self.load {

@@ -32,6 +32,8 @@ pub(super) enum Owner {
     Zeroing { connection: u32, job: u32 },
     /// A head of a guest's queue, or a part of it.
     Guest { queue: u32, head: u16 },
+    /// A tag of a ublk queue.
+    Device { queue: u16, tag: u16 },
     /// The control plane.
     Ask(u32),
     /// A place of the load.

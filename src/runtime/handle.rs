@@ -15,8 +15,8 @@ use crate::shard::ShardNo;
 use crate::store::Note;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What a runtime is started with.
@@ -142,6 +142,8 @@ pub(super) struct Shared {
     pub places: Places,
     pub attachments: Attachments,
     pub guests: GuestTable,
+    /// The table that was set last.
+    pub exports: Mutex<Arc<Exports>>,
     /// The shards that wait for payload memory, a bit each.
     pub hunger: AtomicU64,
 }
@@ -173,6 +175,8 @@ impl Handle {
     /// refused here, and then has no new connection: [`Handle::connections`] can be believed.
     pub async fn set_exports(&self, exports: Vec<Export>) {
         let exports = Arc::new(Exports::new(exports));
+        let kept = &self.shared.exports;
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&exports);
         let mail = |done| {
             let exports = Arc::clone(&exports);
             Mail::Exports { exports, done }
@@ -180,6 +184,13 @@ impl Handle {
         // Where the shards have stopped, no client is there to be told.
         let _ = self.ask_shards(&self.all(), mail).await;
         self.shared.guests.set_exports(exports);
+    }
+
+    /// What clients see of a volume; `None` where it is no export.
+    pub fn export(&self, volume: VolumeId) -> Option<Export> {
+        let exports = &self.shared.exports;
+        let exports = exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.by_volume(volume).cloned()
     }
 
     /// Accepts NBD clients from a listening socket until the runtime stops.

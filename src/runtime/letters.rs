@@ -103,7 +103,8 @@ impl<M: Machine> Core<M> {
 
     fn is_hungry(&self) -> bool {
         let load = self.load.as_ref().is_some_and(|load| load.is_hungry());
-        load || self.clients.is_hungry() || self.guests.is_hungry() || self.asks.is_hungry()
+        let clients = self.clients.is_hungry() || self.guests.is_hungry();
+        load || clients || self.devices.is_hungry() || self.asks.is_hungry()
     }
 }
 

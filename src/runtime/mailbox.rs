@@ -10,6 +10,7 @@ use super::exports::Exports;
 use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
 use super::post::Letter;
+use super::served::{Queue, ServeError};
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
 use crate::io;
 use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
@@ -44,6 +45,21 @@ pub(super) enum Mail {
         done: oneshot::Sender<Result<(), ListenError>>,
     },
     Guest(GuestMail),
+    /// A connection of the kernel's nbd, past any handshake.
+    Connected {
+        socket: OwnedFd,
+        volume: VolumeId,
+        /// Dropped when the connection is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
+    /// A queue of a ublk device.
+    Queue {
+        queue: Box<Queue>,
+        /// Dropped when the queue is closed and nothing of it is in flight.
+        ended: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
     Ask(Ask),
     /// Answered in the turn that reads it.
     Turn {

@@ -94,6 +94,9 @@ impl<M: Machine> Core<M> {
             Owner::Guest { queue, head } => {
                 self.guests.reply(queue, head, pending, result, desk);
             }
+            Owner::Device { queue, tag } => {
+                self.devices.reply(queue, tag, pending, result, desk);
+            }
             Owner::Ask(key) => self.asks.reply(key, pending, result, map, desk),
             Owner::Load(place) => {
                 let load = self.load.as_mut().expect("a load waits for its replies");

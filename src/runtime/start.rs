@@ -5,6 +5,7 @@ use super::clients::Clients;
 use super::core_loop::Core;
 use super::counters::Counters;
 use super::desk::Desk;
+use super::devices::Devices;
 use super::disks::Disks;
 use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
@@ -67,6 +68,7 @@ pub(super) fn start(
         places: Places::new(config.shards),
         attachments: Default::default(),
         guests: Default::default(),
+        exports: Default::default(),
         hunger: AtomicU64::new(0),
     });
     let (born, births) = channel();
@@ -156,6 +158,7 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         disks,
         clients: Clients::new(Limits::default()),
         guests: Guests::new(),
+        devices: Devices::new(),
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),

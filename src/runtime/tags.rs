@@ -17,6 +17,10 @@ pub(super) enum Completed {
     Kick(u32),
     /// A guest was called.
     Call(u32),
+    /// A command of a ublk queue's tag.
+    Fetched(u32),
+    /// The copy of data for a ublk queue's tag.
+    Copied(u32),
 }
 
 impl Completed {
@@ -29,6 +33,8 @@ impl Completed {
             Completed::Transfer(key) => (4, key),
             Completed::Kick(key) => (5, key),
             Completed::Call(key) => (6, key),
+            Completed::Fetched(key) => (7, key),
+            Completed::Copied(key) => (8, key),
         };
         Tag(kind << 56 | u64::from(key))
     }
@@ -44,6 +50,8 @@ impl Completed {
             4 => Completed::Transfer(key),
             5 => Completed::Kick(key),
             6 => Completed::Call(key),
+            7 => Completed::Fetched(key),
+            8 => Completed::Copied(key),
             _ => unreachable!("a tag that was never pushed: {:#x}", tag.0),
         }
     }

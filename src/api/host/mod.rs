@@ -9,6 +9,7 @@
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
 //! | `attachments` | what serves volumes to guests and as devices |
+//! | `devices` | block devices of this host's kernel |
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
@@ -21,6 +22,7 @@
 mod alerts;
 mod attachments;
 mod data;
+mod devices;
 mod disks;
 mod health;
 pub mod image;
@@ -32,7 +34,8 @@ mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
-pub use attachments::{FrontEnds, NoDevices, Sockets};
+pub use attachments::{FrontEnds, Sockets};
+pub use devices::{Device, DeviceError, DeviceKind, KernelDevices, Started};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;

@@ -41,8 +41,10 @@ pub struct Attach {
 pub enum AttachmentState {
     /// A guest may connect.
     Listening,
-    /// A guest is connected.
+    /// QEMU is connected, and no driver uses the disk.
     Connected,
+    /// A guest's driver uses the disk.
+    Running,
     /// The device is there.
     Serving,
     /// It should be served, and is not; the reason says why. It is tried again.

@@ -15,6 +15,7 @@ pages! {
     discard_makes_zero_or_nothing,
     dropped_layers_are_garbage,
     durable_before_acknowledged,
+    guests_sockets_outlive_the_daemon,
     imports_are_a_test,
     journal_with_payload,
     letters_between_shards,

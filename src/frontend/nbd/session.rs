@@ -2,6 +2,7 @@
 
 use super::door::{Event, Export, ExportInfo, Limits, Refusal, Slot};
 use super::negotiation::{Negotiation, Outcome};
+use super::reply::Framing;
 use super::transmission::Transmission;
 use crate::base::{IoError, MapRun};
 
@@ -27,18 +28,22 @@ impl Session {
     ///
     /// Panics where the limits contradict themselves, which the daemon checks in its configuration.
     pub fn new(limits: Limits, out: &mut Vec<u8>) -> Session {
-        assert!(
-            (4096..=1 << 30).contains(&limits.payload_bytes),
-            "the largest payload"
-        );
-        assert!(
-            limits.in_flight > 0 && limits.descriptors > 0,
-            "at least one of each"
-        );
+        check(&limits);
         Negotiation::greet(out);
         Session {
             limits,
             stage: Stage::Handshake(Box::new(Negotiation::new())),
+            ended: None,
+        }
+    }
+
+    /// A session that begins after the handshake, with simple replies: what the kernel's nbd driver speaks, which has
+    /// been told everything else over netlink.
+    pub fn connected(limits: Limits, export: Export) -> Session {
+        check(&limits);
+        Session {
+            limits,
+            stage: Stage::Transmission(Transmission::new(&limits, export, Framing::Simple, false)),
             ended: None,
         }
     }
@@ -156,4 +161,11 @@ impl Session {
             Stage::Handshake(_) => panic!("there are no commands during the handshake"),
         }
     }
+}
+
+fn check(limits: &Limits) {
+    let payload = (4096..=1 << 30).contains(&limits.payload_bytes);
+    assert!(payload, "the largest payload");
+    let counts = limits.in_flight > 0 && limits.descriptors > 0;
+    assert!(counts, "at least one of each");
 }

@@ -209,6 +209,11 @@ impl Clients {
         let Some(volume) = connection.volume else {
             unreachable!("commands come after the handshake");
         };
+        if connection.kernel.is_some() && desk.now.since(begun) > STALE {
+            tracing::warn!(%volume, "a request of the kernel's nbd waited too long for memory");
+            buf.into_iter().for_each(|buf| desk.release(buf, 1));
+            return self.lose(key, desk);
+        }
         let slot = command.slot;
         let wanted = Wanted {
             owner: Owner::Client {

@@ -1,7 +1,6 @@
 //! Attaching: wanted first, then served; what cannot be served is not wanted any more.
 
-use super::DeviceKind;
-use crate::api::host::Host;
+use crate::api::host::{DeviceKind, Host};
 use crate::api::model::{Attach, Attachment, ErrorBody, FrontEnd};
 use crate::protocol::catalog::{self, Command, Event, QUEUES_MAX, check_name};
 
@@ -11,7 +10,8 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        let front_end = self.front_end(name, &attach)?;
+        let taken = catalog.attachments_of(volume.id).0.is_some();
+        let front_end = self.front_end(name, &attach, taken)?;
         let command = Command::Attach {
             volume: volume.id,
             node: self.inner.parts.node,
@@ -34,7 +34,12 @@ impl Host {
     }
 
     /// What was asked for, with everything that was left open.
-    fn front_end(&self, name: &str, attach: &Attach) -> Result<catalog::FrontEnd, ErrorBody> {
+    fn front_end(
+        &self,
+        name: &str,
+        attach: &Attach,
+        taken: bool,
+    ) -> Result<catalog::FrontEnd, ErrorBody> {
         let shards = u16::try_from(self.runtime().shards()).unwrap_or(QUEUES_MAX);
         let queues = attach.queues.unwrap_or(shards.clamp(1, QUEUES_MAX));
         let for_guests = |field: &str| {
@@ -63,6 +68,8 @@ impl Host {
                     incoming: attach.incoming,
                 });
             }
+            // The catalog will refuse it, which says more than what the kernel has.
+            FrontEnd::Device if taken => DeviceKind::Ublk,
             FrontEnd::Device => {
                 let best = self.front_ends().devices.best_kind();
                 best.map_err(|why| ErrorBody::unavailable(why, ""))?

@@ -1,64 +1,43 @@
 //! Those who make devices of the host: the kernel's ublk and nbd, asked through their control part.
 
 use super::Work;
+use crate::api::host::{Device, DeviceKind, KernelDevices, Started};
 use crate::base::VolumeId;
-use std::path::PathBuf;
-
-/// Which part of the kernel makes a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceKind {
-    Ublk,
-    Nbd,
-}
-
-/// A device that is to be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    /// The attachment's own number.
-    pub key: u64,
-    pub volume: VolumeId,
-    pub kind: DeviceKind,
-    /// From last time, to be taken back.
-    pub number: Option<u32>,
-    pub queues: u16,
-}
-
-/// A device that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    pub number: u32,
-    pub path: PathBuf,
-}
 
 /// Those who make devices. Errors say what is wrong and what to do.
 pub trait Devices: Send + Sync {
     /// ublk where the kernel has it, else nbd.
     fn best_kind(&self) -> Result<DeviceKind, String>;
+    /// Takes back one that is there from last time.
     fn start(&self, device: Device) -> Work<'_, Result<Started, String>>;
     /// Without `force`, refused while somebody has it open.
     fn stop(&self, key: u64, force: bool) -> Work<'_, Result<(), String>>;
     fn resized(&self, volume: VolumeId) -> Work<'_, Result<(), String>>;
+    /// Whether one that was started is not served any more.
+    fn is_lost(&self, key: u64) -> bool;
 }
 
-/// A node that makes no devices.
-pub struct NoDevices;
-
-const NONE: &str = "this build makes no devices";
-
-impl Devices for NoDevices {
+impl Devices for KernelDevices {
     fn best_kind(&self) -> Result<DeviceKind, String> {
-        Err(NONE.into())
+        self.best_kind().map_err(|error| error.to_string())
     }
 
-    fn start(&self, _: Device) -> Work<'_, Result<Started, String>> {
-        Box::pin(async { Err(NONE.into()) })
+    fn start(&self, device: Device) -> Work<'_, Result<Started, String>> {
+        let started = self.start(device);
+        Box::pin(async { started.await.map_err(|error| error.to_string()) })
     }
 
-    fn stop(&self, _: u64, _: bool) -> Work<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
+    fn stop(&self, key: u64, force: bool) -> Work<'_, Result<(), String>> {
+        let stopped = self.stop(key, force);
+        Box::pin(async { stopped.await.map_err(|error| error.to_string()) })
     }
 
-    fn resized(&self, _: VolumeId) -> Work<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
+    fn resized(&self, volume: VolumeId) -> Work<'_, Result<(), String>> {
+        let told = self.resized(volume);
+        Box::pin(async { told.await.map_err(|error| error.to_string()) })
+    }
+
+    fn is_lost(&self, key: u64) -> bool {
+        self.is_lost(key)
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! So an attachment outlives the daemon: what was attached is served again after any end of the process, and before
 //! the API says that it serves. A listening socket may even outlive the process itself: the service manager keeps it
-//! ([`sockets`]), so that a guest that connects in between waits in its queue and is not refused.
+//! (`sockets`), so that a guest that connects in between waits in its queue and is not refused.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -30,8 +30,8 @@ mod take_up;
 mod tests;
 mod view;
 
-pub use device::{Device, DeviceKind, Devices, NoDevices};
-pub use guest::{Guest, GuestState, Guests};
+pub use device::Devices;
+pub use guest::Guests;
 pub use sockets::Sockets;
 
 use crate::protocol::catalog::AttachmentKey;

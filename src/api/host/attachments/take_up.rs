@@ -1,10 +1,11 @@
 //! Taking up what the catalog wants: at the daemon's start, and again where it did not work.
 
-use super::{Device, DeviceKind, Guest, GuestState, Now};
-use crate::api::host::{AlertKind, Host, Phase, lock};
+use super::Now;
+use crate::api::host::{AlertKind, Device, DeviceKind, Host, Phase, lock};
 use crate::api::model::ErrorBody;
 use crate::base::VolumeId;
 use crate::protocol::catalog::{self, Attachment, Catalog, Command, FrontEnd};
+use crate::runtime::Guest;
 use std::time::Duration;
 
 /// How often what failed is tried again: about as often as QEMU tries to connect.
@@ -130,10 +131,14 @@ impl Host {
         }
     }
 
-    /// Whether a guest that was served is not any more.
+    /// Whether what was served is not any more.
     fn is_lost(&self, attachment: &Attachment) -> bool {
-        let state: Option<GuestState> = self.front_ends().guests.state(attachment.key.0);
-        attachment.front_end.socket().is_some() && state.is_none()
+        let key = attachment.key.0;
+        match attachment.front_end {
+            FrontEnd::None => false,
+            FrontEnd::VhostUser { .. } => self.front_ends().guests.state(key).is_none(),
+            FrontEnd::Ublk { .. } | FrontEnd::Nbd { .. } => self.front_ends().devices.is_lost(key),
+        }
     }
 
     /// Remembers which device it is; a device that would be forgotten is not left behind.

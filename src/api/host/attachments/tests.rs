@@ -1,13 +1,12 @@
 //! The reconciler's stories, with guests and devices that are told what to do.
 
-use super::device::Started;
 use super::*;
-use crate::api::host::{Host, Parts, Phase, lock};
+use crate::api::host::{Device, DeviceKind, Host, Parts, Phase, Started, lock};
 use crate::api::model::{Attach, AttachmentState, Detach, ErrorCode, FrontEnd};
 use crate::base::{StoreId, VolumeId};
 use crate::manager::Manager;
 use crate::protocol::catalog::{Command, Purpose, StoreName};
-use crate::runtime::{Config, Runtime};
+use crate::runtime::{Config, Guest, GuestState, Runtime};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -21,6 +20,8 @@ struct Fake {
     /// Why nothing ends without force.
     busy: Mutex<Option<String>>,
     resizes: Mutex<Vec<VolumeId>>,
+    /// Devices that are not served any more.
+    lost: Mutex<Vec<u64>>,
 }
 
 impl Fake {
@@ -70,6 +71,7 @@ impl Devices for Fake {
             path: format!("/dev/nbd{number}").into(),
         });
         if started.is_ok() {
+            lock(&self.lost).retain(|key| *key != device.key);
             lock(&self.devices).insert(device.key, device);
         }
         Box::pin(async { started })
@@ -87,6 +89,10 @@ impl Devices for Fake {
         lock(&self.resizes).push(volume);
         let told = Fake::start(self);
         Box::pin(async { told })
+    }
+
+    fn is_lost(&self, key: u64) -> bool {
+        lock(&self.lost).contains(&key)
     }
 }
 
@@ -332,6 +338,11 @@ fn a_guest_that_the_shards_have_lost_is_served_again() {
         world.host.look_after_attachments().await;
         assert_eq!(world.one().state, AttachmentState::Listening);
         UnixStream::connect(&socket).unwrap();
+        world.host.attach("b", device()).await.unwrap();
+        lock(&world.fake.lost).push(2);
+        world.host.look_after_attachments().await;
+        let list = world.host.attachments().attachments;
+        assert_eq!(list[1].state, AttachmentState::Serving);
         world
     });
 }

@@ -1,9 +1,10 @@
 //! Attachments in the API's words.
 
-use super::{FrontEnds, GuestState};
+use super::FrontEnds;
 use crate::api::host::{Host, lock};
 use crate::api::model::{Attachment, AttachmentList, AttachmentState, FrontEnd};
 use crate::protocol::catalog::{self, Catalog};
+use crate::runtime::GuestState;
 
 impl Host {
     /// By volume, the incoming one after the first.
@@ -50,6 +51,10 @@ impl Host {
             }
             (_, None, Some(GuestState::Listening)) => (AttachmentState::Listening, String::new()),
             (_, None, Some(GuestState::Connected)) => (AttachmentState::Connected, String::new()),
+            (_, None, Some(GuestState::Running)) => (AttachmentState::Running, String::new()),
+            (_, None, None) if front_ends.devices.is_lost(attachment.key.0) => {
+                (AttachmentState::Failed, "it is not served any more".into())
+            }
             (_, None, None) => (AttachmentState::Serving, String::new()),
         };
         let (front_end, queues) = match attachment.front_end {
