@@ -355,11 +355,15 @@ impl Ring {
     /// Adds one to an eventfd. With a tag it completes; without one it does only where it fails, and nobody hears of it.
     ///
     /// Goes through the ring because a direct write would wait where the counter is full and the file says so, which
-    /// is in the hands of whoever sent it.
-    pub fn signal(&mut self, file: FileNo, tag: Option<Tag>) -> io::Result<()> {
+    /// is in the hands of whoever sent it. A file that may wait goes to a thread of the kernel's at once: tried here first,
+    /// it would be tried over and over (its poll says that it can be written, its write that it would wait).
+    pub fn signal(&mut self, file: FileNo, waits: bool, tag: Option<Tag>) -> io::Result<()> {
         static ONE: u64 = 1;
         let at = (&raw const ONE).cast::<u8>();
-        let entry = entry!(self, file, fd => opcode::Write::new(fd, at, 8).build());
+        let mut entry = entry!(self, file, fd => opcode::Write::new(fd, at, 8).build());
+        if waits {
+            entry = entry.flags(squeue::Flags::ASYNC);
+        }
         match tag {
             Some(tag) => self.push(entry, tag),
             None => {
@@ -369,6 +373,11 @@ impl Ring {
                 Ok(())
             }
         }
+    }
+
+    /// Whether writes to a file may wait.
+    pub fn may_wait(&self, file: FileNo) -> bool {
+        super::may_wait(&self.files[file.0].file)
     }
 
     /// Completes with a new socket for each client.

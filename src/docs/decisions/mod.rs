@@ -23,5 +23,6 @@ pages! {
     pgs_of_a_volume_are_a_prefix,
     pure_machines_two_drivers,
     rust_version,
+    vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
 }

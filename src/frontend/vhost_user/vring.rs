@@ -2,7 +2,7 @@
 //! side tells the other when it is to look.
 //!
 //! Not by `virtio-queue`'s own iterators: those end a bad chain as if it were a whole one, make every used element visible
-//! by itself, and look the ring's addresses up at each access (see `docs/decisions`). Its descriptor is used.
+//! by itself, and look the ring's addresses up at each access (see `docs/decisions/vhost_user_of_our_own`). Its descriptor is used.
 //!
 //! *A head is in flight once*: a driver that makes one available again before it was given back has broken the ring.
 

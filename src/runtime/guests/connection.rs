@@ -257,8 +257,10 @@ impl<'a> Connection<'a> {
                 self.change_memory(maps.into_iter().collect())?
             }
             Task::SetLog { len, offset, file } => {
-                self.log = Some(DirtyLog::new(SharedMap::new(file, offset, len)?));
+                let log = DirtyLog::new(SharedMap::new(file, offset, len)?);
+                let before = self.log.replace(log);
                 self.set_logs(None)?;
+                drop(before); // here, not on a shard
                 return Ok((Some(Reply::Number(0)), None, true));
             }
             Task::Logging(ring) => {
@@ -439,10 +441,15 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Queues of one guest go to shards in turn; guests begin at different ones.
+    /// Queues go in turn to the shards that have a part of the volume, so that requests need not go to another one; guests
+    /// begin at different ones.
     fn shard_of(&self, index: u16) -> ShardNo {
-        let shards = self.handle.shards() as u64;
-        ShardNo(((self.entry.key + u64::from(index)) % shards) as u16)
+        let places = &self.handle.shared.places;
+        let shards = places.shards_of(self.entry.volume);
+        let shards = shards.filter(|shards| !shards.is_empty());
+        let shards = shards.unwrap_or_else(|| self.handle.all());
+        let turn = self.entry.key.wrapping_add(index.into());
+        shards[(turn % shards.len() as u64) as usize]
     }
 
     fn change(&self, index: u16, change: Change) -> Result<(), Ended> {

@@ -130,7 +130,7 @@ impl Signals {
         if tag.is_some() {
             (self.waited, self.unwaited) = (true, 0);
         }
-        if desk.ring.signal(call, tag).is_err() {
+        if desk.ring.signal(call, self.may_wait, tag).is_err() {
             (self.waited, self.is_wanted) = (false, true); // with the next turn
         }
     }
@@ -138,6 +138,8 @@ impl Signals {
     /// The call that was waited for has ended.
     pub fn ended(&mut self, desk: &mut Desk) {
         self.waited = false;
+        // The front end may have changed that since.
+        self.may_wait = self.call.is_some_and(|call| desk.ring.may_wait(call));
         if let Some(left) = self.left.take() {
             desk.ring.drop_file(left);
         }
@@ -150,7 +152,8 @@ impl Signals {
     /// Tells of an error, where the front end listens for it.
     pub fn fail(&mut self, desk: &mut Desk) {
         if let Some(error) = self.error {
-            let _ = desk.ring.signal(error, None); // the log has said it
+            let waits = desk.ring.may_wait(error);
+            let _ = desk.ring.signal(error, waits, None); // the log has said it
         }
     }
 

@@ -217,7 +217,12 @@ fn what_was_in_flight_when_the_connection_broke_is_carried_out_on_the_next() {
     let map = crate::io::SharedMap::new(region.try_clone().unwrap(), 0, 272).unwrap();
     let marks = crate::io::Span::of(&map);
     let marked = (0..16).filter(|head| marks.load_u8(16 + 16 * head) == 1);
-    assert_eq!(marked.collect::<Vec<_>>(), [0, 4, 8]);
+    assert_eq!(marked.collect::<Vec<_>>(), [8]);
+    // As a daemon leaves it that was killed with all three in flight, taken in another order than their numbers.
+    for (counter, head) in (100..).zip([0, 4]) {
+        marks.store_u64(16 + 16 * head + 8, counter);
+        marks.store_u8(16 + 16 * head, 1);
+    }
     guest.connect_again(&path);
     wait(host.node.open_volume(VOLUME_BYTES, &[1])).unwrap();
     guest.negotiate(FEATURES);
