@@ -9,8 +9,6 @@
 //!
 //! Everything that is made for it is kept below `target/guest/`. QEMU ends with the `Guest`, however the case ends.
 
-#![allow(dead_code)] // until the cases of the front ends use it
-
 pub mod daemon;
 mod initrd;
 mod inside;
@@ -46,12 +44,21 @@ fn cache() -> Step<PathBuf> {
     Ok(cache)
 }
 
-/// Tree and tools of a root file system, as an ext4 image of so many MiB.
+/// Tree and tools of a root file system, as an ext4 image of so many MiB. In blocks of 4 KiB, as it may lie on a disk of such sectors.
 pub fn root_image(to: &Path, mib: u64, programs: &[(&str, PathBuf)]) -> Step<()> {
     let tree = to.with_extension("tree");
     initrd::unpack(&tree, &kernel::get()?, &with_ours(programs)?)?;
     let (tree_name, image) = (text(&tree), text(to));
-    let arguments = ["-q", "-F", "-d", &tree_name, &image, &format!("{mib}M")];
+    let arguments = [
+        "-q",
+        "-F",
+        "-b",
+        "4096",
+        "-d",
+        &tree_name,
+        &image,
+        &format!("{mib}M"),
+    ];
     let made = crate::harness::tools::run("mkfs.ext4", &arguments);
     std::fs::remove_dir_all(&tree)?;
     made.map(|_| ())
