@@ -87,7 +87,6 @@ pub struct Plan {
     folder: PathBuf,
     name: String,
     memory_mib: u32,
-    cpus: u32,
     programs: Vec<(&'static str, PathBuf)>,
     files: Vec<(PathBuf, Vec<u8>)>,
     modules: Vec<&'static str>,
@@ -103,7 +102,6 @@ impl Plan {
             folder: room.path(""),
             name: name.to_owned(),
             memory_mib: 512,
-            cpus: 2,
             programs: Vec::new(),
             files: Vec::new(),
             modules: vec!["virtio_blk", "virtio_rng"],
@@ -115,11 +113,6 @@ impl Plan {
 
     pub fn memory(mut self, mib: u32) -> Plan {
         self.memory_mib = mib;
-        self
-    }
-
-    pub fn cpus(mut self, cpus: u32) -> Plan {
-        self.cpus = cpus;
         self
     }
 
@@ -250,12 +243,7 @@ impl Plan {
             "-display",
             "none",
         ]);
-        command.args([
-            "-machine",
-            "pc,memory-backend=ram",
-            "-smp",
-            &self.cpus.to_string(),
-        ]);
+        command.args(["-machine", "pc,memory-backend=ram", "-smp", "2"]);
         let size = format!("{}M", self.memory_mib);
         command.args(["-m", &size, "-object"]);
         command.arg(format!("memory-backend-memfd,id=ram,size={size},share=on"));
