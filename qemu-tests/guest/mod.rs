@@ -9,8 +9,6 @@
 //!
 //! Everything that is made for it is kept below `target/guest/`. QEMU ends with the `Guest`, however the case ends.
 
-#![allow(dead_code)] // until the cases of the front ends use it
-
 pub mod daemon;
 mod initrd;
 mod inside;
@@ -46,12 +44,21 @@ fn cache() -> Step<PathBuf> {
     Ok(cache)
 }
 
-/// Tree and tools of a root file system, as an ext4 image of so many MiB.
+/// Tree and tools of a root file system, as an ext4 image of so many MiB. In blocks of 4 KiB, as it may lie on a disk of such sectors.
 pub fn root_image(to: &Path, mib: u64, programs: &[(&str, PathBuf)]) -> Step<()> {
     let tree = to.with_extension("tree");
     initrd::unpack(&tree, &kernel::get()?, &with_ours(programs)?)?;
     let (tree_name, image) = (text(&tree), text(to));
-    let arguments = ["-q", "-F", "-d", &tree_name, &image, &format!("{mib}M")];
+    let arguments = [
+        "-q",
+        "-F",
+        "-b",
+        "4096",
+        "-d",
+        &tree_name,
+        &image,
+        &format!("{mib}M"),
+    ];
     let made = crate::harness::tools::run("mkfs.ext4", &arguments);
     std::fs::remove_dir_all(&tree)?;
     made.map(|_| ())
@@ -80,7 +87,6 @@ pub struct Plan {
     folder: PathBuf,
     name: String,
     memory_mib: u32,
-    cpus: u32,
     programs: Vec<(&'static str, PathBuf)>,
     files: Vec<(PathBuf, Vec<u8>)>,
     modules: Vec<&'static str>,
@@ -96,7 +102,6 @@ impl Plan {
             folder: room.path(""),
             name: name.to_owned(),
             memory_mib: 512,
-            cpus: 2,
             programs: Vec::new(),
             files: Vec::new(),
             modules: vec!["virtio_blk", "virtio_rng"],
@@ -108,11 +113,6 @@ impl Plan {
 
     pub fn memory(mut self, mib: u32) -> Plan {
         self.memory_mib = mib;
-        self
-    }
-
-    pub fn cpus(mut self, cpus: u32) -> Plan {
-        self.cpus = cpus;
         self
     }
 
@@ -243,12 +243,7 @@ impl Plan {
             "-display",
             "none",
         ]);
-        command.args([
-            "-machine",
-            "pc,memory-backend=ram",
-            "-smp",
-            &self.cpus.to_string(),
-        ]);
+        command.args(["-machine", "pc,memory-backend=ram", "-smp", "2"]);
         let size = format!("{}M", self.memory_mib);
         command.args(["-m", &size, "-object"]);
         command.arg(format!("memory-backend-memfd,id=ram,size={size},share=on"));

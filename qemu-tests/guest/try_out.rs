@@ -1,6 +1,6 @@
 //! A guest by hand: boots one, runs a command in it, prints what that said, and ends it.
 //!
-//! `cargo test --all-features --test processes -- --boot [-- ARGUMENTS OF QEMU --] 'COMMAND'`
+//! `cargo test --all-features --test processes -- --boot [ARGUMENT OF QEMU]... [PROGRAM=PATH]... 'COMMAND'`
 
 use super::Plan;
 use crate::harness::{Room, Step};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Takes what follows `--boot`: arguments for QEMU and last the command; a word `NAME=` takes a program of the path along.
+/// Takes what follows `--boot`: arguments for QEMU, programs of this machine to take along, and last the command.
 pub fn run(arguments: &[String]) -> ExitCode {
     match boot(arguments) {
         Ok(code) => ExitCode::from(code as u8),

@@ -3,8 +3,8 @@
 use crate::guest::{Plan, root_image, which};
 use crate::harness::daemon::{Start, text};
 use crate::harness::metrics::Metrics;
-use crate::harness::{Case, Outcome, Room, ensure};
-use std::time::Duration;
+use crate::harness::{Case, Outcome, Room, Step, ensure};
+use std::time::{Duration, Instant};
 
 const DATA_MIB: u64 = 128;
 const ROOT_MIB: u64 = 192;
@@ -49,7 +49,7 @@ fn boots(room: &Room) -> Outcome {
     let before = used()?;
     guest.run("blkdiscard /dev/vdb && sync")?;
     // The record that frees a slot is durable at once; the slots follow in the background.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let freed = loop {
         let freed = before - used()?;
         if freed >= f64::from(40 << 20) {
@@ -66,5 +66,3 @@ fn boots(room: &Room) -> Outcome {
     guest.kill()?;
     Ok(format!("the discard gave back {} MiB", freed as u64 >> 20))
 }
-
-use crate::harness::Step;

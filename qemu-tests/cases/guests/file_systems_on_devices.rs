@@ -1,7 +1,7 @@
 //! ext4 and XFS on a device of the host: made, mounted, churned, unmounted, checked; and the device grows.
 
 use super::host::Host;
-use crate::harness::{Case, Outcome, Room, Step, ensure};
+use crate::harness::{Case, Outcome, Room, ensure};
 use std::time::Duration;
 
 /// XFS takes nothing smaller than 300 MB.
@@ -105,11 +105,8 @@ fn grows(room: &Room, kind: &str) -> Outcome {
     let mut load = host.guest.load(&device, 64, 12)?;
     host.tell("volume resize vm1 --size 128M")?;
     let name = device.trim_start_matches("/dev/");
-    let seen = host.guest.attempt(
-        &format!("until [ $(cat /sys/block/{name}/size) = 262144 ]; do sleep 0.1; done"),
-        Duration::from_secs(30),
-    );
-    let seen: Step<()> = seen.map(|_| ());
+    let seen = format!("until [ $(cat /sys/block/{name}/size) = 262144 ]; do sleep 0.1; done");
+    let seen = host.guest.attempt(&seen, Duration::from_secs(30));
     seen.map_err(|why| format!("{device} does not grow: {why}"))?;
     host.guest.gets_on(&mut load, WORK_MAX)?;
     let said = host.guest.enough(&device, load)?;

@@ -12,29 +12,18 @@ mod the_host_loses_power;
 
 use crate::harness::{Case, Place};
 
-/// Which front ends there are to be tested.
-const VHOST_USER: bool = false;
-const UBLK: bool = true;
-const KERNEL_NBD: bool = true;
-
 /// All of them, in the order in which they run.
 pub fn cases() -> Vec<Case> {
     let mut all = disk_over_nbd::cases();
     all.extend(the_host_loses_power::cases());
-    if VHOST_USER {
-        all.extend(boots_from_a_volume::cases());
-        all.extend(the_daemon_is_killed_under_a_guest::cases());
-        all.extend(the_guest_moves::cases());
-        all.extend(disks_change_under_a_guest::cases());
-    }
-    if UBLK {
-        all.extend(the_daemon_is_killed_under_a_device::ublk());
-        all.extend(file_systems_on_devices::ublk());
-    }
-    if KERNEL_NBD {
-        all.extend(the_daemon_is_killed_under_a_device::nbd());
-        all.extend(file_systems_on_devices::nbd());
-    }
+    all.extend(boots_from_a_volume::cases());
+    all.extend(the_daemon_is_killed_under_a_guest::cases());
+    all.extend(the_guest_moves::cases());
+    all.extend(disks_change_under_a_guest::cases());
+    all.extend(the_daemon_is_killed_under_a_device::ublk());
+    all.extend(file_systems_on_devices::ublk());
+    all.extend(the_daemon_is_killed_under_a_device::nbd());
+    all.extend(file_systems_on_devices::nbd());
     for case in &mut all {
         case.place = Place::Guest;
     }
