@@ -17,7 +17,6 @@ use sarsen::shard::Control;
 use sarsen::store::{LayerMeta, Options, Plan, VolumeMeta, format};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -391,11 +390,8 @@ fn one_queue(
     }
 }
 
-/// Serves a new volume at `DIR/sarsen.sock` until it is killed.
-fn serve_sarsen(dir: &Path, mib: u64) {
-    let path = dir.join("sarsen.disk");
-    let disk_bytes = (mib << 20) * 2 + (1 << 30);
-    let disk = Disk::create(&path, disk_bytes).expect("a disk");
+fn format_disk(path: &Path, disk_bytes: u64) {
+    let disk = Disk::create(path, disk_bytes).expect("a disk");
     let plan = Plan {
         store: StoreId([7; 16]),
         instance_key: [9; 16],
@@ -408,7 +404,15 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         disk.write_at(*at, bytes).expect("the disk is written");
     }
     disk.flush().expect("the disk is flushed");
-    drop(disk);
+}
+
+/// Serves a volume at `DIR/sarsen.sock` until it is killed: the one that is there, or a new one. For a QEMU by hand, too.
+fn serve_sarsen(dir: &Path, mib: u64) {
+    let path = dir.join("sarsen.disk");
+    let disk_bytes = (mib << 20) * 2 + (1 << 30);
+    if !path.exists() {
+        format_disk(&path, disk_bytes);
+    }
     let disk = Disk::open(&path, Access::ReadWrite).expect("the disk is ours");
     let runtime = Runtime::start(Config::default(), Arc::new(Registry::default()));
     let handle = runtime.expect("the runtime starts").handle();
@@ -455,11 +459,12 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         let open = Control::OpenVolume { meta, pgs };
         handle.control(open).await.expect("the volume opens");
         handle.set_exports(vec![export]).await;
-        let listener = UnixListener::bind(dir.join("sarsen.sock")).expect("a socket");
+        let socket = dir.join("sarsen.sock");
+        let listener = sarsen::io::listen_unix(&socket, 0o600, None).expect("a socket");
         let guest = Guest {
             key: 1,
             volume,
-            listener: listener.into(),
+            listener,
             queues: 2,
             incoming: false,
         };
