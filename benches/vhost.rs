@@ -56,7 +56,7 @@ fn main() {
     let dir = dir.join(format!("vhost-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory for the files");
     let only = option("--only", "");
-    let mut servers = [
+    let servers = [
         Server::sarsen(&dir, mib),
         Server::qsd("qsd-uring", &dir, mib, &["io_uring"], false),
         Server::qsd("qsd-aio", &dir, mib, &["native"], true),
@@ -93,10 +93,7 @@ fn main() {
             );
         }
     }
-    for server in &mut servers {
-        server.process.kill().expect("it runs");
-        server.process.wait().expect("it ends");
-    }
+    drop(servers);
     fs::remove_dir_all(&dir).expect("the files are ours");
 }
 
@@ -112,6 +109,13 @@ struct Server {
     socket: PathBuf,
     /// Whether a write is durable only behind a flush.
     flushes: bool,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it has gone already
+        let _ = self.process.wait();
+    }
 }
 
 struct Run {
@@ -254,9 +258,10 @@ struct Spec {
 
 /// Puts a load on a socket, a thread a queue: how long each operation took, in ns.
 fn drive(socket: &Path, queues: usize, spec: Spec) -> Vec<u64> {
+    const MQ: u64 = 1 << 12; // VIRTIO_BLK_F_MQ
     let features = VirtioFeatureFlags::VERSION_1 | VirtioFeatureFlags::RING_EVENT_IDX;
     let path = socket.to_str().expect("a path");
-    let transport = VhostUser::new(path, features.bits()).expect("the server answers");
+    let transport = VhostUser::new(path, features.bits() | MQ).expect("the server answers");
     let mut transport: Box<VirtioBlkTransport> = Box::new(transport);
     let len = queues * spec.depth * BLOCK;
     let file = File::from(
