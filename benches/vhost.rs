@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use virtio_driver::{VhostUser, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags};
 
+/// Bytes of an operation, and of those that fill the volume: a chunk as a whole, which leaves nothing to be done behind.
 const BLOCK: usize = 4096;
+const CHUNK: usize = 65536;
 
 /// Writes or reads, queues, depth of each.
 const CASES: &[(&str, bool, usize, usize)] = &[
@@ -204,6 +206,7 @@ impl Server {
         let &(_, writes, queues, depth) = case;
         let before = self.cpu();
         let spec = Spec {
+            bytes: BLOCK,
             writes,
             depth,
             flushes: writes && self.flushes,
@@ -229,10 +232,11 @@ impl Server {
 
 /// Writes all blocks of a server once.
 fn fill(server: &Server, mib: u64) {
-    let blocks = (mib << 20) / BLOCK as u64;
+    let blocks = (mib << 20) / CHUNK as u64;
     let spec = Spec {
+        bytes: CHUNK,
         writes: true,
-        depth: 32,
+        depth: 16,
         flushes: false,
         blocks,
         until: Until::All,
@@ -249,6 +253,8 @@ enum Until {
 
 #[derive(Clone, Copy)]
 struct Spec {
+    /// Of each operation.
+    bytes: usize,
     writes: bool,
     depth: usize,
     flushes: bool,
@@ -263,7 +269,7 @@ fn drive(socket: &Path, queues: usize, spec: Spec) -> Vec<u64> {
     let path = socket.to_str().expect("a path");
     let transport = VhostUser::new(path, features.bits() | MQ).expect("the server answers");
     let mut transport: Box<VirtioBlkTransport> = Box::new(transport);
-    let len = queues * spec.depth * BLOCK;
+    let len = queues * spec.depth * spec.bytes;
     let file = File::from(
         nix::sys::memfd::memfd_create("load", nix::sys::memfd::MFdFlags::empty()).expect("memory"),
     );
@@ -296,7 +302,7 @@ fn drive(socket: &Path, queues: usize, spec: Spec) -> Vec<u64> {
                 // As QEMU has its eventfds.
                 // SAFETY: flags of a file that is open.
                 unsafe { libc::fcntl(call.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-                let memory = memory + index * spec.depth * BLOCK;
+                let memory = memory + index * spec.depth * spec.bytes;
                 let call = call.as_fd().try_clone_to_owned().expect("a file");
                 scope.spawn(move || {
                     on_core(1);
@@ -359,12 +365,12 @@ fn one_queue(
             };
             next += 1;
             since[place] = (Instant::now(), false);
-            let (at, offset) = (memory + place * BLOCK, block * BLOCK as u64);
+            let (at, offset) = (memory + place * spec.bytes, block * spec.bytes as u64);
             // SAFETY: each place has a block of the memory that is mapped, and one operation at a time.
             let asked = unsafe {
                 match spec.writes {
-                    true => ring.write_raw(offset, at as *const u8, BLOCK, place),
-                    false => ring.read_raw(offset, at as *mut u8, BLOCK, place),
+                    true => ring.write_raw(offset, at as *const u8, spec.bytes, place),
+                    false => ring.read_raw(offset, at as *mut u8, spec.bytes, place),
                 }
             };
             asked.expect("the ring has room");
