@@ -17,14 +17,15 @@ use sarsen::shard::Control;
 use sarsen::store::{LayerMeta, Options, Plan, VolumeMeta, format};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use virtio_driver::{VhostUser, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags};
 
+/// Bytes of an operation, and of those that fill the volume: a chunk as a whole, which leaves nothing to be done behind.
 const BLOCK: usize = 4096;
+const CHUNK: usize = 65536;
 
 /// Writes or reads, queues, depth of each.
 const CASES: &[(&str, bool, usize, usize)] = &[
@@ -57,7 +58,7 @@ fn main() {
     let dir = dir.join(format!("vhost-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory for the files");
     let only = option("--only", "");
-    let mut servers = [
+    let servers = [
         Server::sarsen(&dir, mib),
         Server::qsd("qsd-uring", &dir, mib, &["io_uring"], false),
         Server::qsd("qsd-aio", &dir, mib, &["native"], true),
@@ -94,10 +95,7 @@ fn main() {
             );
         }
     }
-    for server in &mut servers {
-        server.process.kill().expect("it runs");
-        server.process.wait().expect("it ends");
-    }
+    drop(servers);
     fs::remove_dir_all(&dir).expect("the files are ours");
 }
 
@@ -113,6 +111,13 @@ struct Server {
     socket: PathBuf,
     /// Whether a write is durable only behind a flush.
     flushes: bool,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it has gone already
+        let _ = self.process.wait();
+    }
 }
 
 struct Run {
@@ -201,6 +206,7 @@ impl Server {
         let &(_, writes, queues, depth) = case;
         let before = self.cpu();
         let spec = Spec {
+            bytes: BLOCK,
             writes,
             depth,
             flushes: writes && self.flushes,
@@ -226,10 +232,11 @@ impl Server {
 
 /// Writes all blocks of a server once.
 fn fill(server: &Server, mib: u64) {
-    let blocks = (mib << 20) / BLOCK as u64;
+    let blocks = (mib << 20) / CHUNK as u64;
     let spec = Spec {
+        bytes: CHUNK,
         writes: true,
-        depth: 32,
+        depth: 16,
         flushes: false,
         blocks,
         until: Until::All,
@@ -246,6 +253,8 @@ enum Until {
 
 #[derive(Clone, Copy)]
 struct Spec {
+    /// Of each operation.
+    bytes: usize,
     writes: bool,
     depth: usize,
     flushes: bool,
@@ -255,11 +264,12 @@ struct Spec {
 
 /// Puts a load on a socket, a thread a queue: how long each operation took, in ns.
 fn drive(socket: &Path, queues: usize, spec: Spec) -> Vec<u64> {
+    const MQ: u64 = 1 << 12; // VIRTIO_BLK_F_MQ
     let features = VirtioFeatureFlags::VERSION_1 | VirtioFeatureFlags::RING_EVENT_IDX;
     let path = socket.to_str().expect("a path");
-    let transport = VhostUser::new(path, features.bits()).expect("the server answers");
+    let transport = VhostUser::new(path, features.bits() | MQ).expect("the server answers");
     let mut transport: Box<VirtioBlkTransport> = Box::new(transport);
-    let len = queues * spec.depth * BLOCK;
+    let len = queues * spec.depth * spec.bytes;
     let file = File::from(
         nix::sys::memfd::memfd_create("load", nix::sys::memfd::MFdFlags::empty()).expect("memory"),
     );
@@ -292,7 +302,7 @@ fn drive(socket: &Path, queues: usize, spec: Spec) -> Vec<u64> {
                 // As QEMU has its eventfds.
                 // SAFETY: flags of a file that is open.
                 unsafe { libc::fcntl(call.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-                let memory = memory + index * spec.depth * BLOCK;
+                let memory = memory + index * spec.depth * spec.bytes;
                 let call = call.as_fd().try_clone_to_owned().expect("a file");
                 scope.spawn(move || {
                     on_core(1);
@@ -355,12 +365,12 @@ fn one_queue(
             };
             next += 1;
             since[place] = (Instant::now(), false);
-            let (at, offset) = (memory + place * BLOCK, block * BLOCK as u64);
+            let (at, offset) = (memory + place * spec.bytes, block * spec.bytes as u64);
             // SAFETY: each place has a block of the memory that is mapped, and one operation at a time.
             let asked = unsafe {
                 match spec.writes {
-                    true => ring.write_raw(offset, at as *const u8, BLOCK, place),
-                    false => ring.read_raw(offset, at as *mut u8, BLOCK, place),
+                    true => ring.write_raw(offset, at as *const u8, spec.bytes, place),
+                    false => ring.read_raw(offset, at as *mut u8, spec.bytes, place),
                 }
             };
             asked.expect("the ring has room");
@@ -391,11 +401,8 @@ fn one_queue(
     }
 }
 
-/// Serves a new volume at `DIR/sarsen.sock` until it is killed.
-fn serve_sarsen(dir: &Path, mib: u64) {
-    let path = dir.join("sarsen.disk");
-    let disk_bytes = (mib << 20) * 2 + (1 << 30);
-    let disk = Disk::create(&path, disk_bytes).expect("a disk");
+fn format_disk(path: &Path, disk_bytes: u64) {
+    let disk = Disk::create(path, disk_bytes).expect("a disk");
     let plan = Plan {
         store: StoreId([7; 16]),
         instance_key: [9; 16],
@@ -408,7 +415,15 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         disk.write_at(*at, bytes).expect("the disk is written");
     }
     disk.flush().expect("the disk is flushed");
-    drop(disk);
+}
+
+/// Serves a volume at `DIR/sarsen.sock` until it is killed: the one that is there, or a new one. For a QEMU by hand, too.
+fn serve_sarsen(dir: &Path, mib: u64) {
+    let path = dir.join("sarsen.disk");
+    let disk_bytes = (mib << 20) * 2 + (1 << 30);
+    if !path.exists() {
+        format_disk(&path, disk_bytes);
+    }
     let disk = Disk::open(&path, Access::ReadWrite).expect("the disk is ours");
     let runtime = Runtime::start(Config::default(), Arc::new(Registry::default()));
     let handle = runtime.expect("the runtime starts").handle();
@@ -455,11 +470,12 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         let open = Control::OpenVolume { meta, pgs };
         handle.control(open).await.expect("the volume opens");
         handle.set_exports(vec![export]).await;
-        let listener = UnixListener::bind(dir.join("sarsen.sock")).expect("a socket");
+        let socket = dir.join("sarsen.sock");
+        let listener = sarsen::io::listen_unix(&socket, 0o600, None).expect("a socket");
         let guest = Guest {
             key: 1,
             volume,
-            listener: listener.into(),
+            listener,
             queues: 2,
             incoming: false,
         };

@@ -6,6 +6,7 @@
 //!   Handle ──── Mail ──────► mailbox ─┐
 //!                                     ▼            outputs
 //!   NBD clients ◄─ sockets ─► pump ──► shard::Shard ───────► perform ──► ring ──► disks
+//!   guests ◄─ shared memory ─► queues ─┘                                   │
 //!                              ▲      ▲                                   │
 //!              other shards ◄──┴──────┴──────── completions ◄─────────────┘
 //!                        letters
@@ -14,6 +15,8 @@
 //! Disks are spread over the shards, and so are clients. Each shard coordinates the extents whose PG has its disk; what
 //! a client asks of another shard's extents goes there by letter, once a turn, and its answer comes back
 //! the same way (`desk`, `joins`, `post`, `letters`). Payload is not copied: all shards work on one arena.
+//!
+//! A guest's disk has a thread for what its front end says, and queues on the shards (`guests`); their requests take the same way.
 //!
 //! Nothing here decides: what is done, and in which order, is what the shard said. A turn gathers the
 //! completions, reads the clock once, steps the shard, carries out its outputs, and submits in the

@@ -8,8 +8,8 @@ use virtio_queue::desc::split::Descriptor;
 
 /// Bytes of a descriptor.
 pub const DESCRIPTOR: usize = size_of::<Descriptor>();
-/// Parts of a chain at most: those of the largest request with room to spare. Virtio allows as many as the ring is long.
-pub const PARTS_MAX: usize = 1024;
+/// Parts of a chain at most: twice those of the largest request that drivers are told of.
+pub const PARTS_MAX: usize = 256;
 
 /// A chain that cannot be followed to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -161,7 +161,9 @@ mod tests {
         let region = region(2, 8);
         let mut first = open(&region);
         assert_eq!(first.recover(5), Some(vec![]));
-        [3, 7, 1, 0].map(|head| first.took(head));
+        for head in [3, 7, 1, 0] {
+            first.took(head);
+        }
         first.giving(7);
         first.gave(&[7], 6);
         first.took(7);
@@ -173,7 +175,9 @@ mod tests {
         let region = region(2, 8);
         let mut first = open(&region);
         first.recover(0);
-        [0, 1, 2, 3].map(|head| first.took(head));
+        for head in [0, 1, 2, 3] {
+            first.took(head);
+        }
         first.giving(2);
         first.giving(0);
         // Before the ring's index was visible, nothing was given back.

@@ -16,8 +16,8 @@ use vhost::vhost_user::message::{
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-/// Descriptors of a ring at most.
-const RING_MAX: u32 = 4096;
+/// Descriptors of a ring at most, as QEMU has it.
+const RING_MAX: u32 = 1024;
 /// Parts of the memory at most.
 const SLOTS: usize = 509;
 

@@ -21,6 +21,9 @@ const ELEMENTS: usize = 4;
 const AVAILABLE: usize = 2;
 const USED: usize = 8;
 
+/// Parts of a request whose memory is kept for the next one in its slot.
+const PARTS_KEPT: usize = 64;
+
 /// Why nothing more is taken from a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
@@ -263,6 +266,9 @@ impl Vring {
             let data = request.data.iter().filter(|_| written > 0);
             data.for_each(|part| log.mark(part.guest, part.len.into()));
             log.mark(request.status, 1);
+        }
+        if slot.request.data.capacity() > PARTS_KEPT {
+            slot.request.data = Vec::new();
         }
         self.in_flight -= 1;
         let at = ELEMENTS + USED * usize::from(self.next_used % self.plan.size);

@@ -184,10 +184,11 @@ const DISK: Disk = Disk {
 fn play(driver: &mut Driver, bends: u64, prng: &mut Prng) -> Option<Broken> {
     driver.clear();
     let mut vring = driver.start(prng).expect("a ring of zeroes");
-    let mut flying: Vec<u16> = Vec::new();
+    // Heads that were taken, and heads that the driver has not got back.
+    let (mut flying, mut busy): (Vec<u16>, BTreeSet<u16>) = Default::default();
     for _ in 0..40 {
         for head in [0, 4, 8, 12] {
-            if !flying.contains(&head) && prng.one_in(2) {
+            if prng.one_in(2) && busy.insert(head) {
                 driver.offer(head, prng);
             }
         }
@@ -208,15 +209,20 @@ fn play(driver: &mut Driver, bends: u64, prng: &mut Prng) -> Option<Broken> {
             }
         }
         assert_eq!(usize::from(vring.in_flight()), flying.len());
+        let mut ended = Vec::new();
         while !flying.is_empty() && !prng.one_in(3) {
             let head = flying.remove(prng.below(flying.len() as u64) as usize);
             vring.complete(head, Status::Ok, prng.below(2) as u32, &driver.memory);
+            ended.push(head);
         }
         // Cut short before or after what was completed is visible.
         let cut = prng.one_in(8);
         if !cut || prng.one_in(2) {
             vring.publish();
             vring.wants_call();
+            ended.iter().for_each(|head| {
+                busy.remove(head);
+            });
             if cut && bends == 0 {
                 let mut again = Inflight::open(&driver.region, 0, 1, SIZE).unwrap();
                 let used = driver.ring.load_u16(USED as usize + 2);
