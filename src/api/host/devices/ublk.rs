@@ -142,7 +142,7 @@ pub(super) async fn start(
             Ended::wait(&mut end).await;
         }
         if !is_stopping.load(Ordering::Relaxed) {
-            tracing::warn!(number, "a ublk device has ended, or the daemon stops");
+            tracing::info!(number, "a ublk device's queues have ended");
         }
         all_ended.send_replace(true);
     });
