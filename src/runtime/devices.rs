@@ -209,7 +209,9 @@ impl Devices {
         let part = part_of(&place.order, id);
         let position = copy_position(live.number, tag);
         let named = Completed::Copied(key(queue, tag)).tag();
-        let pushed = desk.ring.read(live.file, position, part, named);
+        let pushed = desk
+            .ring
+            .read_unregistered(live.file, position, part, named);
         if let Err(error) = pushed {
             tracing::error!(%error, "the data of a ublk request was not copied");
             self.commit(queue, tag, -libc::EIO, desk);
