@@ -35,7 +35,7 @@ pub fn openers(path: &Path) -> io::Result<Vec<Opener>> {
         .custom_flags(libc::O_EXCL | libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path);
     match exclusive {
-        Ok(_) => {}
+        Ok(file) => drop(file),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => found.push(Opener::Kernel),
         // The driver is connected no longer: nobody uses it.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}

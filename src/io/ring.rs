@@ -420,7 +420,22 @@ impl Ring {
         self.push(entry, tag)
     }
 
-    /// Writes one part, and gives the command when that is done. Where not all of it was written, the command
+    /// Reads into one part from a driver that takes user memory only, and no registered one: ublk says EACCES to that.
+    pub fn read_unregistered(
+        &mut self,
+        file: FileNo,
+        position: u64,
+        into: Part,
+        tag: Tag,
+    ) -> io::Result<()> {
+        let (at, len) = (self.arena.address(into), into.len);
+        self.waiting_bytes += u64::from(len);
+        let entry =
+            entry!(self, file, fd => opcode::Read::new(fd, at, len).offset(position).build());
+        self.push(entry, tag)
+    }
+
+    /// Writes one part, not as registered memory, and gives the command when that is done. Where not all of it was written, the command
     /// completes with ECANCELED and is not given.
     pub fn write_then_command(
         &mut self,

@@ -3,7 +3,7 @@
 //! A quiet connection is this value and nothing else: buffers are picked by the kernel when there is something
 //! to receive, and messages exist only while there is something to send.
 
-use crate::base::{BufId, BufRef, RequestKind, Time, VolumeId};
+use crate::base::{BufId, BufRef, IoError, RequestKind, Time, VolumeId};
 use crate::frontend::nbd::{Command, Session, Slot};
 use crate::io::{FileNo, Message, SendNo};
 use crate::observe::{Operation, VolumeStats};
@@ -168,6 +168,12 @@ impl Connection {
             zero_jobs: Vec::new(),
             kernel: None,
         }
+    }
+
+    /// Whether the client must not be told of this error: the kernel sends again what it got no answer to, and its file
+    /// systems see a pause where the node stops.
+    pub fn hides(&self, error: IoError) -> bool {
+        self.kernel.is_some() && matches!(error, IoError::Closed | IoError::Busy)
     }
 
     /// Bytes that wait to be sent.

@@ -111,7 +111,11 @@ impl<M: Machine> Core<M> {
         if busy {
             return Wait::No;
         }
-        let fronts = [self.clients.deadline(), self.guests.deadline()];
+        let fronts = [
+            self.clients.deadline(),
+            self.guests.deadline(),
+            self.devices.deadline(),
+        ];
         let first = fronts.into_iter().chain([self.machine.deadline()]);
         match first.flatten().min() {
             None => Wait::Forever,
@@ -173,6 +177,7 @@ impl<M: Machine> Core<M> {
         }
         self.step(Input::TurnEnded);
         self.clients.sweep(&mut self.desk);
+        self.devices.try_again(&mut self.desk);
         self.clients.settle(&mut self.desk);
         self.guests.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);

@@ -26,6 +26,15 @@ use tokio::sync::oneshot;
 /// Queues of one shard; their numbers fit the upper half of a tag's key.
 const QUEUES: usize = 4096;
 
+/// How long a request waits that the machine did not take.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Whether an error passes: the node is stopping or the volume is not open yet. Who asked sees a pause, and when the
+/// daemon ends the driver keeps the request for the next one.
+fn is_passing(error: IoError) -> bool {
+    matches!(error, IoError::Closed | IoError::Busy)
+}
+
 /// Where a tag is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -36,6 +45,8 @@ enum Step {
     /// The data of a write is copied into its buffer.
     CopyingIn,
     InMachine,
+    /// The machine does not take it now; it is asked again.
+    Again,
     /// The data of a read is copied out of its buffer, and the command follows.
     CopyingOut,
     /// The driver has ended it.
@@ -67,6 +78,9 @@ pub(super) struct Devices {
     queues: Slab<Live>,
     /// Tags that wait for payload memory, first come first served.
     hungry: VecDeque<(u16, u16)>,
+    /// Tags whose requests the machine did not take, and when it is asked again.
+    again: Vec<(u16, u16)>,
+    again_at: Option<Time>,
 }
 
 fn key(queue: u16, tag: u16) -> u32 {
@@ -82,6 +96,8 @@ impl Devices {
         Devices {
             queues: Slab::new(QUEUES),
             hungry: VecDeque::new(),
+            again: Vec::new(),
+            again_at: None,
         }
     }
 
@@ -193,7 +209,9 @@ impl Devices {
         let part = part_of(&place.order, id);
         let position = copy_position(live.number, tag);
         let named = Completed::Copied(key(queue, tag)).tag();
-        let pushed = desk.ring.read(live.file, position, part, named);
+        let pushed = desk
+            .ring
+            .read_unregistered(live.file, position, part, named);
         if let Err(error) = pushed {
             tracing::error!(%error, "the data of a ublk request was not copied");
             self.commit(queue, tag, -libc::EIO, desk);
@@ -233,8 +251,10 @@ impl Devices {
             buf: place.buf,
             begun: place.begun,
         };
-        if let Err(error) = desk.submit(wanted) {
-            self.commit(queue, tag, -errno_of(error), desk);
+        match desk.submit(wanted) {
+            Ok(()) => {}
+            Err(error) if is_passing(error) => self.put_off(queue, tag, desk),
+            Err(error) => self.commit(queue, tag, -errno_of(error), desk),
         }
     }
 
@@ -250,6 +270,9 @@ impl Devices {
         let live = &mut self.queues[u32::from(queue)];
         let place = &mut live.tags[usize::from(tag)];
         let success = place.order.success();
+        if result.is_err_and(is_passing) {
+            return self.put_off(queue, tag, desk);
+        }
         if let (Ok(()), Some(operation)) = (result, Operation::of(pending.kind)) {
             // The answer goes out with this turn.
             let stats = desk.stats_of(live.volume);
@@ -276,6 +299,30 @@ impl Devices {
         if let Err(error) = pushed {
             // Of the two, none or only the first was pushed; who asked waits until the next start issues it again.
             tracing::error!(%error, "a ublk request was not answered");
+        }
+    }
+
+    /// Keeps a request, with its data, until the machine is asked again.
+    fn put_off(&mut self, queue: u16, tag: u16, desk: &mut Desk) {
+        let live = &mut self.queues[u32::from(queue)];
+        live.tags[usize::from(tag)].step = Step::Again;
+        self.again.push((queue, tag));
+        self.again_at.get_or_insert(desk.now + AGAIN);
+    }
+
+    /// When [`Devices::try_again`] is to be called.
+    pub fn deadline(&self) -> Option<Time> {
+        self.again_at
+    }
+
+    /// Asks the machine again for what it did not take.
+    pub fn try_again(&mut self, desk: &mut Desk) {
+        if self.again_at.is_none_or(|at| at > desk.now) {
+            return;
+        }
+        self.again_at = None;
+        for (queue, tag) in std::mem::take(&mut self.again) {
+            self.submit(queue, tag, desk);
         }
     }
 
@@ -322,10 +369,9 @@ impl Devices {
     /// Lets go on what waited for payload memory, as far as it reaches.
     pub fn feed(&mut self, desk: &mut Desk) {
         for _ in 0..self.hungry.len() {
-            let Some((queue, tag)) = self.hungry.pop_front() else {
-                return;
-            };
-            self.begin(queue, tag, desk);
+            if let Some((queue, tag)) = self.hungry.pop_front() {
+                self.begin(queue, tag, desk);
+            }
         }
     }
 }

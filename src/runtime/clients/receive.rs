@@ -159,7 +159,7 @@ impl Clients {
         }
         let Some(buf) = desk.allocate(blocks) else {
             if blocks > desk.buffers.largest() {
-                return self.refuse(key, command.slot, IoError::Busy);
+                return self.refuse(key, command.slot, IoError::Busy, desk);
             }
             self.connections[key].stall = Some(Stall::Memory(command, begun));
             self.hungry.push_back(Hungry::Command(key));
@@ -231,14 +231,17 @@ impl Clients {
             Ok(()) => connection.in_machine += 1,
             Err(error) => {
                 buf.into_iter().for_each(|buf| desk.release(buf, 1));
-                self.refuse(key, slot, error);
+                self.refuse(key, slot, error, desk);
             }
         }
     }
 
     /// Fails a command without asking the machine.
-    pub(super) fn refuse(&mut self, key: u32, slot: Slot, error: IoError) {
+    pub(super) fn refuse(&mut self, key: u32, slot: Slot, error: IoError, desk: &mut Desk) {
         let connection = &mut self.connections[key];
+        if connection.hides(error) {
+            return self.lose(key, desk);
+        }
         let pool = &mut self.messages;
         let message = connection
             .gathered

@@ -16,6 +16,13 @@ impl Clients {
         self.touch(key);
         let connection = &mut self.connections[key];
         connection.in_machine -= 1;
+        if let Err(error) = result
+            && connection.hides(error)
+        {
+            pending.buf.into_iter().for_each(|buf| desk.release(buf, 1));
+            return self.lose(key, desk);
+        }
+        let connection = &mut self.connections[key];
         let mut data = 0;
         if connection.life != Life::Gone {
             let pool = &mut self.messages;

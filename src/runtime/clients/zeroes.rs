@@ -56,7 +56,7 @@ impl Clients {
             Ok(()) => connection.in_machine += 1,
             Err(error) => {
                 desk.release(buf, 1);
-                self.end_zeroes(key, job, Err(error), desk.now);
+                self.end_zeroes(key, job, Err(error), desk);
             }
         }
     }
@@ -80,17 +80,22 @@ impl Clients {
         zeroes.begun = desk.now;
         match (result, zeroes.at == zeroes.end) {
             (Ok(()), false) => self.continue_zeroes(key, job, desk),
-            _ => self.end_zeroes(key, job, result, desk.now),
+            _ => self.end_zeroes(key, job, result, desk),
         }
     }
 
-    fn end_zeroes(&mut self, key: u32, job: u32, result: Result<(), IoError>, now: Time) {
+    fn end_zeroes(&mut self, key: u32, job: u32, result: Result<(), IoError>, desk: &mut Desk) {
         self.touch(key);
         let connection = &mut self.connections[key];
         let ended = connection.zero_jobs[job as usize].take();
         let (Some(ended), true) = (ended, connection.life != Life::Gone) else {
             return;
         };
+        if let Err(error) = result
+            && connection.hides(error)
+        {
+            return self.lose(key, desk);
+        }
         let pool = &mut self.messages;
         let message = connection
             .gathered
@@ -100,7 +105,7 @@ impl Clients {
             .reply(ended.slot, result, &[], message.bytes());
         if result.is_ok() {
             // As its pieces were.
-            connection.replies.add(Operation::Write, now);
+            connection.replies.add(Operation::Write, desk.now);
         }
         if connection.stall == Some(Stall::Full) {
             connection.stall = None;

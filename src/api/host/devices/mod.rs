@@ -100,7 +100,11 @@ impl KernelDevices {
             let (number, path) = (entry.number, entry.path());
             return Ok(Started { number, path });
         }
-        self.entries().remove(&device.key); // what was lost is begun again
+        // What was lost is begun again.
+        let lost = self.entries().remove(&device.key);
+        if let Some(Serving::Nbd(lost)) = lost.map(|lost| lost.serving) {
+            lost.abandon();
+        }
         let runtime = &self.inner.runtime;
         let export = runtime.export(device.volume);
         let export = export.ok_or(DeviceError::NoSuchVolume)?;
@@ -131,20 +135,18 @@ impl KernelDevices {
     /// somebody still has; with it, they get I/O errors.
     pub async fn stop(&self, key: u64, force: bool) -> Result<(), DeviceError> {
         let _changing = self.inner.changing.lock().await;
-        // Not held over an await.
-        let known = self.entries().contains_key(&key);
-        if !known {
+        let known = self.entries().get(&key).map(|entry| {
+            let is_there = !entry.serving.is_lost();
+            is_there.then(|| entry.path())
+        });
+        let Some(path) = known else {
             return self.clear(key).await;
-        }
-        let path = match self.entries().get(&key) {
-            None => return Ok(()),
-            Some(entry) if entry.serving.is_lost() => None,
-            Some(entry) => Some(entry.path()),
         };
         if let Some(path) = path.filter(|_| !force) {
             nobody_has(path).await?;
         }
-        let Some(entry) = self.entries().remove(&key) else {
+        let removed = self.entries().remove(&key);
+        let Some(entry) = removed else {
             return Ok(());
         };
         let stopped = match &entry.serving {

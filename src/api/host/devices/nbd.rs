@@ -16,8 +16,8 @@ use crate::runtime::{Ended, Export, Handle};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Connections of one device.
@@ -40,8 +40,8 @@ struct Shared {
     device: Device,
     number: u32,
     backend: String,
-    /// Whether the device is to be there. Read-locked over each reconnect, so that none comes after a stop.
-    wanted: RwLock<bool>,
+    /// Whether the device is to be there, and by this hand.
+    wanted: AtomicBool,
     lost: AtomicBool,
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn start(
         device: device.clone(),
         number,
         backend,
-        wanted: RwLock::new(true),
+        wanted: AtomicBool::new(true),
         lost: AtomicBool::new(false),
     });
     for (place, end) in ends.into_iter().enumerate() {
@@ -173,7 +173,7 @@ async fn keep(shared: Arc<Shared>, place: usize, mut end: Ended) {
             Ok(Some(new)) => end = new,
             Ok(None) => return,
             Err(error) => {
-                if !shared.lost.swap(true, Ordering::Relaxed) {
+                if shared.is_wanted() && !shared.lost.swap(true, Ordering::Relaxed) {
                     let number = shared.number;
                     tracing::warn!(number, %error, "an nbd device has been taken away");
                 }
@@ -185,7 +185,7 @@ async fn keep(shared: Arc<Shared>, place: usize, mut end: Ended) {
 
 impl Shared {
     fn is_wanted(&self) -> bool {
-        *self.wanted.read().unwrap_or_else(PoisonError::into_inner)
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// `None` where the device is not wanted any more, or the daemon stops.
@@ -231,13 +231,13 @@ impl Serving {
         Ok(())
     }
 
+    /// Leaves the device to those who start it again.
+    pub fn abandon(&self) {
+        self.set_wanted(false);
+    }
+
     fn set_wanted(&self, wanted: bool) {
-        let mut place = self
-            .shared
-            .wanted
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *place = wanted;
+        self.shared.wanted.store(wanted, Ordering::Relaxed);
     }
 
     pub async fn resize(&self, export: &Export) -> Result<(), DeviceError> {

@@ -40,6 +40,7 @@ const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 
 /// A device that is served.
@@ -142,7 +143,7 @@ pub(super) async fn start(
             Ended::wait(&mut end).await;
         }
         if !is_stopping.load(Ordering::Relaxed) {
-            tracing::warn!(number, "a ublk device has ended, or the daemon stops");
+            tracing::info!(number, "a ublk device's queues have ended");
         }
         all_ended.send_replace(true);
     });
@@ -262,9 +263,17 @@ fn recover(info: DeviceInfo) -> Result<DeviceInfo, DeviceError> {
                     return Err(refused(RECOVERING, error));
                 }
             }
+            // A daemon that was killed while it took the device back has begun this already, and got no further.
+            Err(error) if error.raw_os_error() == Some(EINVAL) && is_quiesced(info.device) => {
+                return Ok(info);
+            }
             Err(error) => return Err(refused(RECOVERING, error)),
         }
     }
+}
+
+fn is_quiesced(number: u32) -> bool {
+    info_of(number).is_some_and(|info| info.state == State::Quiesced)
 }
 
 fn open_queues(info: &DeviceInfo) -> io::Result<Vec<(OwnedFd, Descriptors)>> {
