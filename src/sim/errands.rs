@@ -95,7 +95,12 @@ impl<M: Machine> World<M> {
     pub(super) fn open_volumes(&mut self) -> Result<(), Failure> {
         let living: Vec<usize> = self.volumes.living().map(|(n, _)| n).collect();
         for volume in living {
-            self.open_volume(Errand::Open { volume }, volume)?;
+            // The power was cut before a drop was done: it was decided all the same. The volume is not opened for that, or
+            // disks that have dropped it already would get it back.
+            match self.volumes.list[volume].dropping {
+                true => self.drop_volume(volume)?,
+                false => self.open_volume(Errand::Open { volume }, volume)?,
+            }
         }
         Ok(())
     }
@@ -252,13 +257,7 @@ impl<M: Machine> World<M> {
         }
         match errand {
             Errand::OpenDisk | Errand::Grow | Errand::Scrub | Errand::Close => {}
-            Errand::Open { volume } => {
-                self.opened(volume);
-                // The power was cut before the drop was done: it was decided all the same.
-                if self.volumes.list[volume].dropping {
-                    return self.drop_volume(volume);
-                }
-            }
+            Errand::Open { volume } => self.opened(volume),
             Errand::Snapshot {
                 volume,
                 branch,

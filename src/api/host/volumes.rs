@@ -117,12 +117,17 @@ impl Host {
     pub(super) async fn open_volumes(&self) {
         let catalog = self.manager().catalog();
         for volume in catalog.volumes() {
-            let opened = self.open_volume(volume).await;
-            if opened.is_ok() && volume.state == VolumeState::Deleting {
-                // An open volume can be dropped; one that is not on the disks any more opens as empty.
-                if let Err(error) = self.finish_deletion(volume).await {
-                    tracing::error!(volume = %volume.id, %error, "a deletion could not be ended");
-                }
+            if volume.state != VolumeState::Deleting {
+                // What is wrong with it is an alert.
+                let _ = self.open_volume(volume).await;
+                continue;
+            }
+            // It is not opened for that: a disk that has dropped it already would get it back, with layers whose slots
+            // may have been given to others since. Where none of its disks serves, it waits for them.
+            if !matches!(self.health(&catalog, volume), Health::Failed(_))
+                && let Err(error) = self.finish_deletion(volume).await
+            {
+                tracing::error!(volume = %volume.id, %error, "a deletion could not be ended");
             }
         }
         self.show_exports().await;
