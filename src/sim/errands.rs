@@ -325,8 +325,11 @@ impl<M: Machine> World<M> {
     pub(super) fn judge_no_space(&mut self, chunks_then: u64) -> Result<(), Failure> {
         let slots = self.slots();
         // Over several disks the model does not know where what is. What a dropped volume had comes back in the
-        // background, and behind a damaged page nobody knows what is free.
-        let busy = |levels: Levels| levels.sweeping || levels.leaves_unloaded > 0;
+        // background, and behind a damaged page nobody knows what is free. Writes that touch a little of many extents
+        // may use up the table pages before the slots.
+        let busy = |levels: Levels| {
+            levels.sweeping || levels.leaves_unloaded > 0 || levels.pages_used == levels.pages
+        };
         let known = self.node.damage.is_empty() && !self.node.levels().any(busy);
         if slots.total == 0 || self.knobs.disks > 1 || !known {
             return Ok(());
