@@ -411,6 +411,15 @@ fn format_disk(path: &Path, disk_bytes: u64) {
         pages: None,
     };
     let formatted = format(&plan).expect("the disk is large enough");
+    // Written, as a daemon formats a disk: a durable write into what was never written costs a commit of the file system.
+    let zeroes = vec![0; 1 << 20];
+    for &(offset, len) in &formatted.zeroes {
+        for at in (offset..offset + len).step_by(zeroes.len()) {
+            let left = (offset + len - at).min(zeroes.len() as u64) as usize;
+            disk.write_at(at, &zeroes[..left])
+                .expect("the disk is written");
+        }
+    }
     for (at, bytes) in formatted.writes.iter().chain(&formatted.superblocks) {
         disk.write_at(*at, bytes).expect("the disk is written");
     }
