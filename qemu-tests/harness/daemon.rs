@@ -325,6 +325,20 @@ impl Daemon {
         Ok(said.out)
     }
 
+    /// Attaches a volume to a guest, by a socket.
+    pub fn attach(&self, volume: &str, socket: &Path, queues: u32) -> Step<()> {
+        let (socket, queues) = (text(socket), queues.to_string());
+        self.tell(&[
+            "attach",
+            volume,
+            "--vhost-user",
+            &socket,
+            "--queues",
+            &queues,
+        ])?;
+        Ok(())
+    }
+
     pub fn create(&self, volume: &str, size: &str) -> Step<()> {
         self.tell(&[
             "volume",

@@ -248,9 +248,9 @@ impl Guests {
                 self.serve(key, desk);
             }
         }
-        if self.dirty.is_empty() {
-            self.dirty = dirty; // its memory
-        }
+        // Its memory is used again: under load each turn touches some anew.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Whether something waits for the next turn.

@@ -23,15 +23,8 @@ fn boots(room: &Room) -> Outcome {
     daemon.tell(&["volume", "import", "root", &text(&image)])?;
     daemon.create("data", &format!("{DATA_MIB}M"))?;
     let (root, data) = (room.path("root.sock"), room.path("data.sock"));
-    daemon.tell(&["attach", "root", "--vhost-user", &text(&root)])?;
-    daemon.tell(&[
-        "attach",
-        "data",
-        "--vhost-user",
-        &text(&data),
-        "--queues",
-        "2",
-    ])?;
+    daemon.attach("root", &root, 1)?;
+    daemon.attach("data", &data, 2)?;
     let plan = Plan::new(room, "guest")
         .vhost_user(&root, 1)
         .vhost_user(&data, 2);

@@ -31,14 +31,7 @@ fn grows(room: &Room) -> Outcome {
     let daemon = Start::dev(room, "store", "512M").run()?;
     let socket = room.path("vm1.sock");
     daemon.create("vm1", &format!("{MIB}M"))?;
-    daemon.tell(&[
-        "attach",
-        "vm1",
-        "--vhost-user",
-        &text(&socket),
-        "--queues",
-        "2",
-    ])?;
+    daemon.attach("vm1", &socket, 2)?;
     let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
     let mut load = guest.load("/dev/vda", MIB, 9)?;
     daemon.tell(&[
@@ -71,14 +64,7 @@ fn plugged(room: &Room) -> Outcome {
     let sockets = ["vm1", "vm2"].map(|name| room.path(&format!("{name}.sock")));
     for (name, socket) in ["vm1", "vm2"].iter().zip(&sockets) {
         daemon.create(name, &format!("{MIB}M"))?;
-        daemon.tell(&[
-            "attach",
-            name,
-            "--vhost-user",
-            &text(socket),
-            "--queues",
-            "2",
-        ])?;
+        daemon.attach(name, socket, 2)?;
     }
     let mut guest = Plan::new(room, "guest").vhost_user(&sockets[0], 2).boot()?;
     let mut load = guest.load("/dev/vda", MIB, 10)?;

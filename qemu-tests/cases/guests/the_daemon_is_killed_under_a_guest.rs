@@ -1,7 +1,7 @@
 //! kill -9 of the daemon under a guest's load, by vhost-user-blk: the guest sees a pause, and nothing else.
 
 use crate::guest::Plan;
-use crate::harness::daemon::{Start, text};
+use crate::harness::daemon::Start;
 use crate::harness::{Case, Outcome, Room};
 use std::time::Duration;
 
@@ -44,14 +44,7 @@ fn under_load(
     let socket = room.path("vm1.sock");
     let mut daemon = start.run()?;
     daemon.create("vm1", &format!("{MIB}M"))?;
-    daemon.tell(&[
-        "attach",
-        "vm1",
-        "--vhost-user",
-        &text(&socket),
-        "--queues",
-        "2",
-    ])?;
+    daemon.attach("vm1", &socket, 2)?;
     let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
     let mut load = guest.load("/dev/vda", MIB, 3)?;
     for round in 0..rounds {

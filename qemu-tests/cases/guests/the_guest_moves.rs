@@ -32,14 +32,7 @@ fn scene(room: &Room) -> Step<Scene> {
     let daemon = Start::dev(room, "store", "512M").run()?;
     daemon.create("vm1", &format!("{MIB}M"))?;
     let sockets = [room.path("here.sock"), room.path("there.sock")];
-    daemon.tell(&[
-        "attach",
-        "vm1",
-        "--vhost-user",
-        &text(&sockets[0]),
-        "--queues",
-        "2",
-    ])?;
+    daemon.attach("vm1", &sockets[0], 2)?;
     Ok(Scene {
         daemon,
         sockets,

@@ -18,9 +18,8 @@ impl Clients {
                 self.close(key, desk);
             }
         }
-        if self.dirty.is_empty() {
-            self.dirty = dirty; // its memory
-        }
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Whether something waits for the next turn.
