@@ -1,6 +1,6 @@
 //! Control operations: opening, snapshots, clones, new and dropped volumes, growth, scrubs and closing.
 
-use super::checkers::space::{self, Slots};
+use super::checkers::space::{self, Room, Slots};
 use super::checkers::{Checker, Failure};
 use super::node::Machine;
 use super::register::Tick;
@@ -313,7 +313,7 @@ impl<M: Machine> World<M> {
             return Ok(());
         }
         match full {
-            true => self.judge_no_space(0),
+            true => self.judge_no_space(Room::default()),
             false => Err(Failure::new(
                 Checker::Intact,
                 format!("{errand:?} failed ({error:?}), and no disk is to blame"),
@@ -321,27 +321,36 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Space was refused to what was asked when at most `chunks_then` were in use.
-    pub(super) fn judge_no_space(&mut self, chunks_then: u64) -> Result<(), Failure> {
-        let slots = self.slots();
-        // Over several disks the model does not know where what is. What a dropped volume had comes back in the
-        // background, and behind a damaged page nobody knows what is free. Writes that touch a little of many extents
-        // may use up the table pages before the slots.
+    /// Space was refused to what was asked; `room` is how full the disks were since.
+    pub(super) fn judge_no_space(&mut self, room: Room) -> Result<(), Failure> {
+        let judged = space::judge_refusal(room.and(self.room()));
+        self.with_levels(judged)
+    }
+
+    /// Keeps for every request in flight how full the disks are now.
+    pub(super) fn note_room(&mut self) {
+        let now = self.room();
+        for asked in self.requests.iter_mut() {
+            asked.room = asked.room.and(now);
+        }
+    }
+
+    /// How full the disks are now.
+    fn room(&self) -> Room {
+        // Over several disks the model does not know where what is. Behind a damaged page nobody knows what is free.
+        // Writes that touch a little of many extents may use up the table pages before the slots.
         let busy = |levels: Levels| {
             levels.sweeping || levels.leaves_unloaded > 0 || levels.pages_used == levels.pages
         };
-        let known = self.node.damage.is_empty() && !self.node.levels().any(busy);
-        if slots.total == 0 || self.knobs.disks > 1 || !known {
-            return Ok(());
+        if self.knobs.disks > 1 || !self.node.damage.is_empty() || self.node.levels().any(busy) {
+            return Room::unclear();
         }
-        let in_flight: u64 = self
-            .requests
-            .iter()
-            .map(|asked| asked.blocks() / 16 + 2)
-            .sum();
-        let judged =
-            space::judge_refusal(slots, self.volumes.chunks_max().max(chunks_then), in_flight);
-        self.with_levels(judged)
+        let in_flight = self.requests.iter().map(|asked| asked.blocks() / 16 + 2);
+        Room::at(
+            self.slots().total,
+            self.volumes.chunks_max(),
+            in_flight.sum(),
+        )
     }
 
     /// Says with a failure what the stores hold.

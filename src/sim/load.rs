@@ -1,5 +1,6 @@
 //! Requests: asking them, and judging their answers.
 
+use super::checkers::space::Room;
 use super::checkers::{Failure, intact, linearizable, never_wrong};
 use super::fault::Fault;
 use super::model::Ending;
@@ -24,9 +25,9 @@ pub struct Asked {
     volume: usize,
     range: Range<u64>,
     buf: Option<BufId>,
-    /// The most chunks that may have been in use when it was asked: a part of it may have been refused then, and the
-    /// rest of it answered long after.
-    chunks_then: u64,
+    /// How full the disks were at most since it was asked: a part of it may have been refused then, and the rest of
+    /// it answered long after.
+    pub room: Room,
     /// When a read or map began.
     began: Tick,
     /// A write's number in the model.
@@ -151,7 +152,7 @@ impl<M: Machine> World<M> {
             kind,
             volume,
             range: range.clone(),
-            chunks_then: self.volumes.chunks_max(),
+            room: Room::default(),
             buf,
             began: 0,
             write: None,
@@ -261,7 +262,7 @@ impl<M: Machine> World<M> {
         }
         if error == IoError::NoSpace {
             self.counts.faults.both(Fault::Full);
-            return self.judge_no_space(asked.chunks_then);
+            return self.judge_no_space(asked.room);
         }
         let layers = volume.layers();
         intact::judge(&self.node.damage, &layers, asked.kind, &asked.range, error)

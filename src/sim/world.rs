@@ -331,6 +331,7 @@ impl<M: Machine> World<M> {
         }
         self.node.end_turn()?;
         self.handle_all()?;
+        self.note_room();
         self.strike();
         if self.node.dead {
             return self.power_cut();

@@ -45,6 +45,8 @@ pub(super) struct Checkpoint {
     /// Leaves that may be empty.
     emptied: Vec<LeafId>,
     written: u32,
+    /// A change waits for pages that the next checkpoint gives back.
+    pub wanted: bool,
     /// The disk is to grow to so many slots; who is told.
     pub growing: Option<(StoreOp, u64)>,
 }
@@ -52,6 +54,11 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     pub fn waits_for_apply(&self) -> bool {
         self.phase == Phase::Applying
+    }
+
+    /// Whether the checkpoint that is under way gives pages back, or may still do so.
+    pub fn frees_pages(&self) -> bool {
+        self.phase != Phase::Idle && !(self.leaves.is_empty() && self.freed.is_empty())
     }
 
     pub fn is_idle(&self) -> bool {
@@ -75,6 +82,7 @@ impl Store {
             if early || self.journal.applied_through() >= self.checkpoint.target {
                 self.checkpoint.phase = Phase::Pages;
                 self.checkpoint.leaves = std::mem::take(&mut self.dirty);
+                self.checkpoint.wanted = false;
                 if self.breaks().on(Break::LoseTablePage) {
                     self.checkpoint.leaves.pop();
                 }
@@ -88,7 +96,11 @@ impl Store {
     fn is_checkpoint_due(&self) -> bool {
         match self.state {
             State::Closing(_) => self.is_drained(),
-            _ => self.journal.wants_checkpoint() || self.checkpoint.growing.is_some(),
+            _ => {
+                self.journal.wants_checkpoint()
+                    || self.checkpoint.growing.is_some()
+                    || self.checkpoint.wanted
+            }
         }
     }
 

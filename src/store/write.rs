@@ -18,15 +18,9 @@ use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
 const CHUNKS_OF_WRITE_MAX: usize = 16;
 /// Why a change cannot be admitted now.
 enum Short {
-    /// Slots are being given back, or are not counted yet: it waits.
+    /// Slots or pages are on their way back, or are not counted yet: it waits.
     Later,
     Never(StoreError),
-}
-
-impl From<StoreError> for Short {
-    fn from(why: StoreError) -> Short {
-        Short::Never(why)
-    }
 }
 
 /// The entry of a record that has none.
@@ -155,7 +149,6 @@ impl Store {
     ) {
         let reserved = self
             .reserve_entry(leaf, at)
-            .map_err(Short::from)
             .and_then(|entry| {
                 let slot = self
                     .overlays
@@ -222,7 +215,6 @@ impl Store {
     ) {
         let reserved = self
             .reserve_entry(leaf, at)
-            .map_err(Short::from)
             .and_then(|entry| {
                 let overwrites = self.table.entry(entry).slot != NO_SLOT;
                 // An overwrite gives a slot back, so the reserve is there for it.
@@ -371,7 +363,16 @@ impl Store {
         }
         let entry = match self.reserve_entry(leaf, at) {
             Ok(entry) => entry,
-            Err(why) => return done(op, Err(why), out),
+            Err(why) => {
+                let ask = Ask::Zero {
+                    op,
+                    at,
+                    run,
+                    pg,
+                    stamp,
+                };
+                return self.put_off(leaf, at, why, ask, out);
+            }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
         let buf = BufRef::default();
@@ -400,18 +401,25 @@ impl Store {
             .is_some_and(|layer| layer.has_parent());
         let mut touched = 0;
         for place in first..first + count as usize {
-            let at = ChunkId {
+            let one = ChunkId {
                 chunk: at.chunk.extent().chunk(place),
                 ..at
             };
             if !has_parent && self.table.find(leaf, place, at.layer).is_none() {
                 continue;
             }
-            match self.reserve_entry(leaf, at) {
-                Ok(entry) => self.overlay_of(entry, leaf, at).issued += 1,
+            match self.reserve_entry(leaf, one) {
+                Ok(entry) => self.overlay_of(entry, leaf, one).issued += 1,
                 Err(why) => {
                     self.unissue(leaf, at.layer, first..place, out);
-                    return done(op, Err(why), out);
+                    let ask = Ask::ZeroChunks {
+                        op,
+                        at,
+                        count,
+                        pg,
+                        stamp,
+                    };
+                    return self.put_off(leaf, at, why, ask, out);
                 }
             }
             touched += 1;
@@ -485,24 +493,47 @@ impl Store {
     }
 
     /// The entry of a chunk; where it has none, one is made, with room for it in a table page.
-    pub(super) fn reserve_entry(
-        &mut self,
-        leaf: LeafId,
-        at: ChunkId,
-    ) -> Result<EntryId, StoreError> {
+    fn reserve_entry(&mut self, leaf: LeafId, at: ChunkId) -> Result<EntryId, Short> {
         let place = at.chunk.in_extent();
         if let Some(entry) = self.table.find(leaf, place, at.layer) {
             return Ok(entry);
         }
         let entries = usize::from(self.table.leaf(leaf).entries) + 1;
         while usize::from(self.table.leaf(leaf).pages) * ENTRIES_PER_PAGE < entries {
-            let page = self.free_pages.pop().ok_or(StoreError::NoSpace)?;
+            let Some(page) = self.free_pages.pop() else {
+                let coming = self.are_pages_coming();
+                return Err(self.short(coming));
+            };
             self.table.push_page(leaf, page);
         }
         Ok(self.table.add_entry(leaf, place, at.layer))
     }
 
-    /// A write that gets no slot now waits for one, or is refused.
+    /// Whether a checkpoint gives pages back: the one that is under way, or the next, which is wanted then.
+    fn are_pages_coming(&mut self) -> bool {
+        if self.checkpoint.frees_pages() {
+            return true;
+        }
+        let table = &self.table;
+        let is_spare = |&leaf: &LeafId| {
+            let leaf = table.leaf(leaf);
+            let needed = usize::from(leaf.entries).div_ceil(ENTRIES_PER_PAGE);
+            leaf.state == LeafState::Loaded && usize::from(leaf.pages) > needed
+        };
+        self.checkpoint.wanted |= self.dirty.iter().any(is_spare);
+        self.checkpoint.wanted
+    }
+
+    /// What becomes of a change for which there is no room now. A store that closes lets nothing wait.
+    fn short(&self, coming: bool) -> Short {
+        let is_open = matches!(self.state, super::engine::State::Open);
+        match self.loader.may_find_slots() || (is_open && (coming || self.sweep.is_some())) {
+            true => Short::Later,
+            false => Short::Never(StoreError::NoSpace),
+        }
+    }
+
+    /// A change that gets no slot or page now waits for one, or is refused.
     fn put_off(&mut self, leaf: LeafId, at: ChunkId, why: Short, ask: Ask, out: &mut Outbox) {
         self.drop_if_empty(leaf, at, out);
         match why {
@@ -522,11 +553,7 @@ impl Store {
             // Where none is free at this moment, some are on their way back.
             return self.allocator.allocate().ok_or(Short::Later);
         }
-        Err(if self.loader.may_find_slots() {
-            Short::Later
-        } else {
-            Short::Never(StoreError::NoSpace)
-        })
+        Err(self.short(false))
     }
 
     /// The overlay of an entry; where it has none, one is made.

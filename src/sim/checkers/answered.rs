@@ -74,6 +74,10 @@ impl<T: Debug> Outstanding<T> {
         self.asked.values().map(|(_, what)| what)
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.asked.values_mut().map(|(_, what)| what)
+    }
+
     /// The power was cut: nobody waits any more.
     pub fn forget(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.asked)

@@ -1,4 +1,5 @@
-//! *space*: what is given back can be used again, and a writer is refused only where there is no space.
+//! *space*: what is given back can be used again, and a writer is refused only where there was no space at some moment
+//! since it asked.
 
 use super::{Checker, Failure};
 
@@ -9,18 +10,60 @@ pub struct Slots {
     pub free: u64,
 }
 
-/// Judges a refusal: `used_max` is the most slots that the volumes can have in use, for all the model knows.
-/// The last percent serves overwrites only, and each operation in flight may hold slots for itself.
-pub fn judge_refusal(slots: Slots, used_max: u64, in_flight: u64) -> Result<(), Failure> {
-    let reserve = slots.total.div_ceil(100) + 1;
-    match used_max + in_flight + reserve >= slots.total {
+/// How full the disks of a node were at most over some time, for all the model knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// The fewest slots that a writer must have found free; negative where there need not have been any.
+    least: i64,
+    /// It was not known what is free at some moment.
+    unclear: bool,
+}
+
+impl Default for Room {
+    /// Over no time at all.
+    fn default() -> Room {
+        Room {
+            least: i64::MAX,
+            unclear: false,
+        }
+    }
+}
+
+impl Room {
+    /// At a moment when the volumes had at most `used_max` of `total` slots, and operations in flight held at most
+    /// `in_flight` for themselves. The last percent serves overwrites only.
+    pub fn at(total: u64, used_max: u64, in_flight: u64) -> Room {
+        let reserve = total.div_ceil(100) + 1;
+        Room {
+            least: total as i64 - (used_max + in_flight + reserve) as i64,
+            unclear: total == 0,
+        }
+    }
+
+    /// At a moment when nobody could tell.
+    pub fn unclear() -> Room {
+        Room {
+            unclear: true,
+            ..Room::default()
+        }
+    }
+
+    /// Over the time of both.
+    pub fn and(self, other: Room) -> Room {
+        Room {
+            least: self.least.min(other.least),
+            unclear: self.unclear || other.unclear,
+        }
+    }
+}
+
+/// Judges a refusal of space: there must have been a moment without.
+pub fn judge_refusal(room: Room) -> Result<(), Failure> {
+    match room.unclear || room.least <= 0 {
         true => Ok(()),
         false => Err(Failure::new(
             Checker::Space,
-            format!(
-                "space was refused with at most {used_max} of {} slots used and {in_flight} in flight",
-                slots.total
-            ),
+            format!("space was refused with {} slots free at least", room.least),
         )),
     }
 }
@@ -46,8 +89,11 @@ mod tests {
             total: 1000,
             free: 1000,
         };
-        assert!(judge_refusal(formatted, 980, 10).is_ok());
-        assert!(judge_refusal(formatted, 900, 10).is_err());
+        let (full, empty) = (Room::at(1000, 980, 10), Room::at(1000, 900, 10));
+        assert!(judge_refusal(full).is_ok());
+        assert!(judge_refusal(empty).is_err());
+        assert!(judge_refusal(empty.and(full).and(empty)).is_ok());
+        assert!(judge_refusal(empty.and(Room::unclear())).is_ok());
         let leaked = Slots {
             free: 999,
             ..formatted
