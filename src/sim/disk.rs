@@ -429,12 +429,6 @@ impl Disk {
         let fault = [Fault::Misdirected, Fault::LostWrite][usize::from(lost)];
         self.tally.injected(fault);
         self.mark_changed(&entry, fault);
-        println!(
-            "   FAULT {fault:?} of {}+{} (journal {:?})",
-            entry.offset,
-            entry.len(),
-            self.layout.journal
-        );
         self.unsettle(entry.offset);
         if !lost {
             let room = (self.len() - entry.len()) / BLOCK;

@@ -42,6 +42,8 @@ pub struct Wrong {
 #[derive(Debug, Clone, Default)]
 struct Volume {
     blocks: Vec<Option<Box<Register>>>,
+    /// The volume that this one was a copy of at first.
+    source: Option<usize>,
 }
 
 /// The model of all volumes of a run.
@@ -114,7 +116,10 @@ impl Model {
             Some(Box::new(register.copied(since, now)))
         };
         let blocks = self.volumes[source].blocks.iter().map(copied).collect();
-        self.volumes.push(Volume { blocks });
+        self.volumes.push(Volume {
+            blocks,
+            source: Some(source),
+        });
         self.volumes.len() - 1
     }
 
@@ -288,14 +293,38 @@ impl Model {
         ranges
     }
 
+    /// The volume and those that it was a copy of, at first or by way of others.
+    fn lineage(&self, volume: usize) -> Vec<usize> {
+        std::iter::successors(Some(volume), |&volume| self.volumes[volume].source).collect()
+    }
+
     /// Which write these bytes are from, of all there ever were in this place.
     pub fn origin(&self, volume: usize, offset: u64, bytes: &[u8]) -> Option<WriteNo> {
+        let lineage = self.lineage(volume);
         let fits = |write: &Write| {
-            (write.volume == volume || write.volume == usize::MAX)
+            (write.volume == usize::MAX || lineage.contains(&write.volume))
                 && write.range.contains(&offset)
                 && write.value.is(offset, bytes)
         };
         Some(self.writes.iter().rposition(fits)? as WriteNo)
+    }
+
+    /// Whether each of these bytes was once written there: between the ends of writes all are from one of them.
+    pub fn was_ever(&self, volume: usize, offset: u64, bytes: &[u8]) -> bool {
+        let lineage = self.lineage(volume);
+        let range = offset..offset + bytes.len() as u64;
+        let there = |write: &&Write| lineage.contains(&write.volume);
+        let ends = self.writes.iter().filter(there);
+        let mut cuts: BTreeSet<u64> = ends
+            .flat_map(|write| [write.range.start, write.range.end])
+            .filter(|at| range.contains(at))
+            .collect();
+        cuts.extend([range.start, range.end]);
+        let cuts: Vec<u64> = cuts.into_iter().collect();
+        cuts.windows(2).all(|piece| {
+            let part = (piece[0] - offset) as usize..(piece[1] - offset) as usize;
+            self.origin(volume, piece[0], &bytes[part]).is_some()
+        })
     }
 }
 
@@ -386,5 +415,24 @@ mod tests {
         let old = payload(5, &(0..4096));
         assert_eq!(model.origin(volume, 0, &old[..512]), Some(1));
         assert_eq!(model.origin(volume, 512, &old[..512]), None);
+    }
+
+    #[test]
+    fn what_was_ever_there_may_be_of_several_writes_and_of_the_source_of_a_copy() {
+        let mut model = Model::new();
+        let source = model.create(1 << 20);
+        acknowledged(&mut model, source, 0..1000, 5);
+        acknowledged(&mut model, source, 0..1000, 6);
+        let since = model.began();
+        model.ended(since);
+        let copy = model.copy(source, since);
+        acknowledged(&mut model, copy, 300..4096, 7);
+        let mut bytes = payload(5, &(0..300));
+        bytes.extend(payload(7, &(300..1000)));
+        bytes.extend([0; 3096]);
+        assert!(model.was_ever(copy, 0, &bytes));
+        assert!(!model.was_ever(source, 0, &bytes));
+        bytes[299] ^= 1;
+        assert!(!model.was_ever(copy, 0, &bytes));
     }
 }

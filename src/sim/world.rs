@@ -23,7 +23,7 @@ use super::trace::{Trace, TraceHash};
 use super::volumes::Volumes;
 use super::workload::Workload;
 use crate::base::{BLOCK, Breaks, Prng, Time};
-use crate::store::Note;
+use crate::store::{APPLYING_BLOCKS_MAX, Note};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -363,9 +363,12 @@ impl<M: Machine> World<M> {
     }
 
     fn judge_memory(&self) -> Result<(), Failure> {
-        let journaled = self.knobs.overlay_bytes / BLOCK * self.knobs.disks;
+        let of_disk = self.knobs.overlay_bytes / BLOCK + APPLYING_BLOCKS_MAX;
         let asked: u64 = self.requests.iter().map(Asked::blocks).sum();
-        bounded::judge_pinned(self.node.buffers.pinned(), journaled + asked * 4)
+        bounded::judge_pinned(
+            self.node.buffers.pinned(),
+            of_disk * self.knobs.disks + asked * 4,
+        )
     }
 
     /// Takes everything that left the shard.

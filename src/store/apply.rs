@@ -15,6 +15,9 @@ use crate::base::{BLOCK, BlockRun, Break, BufRef};
 const APPLIES_MIN: u32 = 2;
 /// The same where memory or the journal is about to be full.
 const APPLIES_MAX: u32 = 32;
+/// Blocks of memory that applying may hold beside those that the journal does: ones that were written again meanwhile.
+#[cfg(feature = "sim")]
+pub const APPLYING_BLOCKS_MAX: u64 = APPLIES_MAX as u64 * crate::base::BLOCKS_PER_CHUNK as u64;
 
 /// One operation of applying: a run of blocks of one chunk.
 #[derive(Debug)]

@@ -58,6 +58,8 @@ mod table;
 mod tests;
 mod write;
 
+#[cfg(feature = "sim")]
+pub use apply::APPLYING_BLOCKS_MAX;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
     ChunkId, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note, OpenError,
