@@ -8,7 +8,7 @@
 //! `load.rs` asks and judges requests, `errands.rs` control operations.
 
 use super::checkers::answered::Outstanding;
-use super::checkers::{Checker, Failure, atomic, bounded, pins};
+use super::checkers::{Checker, Failure, atomic, bounded, intact, pins};
 use super::crash_states;
 use super::disk::Disk;
 use super::errands::Errand;
@@ -401,6 +401,9 @@ impl<M: Machine> World<M> {
             alarm if self.node.damage.is_empty() => {
                 let what = format!("{alarm:?} was noted, and no disk is to blame");
                 return Err(Failure::new(Checker::Intact, what));
+            }
+            Note::RottenBlock { layer, block, .. } | Note::UnreadableBlock { layer, block, .. } => {
+                intact::judge_alarm(&mut self.node.damage, layer, block)?;
             }
             _ => {}
         }

@@ -155,13 +155,15 @@ impl Store {
         let mut parts = [(0, 0); 16];
         let mut count = 0;
         for block in run.blocks() {
-            let ends = block + 1 == run.end() || in_memory(block) != in_memory(block + 1) || {
-                // Replayed payload is fetched in runs that lie together in the journal.
-                match (overlay.source(block), overlay.source(block + 1)) {
-                    (Source::Journal(a), Source::Journal(b)) => b != a + BLOCK,
-                    _ => false,
-                }
-            };
+            let suspect = overlay.suspect >> block & 3 != 0;
+            let ends =
+                block + 1 == run.end() || suspect || in_memory(block) != in_memory(block + 1) || {
+                    // Replayed payload is fetched in runs that lie together in the journal.
+                    match (overlay.source(block), overlay.source(block + 1)) {
+                        (Source::Journal(a), Source::Journal(b)) => b != a + BLOCK,
+                        _ => false,
+                    }
+                };
             if ends {
                 parts[count] = (start, block + 1 - start);
                 count += 1;
@@ -292,10 +294,14 @@ impl Store {
         result: Result<IoData<'_>, DiskFault>,
         out: &mut Outbox,
     ) {
-        let current = self.current_blocks(&applying);
-        let overlay = self.overlays.get(applying.entry);
-        let right = match (&result, overlay) {
-            (Ok(IoData::Crcs(crcs)), Some(overlay)) => applying
+        let (current, failed) = (self.current_blocks(&applying), self.is_failed());
+        let overlay = self.overlays.get_mut(applying.entry);
+        let (Some(overlay), true) = (overlay, current != 0 && !failed) else {
+            self.scratch.give_back(piece);
+            return self.end_apply(&applying, false, out);
+        };
+        let right = match &result {
+            Ok(IoData::Crcs(crcs)) => applying
                 .run
                 .blocks()
                 .zip(*crcs)
@@ -303,15 +309,16 @@ impl Store {
                 .fold(0u16, |mask, (block, _)| mask | 1 << block),
             _ => 0,
         };
-        if self.is_failed() || current == 0 {
-            self.scratch.give_back(piece);
-            return self.end_apply(&applying, false, out);
-        }
         if right & current != current {
-            // The journal rotted since it was replayed. The checksums go into the entry over a slot that
-            // does not match them, so these blocks answer with an error, and nothing else does.
-            self.stats.checksum_errors += 1;
             self.scratch.give_back(piece);
+            if applying.run.mask() & !overlay.suspect != 0 {
+                // One rotten sector must not cost its neighbours.
+                overlay.suspect |= applying.run.mask();
+                return self.end_apply(&applying, false, out);
+            }
+            // The journal rotted since it was replayed. The checksum goes into the entry over a slot that
+            // does not match it, so this block answers with an error, and nothing else does.
+            self.stats.checksum_errors += 1;
             return self.end_apply(&applying, true, out);
         }
         applying.phase = Phase::Writing(Some(piece));

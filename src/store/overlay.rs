@@ -28,6 +28,8 @@ pub(super) struct Overlay {
     pub pending: u16,
     /// Blocks that are being applied now.
     pub applying: u16,
+    /// Replayed blocks that did not come right from the journal with their neighbours: each is fetched alone once more.
+    pub suspect: u16,
     /// Writes that are issued and not yet durable.
     pub issued: u16,
     /// Whether it stands in the queue of what is to be applied.
@@ -49,6 +51,7 @@ impl Overlay {
         self.crc[at] = crc;
         self.batch[at] = batch;
         self.pending |= 1 << block;
+        self.suspect &= !(1 << block);
     }
 
     /// Whether nothing keeps it alive.
@@ -88,6 +91,7 @@ impl Overlays {
             slot,
             pending: 0,
             applying: 0,
+            suspect: 0,
             issued: 0,
             queued: false,
             source: [Source::Journal(0); 16],

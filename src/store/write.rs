@@ -147,25 +147,23 @@ impl Store {
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
-        let reserved = self
-            .reserve_entry(leaf, at)
-            .and_then(|entry| {
-                let slot = self
-                    .overlays
-                    .get(entry)
-                    .map_or(NO_SLOT, |overlay| overlay.slot);
-                let kept = if slot == NO_SLOT {
-                    self.table.entry(entry).slot
-                } else {
-                    slot
-                };
-                let kept = if kept == NO_SLOT {
-                    self.new_slot(false)?
-                } else {
-                    kept
-                };
-                Ok((entry, kept))
-            });
+        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
+            let slot = self
+                .overlays
+                .get(entry)
+                .map_or(NO_SLOT, |overlay| overlay.slot);
+            let kept = if slot == NO_SLOT {
+                self.table.entry(entry).slot
+            } else {
+                slot
+            };
+            let kept = if kept == NO_SLOT {
+                self.new_slot(false)?
+            } else {
+                kept
+            };
+            Ok((entry, kept))
+        });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(why) => {
@@ -213,13 +211,11 @@ impl Store {
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
-        let reserved = self
-            .reserve_entry(leaf, at)
-            .and_then(|entry| {
-                let overwrites = self.table.entry(entry).slot != NO_SLOT;
-                // An overwrite gives a slot back, so the reserve is there for it.
-                Ok((entry, self.new_slot(overwrites)?))
-            });
+        let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
+            let overwrites = self.table.entry(entry).slot != NO_SLOT;
+            // An overwrite gives a slot back, so the reserve is there for it.
+            Ok((entry, self.new_slot(overwrites)?))
+        });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(why) => {

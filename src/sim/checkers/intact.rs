@@ -5,7 +5,7 @@
 //! of that explains it.
 
 use super::{Checker, Failure};
-use crate::base::{BLOCK, IoError, LayerId, RequestKind};
+use crate::base::{BLOCK, BlockNo, IoError, LayerId, RequestKind};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -70,6 +70,18 @@ pub fn judge(
     }
 }
 
+/// Judges an alarm over a block. The fault may have lain in the journal, and later lives do not meet it any more: it
+/// explains what becomes of this block from now on.
+pub fn judge_alarm(damage: &mut Damage, layer: LayerId, block: BlockNo) -> Result<(), Failure> {
+    let range = block.0 * BLOCK..(block.0 + 1) * BLOCK;
+    if !damage.explains(&[layer], &range) {
+        let what = format!("an alarm over {layer:?} {block:?}, and no disk is to blame for that");
+        return Err(Failure::new(Checker::Intact, what));
+    }
+    damage.block(layer, block.0);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +99,20 @@ mod tests {
         assert!(judge(&damage, 0..12_289).is_ok());
         damage.block(LayerId(3), 0);
         assert!(judge(&damage, 0..4096).is_err(), "another volume's layer");
+    }
+
+    #[test]
+    fn an_alarm_over_the_neighbour_of_a_damaged_block_is_false() {
+        let mut damage = Damage::default();
+        damage.block(LayerId(2), 3);
+        assert!(judge_alarm(&mut damage, LayerId(2), BlockNo(3)).is_ok());
+        assert!(judge_alarm(&mut damage, LayerId(2), BlockNo(4)).is_err());
+        damage.metadata = true;
+        assert!(judge_alarm(&mut damage, LayerId(2), BlockNo(4)).is_ok());
+        damage.metadata = false;
+        assert!(
+            judge_alarm(&mut damage, LayerId(2), BlockNo(4)).is_ok(),
+            "it is known"
+        );
     }
 }
