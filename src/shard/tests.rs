@@ -146,6 +146,37 @@ fn a_flipped_byte_is_never_returned() {
 }
 
 #[test]
+fn a_journal_that_rots_after_its_replay_costs_the_rotten_block_and_not_its_neighbours() {
+    let mut world = World::new(64 << 20);
+    world.write(0, 4 * 4096, 0x5a);
+    world.open_disk();
+    let payload = world.disk.windows(4 * 4096).step_by(4096);
+    let found: Vec<usize> = payload
+        .enumerate()
+        .filter_map(|(block, bytes)| all(bytes, 0x5a).then_some(block))
+        .collect();
+    assert_eq!(found.len(), 1, "it is in the journal, and not applied");
+    world.disk[(found[0] + 1) * 4096 + 77] ^= 1;
+    world.settle();
+    world.open_volume(&[1]);
+    let read = |world: &mut World, block: u64| {
+        world.try_request(RequestKind::Read, block * 4096, &[0; 4096])
+    };
+    for round in 0..2 {
+        assert!(read(&mut world, 1).is_err(), "round {round}");
+        for block in [0, 2, 3] {
+            assert!(
+                all(&read(&mut world, block).unwrap(), 0x5a),
+                "block {block}"
+            );
+        }
+        // Also when all is applied, and the journal is not looked at any more.
+        world.control(Control::Close);
+        world.open();
+    }
+}
+
+#[test]
 fn a_closed_store_has_an_empty_journal() {
     let mut world = World::new(64 << 20);
     world.write(0, 4096, 1);
