@@ -18,6 +18,7 @@ pub struct Plan {
     pub(super) kernel_words: Vec<String>,
     pub(super) arguments: Vec<String>,
     disks: u32,
+    pub(super) moves: bool,
 }
 
 impl Plan {
@@ -33,6 +34,7 @@ impl Plan {
             kernel_words: Vec::new(),
             arguments: Vec::new(),
             disks: 0,
+            moves: false,
         }
     }
 
@@ -79,6 +81,12 @@ impl Plan {
             self.files.push((place, std::fs::read(entry.path())?));
         }
         Ok(self)
+    }
+
+    /// It is to be migrated, so by a QEMU that can do that.
+    pub fn moves(mut self) -> Plan {
+        self.moves = true;
+        self
     }
 
     /// With a module of the kernel loaded before anything else.

@@ -2,9 +2,9 @@
 
 use super::qmp::Qmp;
 use super::talk::Talk;
-use super::{Guest, Plan, cache, initrd, kernel, with_ours};
+use super::{Guest, Plan, emulator, initrd, kernel, with_ours};
 use crate::harness::daemon::text;
-use crate::harness::{Room, Step, ensure};
+use crate::harness::{Step, ensure};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub const BOOT_MAX: Duration = Duration::from_secs(120);
 impl Plan {
     /// Starts it and waits until it answers.
     pub fn boot(&self) -> Step<Guest> {
-        let mut guest = self.start(accelerator()?, &[])?;
+        let mut guest = self.start(emulator::accelerator()?, &[])?;
         guest.hello(BOOT_MAX)?;
         Ok(guest)
     }
@@ -25,19 +25,18 @@ impl Plan {
     /// Starts QEMU to wait for the state of another one, which comes by this socket.
     pub fn boot_incoming(&self, socket: &Path) -> Step<Guest> {
         let from = format!("unix:{}", text(socket));
-        self.start(accelerator()?, &["-incoming", &from])
+        self.start(emulator::accelerator()?, &["-incoming", &from])
     }
 
     fn path(&self, what: &str) -> PathBuf {
         self.folder.join(format!("{}.{what}", self.name))
     }
 
-    fn start(&self, accelerator: &str, more: &[&str]) -> Step<Guest> {
+    pub(super) fn start(&self, accelerator: &str, more: &[&str]) -> Step<Guest> {
         let kernel = kernel::get()?;
         let initrd = self.path("initrd");
         initrd::write(&initrd, &kernel, &with_ours(&self.programs)?, &self.files)?;
-        let mut command = Command::new("qemu-system-x86_64");
-        command.args(accelerator.split(' '));
+        let mut command = emulator::command(accelerator, self.moves)?;
         command.arg("-kernel").arg(&kernel.image);
         command.arg("-initrd").arg(&initrd);
         self.describe(&mut command);
@@ -88,35 +87,6 @@ impl Plan {
         command.args(["-device", "virtserialport,chardev=talk,name=sarsen.talk"]);
         command.args(&self.arguments);
     }
-}
-
-/// How QEMU runs a guest here: `-accel kvm` where a Linux guest really answers under it, which is tried once a boot of
-/// this machine; else TCG, which always works. On one thread: with one a processor, QEMU 7.2 now and then lets a processor
-/// run into the breakpoint by which the kernel patches its own code (`Oops: int3`).
-fn accelerator() -> Step<&'static str> {
-    const TCG: &str = "-accel tcg,thread=single -cpu max";
-    const KVM: &str = "-accel kvm -cpu host";
-    if File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
-        return Ok(TCG);
-    }
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let known = cache()?.join(format!("accelerator-{}", boot.trim()));
-    let runs = match std::fs::read_to_string(&known) {
-        Ok(text) => text == KVM,
-        Err(_) => {
-            let room = Room::new("accelerator")?;
-            let answers = Plan::new(&room, "kvm").start(KVM, &[]);
-            let answers = answers.and_then(|mut guest| guest.hello(Duration::from_secs(15)));
-            std::fs::write(&known, if answers.is_ok() { KVM } else { TCG })?;
-            answers.is_ok()
-        }
-    };
-    Ok(if runs { KVM } else { TCG })
 }
 
 /// A QEMU, killed at the end.
