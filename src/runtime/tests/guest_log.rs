@@ -257,11 +257,22 @@ impl Migration<'_> {
         .unwrap();
     }
 
-    /// The guest stops, and the last marks are taken.
-    fn finish(mut self) -> u64 {
+    /// Everything that was asked for ends, with the log on.
+    fn settle(&mut self) {
         if self.is_away {
             self.go_or_come();
         }
+        until("all requests end", || {
+            self.reap();
+            !self.busy.iter().flatten().any(|busy| *busy)
+        });
+        if !self.is_logging {
+            self.begin_logging();
+        }
+    }
+
+    /// The guest stops, and the last marks are taken.
+    fn finish(mut self) -> u64 {
         (0..RINGS).for_each(|ring| self.stop(ring));
         self.sync();
         if self.is_logging {
@@ -288,9 +299,7 @@ fn migrate(features: u64, seeds: std::ops::Range<u64>) {
         let path = host.serve(seed, RINGS as u16);
         let mut migration = Migration::start(&host, &path, features, seed);
         (0..STEPS).for_each(|_| migration.step());
-        if !migration.is_logging {
-            migration.begin_logging();
-        }
+        migration.settle();
         // With requests in flight at the end, which the stop waits for, and few marks left that would hide one which is missing.
         for _ in 0..2 * HEADS {
             migration.ask();
