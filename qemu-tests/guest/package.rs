@@ -5,22 +5,59 @@ use super::cache;
 use crate::harness::Step;
 use crate::harness::daemon::text;
 use crate::harness::tools::run_within;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder with a package's files.
 pub fn unpacked(package: &str) -> Step<PathBuf> {
-    let place = cache()?.join(package);
+    unpacked_as(package, package, |_| Ok(String::new()))
+}
+
+/// The same of its newer version in the distribution's backports.
+pub fn backported(package: &str) -> Step<PathBuf> {
+    unpacked_as(&format!("{package}-backports"), package, backports)
+}
+
+/// Lists of backports in a folder, and nothing else of this machine's apt: the options that have apt use them.
+fn backports(folder: &Path) -> Step<String> {
+    let release = std::fs::read_to_string("/etc/os-release")?;
+    let mut lines = release.lines();
+    let codename = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let codename = codename.ok_or("/etc/os-release has no codename")?;
+    let (source, lists) = (folder.join("backports.list"), folder.join("lists"));
+    let key = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg";
+    let line = format!("deb [{key}] http://deb.debian.org/debian {codename}-backports main\n");
+    std::fs::write(&source, line)?;
+    std::fs::create_dir_all(lists.join("partial"))?;
+    let options = format!(
+        "-o Dir::Etc::sourcelist='{}' -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists='{}' \
+         -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root",
+        text(&source),
+        text(&lists)
+    );
+    let update = format!("apt-get update -qq {options}");
+    run_within(300, "sh", &["-c", &update]).map(|_| options)
+}
+
+/// `options` are apt's, made with a folder that goes when the package is there.
+fn unpacked_as(
+    name: &str,
+    package: &str,
+    options: impl FnOnce(&Path) -> Step<String>,
+) -> Step<PathBuf> {
+    let place = cache()?.join(name);
     if place.exists() {
         return Ok(place);
     }
     // Beside its place first, so that it is there as a whole or not at all.
-    let aside = cache()?.join(format!("new-{package}-{}", std::process::id()));
+    let aside = cache()?.join(format!("new-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&aside)?;
-    let script = format!(
-        "cd '{}' && apt-get download -qq -o APT::Sandbox::User=root {package} && dpkg -x ./*.deb tree",
-        text(&aside),
-    );
-    let done = run_within(600, "sh", &["-c", &script]);
+    let done = options(&aside).and_then(|options| {
+        let script = format!(
+            "cd '{}' && apt-get download -qq -o APT::Sandbox::User=root {options} {package} && dpkg -x ./*.deb tree",
+            text(&aside),
+        );
+        run_within(600, "sh", &["-c", &script])
+    });
     let moved = done.and_then(|_| {
         let moved = std::fs::rename(aside.join("tree"), &place);
         // Another test may have been faster.

@@ -82,6 +82,12 @@ impl Span {
         self.atomic::<AtomicU8>(at).store(value, Ordering::Release);
     }
 
+    /// Takes what is there and leaves a zero, as a front end does with the marks of a log.
+    #[cfg(test)]
+    pub fn take_u8(&self, at: usize) -> u8 {
+        self.atomic::<AtomicU8>(at).swap(0, Ordering::AcqRel)
+    }
+
     pub fn load_u64(&self, at: usize) -> u64 {
         u64::from_le(self.atomic::<AtomicU64>(at).load(Ordering::Acquire))
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod guest_driver;
+mod guest_log;
 mod guests;
 mod several_shards;
 

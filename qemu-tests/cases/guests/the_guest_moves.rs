@@ -4,18 +4,20 @@ use crate::guest::{Guest, Plan};
 use crate::harness::daemon::{Daemon, Start, text};
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 64;
+/// Behind the part of the disk that the load is on.
+const READ_MIB: u64 = 16;
 const MOVE_MAX: Duration = Duration::from_secs(120);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 pub fn cases() -> Vec<Case> {
     vec![
-        // Once in three runs the guest's kernel died at its new place, of a list in its memory that was not whole; whether
-        // TCG or the log of dirty pages is to blame is not known. Until it is, the gate does not stand on it.
-        Case::new("the_guest_moves_to_another_qemu_while_it_writes", moves).only_in_full(),
+        Case::new("the_guest_moves_to_another_qemu_while_it_writes", moves),
+        // Where this one fails too, the emulator loses writes, and not our log.
+        Case::new("the_guest_moves_without_a_disk_of_ours", control).only_in_full(),
         Case::new("the_guest_moves_half_way_and_stays", stays),
     ]
 }
@@ -30,7 +32,7 @@ struct Scene {
 /// A guest on a volume, under a plan that another QEMU can have, too.
 fn scene(room: &Room) -> Step<Scene> {
     let daemon = Start::dev(room, "store", "512M").run()?;
-    daemon.create("vm1", &format!("{MIB}M"))?;
+    daemon.create("vm1", &format!("{}M", MIB + READ_MIB))?;
     let sockets = [room.path("here.sock"), room.path("there.sock")];
     daemon.attach("vm1", &sockets[0], 2)?;
     Ok(Scene {
@@ -43,7 +45,9 @@ fn scene(room: &Room) -> Step<Scene> {
 impl Scene {
     fn plan(&self, room: &Room, side: usize) -> Plan {
         let name = ["here", "there"][side];
-        Plan::new(room, name).vhost_user(&self.sockets[side], 2)
+        Plan::new(room, name)
+            .moves()
+            .vhost_user(&self.sockets[side], 2)
     }
 
     /// The second QEMU, that waits.
@@ -60,16 +64,15 @@ impl Scene {
         ])?;
         self.plan(room, 1).boot_incoming(&self.state)
     }
+}
 
-    fn begin(&self, here: &mut Guest, bandwidth: u64) -> Step<()> {
-        here.qmp.ask(
-            "migrate-set-parameters",
-            json!({"max-bandwidth": bandwidth}),
-        )?;
-        let uri = format!("unix:{}", text(&self.state));
-        here.qmp.ask("migrate", json!({ "uri": uri }))?;
-        Ok(())
-    }
+/// Begins to send the guest's state, so many bytes a second at most.
+fn begin(here: &mut Guest, state: &Path, bandwidth: u64) -> Step<()> {
+    let limit = json!({"max-bandwidth": bandwidth});
+    here.qmp.ask("migrate-set-parameters", limit)?;
+    let uri = format!("unix:{}", text(state));
+    here.qmp.ask("migrate", json!({ "uri": uri }))?;
+    Ok(())
 }
 
 /// Waits for a state of the migration; what QEMU says of it.
@@ -91,20 +94,44 @@ fn moves(room: &Room) -> Outcome {
     let scene = scene(room)?;
     let mut here = scene.plan(room, 0).boot()?;
     let mut load = here.load("/dev/vda", MIB, 7)?;
+    // The load soon looks at what it read, and its processor marks much of it. What these reads bring only our log marks.
+    let reads = format!("agent --in-guest hold-reads /dev/vda {MIB} /run/enough-reads");
+    let mut reads = here.begin(&reads)?;
     here.gets_on(&mut load, PAUSE_MAX)?;
+    here.gets_on(&mut reads, PAUSE_MAX)?;
     let mut there = scene.other(room)?;
-    scene.begin(&mut here, 1 << 30)?;
+    begin(&mut here, &scene.state, 1 << 30)?;
     let state = until(&mut here, "completed")?;
     there.continue_from(&here)?;
     here.kill()?;
     there.gets_on(&mut load, PAUSE_MAX)?;
+    let held = there.enough("reads", reads)?;
     let said = there.enough("/dev/vda", load)?;
     there.nothing_failed()?;
     there.kill()?;
     let downtime = &state["downtime"];
     Ok(format!(
-        "QEMU tells of {downtime} ms without the guest; {said}"
+        "QEMU tells of {downtime} ms without the guest; {held}; {said}"
     ))
+}
+
+/// A guest whose memory a program of its own changes and checks, and no device of ours.
+fn control(room: &Room) -> Outcome {
+    let plan = |name| Plan::new(room, name).moves();
+    let state = room.path("state.sock");
+    let mut here = plan("here").boot()?;
+    let mut load = here.begin(&format!("agent --in-guest memory {MIB} /run/enough-memory"))?;
+    here.gets_on(&mut load, PAUSE_MAX)?;
+    let mut there = plan("there").boot_incoming(&state)?;
+    begin(&mut here, &state, 1 << 30)?;
+    until(&mut here, "completed")?;
+    there.continue_from(&here)?;
+    here.kill()?;
+    there.gets_on(&mut load, PAUSE_MAX)?;
+    let said = there.enough("memory", load)?;
+    there.nothing_failed()?;
+    there.kill()?;
+    Ok(said)
 }
 
 fn stays(room: &Room) -> Outcome {
@@ -114,7 +141,7 @@ fn stays(room: &Room) -> Outcome {
     here.gets_on(&mut load, PAUSE_MAX)?;
     let there = scene.other(room)?;
     // So slow that it cannot end.
-    scene.begin(&mut here, 1 << 20)?;
+    begin(&mut here, &scene.state, 1 << 20)?;
     until(&mut here, "active")?;
     here.gets_on(&mut load, PAUSE_MAX)?;
     here.qmp.ask("migrate_cancel", json!({}))?;

@@ -67,6 +67,7 @@ fn cut_and_verify(room: &Room, sarsen: PathBuf, rounds: u64) -> Outcome {
         .network(port, PORT_INSIDE);
     let model = Arc::new(Mutex::new(Model::new(VOLUME)));
     let (mut acknowledged, mut lost, mut on_their_way, mut in_flight) = (0, 0, 0, 0);
+    let mut dry = 0;
     for round in 0..=rounds {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         let mut host = boot(&plan, round == 0).map_err(wrong)?;
@@ -96,15 +97,17 @@ fn cut_and_verify(room: &Room, sarsen: PathBuf, rounds: u64) -> Outcome {
             .restore(|| catalog.restore(|| host.reap()).map(|_| ()))
             .map_err(wrong)?;
         load.after_kill().map_err(wrong)?;
-        ensure!(
-            flushed > 0,
-            "round {round}: the flushes of the guest's kernel do not reach the disk"
-        );
+        dry += u64::from(flushed == 0);
         lost += cut.lost;
         on_their_way += cut.on_their_way;
     }
     let seen = disk.seen();
     ensure!(lost > 0, "no cut lost anything: nothing was tested");
+    // Last, as a build without durability is to be caught by what it loses.
+    ensure!(
+        dry == 0,
+        "the flushes of the guest's kernel did not reach the disk in {dry} of {rounds} rounds"
+    );
     Ok(format!(
         "{rounds} cuts, {acknowledged} writes acknowledged, {in_flight} in flight; the disk lost {lost} volatile sectors \
          and {on_their_way} writes on their way; {seen:?}"

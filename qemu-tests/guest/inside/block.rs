@@ -32,7 +32,7 @@ pub fn serve(device: &str, socket: &Path) -> Step<()> {
     }
 }
 
-struct Disk {
+pub struct Disk {
     file: File,
     size: u64,
 }
@@ -113,12 +113,17 @@ fn work(queue: &Mutex<Receiver<Job>>, disk: &Disk, replies: &Mutex<UnixStream>, 
 }
 
 impl Disk {
-    fn open(device: &str) -> Step<Disk> {
+    pub fn open(device: &str) -> Step<Disk> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_DIRECT);
         let file = options.open(device).map_err(|e| format!("{device}: {e}"))?;
         let size = std::io::Seek::seek(&mut &file, std::io::SeekFrom::End(0))?;
         Ok(Disk { file, size })
+    }
+
+    /// Unbuffered.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     fn carry_out(&self, job: &mut Job) -> Result<()> {
@@ -193,7 +198,7 @@ fn checked(returned: i32) -> Result<()> {
 }
 
 /// Memory that unbuffered I/O takes.
-struct Aligned {
+pub struct Aligned {
     start: *mut u8,
     len: usize,
 }
@@ -206,7 +211,7 @@ impl Aligned {
         Layout::from_size_align(len.max(1), 4096).expect("a length below LENGTH_MAX")
     }
 
-    fn new(len: usize) -> Aligned {
+    pub fn new(len: usize) -> Aligned {
         let layout = Aligned::layout(len);
         // SAFETY: the layout has a size.
         let start = unsafe { alloc_zeroed(layout) };
@@ -216,7 +221,7 @@ impl Aligned {
         Aligned { start, len }
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    pub fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: `len` bytes that were zeroed at the allocation and are borrowed with `self`.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }

@@ -8,6 +8,8 @@ mod block;
 mod churn;
 mod disk_load;
 mod forward;
+mod held_reads;
+mod memory;
 
 pub use forward::forward;
 
@@ -42,6 +44,12 @@ fn carry_out(words: &[&str]) -> Step<()> {
             steps.parse()?,
             *how == "verify",
         ),
+        // Reads of a disk from so many MiB on until the file is there; then what was read is checked.
+        ["hold-reads", device, from_mib, until] => {
+            held_reads::run(device, from_mib.parse()?, until.as_ref())
+        }
+        // So many MiB of memory are changed and checked until the file is there.
+        ["memory", mib, until] => memory::run(mib.parse()?, until.as_ref()),
         // What comes to a TCP port goes to a unix socket.
         ["forward", address, socket] => forward::listen_tcp(address, socket.as_ref()),
         words => {

@@ -365,6 +365,10 @@ impl Vring {
     pub fn set_log(&mut self, log: Option<DirtyLog>, used: Option<u64>) {
         self.log = log;
         self.plan.log_used = used;
+        // A daemon that was killed may have let the driver see what it did not mark any more: it marks behind what it writes.
+        if let (Some(log), Some(at)) = (&self.log, used) {
+            log.mark(at, self.places.used.len() as u64);
+        }
     }
 
     /// The ring lies elsewhere in our memory now, with nothing in flight.

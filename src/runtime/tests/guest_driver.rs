@@ -13,7 +13,7 @@ pub const MEMORY: u64 = 4 << 20;
 /// Where the front end has what the guest has at 0.
 pub const USER: u64 = 0x7000_0000;
 /// Bytes of a ring's parts, and where buffers are.
-const EACH: u64 = 0x10000;
+pub const EACH: u64 = 0x10000;
 pub const DATA: u64 = 1 << 20;
 
 pub const OK: u8 = 0;
@@ -29,6 +29,8 @@ pub struct FrontEnd {
     pub memory: Arc<GuestMemory>,
     pub file: OwnedFd,
     pub rings: Vec<DriverRing>,
+    /// Whether writes to used rings are to be logged.
+    pub logs: bool,
 }
 
 pub struct DriverRing {
@@ -39,6 +41,11 @@ pub struct DriverRing {
     pub span: Span,
     pub available: u16,
     pub used: u16,
+}
+
+/// Where a ring has its used ring: in two pages, of which the second has half of the elements, or the event alone.
+pub fn used_at(index: u16) -> u64 {
+    [0x2fc0, 0x2f7c][usize::from(index % 2)]
 }
 
 pub fn words(words: &[u32]) -> Vec<u8> {
@@ -60,6 +67,7 @@ impl FrontEnd {
             memory,
             file,
             rings,
+            logs: false,
         }
     }
 
@@ -118,17 +126,24 @@ impl FrontEnd {
         let error = ring.error.as_fd().try_clone_to_owned().unwrap();
         self.ack(8, &words(&[index, RING.into()]), &[]);
         self.ack(10, &words(&[index, base]), &[]);
-        let at = USER + u64::from(index) * EACH;
-        let address = [
-            words(&[index, 0]),
-            longs(&[at, at + 0x2000, at + 0x1000, 0]),
-        ]
-        .concat();
-        self.ack(9, &address, &[]);
+        self.tell_address(place);
         self.ack(13, &longs(&[index.into()]), &[call.as_fd()]);
         self.ack(14, &longs(&[index.into()]), &[error.as_fd()]);
         self.ack(12, &longs(&[index.into()]), &[kick.as_fd()]);
         self.ack(18, &words(&[index, 1]), &[]);
+    }
+
+    /// Says where a ring lies, and whether writes to it are logged.
+    pub fn tell_address(&self, place: usize) {
+        let index = self.rings[place].index;
+        let (guest, used) = (u64::from(index) * EACH, used_at(index));
+        let at = USER + guest;
+        let address = [
+            words(&[index.into(), self.logs.into()]),
+            longs(&[at, at + used, at + 0x1000, guest + used]),
+        ]
+        .concat();
+        self.ack(9, &address, &[]);
     }
 
     /// Sends a message that is not answered.
@@ -287,10 +302,11 @@ impl DriverRing {
         self.span
             .store_u16(0x1004 + 2 * usize::from(RING), self.used);
         full_fence();
-        if self.span.load_u16(0x2002) == self.used {
+        let at = used_at(self.index) as usize;
+        if self.span.load_u16(at + 2) == self.used {
             return None;
         }
-        let at = 0x2004 + 8 * usize::from(self.used % RING);
+        let at = at + 4 + 8 * usize::from(self.used % RING);
         self.used = self.used.wrapping_add(1);
         Some((self.span.read::<u32>(at) as u16, self.span.read(at + 4)))
     }
