@@ -1,4 +1,5 @@
-//! The guest's kernel: Debian's cloud kernel, a package from apt, unpacked once below `target/guest/`.
+//! The guest's kernel: Debian's cloud kernel, a package from apt, unpacked once below `target/guest/`; and a newer one for
+//! what the usual one has not.
 
 use super::{cache, package};
 use crate::harness::daemon::text;
@@ -21,6 +22,21 @@ const MODULES: [&str; 9] = [
 const PREFIX: &str = "linux-image-";
 const SUFFIX: &str = "-cloud-amd64";
 
+/// Which kernel a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The newest that apt has.
+    Usual,
+    /// [`NEWER`].
+    Newer,
+}
+
+/// The last long-term kernel, as Debian has it for its stable release; apt here may not know it. Where the archive has
+/// dropped it: look in https://packages.debian.org/trixie-backports/linux-image-cloud-amd64 for what came after it.
+const NEWER: &str = "linux-image-6.18.15+deb13-cloud-amd64";
+const NEWER_AT: &str = "http://deb.debian.org/debian/pool/main/l/linux-signed-amd64/\
+    linux-image-6.18.15+deb13-cloud-amd64_6.18.15-1~bpo13+1_amd64.deb";
+
 /// A kernel that is there.
 pub struct Kernel {
     pub image: PathBuf,
@@ -29,12 +45,20 @@ pub struct Kernel {
     root: PathBuf,
 }
 
-/// The newest one below `target/guest/`, else the newest that apt has.
-pub fn get() -> Step<Kernel> {
+/// The kernel that is wanted, fetched where it is not there.
+pub fn get(which: Which) -> Step<Kernel> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "guests are tested on x86_64 only: the kernel's package and QEMU's machine are named for it"
     );
+    match which {
+        Which::Usual => usual(),
+        Which::Newer => opened(NEWER, &package::unpacked_from("newer-kernel", NEWER_AT)?),
+    }
+}
+
+/// The newest one below `target/guest/`, else the newest that apt has.
+fn usual() -> Step<Kernel> {
     let mut there: Vec<String> = std::fs::read_dir(cache()?)?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -45,8 +69,16 @@ pub fn get() -> Step<Kernel> {
         Some(package) => package,
         None => fetch()?,
     };
-    let root = cache()?.join(&package);
+    opened(&package, &cache()?.join(&package))
+}
+
+/// A package that is unpacked.
+fn opened(package: &str, package_root: &Path) -> Step<Kernel> {
     let version = package[PREFIX.len()..].to_owned();
+    let root = match package_root.join("lib/modules").exists() {
+        true => package_root.to_owned(),
+        false => package_root.join("usr"), // where newer packages have them
+    };
     if !root
         .join("lib/modules")
         .join(&version)
@@ -56,7 +88,7 @@ pub fn get() -> Step<Kernel> {
         run("depmod", &["-b", &text(&root), &version])?;
     }
     Ok(Kernel {
-        image: root.join(format!("boot/vmlinuz-{version}")),
+        image: package_root.join(format!("boot/vmlinuz-{version}")),
         version,
         root,
     })

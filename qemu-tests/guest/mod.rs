@@ -24,6 +24,7 @@ pub use inside::run as run_inside;
 
 use crate::harness::daemon::{binary, text};
 use crate::harness::{Room, Step, ensure};
+use kernel::Which;
 use qmp::Qmp;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -47,7 +48,8 @@ fn cache() -> Step<PathBuf> {
 /// Tree and tools of a root file system, as an ext4 image of so many MiB. In blocks of 4 KiB, as it may lie on a disk of such sectors.
 pub fn root_image(to: &Path, mib: u64, programs: &[(&str, PathBuf)]) -> Step<()> {
     let tree = to.with_extension("tree");
-    initrd::unpack(&tree, &kernel::get()?, &with_ours(programs)?)?;
+    let kernel = kernel::get(Which::Usual)?;
+    initrd::unpack(&tree, &kernel, &with_ours(programs)?)?;
     let (tree_name, image) = (text(&tree), text(to));
     let arguments = [
         "-q",
@@ -86,6 +88,7 @@ pub fn free_port() -> Step<u16> {
 pub struct Plan {
     folder: PathBuf,
     name: String,
+    kernel: Which,
     memory_mib: u32,
     programs: Vec<(&'static str, PathBuf)>,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -101,6 +104,7 @@ impl Plan {
         Plan {
             folder: room.path(""),
             name: name.to_owned(),
+            kernel: Which::Usual,
             memory_mib: 512,
             programs: Vec::new(),
             files: Vec::new(),
@@ -109,6 +113,12 @@ impl Plan {
             arguments: Vec::new(),
             disks: 0,
         }
+    }
+
+    /// On a newer kernel than the usual one, 6.18.
+    pub fn newer_kernel(mut self) -> Plan {
+        self.kernel = Which::Newer;
+        self
     }
 
     pub fn memory(mut self, mib: u32) -> Plan {
@@ -224,7 +234,7 @@ impl Plan {
     }
 
     fn start(&self, accelerator: &str, more: &[&str]) -> Step<Guest> {
-        let kernel = kernel::get()?;
+        let kernel = kernel::get(self.kernel)?;
         let initrd = self.path("initrd");
         initrd::write(&initrd, &kernel, &with_ours(&self.programs)?, &self.files)?;
         let (talk, qmp) = (self.path("talk"), self.path("qmp"));

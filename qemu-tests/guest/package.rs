@@ -1,5 +1,5 @@
-//! Packages of the distribution whose files a guest needs: fetched by apt and unpacked below `target/guest/`, never
-//! installed here.
+//! Packages of the distribution whose files a guest needs: fetched by apt, or from the archive where apt does not know
+//! them, and unpacked below `target/guest/`, never installed here.
 
 use super::cache;
 use crate::harness::Step;
@@ -9,17 +9,26 @@ use std::path::PathBuf;
 
 /// The folder with a package's files.
 pub fn unpacked(package: &str) -> Step<PathBuf> {
-    let place = cache()?.join(package);
+    let fetch = format!("apt-get download -qq -o APT::Sandbox::User=root {package}");
+    brought(package, &fetch)
+}
+
+/// The same of a package that lies at this address; the folder is called `name`.
+pub fn unpacked_from(name: &str, address: &str) -> Step<PathBuf> {
+    let fetch = format!("/usr/lib/apt/apt-helper download-file '{address}' package.deb >/dev/null");
+    brought(name, &fetch)
+}
+
+/// The folder of this name, with the files of the package that the command `fetch` leaves where it runs.
+fn brought(name: &str, fetch: &str) -> Step<PathBuf> {
+    let place = cache()?.join(name);
     if place.exists() {
         return Ok(place);
     }
     // Beside its place first, so that it is there as a whole or not at all.
-    let aside = cache()?.join(format!("new-{package}-{}", std::process::id()));
+    let aside = cache()?.join(format!("new-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&aside)?;
-    let script = format!(
-        "cd '{}' && apt-get download -qq -o APT::Sandbox::User=root {package} && dpkg -x ./*.deb tree",
-        text(&aside),
-    );
+    let script = format!("cd '{}' && {fetch} && dpkg -x ./*.deb tree", text(&aside),);
     let done = run_within(600, "sh", &["-c", &script]);
     let moved = done.and_then(|_| {
         let moved = std::fs::rename(aside.join("tree"), &place);

@@ -40,6 +40,7 @@ const OPENERS: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One that is served.
+#[derive(Clone)]
 enum Serving {
     Ublk(ublk::Serving),
     Nbd(nbd::Serving),
@@ -177,22 +178,16 @@ impl KernelDevices {
         let _changing = self.inner.changing.lock().await;
         let export = self.inner.runtime.export(volume);
         let export = export.ok_or(DeviceError::NoSuchVolume)?;
-        let nbd = {
+        let serving = {
             let entries = self.entries();
             let mut of_volume = entries.values().filter(|e| e.device.volume == volume);
-            match of_volume.next().map(|entry| (&entry.serving, entry)) {
-                None => return Ok(()),
-                Some((Serving::Ublk(serving), entry)) => {
-                    let path = entry.path();
-                    return match serving.size() == export.size {
-                        true => Ok(()),
-                        false => Err(DeviceError::CannotResize { path }),
-                    };
-                }
-                Some((Serving::Nbd(serving), _)) => serving.clone(),
-            }
+            of_volume.next().map(|entry| entry.serving.clone())
         };
-        nbd.resize(&export).await
+        match serving {
+            None => Ok(()),
+            Some(Serving::Ublk(serving)) => serving.resize(export.size).await,
+            Some(Serving::Nbd(serving)) => serving.resize(&export).await,
+        }
     }
 
     /// Whether a device that was started is gone, because somebody else has taken it away: to be started again.

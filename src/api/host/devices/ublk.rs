@@ -3,6 +3,7 @@
 //! ```text
 //!   new:        ADD ─► SET_PARAMS ─► queues to the shards ─► START
 //!   last time's:      START_RECOVERY ─► queues to the shards ─► END_RECOVERY    (requests in flight come again)
+//!   another size (6.16):                            UPDATE_SIZE
 //!   removal:                                        STOP ─► queues end ─► DELETE
 //! ```
 //!
@@ -13,6 +14,7 @@ use super::naming::Mark;
 use super::{Device, DeviceError, DeviceKind, blocking, links};
 use crate::frontend::ublk::{
     ControlCommand, DeviceInfo, Features, Params, State, descriptors_len, descriptors_position, op,
+    sectors,
 };
 use crate::io::{Descriptors, control_ublk, open_ublk};
 use crate::runtime::{Ended, Export, Handle, Queue};
@@ -20,7 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -33,6 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ADDING: &str = "adding a ublk device";
 const STARTING: &str = "starting a ublk device";
 const RECOVERING: &str = "taking back a ublk device";
+const RESIZING: &str = "resizing a ublk device";
 const REMOVING: &str = "removing a ublk device";
 
 const EPERM: i32 = 1;
@@ -43,11 +46,14 @@ const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 
-/// A device that is served.
+/// A device that is served. Clones are the same one.
+#[derive(Clone)]
 pub(super) struct Serving {
     number: u32,
     /// In bytes.
-    size: u64,
+    size: Arc<AtomicU64>,
+    /// Whether the driver can give it another size.
+    grows: bool,
     /// Set when the removal begins: that its queues end is no loss then.
     stopping: Arc<AtomicBool>,
     /// True once all queues have ended.
@@ -149,7 +155,8 @@ pub(super) async fn start(
     });
     let serving = Serving {
         number,
-        size,
+        size: Arc::new(AtomicU64::new(size)),
+        grows: info.grows(),
         stopping,
         ended,
     };
@@ -307,9 +314,19 @@ fn leave_a_tag_idle(number: u32, depth: u16) {
     }
 }
 
+/// Deletes a device that is stopped. Its number is free again when the last one has closed it: a mounted file system
+/// holds on to a device that was taken away by force, and nobody waits for that.
 async fn remove(number: u32) -> Result<(), DeviceError> {
     let done = blocking(REMOVING, move || {
-        Ok(command(op::DEL_DEV, number, 0, &mut Vec::new()))
+        let deleted = command(op::DEL_DEV_ASYNC, number, 0, &mut Vec::new());
+        Ok(match deleted {
+            // Before Linux 6.9 there is only the deletion that waits.
+            Err(error) if error.raw_os_error() != Some(ENODEV) => {
+                tracing::debug!(number, %error, "a ublk device is deleted by the command that waits");
+                command(op::DEL_DEV, number, 0, &mut Vec::new())
+            }
+            deleted => deleted,
+        })
     });
     match done.await? {
         Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(()), // it is gone already
@@ -340,8 +357,23 @@ pub(super) async fn clear(mark: Mark) -> Result<(), DeviceError> {
 }
 
 impl Serving {
-    pub fn size(&self) -> u64 {
-        self.size
+    /// Has the device be as large as is said, or says that this kernel cannot do that.
+    pub async fn resize(&self, size: u64) -> Result<(), DeviceError> {
+        let number = self.number;
+        if size == self.size.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !self.grows {
+            let path = super::path_of(DeviceKind::Ublk, number);
+            return Err(DeviceError::CannotResize { path });
+        }
+        let done = blocking(RESIZING, move || {
+            let sectors = sectors(size);
+            Ok(command(op::UPDATE_SIZE, number, sectors, &mut Vec::new()))
+        });
+        done.await?.map_err(|error| refused(RESIZING, error))?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn is_lost(&self) -> bool {
