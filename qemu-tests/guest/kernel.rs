@@ -1,9 +1,9 @@
 //! The guest's kernel: Debian's cloud kernel, a package from apt, unpacked once below `target/guest/`; and a newer one for
-//! what the usual one has not.
+//! what the usual one has not, and the oldest that is supported.
 
 use super::{cache, package};
 use crate::harness::daemon::text;
-use crate::harness::tools::run;
+use crate::harness::tools::{attempt, run};
 use crate::harness::{Step, ensure};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ const MODULES: [&str; 9] = [
     "loop",
 ];
 const PREFIX: &str = "linux-image-";
+const OLDEST: &str = "linux-image-6.1.";
 const SUFFIX: &str = "-cloud-amd64";
 
 /// Which kernel a guest runs.
@@ -27,6 +28,8 @@ const SUFFIX: &str = "-cloud-amd64";
 pub enum Which {
     /// The newest that apt has.
     Usual,
+    /// The oldest that Sarsen runs on, 6.1: Debian 12's own.
+    Oldest,
     /// [`NEWER`].
     Newer,
 }
@@ -52,22 +55,23 @@ pub fn get(which: Which) -> Step<Kernel> {
         "guests are tested on x86_64 only: the kernel's package and QEMU's machine are named for it"
     );
     match which {
-        Which::Usual => usual(),
+        Which::Usual => newest(PREFIX),
+        Which::Oldest => newest(OLDEST),
         Which::Newer => opened(NEWER, &package::unpacked_from("newer-kernel", NEWER_AT)?),
     }
 }
 
-/// The newest one below `target/guest/`, else the newest that apt has.
-fn usual() -> Step<Kernel> {
+/// The newest one below `target/guest/` whose package begins so, else the newest that apt has.
+fn newest(prefix: &str) -> Step<Kernel> {
     let mut there: Vec<String> = std::fs::read_dir(cache()?)?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_kernel(name))
+        .filter(|name| is_kernel(name) && name.starts_with(prefix))
         .collect();
     there.sort_by_key(|name| numbers(name));
     let package = match there.pop() {
         Some(package) => package,
-        None => fetch()?,
+        None => fetch(prefix)?,
     };
     opened(&package, &cache()?.join(&package))
 }
@@ -109,10 +113,10 @@ fn numbers(name: &str) -> Vec<u64> {
 }
 
 /// Brings the newest package here, and opens it.
-fn fetch() -> Step<String> {
+fn fetch(prefix: &str) -> Step<String> {
     let why = "a guest's kernel is needed, and apt has none";
     let list = || {
-        let names = run("apt-cache", &["pkgnames", PREFIX])?;
+        let names = run("apt-cache", &["pkgnames", prefix])?;
         let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
         names.retain(|name| is_kernel(name));
         names.sort_by_key(|name| numbers(name));
@@ -120,7 +124,7 @@ fn fetch() -> Step<String> {
     };
     let bring = |names: Vec<String>| match names.last() {
         Some(package) => package::unpacked(package).map(|_| package.clone()),
-        None => Err(format!("{why} ({PREFIX}*{SUFFIX}, as Debian 12 or newer has it)").into()),
+        None => Err(format!("{why} ({prefix}*{SUFFIX}, as Debian 12 or newer has it)").into()),
     };
     let fetched = bring(list()?);
     fetched.or_else(|first| {
@@ -146,7 +150,11 @@ impl Kernel {
         for module in MODULES {
             let (root, version) = (text(&self.root), self.version.as_str());
             let asked = ["-d", &root, "-S", version, "--show-depends", module];
-            for line in run("modprobe", &asked)?.lines() {
+            let (code, needed) = attempt("modprobe", &asked)?;
+            if code != Some(0) {
+                continue; // this kernel is built without it; a guest that loads it says so
+            }
+            for line in needed.lines() {
                 let Some(path) = line.strip_prefix("insmod ") else {
                     continue; // built in
                 };

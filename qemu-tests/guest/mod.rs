@@ -115,6 +115,12 @@ impl Plan {
         }
     }
 
+    /// On the oldest kernel that is supported, 6.1, which has no ublk.
+    pub fn oldest_kernel(mut self) -> Plan {
+        self.kernel = Which::Oldest;
+        self
+    }
+
     /// On a newer kernel than the usual one, 6.18.
     pub fn newer_kernel(mut self) -> Plan {
         self.kernel = Which::Newer;

@@ -1,6 +1,6 @@
 //! A guest by hand: boots one, runs a command in it, prints what that said, and ends it.
 //!
-//! `cargo test --all-features --test processes -- --boot [--newer-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... 'COMMAND'`
+//! `cargo test --all-features --test processes -- --boot [--newer-kernel|--oldest-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... 'COMMAND'`
 
 use super::Plan;
 use crate::harness::{Room, Step};
@@ -23,7 +23,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
 fn boot(arguments: &[String]) -> Step<i32> {
     let Some((command, arguments)) = arguments.split_last() else {
         return Err(
-            "--boot [--newer-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... COMMAND".into(),
+            "--boot [--newer-kernel|--oldest-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... COMMAND".into(),
         );
     };
     let room = Room::new("try-out")?;
@@ -32,11 +32,9 @@ fn boot(arguments: &[String]) -> Step<i32> {
         .module("ublk_drv")
         .module("nbd");
     for argument in arguments {
-        if argument == "--newer-kernel" {
-            plan = plan.newer_kernel();
-            continue;
-        }
         plan = match argument.split_once('=') {
+            _ if argument == "--newer-kernel" => plan.newer_kernel(),
+            _ if argument == "--oldest-kernel" => plan.oldest_kernel(),
             Some((name, path)) if path.starts_with('/') && !name.contains(',') => {
                 plan.program(name.to_owned().leak(), path.into())
             }

@@ -21,16 +21,16 @@ fn taken_away(room: &Room) -> Outcome {
     let mut said = String::new();
     for (volume, kind) in [("by-ublk", "--ublk"), ("by-nbd", "--nbd-device")] {
         let device = host.attach(volume, MIB, 4096, kind)?;
-        waits_for_openers(&mut host, volume)?;
-        host.tell(&format!("attach {volume} {kind}"))?;
-        host.guest.run(&format!(
-            "until [ -b /dev/sarsen/{volume} ]; do sleep 0.1; done"
-        ))?;
         let took = forced(&mut host, volume)?;
         host.guest.gets_on(&mut load, PAUSE_MAX)?;
         said.push_str(&format!("{device} forced in {} ms; ", took.as_millis()));
         // Nothing of it is left in the way of the next one.
         let device = again(&mut host, volume, kind)?;
+        if kind == "--ublk" {
+            waits_for_openers(&mut host, volume)?; // as the other kind does
+        } else {
+            host.detach(volume)?;
+        }
         said.push_str(&format!("then {device}; "));
     }
     said.push_str(&host.guest.enough(&other, load)?);
@@ -103,6 +103,5 @@ fn again(host: &mut Host, volume: &str, kind: &str) -> Step<String> {
         "until [ -b {link} ]; do sleep 0.1; done; mount {link} /mnt && cat /mnt/file && umount /mnt && readlink -f {link}"
     ))?;
     ensure!(found.starts_with("before"), "{volume} has {found}");
-    host.detach(volume)?;
     Ok(found.lines().last().unwrap_or_default().to_owned())
 }

@@ -10,6 +10,11 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("a_device_is_made_by_what_the_kernel_has", chosen),
         Case::new(
+            "on_the_oldest_kernel_a_device_is_by_nbd_and_is_taken_back",
+            oldest,
+        )
+        .only_in_full(),
+        Case::new(
             "on_a_newer_kernel_a_ublk_device_grows_in_use_and_is_taken_back",
             newer,
         )
@@ -57,6 +62,24 @@ fn chosen(room: &Room) -> Outcome {
     host.guest.nothing_failed()?;
     host.guest.kill()?;
     Ok(format!("{}; {}", by_nbd.trim(), by_ublk.trim()))
+}
+
+/// Debian 12's own kernel is built without ublk.
+fn oldest(room: &Room) -> Outcome {
+    let mut host = Host::boot_as(room, &[], |plan| plan.oldest_kernel().module("nbd"))?;
+    let device = host.attach("vm1", 64, 512, "--device")?;
+    ensure!(device.starts_with("/dev/nbd"), "it is {device}");
+    let mut load = host.guest.load(&device, 64, 42)?;
+    host = host.kill_and_start()?;
+    host.guest.gets_on(&mut load, PAUSE_MAX)?;
+    host = host.stop_and_start()?;
+    host.guest.gets_on(&mut load, PAUSE_MAX)?;
+    let said = host.guest.enough(&device, load)?;
+    let version = host.guest.run("uname -r")?;
+    host.detach("vm1")?;
+    host.guest.nothing_failed()?;
+    host.guest.kill()?;
+    Ok(format!("{}: {device}, {said}", version.trim()))
 }
 
 /// Linux 6.16 brought what a device's size is changed with; the daemon that comes after must know it of the device.

@@ -13,6 +13,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `ublk`, `nbd` | one kind of device, from the first command to the last |
+//! | `ublk_driver` | what is said to the driver of ublk, and waits for it |
 //! | `naming` | how a device is known again, which kind is chosen |
 //! | `links` | what udev reads to make `/dev/sarsen/VOLUME` |
 //! | `error` | what can be wrong, and what to do about it |
@@ -22,6 +23,7 @@ mod links;
 mod naming;
 mod nbd;
 mod ublk;
+mod ublk_driver;
 
 pub use error::DeviceError;
 
@@ -89,7 +91,7 @@ impl KernelDevices {
 
     /// ublk where the kernel has it, else nbd.
     pub fn best_kind(&self) -> Result<DeviceKind, DeviceError> {
-        naming::choose(ublk::usable(), nbd::usable())
+        naming::choose(ublk_driver::usable(), nbd::usable())
     }
 
     /// Has a device be there and served. One that is there from last time is taken back, with what it has in flight.
