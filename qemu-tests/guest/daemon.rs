@@ -51,6 +51,23 @@ impl Inside {
         Inside::start(guest)
     }
 
+    /// SIGTERM, and another one started once it has ended.
+    pub fn stop_and_start(mut self, guest: &mut Guest) -> Step<Inside> {
+        guest.signal(&self.0, libc::SIGTERM)?;
+        let code = guest.wait(&mut self.0, Duration::from_secs(30))?;
+        ensure!(
+            code == 0,
+            "told to end, it ended with {code}: {}",
+            self.0.out
+        );
+        Inside::start(guest)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, guest: &mut Guest, signal: i32) -> Step<()> {
+        guest.signal(&self.0, signal)
+    }
+
     pub fn kill(mut self, guest: &mut Guest) -> Step<()> {
         guest.signal(&self.0, libc::SIGKILL)?;
         let code = guest.wait(&mut self.0, Duration::from_secs(30))?;
@@ -60,6 +77,11 @@ impl Inside {
             self.0.out
         );
         Ok(())
+    }
+
+    /// Runs `sarsen ARGUMENTS` in the guest: its exit code, and what it printed.
+    pub fn try_to_tell(&self, guest: &mut Guest, arguments: &str) -> Step<(i32, String)> {
+        guest.attempt(&format!("sarsen --api {API} {arguments}"), START_MAX)
     }
 
     /// Runs `sarsen ARGUMENTS` in the guest, which must be done.

@@ -71,7 +71,7 @@ fn base(kernel: &Kernel) -> Step<PathBuf> {
     let busybox = which("busybox")?;
     let mut print = Print::new();
     print.add(INIT.as_bytes());
-    print.add(kernel.version.as_bytes());
+    print.add(kernel.modules_print().as_bytes());
     print.add_file(&busybox)?;
     kept("base", print, |tree| {
         for folder in ["proc", "sys", "dev", "tmp", "run", "mnt", "root", "newroot"] {

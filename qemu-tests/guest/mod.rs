@@ -42,7 +42,8 @@ fn cache() -> Step<PathBuf> {
 /// Tree and tools of a root file system, as an ext4 image of so many MiB. In blocks of 4 KiB, as it may lie on a disk of such sectors.
 pub fn root_image(to: &Path, mib: u64, programs: &[(&str, PathBuf)]) -> Step<()> {
     let tree = to.with_extension("tree");
-    initrd::unpack(&tree, &kernel::get()?, &with_ours(programs)?)?;
+    let kernel = kernel::get(kernel::Which::Usual)?;
+    initrd::unpack(&tree, &kernel, &with_ours(programs)?)?;
     let (tree_name, image) = (text(&tree), text(to));
     let arguments = [
         "-q",

@@ -1,5 +1,5 @@
-//! Packages of the distribution whose files a guest needs: fetched by apt and unpacked below `target/guest/`, never
-//! installed here.
+//! Packages of the distribution whose files a guest needs: fetched by apt, or from the archive where apt does not know
+//! them, and unpacked below `target/guest/`, never installed here.
 
 use super::cache;
 use crate::harness::Step;
@@ -9,12 +9,25 @@ use std::path::{Path, PathBuf};
 
 /// The folder with a package's files.
 pub fn unpacked(package: &str) -> Step<PathBuf> {
-    unpacked_as(package, package, |_| Ok(String::new()))
+    brought(package, |_| Ok(apt_get(package, "")))
+}
+
+/// The same of a package that lies at this address; the folder is called `name`.
+pub fn unpacked_from(name: &str, address: &str) -> Step<PathBuf> {
+    let fetch = format!("/usr/lib/apt/apt-helper download-file '{address}' package.deb >/dev/null");
+    brought(name, |_| Ok(fetch))
 }
 
 /// The same of its newer version in the distribution's backports.
 pub fn backported(package: &str) -> Step<PathBuf> {
-    unpacked_as(&format!("{package}-backports"), package, backports)
+    brought(&format!("{package}-backports"), |folder| {
+        Ok(apt_get(package, &backports(folder)?))
+    })
+}
+
+/// The command that fetches a package to where it runs.
+fn apt_get(package: &str, options: &str) -> String {
+    format!("apt-get download -qq -o APT::Sandbox::User=root {options} {package}")
 }
 
 /// Lists of backports in a folder, and nothing else of this machine's apt: the options that have apt use them.
@@ -38,12 +51,9 @@ fn backports(folder: &Path) -> Step<String> {
     run_within(300, "sh", &["-c", &update]).map(|_| options)
 }
 
-/// `options` are apt's, made with a folder that goes when the package is there.
-fn unpacked_as(
-    name: &str,
-    package: &str,
-    options: impl FnOnce(&Path) -> Step<String>,
-) -> Step<PathBuf> {
+/// The folder of this name, with the files of the package that a command leaves where it runs. `fetch` tells the command,
+/// and may put into that folder what it needs; all but the files goes when they are there.
+fn brought(name: &str, fetch: impl FnOnce(&Path) -> Step<String>) -> Step<PathBuf> {
     let place = cache()?.join(name);
     if place.exists() {
         return Ok(place);
@@ -51,11 +61,8 @@ fn unpacked_as(
     // Beside its place first, so that it is there as a whole or not at all.
     let aside = cache()?.join(format!("new-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&aside)?;
-    let done = options(&aside).and_then(|options| {
-        let script = format!(
-            "cd '{}' && apt-get download -qq -o APT::Sandbox::User=root {options} {package} && dpkg -x ./*.deb tree",
-            text(&aside),
-        );
+    let done = fetch(&aside).and_then(|fetch| {
+        let script = format!("cd '{}' && {fetch} && dpkg -x ./*.deb tree", text(&aside));
         run_within(600, "sh", &["-c", &script])
     });
     let moved = done.and_then(|_| {

@@ -1,6 +1,7 @@
 //! What a guest has: memory, programs, disks, a network. `start` boots it.
 
 use super::initrd::which;
+use super::kernel::Which;
 use super::package;
 use crate::harness::daemon::{binary, text};
 use crate::harness::{Room, Step};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Plan {
     pub(super) folder: PathBuf,
     pub(super) name: String,
+    pub(super) kernel: Which,
     pub(super) memory_mib: u32,
     pub(super) programs: Vec<(&'static str, PathBuf)>,
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
@@ -27,6 +29,7 @@ impl Plan {
         Plan {
             folder: room.path(""),
             name: name.to_owned(),
+            kernel: Which::Usual,
             memory_mib: 512,
             programs: Vec::new(),
             files: Vec::new(),
@@ -36,6 +39,20 @@ impl Plan {
             disks: 0,
             moves: false,
         }
+    }
+
+    /// On the oldest kernel that is supported, 6.1, which has no ublk.
+    pub fn oldest_kernel(mut self) -> Plan {
+        self.kernel = Which::Oldest;
+        // Newer ones have these built in.
+        self.modules.splice(0..0, ["virtio_pci", "virtio_console"]);
+        self
+    }
+
+    /// On a newer kernel than the usual one, 6.18.
+    pub fn newer_kernel(mut self) -> Plan {
+        self.kernel = Which::Newer;
+        self
     }
 
     pub fn memory(mut self, mib: u32) -> Plan {

@@ -33,7 +33,7 @@ impl Plan {
     }
 
     pub(super) fn start(&self, accelerator: &str, more: &[&str]) -> Step<Guest> {
-        let kernel = kernel::get()?;
+        let kernel = kernel::get(self.kernel)?;
         let initrd = self.path("initrd");
         initrd::write(&initrd, &kernel, &with_ours(&self.programs)?, &self.files)?;
         let mut command = emulator::command(accelerator, self.moves)?;

@@ -1,6 +1,6 @@
 //! A guest by hand: boots one, runs a command in it, prints what that said, and ends it.
 //!
-//! `cargo test --all-features --test processes -- --boot [ARGUMENT OF QEMU]... [PROGRAM=PATH]... 'COMMAND'`
+//! `cargo test --all-features --test processes -- --boot [--newer-kernel|--oldest-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... 'COMMAND'`
 
 use super::Plan;
 use crate::harness::{Room, Step};
@@ -22,7 +22,9 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 fn boot(arguments: &[String]) -> Step<i32> {
     let Some((command, arguments)) = arguments.split_last() else {
-        return Err("--boot [ARGUMENT OF QEMU]... [PROGRAM=PATH]... COMMAND".into());
+        return Err(
+            "--boot [--newer-kernel|--oldest-kernel] [ARGUMENT OF QEMU]... [PROGRAM=PATH]... COMMAND".into(),
+        );
     };
     let room = Room::new("try-out")?;
     let mut plan = Plan::new(&room, "guest")
@@ -31,6 +33,8 @@ fn boot(arguments: &[String]) -> Step<i32> {
         .module("nbd");
     for argument in arguments {
         plan = match argument.split_once('=') {
+            _ if argument == "--newer-kernel" => plan.newer_kernel(),
+            _ if argument == "--oldest-kernel" => plan.oldest_kernel(),
             Some((name, path)) if path.starts_with('/') && !name.contains(',') => {
                 plan.program(name.to_owned().leak(), path.into())
             }

@@ -13,20 +13,27 @@ pub struct Host {
 }
 
 impl Host {
-    /// Boots it with an empty disk for the store, and with these tools.
+    /// Boots it with an empty disk for the store, with these tools, and with both drivers.
     pub fn boot(room: &Room, tools: &[&'static str]) -> Step<Host> {
+        Host::boot_as(room, tools, |plan| plan.module("ublk_drv").module("nbd"))
+    }
+
+    /// The same with a plan of its own, and without the drivers.
+    pub fn boot_as(
+        room: &Room,
+        tools: &[&'static str],
+        change: impl FnOnce(Plan) -> Plan,
+    ) -> Step<Host> {
         let store = room.path("store.img");
         std::fs::File::create(&store)?.set_len(1 << 30)?;
         let (config, content) = daemon::config("/root/data", &[("/dev/vda", None)]);
         let plan = Plan::new(room, "host")
             .sarsen()
             .tools(tools)?
-            .module("ublk_drv")
-            .module("nbd")
             .udev()?
             .file(config, &content)
             .drive(&format!("file={},format=raw,cache=none", text(&store)));
-        let mut guest = plan.boot()?;
+        let mut guest = change(plan).boot()?;
         guest.run("mkdir -p /root/data")?;
         let daemon = Inside::start(&mut guest)?;
         Ok(Host { guest, daemon })
@@ -61,6 +68,11 @@ impl Host {
     /// Takes the device away, and its link with it.
     pub fn detach(&mut self, volume: &str) -> Step<()> {
         self.tell(&format!("detach {volume}"))?;
+        self.link_goes(volume)
+    }
+
+    /// Waits until there is no link of a volume.
+    pub fn link_goes(&mut self, volume: &str) -> Step<()> {
         self.guest
             .run(&format!(
                 "i=0; while [ -e /dev/sarsen/{volume} ]; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done"
@@ -71,6 +83,21 @@ impl Host {
 
     pub fn tell(&mut self, arguments: &str) -> Step<String> {
         self.daemon.tell(&mut self.guest, arguments)
+    }
+
+    pub fn try_to_tell(&mut self, arguments: &str) -> Step<(i32, String)> {
+        self.daemon.try_to_tell(&mut self.guest, arguments)
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&mut self, signal: i32) -> Step<()> {
+        self.daemon.signal(&mut self.guest, signal)
+    }
+
+    pub fn stop_and_start(self) -> Step<Host> {
+        let Host { mut guest, daemon } = self;
+        let daemon = daemon.stop_and_start(&mut guest)?;
+        Ok(Host { guest, daemon })
     }
 
     pub fn kill_and_start(self) -> Step<Host> {

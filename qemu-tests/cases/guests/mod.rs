@@ -1,5 +1,6 @@
 //! Guests under QEMU, and hosts that are guests, one file a disaster.
 
+mod a_device_is_taken_away;
 mod boots_from_a_volume;
 mod disk_over_nbd;
 mod disks_change_under_a_guest;
@@ -7,8 +8,10 @@ mod file_systems_on_devices;
 mod host;
 mod the_daemon_is_killed_under_a_device;
 mod the_daemon_is_killed_under_a_guest;
+mod the_daemon_is_restarted_under_a_device;
 mod the_guest_moves;
 mod the_host_loses_power;
+mod the_kernel_has_less_or_more;
 
 use crate::harness::{Case, Place};
 
@@ -24,6 +27,9 @@ pub fn cases() -> Vec<Case> {
     all.extend(file_systems_on_devices::ublk());
     all.extend(the_daemon_is_killed_under_a_device::nbd());
     all.extend(file_systems_on_devices::nbd());
+    all.extend(the_daemon_is_restarted_under_a_device::cases());
+    all.extend(a_device_is_taken_away::cases());
+    all.extend(the_kernel_has_less_or_more::cases());
     for case in &mut all {
         case.place = Place::Guest;
     }

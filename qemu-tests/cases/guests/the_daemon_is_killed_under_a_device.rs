@@ -3,11 +3,14 @@
 //! The host is a guest, as the kernel that tests this one has neither.
 
 use super::host::Host;
-use crate::harness::{Case, Outcome, Room};
+use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::time::Duration;
 
 const MIB: u64 = 64;
 const PAUSE_MAX: Duration = Duration::from_secs(40);
+/// The longest that no request may be answered, here where processors are emulated. What a driver waits that was told of no
+/// time-out, 30 s, is more.
+const SILENCE_MAX_MS: u64 = 15_000;
 
 pub fn ublk() -> Vec<Case> {
     vec![
@@ -46,7 +49,18 @@ fn rounds(room: &Room, kind: &str, rounds: u64) -> Outcome {
         host.guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = host.guest.enough(&device, load)?;
+    let silence = longest_pause_ms(&said)?;
+    ensure!(silence < SILENCE_MAX_MS, "a pause of {silence} ms");
     host.guest.nothing_failed()?;
     host.guest.kill()?;
     Ok(format!("{device}, {rounds} times; {said}"))
+}
+
+/// Out of the last line of a load.
+fn longest_pause_ms(said: &str) -> Step<u64> {
+    let number = said
+        .strip_suffix(" ms")
+        .and_then(|rest| rest.rsplit(' ').next());
+    let number = number.ok_or_else(|| format!("no pause is told: {said}"))?;
+    Ok(number.parse()?)
 }

@@ -36,18 +36,27 @@ mod attribute {
     pub const SOCK_FD: u16 = 1;
 }
 
-/// What the driver is told that its server can do: HAS_FLAGS, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN.
+/// What the driver is told that its server can do: HAS_FLAGS, SEND_TRIM, SEND_WRITE_ZEROES. Not CAN_MULTI_CONN: a device has
+/// one connection, so that what is sent twice is not overtaken by itself (see the decision page).
 ///
 /// Neither SEND_FLUSH nor SEND_FUA: what is acknowledged is durable, so the device has no cache that could be flushed.
 /// The kernel then shows "write through" and answers both itself, which is a round trip less for each of them.
-pub const NBD_FLAGS: u64 = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 8;
+pub const NBD_FLAGS: u64 = 1 << 0 | 1 << 5 | 1 << 6;
 
-/// After so long a request is sent again on another socket; on a dead one, where that is.
+/// After so many seconds a request is sent again; a whole second is the least that the driver can be told.
 ///
 /// The driver notices that a socket is dead only for requests that it has not sent yet. One that was in flight waits until
-/// this has passed, so it bounds the pause that a kill of the daemon costs (measured: 2.0 to 2.5 s). Below that, a disk
-/// that is slow for a moment would have its requests sent again.
-const TIMEOUT_S: u64 = 2;
+/// this has passed and up to a second more, for the timers of the block layer are that coarse: the pause that a kill costs.
+/// Where a live daemon is slower than this, everything in flight is sent twice, so it gets longer then ([`slower`]).
+pub const TIMEOUT_S: u64 = 1;
+/// The longest that it becomes: the pause of a kill is to stay far below the 30 s of a driver that is told nothing.
+const TIMEOUT_MAX_S: u64 = 8;
+
+/// The next longer time-out.
+pub fn slower(timeout_s: u64) -> u64 {
+    (timeout_s * 2).min(TIMEOUT_MAX_S)
+}
+
 /// So long the driver waits for a new socket where all are dead, before requests fail: a daemon that is
 /// down is repaired within that, and a file system above sees a pause. Who does not want to wait says
 /// `sarsen detach --force` or, without a daemon, `nbd-client -d`.
@@ -82,8 +91,8 @@ pub struct Connect<'a> {
     pub block_size: u32,
     /// By this a later daemon knows that the device is its own.
     pub backend: &'a str,
-    /// Descriptors of the kernel's ends of the connections.
-    pub sockets: &'a [i32],
+    /// The descriptor of the kernel's end of the connection.
+    pub socket: i32,
 }
 
 impl Connect<'_> {
@@ -95,9 +104,9 @@ impl Connect<'_> {
         message.u64(attribute::SIZE_BYTES, self.size);
         message.u64(attribute::BLOCK_SIZE_BYTES, u64::from(self.block_size));
         message.u64(attribute::SERVER_FLAGS, NBD_FLAGS);
-        times(&mut message);
+        times(&mut message, TIMEOUT_S);
         message.text(attribute::BACKEND_IDENTIFIER, self.backend);
-        sockets(&mut message, self.sockets);
+        a_socket(&mut message, self.socket);
         message.finish()
     }
 }
@@ -108,7 +117,7 @@ pub fn connected(attributes: &[(u16, Vec<u8>)]) -> Option<u32> {
     Some(u32::from_ne_bytes(value.try_into().ok()?))
 }
 
-/// A change of a device that there is: new sockets for those that are dead, a new size.
+/// A change of a device that there is: a new socket for one that is dead, a new size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconfigure<'a> {
     pub index: u32,
@@ -116,7 +125,8 @@ pub struct Reconfigure<'a> {
     pub size: Option<(u64, u32)>,
     /// As it was connected; the driver refuses another one.
     pub backend: &'a str,
-    pub sockets: &'a [i32],
+    pub timeout_s: u64,
+    pub socket: Option<i32>,
 }
 
 impl Reconfigure<'_> {
@@ -127,10 +137,10 @@ impl Reconfigure<'_> {
             message.u64(attribute::SIZE_BYTES, size);
             message.u64(attribute::BLOCK_SIZE_BYTES, u64::from(block_size));
         }
-        times(&mut message);
+        times(&mut message, self.timeout_s);
         message.text(attribute::BACKEND_IDENTIFIER, self.backend);
-        if !self.sockets.is_empty() {
-            sockets(&mut message, self.sockets);
+        if let Some(socket) = self.socket {
+            a_socket(&mut message, socket);
         }
         message.finish()
     }
@@ -143,18 +153,17 @@ pub fn disconnect(family: Family, sequence: u32, index: u32) -> Vec<u8> {
     message.finish()
 }
 
-fn times(message: &mut Message) {
-    message.u64(attribute::TIMEOUT, TIMEOUT_S);
+fn times(message: &mut Message, timeout_s: u64) {
+    message.u64(attribute::TIMEOUT, timeout_s);
     message.u64(attribute::DEAD_CONN_TIMEOUT, DEAD_CONN_TIMEOUT_S);
 }
 
-fn sockets(message: &mut Message, sockets: &[i32]) {
+/// The list of sockets, with one in it.
+fn a_socket(message: &mut Message, socket: i32) {
     message.nest(attribute::SOCKETS, |list| {
-        for socket in sockets {
-            list.nest(attribute::SOCK_ITEM, |item| {
-                item.u32(attribute::SOCK_FD, socket.cast_unsigned());
-            });
-        }
+        list.nest(attribute::SOCK_ITEM, |item| {
+            item.u32(attribute::SOCK_FD, socket.cast_unsigned());
+        });
     });
 }
 
@@ -189,21 +198,20 @@ mod tests {
             size: 0x1_0000_0000,
             block_size: 512,
             backend: "s",
-            sockets: &[9, 10],
+            socket: 9,
         };
         let wanted = [
-            &[140, 0, 0, 0, 0x21, 0, 5, 0, 8, 0, 0, 0, 0, 0, 0, 0][..],
+            &[128, 0, 0, 0, 0x21, 0, 5, 0, 8, 0, 0, 0, 0, 0, 0, 0][..],
             &[1, 1, 0, 0],                                // CONNECT
             &[8, 0, 1, 0, 3, 0, 0, 0],                    // INDEX
             &[12, 0, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0],       // SIZE_BYTES
             &[12, 0, 3, 0, 0, 2, 0, 0, 0, 0, 0, 0],       // BLOCK_SIZE_BYTES
-            &[12, 0, 5, 0, 0x61, 1, 0, 0, 0, 0, 0, 0],    // SERVER_FLAGS
-            &[12, 0, 4, 0, 2, 0, 0, 0, 0, 0, 0, 0],       // TIMEOUT
+            &[12, 0, 5, 0, 0x61, 0, 0, 0, 0, 0, 0, 0],    // SERVER_FLAGS
+            &[12, 0, 4, 0, 1, 0, 0, 0, 0, 0, 0, 0],       // TIMEOUT
             &[12, 0, 8, 0, 0x80, 0x51, 1, 0, 0, 0, 0, 0], // DEAD_CONN_TIMEOUT
             &[6, 0, 10, 0, b's', 0, 0, 0],                // BACKEND_IDENTIFIER
-            &[28, 0, 7, 0x80],                            // SOCKETS
+            &[16, 0, 7, 0x80],                            // SOCKETS
             &[12, 0, 1, 0x80, 8, 0, 1, 0, 9, 0, 0, 0],    // SOCK_ITEM, SOCK_FD
-            &[12, 0, 1, 0x80, 8, 0, 1, 0, 10, 0, 0, 0],
         ]
         .concat();
         let message = connect.message(Family(0x21), 8);
@@ -213,12 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_size_goes_without_sockets_and_new_sockets_without_a_size() {
+    fn a_new_size_goes_without_a_socket_and_a_new_socket_without_a_size() {
         let resize = Reconfigure {
             index: 1,
             size: Some((4096, 4096)),
             backend: "sarsen",
-            sockets: &[],
+            timeout_s: 4,
+            socket: None,
         };
         let message = resize.message(Family(0x21), 1);
         let wanted = [
@@ -226,14 +235,14 @@ mod tests {
             &[8, 0, 1, 0, 1, 0, 0, 0],
             &[12, 0, 2, 0, 0, 16, 0, 0, 0, 0, 0, 0],
             &[12, 0, 3, 0, 0, 16, 0, 0, 0, 0, 0, 0],
-            &[12, 0, 4, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+            &[12, 0, 4, 0, 4, 0, 0, 0, 0, 0, 0, 0],
             &[12, 0, 8, 0, 0x80, 0x51, 1, 0, 0, 0, 0, 0],
             &[11, 0, 10, 0, b's', b'a', b'r', b's', b'e', b'n', 0, 0],
         ];
         assert_eq!(message[16..], wanted.concat());
         let socket = Reconfigure {
             size: None,
-            sockets: &[5],
+            socket: Some(5),
             ..resize
         };
         let message = socket.message(Family(0x21), 1);
@@ -243,6 +252,12 @@ mod tests {
         ];
         assert!(message.ends_with(&wanted));
         assert_eq!(message.len(), 16 + 4 + 8 + 24 + 12 + 16);
+    }
+
+    #[test]
+    fn a_daemon_that_was_too_slow_is_given_more_time_but_not_for_ever() {
+        let longer = std::iter::successors(Some(TIMEOUT_S), |&timeout| Some(slower(timeout)));
+        assert_eq!(longer.take(6).collect::<Vec<_>>(), [1, 2, 4, 8, 8, 8]);
     }
 
     #[test]

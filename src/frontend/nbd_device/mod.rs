@@ -15,6 +15,7 @@ mod command;
 mod netlink;
 
 pub use command::{
-    Connect, FAMILY, Family, NBD_FLAGS, Reconfigure, connected, disconnect, family_of, find_family,
+    Connect, FAMILY, Family, NBD_FLAGS, Reconfigure, TIMEOUT_S, connected, disconnect, family_of,
+    find_family, slower,
 };
 pub use netlink::{Answer, Malformed, Refusal, answer};

@@ -24,6 +24,10 @@ pub mod op {
     pub const START_USER_RECOVERY: u32 = change(0x10);
     pub const END_USER_RECOVERY: u32 = change(0x11);
     pub const GET_FEATURES: u32 = read(0x13);
+    /// Linux 6.9: DEL_DEV that does not wait until nobody has the device open.
+    pub const DEL_DEV_ASYNC: u32 = read(0x14);
+    /// With [`super::Features::UPDATE_SIZE`]; its data is the size in sectors.
+    pub const UPDATE_SIZE: u32 = change(0x15);
 }
 
 /// What the kernel's driver can do.
@@ -36,6 +40,8 @@ impl Features {
     /// Ioctl encoding of commands; what `op` is written for.
     const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     const USER_COPY: u64 = 1 << 7;
+    /// Linux 6.16: a device can be given another size while it is there.
+    pub const UPDATE_SIZE: u64 = 1 << 10;
 
     /// What every device of ours has. Decided at run time: a driver without all of it does not serve us.
     pub const NEEDED: u64 = Features::USER_RECOVERY
@@ -43,10 +49,10 @@ impl Features {
         | Features::CMD_IOCTL_ENCODE
         | Features::USER_COPY;
 
-    /// The flags of a new device.
+    /// The flags of a new device: all that it must have, and what more of use the driver has.
     pub fn flags(self) -> Result<u64, Unsupported> {
         match Features::NEEDED & !self.0 {
-            0 => Ok(Features::NEEDED),
+            0 => Ok(Features::NEEDED | self.0 & Features::UPDATE_SIZE),
             missing => Err(Unsupported { missing }),
         }
     }
@@ -71,7 +77,7 @@ impl fmt::Display for Unsupported {
 pub struct ControlCommand {
     /// `u32::MAX` where the driver is to choose.
     pub device: u32,
-    /// Inline data: a process, for those commands that name one.
+    /// Inline data: a process or a size, for those commands that name one.
     pub data: u64,
 }
 
@@ -126,6 +132,11 @@ pub struct DeviceInfo {
 
 impl DeviceInfo {
     pub const LEN: usize = 64;
+
+    /// Whether it was added with what lets its size be changed.
+    pub fn grows(&self) -> bool {
+        self.flags & Features::UPDATE_SIZE != 0
+    }
 
     /// A device to be added.
     pub fn wanted(device: Option<u32>, queues: u16, flags: u64, mark: u64) -> DeviceInfo {
@@ -185,6 +196,11 @@ pub struct Params {
     pub read_only: bool,
 }
 
+/// A size as the driver counts it.
+pub fn sectors(bytes: u64) -> u64 {
+    bytes / SECTOR
+}
+
 /// Of [`Params::bytes`]: up to the end of the part DISCARD.
 pub const PARAMS_LEN: usize = 60;
 
@@ -216,7 +232,7 @@ impl Params {
         put(&[shift(self.block_size), 12, shift(CHUNK), 12]);
         put(&(MAX_IO_BYTES / SECTOR as u32).to_ne_bytes());
         put(&0_u32.to_ne_bytes()); // requests may cross chunks
-        put(&(self.size / SECTOR).to_ne_bytes());
+        put(&sectors(self.size).to_ne_bytes());
         put(&0_u64.to_ne_bytes());
         put(&0_u32.to_ne_bytes()); // discards are aligned to the device's beginning
         put(&CHUNK.to_ne_bytes());
@@ -238,6 +254,8 @@ mod tests {
         assert_eq!(op::ADD_DEV, 0xc020_7504);
         assert_eq!(op::END_USER_RECOVERY, 0xc020_7511);
         assert_eq!(op::GET_DEV_INFO, 0x8020_7502);
+        assert_eq!(op::DEL_DEV_ASYNC, 0x8020_7514);
+        assert_eq!(op::UPDATE_SIZE, 0xc020_7515);
     }
 
     #[test]
@@ -273,8 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_lacks_something_says_what() {
-        assert_eq!(Features(0xfff).flags(), Ok(0xd8));
+    fn a_device_gets_what_the_driver_has_and_one_that_lacks_something_says_what() {
+        assert_eq!(Features(0x3ff).flags(), Ok(0xd8));
+        assert_eq!(Features(0xfff).flags(), Ok(0x4d8));
+        let info = |flags| DeviceInfo::wanted(None, 1, flags, 0);
+        assert!(info(0x4d8).grows() && !info(0xd8).grows());
         assert_eq!(Features(0x5f).flags(), Err(Unsupported { missing: 0x80 }));
     }
 

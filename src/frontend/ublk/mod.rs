@@ -20,7 +20,7 @@ mod control;
 mod queue;
 
 pub use control::{
-    ControlCommand, DeviceInfo, Features, PARAMS_LEN, Params, State, Unsupported, op,
+    ControlCommand, DeviceInfo, Features, PARAMS_LEN, Params, State, Unsupported, op, sectors,
 };
 pub use queue::{
     DESCRIPTOR_LEN, Descriptor, IoCommand, Order, copy_position, descriptors_len,

@@ -89,7 +89,12 @@ impl Host {
         let device = None;
         Ok(match kind {
             DeviceKind::Ublk => catalog::FrontEnd::Ublk { device, queues },
-            DeviceKind::Nbd => catalog::FrontEnd::Nbd { device, queues },
+            DeviceKind::Nbd if attach.front_end == FrontEnd::Nbd && attach.queues > Some(1) => {
+                let message = "the kernel's nbd is served by one connection";
+                let hint = "leave it out, or use ublk";
+                return Err(ErrorBody::invalid("queues", message, hint));
+            }
+            DeviceKind::Nbd => catalog::FrontEnd::Nbd { device, queues: 1 },
         })
     }
 

@@ -417,6 +417,21 @@ fn a_guest_migrates_to_the_incoming_socket() {
 }
 
 #[test]
+fn the_kernel_s_nbd_has_one_connection_and_more_are_refused() {
+    world("one-connection", |world| async {
+        let more = Attach {
+            front_end: FrontEnd::Nbd,
+            ..device()
+        };
+        let refused = world.host.attach("b", more).await.unwrap_err();
+        assert_eq!(refused.field, "queues");
+        let attached = world.host.attach("b", device()).await.unwrap();
+        assert_eq!((attached.front_end, attached.queues), (FrontEnd::Nbd, 1));
+        world
+    });
+}
+
+#[test]
 fn a_device_that_was_not_told_of_a_size_is_told_until_it_listens() {
     world("resize", |world| async {
         world.host.attach("b", device()).await.unwrap();

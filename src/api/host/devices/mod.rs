@@ -13,6 +13,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `ublk`, `nbd` | one kind of device, from the first command to the last |
+//! | `ublk_driver` | what is said to the driver of ublk, and waits for it |
 //! | `naming` | how a device is known again, which kind is chosen |
 //! | `links` | what udev reads to make `/dev/sarsen/VOLUME` |
 //! | `error` | what can be wrong, and what to do about it |
@@ -22,6 +23,7 @@ mod links;
 mod naming;
 mod nbd;
 mod ublk;
+mod ublk_driver;
 
 pub use error::DeviceError;
 
@@ -40,6 +42,7 @@ const OPENERS: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One that is served.
+#[derive(Clone)]
 enum Serving {
     Ublk(ublk::Serving),
     Nbd(nbd::Serving),
@@ -88,7 +91,7 @@ impl KernelDevices {
 
     /// ublk where the kernel has it, else nbd.
     pub fn best_kind(&self) -> Result<DeviceKind, DeviceError> {
-        naming::choose(ublk::usable(), nbd::usable())
+        naming::choose(ublk_driver::usable(), nbd::usable())
     }
 
     /// Has a device be there and served. One that is there from last time is taken back, with what it has in flight.
@@ -177,22 +180,16 @@ impl KernelDevices {
         let _changing = self.inner.changing.lock().await;
         let export = self.inner.runtime.export(volume);
         let export = export.ok_or(DeviceError::NoSuchVolume)?;
-        let nbd = {
+        let serving = {
             let entries = self.entries();
             let mut of_volume = entries.values().filter(|e| e.device.volume == volume);
-            match of_volume.next().map(|entry| (&entry.serving, entry)) {
-                None => return Ok(()),
-                Some((Serving::Ublk(serving), entry)) => {
-                    let path = entry.path();
-                    return match serving.size() == export.size {
-                        true => Ok(()),
-                        false => Err(DeviceError::CannotResize { path }),
-                    };
-                }
-                Some((Serving::Nbd(serving), _)) => serving.clone(),
-            }
+            of_volume.next().map(|entry| entry.serving.clone())
         };
-        nbd.resize(&export).await
+        match serving {
+            None => Ok(()),
+            Some(Serving::Ublk(serving)) => serving.resize(export.size).await,
+            Some(Serving::Nbd(serving)) => serving.resize(&export).await,
+        }
     }
 
     /// Whether a device that was started is gone, because somebody else has taken it away: to be started again.

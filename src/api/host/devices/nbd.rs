@@ -1,15 +1,16 @@
-//! Devices by the kernel's nbd: connected over netlink, served through socket pairs whose other ends the shards have.
+//! Devices by the kernel's nbd: connected over netlink, each served through one socket pair whose other end a shard has.
 //!
-//! A keeper a connection waits for its end. As long as the device is wanted, it gives the driver a new socket then: after
-//! the daemon's restart all are new, and later one is where the driver gave one up because a request took too long.
-//! A new socket comes only when nothing of the old one is in flight, so what the driver sends again is never
-//! overtaken by what it sent before.
+//! A keeper waits for the connection's end. As long as the device is wanted, it gives the driver a new socket then: after
+//! the daemon's restart, and where the driver gave one up because a request took too long.
+//!
+//! *What is sent twice does not overtake itself*: there is one connection, and a new one comes only when nothing of the
+//! old one is in flight. So a request that the driver sends again begins after the first one has ended.
 
 use super::naming::Mark;
 use super::{Device, DeviceError, DeviceKind, blocking, links};
 use crate::frontend::nbd_device::{
-    Answer, Connect, FAMILY, Family, Reconfigure, answer, connected, disconnect, family_of,
-    find_family,
+    Answer, Connect, FAMILY, Family, Reconfigure, TIMEOUT_S, answer, connected, disconnect,
+    family_of, find_family, slower,
 };
 use crate::io::{Netlink, connected_pair};
 use crate::runtime::{Ended, Export, Handle};
@@ -17,14 +18,16 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Connections of one device.
-const CONNECTIONS_MAX: u16 = 16;
+/// Which of a device's connections it is.
+const ONLY: usize = 0;
 /// How long a keeper waits before it gives the driver a new socket, at first and at most.
 const SOON: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(1);
+/// Where a connection went well for so long, the driver's patience begins anew.
+const WELL: Duration = Duration::from_secs(600);
 
 const CONNECTING: &str = "connecting an nbd device";
 const RECONNECTING: &str = "reconnecting an nbd device";
@@ -40,6 +43,8 @@ struct Shared {
     device: Device,
     number: u32,
     backend: String,
+    /// How long the driver waits before it sends a request again, in seconds.
+    timeout_s: AtomicU64,
     /// Whether the device is to be there, and by this hand.
     wanted: AtomicBool,
     lost: AtomicBool,
@@ -59,20 +64,24 @@ pub(super) async fn start(
 ) -> Result<(u32, Serving), DeviceError> {
     let wanted = device.number;
     let found = blocking(CONNECTING, move || Ok(find(wanted, mark))).await?;
-    let (number, backend, ends) = match found {
-        Some(found) => {
-            let (backend, number) = (found.backend, found.number);
-            let (ours, theirs) = pairs(found.connections)?;
-            let ends = serve(runtime, device, ours).await?;
-            let size = Some((export.size, export.block_size));
-            let kept = backend.clone();
-            reconfigure(number, size, kept, theirs).await?;
-            (number, backend, ends)
+    let (number, backend, end) = match found {
+        Some((number, backend)) => {
+            let (ours, theirs) = pair()?;
+            let end = runtime.serve_connected(device.volume, ONLY, ours).await?;
+            let change = Change {
+                index: number,
+                size: Some((export.size, export.block_size)),
+                backend: backend.clone(),
+                timeout_s: TIMEOUT_S,
+                socket: Some(theirs),
+            };
+            reconfigure(change).await?;
+            (number, backend, end)
         }
         None => {
             let backend = mark.backend(&export.name);
-            let (number, ends) = connect(runtime, device, export, &backend).await?;
-            (number, backend, ends)
+            let (number, end) = connect(runtime, device, export, &backend).await?;
+            (number, backend, end)
         }
     };
     links::told(
@@ -85,12 +94,11 @@ pub(super) async fn start(
         device: device.clone(),
         number,
         backend,
+        timeout_s: AtomicU64::new(TIMEOUT_S),
         wanted: AtomicBool::new(true),
         lost: AtomicBool::new(false),
     });
-    for (place, end) in ends.into_iter().enumerate() {
-        tokio::spawn(keep(Arc::clone(&shared), place, end));
-    }
+    tokio::spawn(keep(Arc::clone(&shared), end));
     Ok((number, Serving { shared }))
 }
 
@@ -99,24 +107,23 @@ async fn connect(
     device: &Device,
     export: &Export,
     backend: &str,
-) -> Result<(u32, Vec<Ended>), DeviceError> {
+) -> Result<(u32, Ended), DeviceError> {
     // The number from last time where it is free, then any.
     let mut choices = device.number.map(Some).into_iter().chain([None]).peekable();
     while let Some(index) = choices.next() {
-        let (ours, theirs) = pairs(device.queues.clamp(1, CONNECTIONS_MAX))?;
-        let ends = serve(runtime, device, ours).await?;
+        let (ours, theirs) = pair()?;
+        let end = runtime.serve_connected(device.volume, ONLY, ours).await?;
         let (size, block_size) = (export.size, export.block_size);
         let backend = backend.to_owned();
         let done = asking(CONNECTING, move |family, sequence| {
-            let sockets: Vec<i32> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
             let connect = Connect {
                 index,
                 size,
                 block_size,
                 backend: &backend,
-                sockets: &sockets,
+                socket: theirs.as_raw_fd(),
             };
-            (connect.message(family, sequence), theirs)
+            (connect.message(family, sequence), Some(theirs))
         })
         .await;
         match done {
@@ -128,35 +135,38 @@ async fn connect(
                     let why = "it does not say which device it is".into();
                     DeviceError::Refused { what, why }
                 })?;
-                return Ok((number, ends));
+                return Ok((number, end));
             }
         }
     }
     Err(DeviceError::AllInUse { path: "/dev/nbdN" })
 }
 
-/// Gives a device that there is new sockets where its own are dead, and a size.
-async fn reconfigure(
+/// A change of a device that there is; see [`Reconfigure`].
+struct Change {
     index: u32,
     size: Option<(u64, u32)>,
     backend: String,
-    theirs: Vec<OwnedFd>,
-) -> Result<(), DeviceError> {
+    timeout_s: u64,
+    socket: Option<OwnedFd>,
+}
+
+async fn reconfigure(change: Change) -> Result<(), DeviceError> {
     let made = asking(RECONNECTING, move |family, sequence| {
-        let sockets: Vec<i32> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
-        let change = Reconfigure {
-            index,
-            size,
-            backend: &backend,
-            sockets: &sockets,
+        let reconfigure = Reconfigure {
+            index: change.index,
+            size: change.size,
+            backend: &change.backend,
+            timeout_s: change.timeout_s,
+            socket: change.socket.as_ref().map(AsRawFd::as_raw_fd),
         };
-        (change.message(family, sequence), theirs)
+        (reconfigure.message(family, sequence), change.socket)
     });
     made.await.map(drop)
 }
 
-/// Waits for the end of one connection, and gives the driver another one, for as long as the device is wanted.
-async fn keep(shared: Arc<Shared>, place: usize, mut end: Ended) {
+/// Waits for the end of the connection, and gives the driver another one, for as long as the device is wanted.
+async fn keep(shared: Arc<Shared>, mut end: Ended) {
     let mut pause = SOON;
     loop {
         let since = tokio::time::Instant::now();
@@ -164,12 +174,14 @@ async fn keep(shared: Arc<Shared>, place: usize, mut end: Ended) {
         if !shared.is_wanted() {
             return;
         }
-        if since.elapsed() > LATER {
+        let lasted = since.elapsed();
+        if lasted > LATER {
             pause = SOON;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LATER);
-        match shared.reconnect(place).await {
+        shared.was_too_slow(lasted);
+        match shared.reconnect().await {
             Ok(Some(new)) => end = new,
             Ok(None) => return,
             Err(error) => {
@@ -188,11 +200,26 @@ impl Shared {
         self.wanted.load(Ordering::Relaxed)
     }
 
+    /// A connection ended while this daemon lives, so it was slower than the driver's patience: the next one gets more.
+    fn was_too_slow(&self, lasted: Duration) {
+        let before = match lasted > WELL {
+            true => TIMEOUT_S,
+            false => self.timeout_s(),
+        };
+        self.timeout_s.store(slower(before), Ordering::Relaxed);
+    }
+
+    fn timeout_s(&self) -> u64 {
+        self.timeout_s.load(Ordering::Relaxed)
+    }
+
     /// `None` where the device is not wanted any more, or the daemon stops.
-    async fn reconnect(&self, place: usize) -> Result<Option<Ended>, DeviceError> {
-        let (ours, theirs) = connected_pair().map_err(|error| kernel(RECONNECTING, error))?;
-        let volume = self.device.volume;
-        let served = self.runtime.serve_connected(volume, place, ours).await;
+    async fn reconnect(&self) -> Result<Option<Ended>, DeviceError> {
+        let (ours, theirs) = pair()?;
+        let served = self
+            .runtime
+            .serve_connected(self.device.volume, ONLY, ours)
+            .await;
         let end = match served {
             Ok(end) => end,
             Err(crate::runtime::ServeError::Stopped) => return Ok(None),
@@ -201,14 +228,24 @@ impl Shared {
         if !self.is_wanted() {
             return Ok(None);
         }
-        tracing::info!(
-            number = self.number,
-            place,
-            "an nbd device gets a new socket"
+        let (number, timeout_s) = (self.number, self.timeout_s());
+        tracing::warn!(
+            number,
+            timeout_s,
+            "requests of an nbd device took too long: it gets a new socket, and more patience"
         );
-        let (number, backend) = (self.number, self.backend.clone());
-        reconfigure(number, None, backend, vec![theirs]).await?;
+        reconfigure(self.change(None, Some(theirs))).await?;
         Ok(Some(end))
+    }
+
+    fn change(&self, size: Option<(u64, u32)>, socket: Option<OwnedFd>) -> Change {
+        Change {
+            index: self.number,
+            size,
+            backend: self.backend.clone(),
+            timeout_s: self.timeout_s(),
+            socket,
+        }
     }
 }
 
@@ -241,15 +278,14 @@ impl Serving {
     }
 
     pub async fn resize(&self, export: &Export) -> Result<(), DeviceError> {
-        let shared = &self.shared;
         let size = Some((export.size, export.block_size));
-        reconfigure(shared.number, size, shared.backend.clone(), Vec::new()).await
+        reconfigure(self.shared.change(size, None)).await
     }
 }
 
 async fn end(number: u32) -> Result<(), DeviceError> {
     let done = asking("disconnecting an nbd device", move |family, sequence| {
-        (disconnect(family, sequence, number), Vec::new())
+        (disconnect(family, sequence, number), None)
     });
     done.await.map(drop)
 }
@@ -257,22 +293,15 @@ async fn end(number: u32) -> Result<(), DeviceError> {
 /// Ends a device from last time, where there is one.
 pub(super) async fn clear(mark: Mark) -> Result<(), DeviceError> {
     let found = blocking(CONNECTING, move || Ok(find(None, mark))).await?;
-    let Some(found) = found else { return Ok(()) };
-    links::told("a device", links::remove(DeviceKind::Nbd, found.number));
-    end(found.number).await
+    let Some((number, _)) = found else {
+        return Ok(());
+    };
+    links::told("a device", links::remove(DeviceKind::Nbd, number));
+    end(number).await
 }
 
-/// A device from last time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    number: u32,
-    backend: String,
-    /// How many sockets it was connected with: a change cannot bring more.
-    connections: u16,
-}
-
-/// Looks for a device with this mark, first under the number that it had.
-fn find(number: Option<u32>, mark: Mark) -> Option<Found> {
+/// Looks for a device with this mark, first under the number that it had: its number, and its backend identifier.
+fn find(number: Option<u32>, mark: Mark) -> Option<(u32, String)> {
     let block = Path::new("/sys/block");
     let all = std::fs::read_dir(block).into_iter().flatten().flatten();
     let all = all.filter_map(|entry| {
@@ -284,36 +313,17 @@ fn find(number: Option<u32>, mark: Mark) -> Option<Found> {
             .ok()
     });
     number.into_iter().chain(all).find_map(|number: u32| {
-        let folder = block.join(format!("nbd{number}"));
         // Only a connected device has one.
-        let backend = std::fs::read_to_string(folder.join("backend")).ok()?;
-        let queues = std::fs::read_dir(folder.join("mq")).ok()?.count();
-        mark.is_in(&backend).then(|| Found {
-            number,
-            backend: backend.trim_end().to_owned(),
-            connections: queues.clamp(1, usize::from(CONNECTIONS_MAX)) as u16,
-        })
+        let backend = block.join(format!("nbd{number}")).join("backend");
+        let backend = std::fs::read_to_string(backend).ok()?;
+        mark.is_in(&backend)
+            .then(|| (number, backend.trim_end().to_owned()))
     })
 }
 
-/// Sockets of the shards, and the kernel's ends of them.
-fn pairs(count: u16) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>), DeviceError> {
-    let pairs: io::Result<Vec<_>> = (0..count).map(|_| connected_pair()).collect();
-    let pairs = pairs.map_err(|error| kernel("making sockets", error))?;
-    Ok(pairs.into_iter().unzip())
-}
-
-async fn serve(
-    runtime: &Handle,
-    device: &Device,
-    ours: Vec<OwnedFd>,
-) -> Result<Vec<Ended>, DeviceError> {
-    let mut ends = Vec::with_capacity(ours.len());
-    for (place, socket) in ours.into_iter().enumerate() {
-        let served = runtime.serve_connected(device.volume, place, socket);
-        ends.push(served.await?);
-    }
-    Ok(ends)
+/// A shard's socket, and the kernel's end of it.
+fn pair() -> Result<(OwnedFd, OwnedFd), DeviceError> {
+    connected_pair().map_err(|error| kernel("making sockets", error))
 }
 
 /// Opens netlink and finds the driver's family.
@@ -333,25 +343,25 @@ fn open() -> Result<(Netlink, Family), DeviceError> {
     }
 }
 
-/// Asks the driver, in a thread of its own. `make` gives the message, and the sockets that it names, which are closed
-/// here afterwards: the driver has its own hold on those that it took.
+/// Asks the driver, in a thread of its own. `make` gives the message, and the socket that it names, which is closed
+/// here afterwards: the driver has its own hold on it.
 async fn asking(
     what: &'static str,
-    make: impl FnOnce(Family, u32) -> (Vec<u8>, Vec<OwnedFd>) + Send + 'static,
+    make: impl FnOnce(Family, u32) -> (Vec<u8>, Option<OwnedFd>) + Send + 'static,
 ) -> Result<Vec<(u16, Vec<u8>)>, DeviceError> {
     let asked = blocking(what, move || {
         let (mut netlink, family) = match open() {
             Ok(open) => open,
             Err(error) => return Ok(Err(error)),
         };
-        let mut sockets = Vec::new();
+        let mut socket = None;
         let make = |sequence| {
             let message;
-            (message, sockets) = make(family, sequence);
+            (message, socket) = make(family, sequence);
             message
         };
         let answer = netlink.ask(make, read);
-        drop(sockets);
+        drop(socket);
         answer.map(Ok)
     });
     match asked.await?? {
