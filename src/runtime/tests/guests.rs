@@ -41,6 +41,7 @@ impl Host {
             listener: UnixListener::bind(&path).unwrap().into(),
             queues,
             incoming: key > 1,
+            handed: None,
         };
         wait(self.node.handle.serve_guest(guest)).unwrap();
         path
