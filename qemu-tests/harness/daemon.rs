@@ -207,7 +207,11 @@ impl Start {
         let begun = Instant::now();
         let mut daemon = Daemon {
             child: self.spawn()?,
-            start: self.clone(),
+            // What it was born with is its own from here on: who waits for the end of a connection must see it.
+            start: Start {
+                inherited: Vec::new(),
+                ..self.clone()
+            },
             ended: false,
         };
         loop {
