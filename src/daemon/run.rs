@@ -79,10 +79,11 @@ impl Next {
     /// Becomes it, or this binary once more. Returns only where neither can be.
     fn begin(self) -> StartError {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-        let error = io::become_next(&self.binary, &arguments, &self.inherited);
-        tracing::error!(binary = %self.binary.display(), %error, "the next binary does not start: this one does again");
-        let error = io::become_next(Path::new("/proc/self/exe"), &arguments, &self.inherited);
-        StartError::new("upgrade", error)
+        let binaries = [self.binary.as_path(), Path::new("/proc/self/exe")];
+        io::become_next(&binaries, &arguments, self.inherited, |binary, error| {
+            tracing::error!(binary = %binary.display(), %error, "it cannot be run");
+        });
+        StartError::new("upgrade", "neither the next binary nor this one can be run")
     }
 }
 

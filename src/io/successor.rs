@@ -9,30 +9,39 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs another binary in the place of this one, with these descriptors. Returns only where that fails, with the
-/// descriptors that it had.
+/// Runs another binary in the place of this one, with these descriptors: the first of these that the kernel takes. Returns
+/// only where it takes none, and tells of each that failed.
 ///
 /// To be called when nothing else of the process goes on: numbers from 3 on get other files.
-pub fn become_next(binary: &Path, arguments: &[OsString], fds: &[Inherited]) -> io::Error {
-    if let Err(error) = place(fds) {
-        return error;
+pub fn become_next(
+    binaries: &[&Path],
+    arguments: &[OsString],
+    fds: Vec<Inherited>,
+    mut failed: impl FnMut(&Path, &io::Error),
+) {
+    if let Err(error) = place(&fds) {
+        binaries.iter().for_each(|binary| failed(binary, &error));
+        return;
     }
     let names: Vec<&str> = fds.iter().map(|fd| fd.name.as_str()).collect();
     let [count, named, pid] = VARIABLES;
-    let mut command = Command::new(binary);
-    command
-        .args(arguments)
-        .env(count, names.len().to_string())
-        .env(named, names.join(":"))
-        .env(pid, std::process::id().to_string());
-    command.exec()
+    for binary in binaries {
+        let mut command = Command::new(binary);
+        command
+            .args(arguments)
+            .env(count, names.len().to_string())
+            .env(named, names.join(":"))
+            .env(pid, std::process::id().to_string());
+        failed(binary, &command.exec());
+    }
+    // Their numbers have other files now.
+    fds.into_iter().for_each(|fd| std::mem::forget(fd.fd));
 }
 
 /// Gives duplicates of the descriptors the numbers from [`FIRST`] on, where they outlive an exec.
 fn place(fds: &[Inherited]) -> io::Result<()> {
     let end = FIRST + fds.len() as RawFd;
-    // Out of the way first: one of them may lie where another has to be. They are closed by the exec, and kept
-    // where it fails, because it may be tried with another binary.
+    // Out of the way first: one of them may lie where another has to be.
     let mut moved: Vec<OwnedFd> = Vec::with_capacity(fds.len());
     for Inherited { fd, .. } in fds {
         moved.push(duplicate_from(fd, end)?);
@@ -43,7 +52,6 @@ fn place(fds: &[Inherited]) -> io::Result<()> {
             return Err(Errno::last().into());
         }
     }
-    std::mem::forget(moved);
     Ok(())
 }
 

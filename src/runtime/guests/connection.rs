@@ -71,7 +71,7 @@ pub struct Connection<'a> {
     pub(super) inflight: Option<(InflightArea, SharedMap)>,
     /// Where changes of the configuration are told, and whether one is to be.
     pub(super) channel: Option<FdStream>,
-    changed: bool,
+    pub(super) changed: bool,
     /// Whether a message was begun and is not carried out.
     is_in_message: bool,
     _attachment: Attachment<'a>,
@@ -512,7 +512,7 @@ impl<'a> Connection<'a> {
         Ok(base)
     }
 
-    fn stop_all(&mut self) -> Result<(), Ended> {
+    pub(super) fn stop_all(&mut self) -> Result<(), Ended> {
         // All of them at once: what is in flight of one ends while that of the others does.
         for index in self.session.running() {
             self.stop(index)?;

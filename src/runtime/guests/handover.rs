@@ -12,9 +12,15 @@ impl Connection<'_> {
     pub(super) fn hand_over(mut self) -> Ended {
         let ran = !self.session.running().is_empty();
         if let Err(ended) = self.rest() {
+            let _ = self.stop_all(); // where the shards have gone, nothing of it is there either
             return ended;
         }
-        let (entry, size) = (self.entry, self.session.device.size);
+        let entry = self.entry;
+        // A size that its driver was not told of yet is told by the next process.
+        let size = match self.changed {
+            true => 0,
+            false => self.session.device.size,
+        };
         match self.into_handed(ran, size) {
             Ok(handed) => {
                 entry.hand(handed);
