@@ -55,19 +55,16 @@ pub(super) fn keep(packed: &[Inherited]) -> io::Result<()> {
 
 /// Takes out of what was inherited the connections that the process before left.
 pub(super) fn unpack(inherited: &mut Vec<Inherited>) -> Vec<Handed<OwnedFd>> {
-    let number = |name: &str| {
-        name.strip_prefix(NAME)
-            .map(|rest| rest.strip_prefix('.').map(str::to_owned))
-    };
     let (mut tells, mut files) = (None, BTreeMap::new());
     let mut kept = Vec::new();
     for Inherited { name, fd } in inherited.drain(..) {
-        match number(&name) {
-            Some(None) if name == NAME => tells = Some(fd),
-            Some(Some(number)) if number.parse::<u32>().is_ok() => {
-                files.insert(number.parse().unwrap_or(u32::MAX), fd);
-            }
-            _ => kept.push(Inherited { name, fd }),
+        let number = name
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.strip_prefix('.'));
+        match number.and_then(|number| number.parse::<u32>().ok()) {
+            Some(number) => drop(files.insert(number, fd)),
+            None if name == NAME => tells = Some(fd),
+            None => kept.push(Inherited { name, fd }),
         }
     }
     *inherited = kept;

@@ -5,7 +5,7 @@ use super::{Host, lock};
 use crate::api::model::{Checked, ErrorBody, Upgrade, Upgrading};
 use crate::frontend::vhost_user::FORM;
 use std::fs::Metadata;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -121,8 +121,18 @@ fn ask(binary: &Path) -> std::io::Result<String> {
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(err.try_clone()?);
-    let mut child = command.spawn()?;
     let begun = Instant::now();
+    let mut child = loop {
+        match command.spawn() {
+            // Whoever installs it has not closed it yet.
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && begun.elapsed() < CHECK_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            spawned => break spawned?,
+        }
+    };
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
