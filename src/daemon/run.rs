@@ -205,9 +205,9 @@ async fn stop(config: &Config, host: &Host, api: Option<Api>, shards: Runtime) {
     notify::say(Notice::Stopping);
     let guests = io::has_service_manager();
     let begun = Instant::now();
-    let handed = end(host, api, shards, guests).await;
-    if !handed.0.is_empty() {
-        let kept = handover::pack(handed.0, handed.1).and_then(|packed| handover::keep(&packed));
+    let (handed, rested) = end(host, api, shards, guests).await;
+    if !handed.is_empty() {
+        let kept = handover::pack(handed, rested).and_then(|packed| handover::keep(&packed));
         if let Err(error) = kept {
             tracing::warn!(%error, "systemd does not keep guests' connections: they connect again");
         }

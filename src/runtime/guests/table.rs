@@ -265,10 +265,7 @@ impl Handle {
         if inner.guests.contains_key(&key) {
             return Err(GuestError::Exists);
         }
-        if handed.as_ref().is_some_and(|handed| handed.ran) {
-            // Before there is another guest of the volume that could.
-            inner.running.entry(volume).or_insert(key);
-        }
+        let ran = handed.as_ref().is_some_and(|handed| handed.ran);
         let (handle, mine) = (self.clone(), Arc::clone(&entry));
         let thread = std::thread::Builder::new()
             .name(format!("guest-{key}"))
@@ -278,6 +275,10 @@ impl Handle {
                 let _ = done.send(()); // nobody need wait for it
             });
         let thread = thread.map_err(GuestError::System)?;
+        if ran {
+            // Before its thread or another guest of the volume can.
+            inner.running.entry(volume).or_insert(key);
+        }
         inner.guests.insert(key, (entry, thread));
         tracing::debug!(guest = key, %volume, queues, incoming, "a guest is served");
         Ok(())
