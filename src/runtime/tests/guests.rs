@@ -575,6 +575,8 @@ fn a_front_end_in_the_middle_of_a_message_is_not_handed_over_and_its_socket_is_c
     let other = FrontEnd::connect(&idle);
     other.ask(1, &[]);
     guest.stream.send(&[1, 0, 0, 0], None).unwrap();
+    // What lies in the socket would go to the next process: this is to be a message that was begun.
+    std::thread::sleep(Duration::from_millis(200));
     let limit = Duration::from_millis(300);
     let handle = host.node.handle.clone();
     wait(async move { tokio::time::timeout(limit, handle.hand_over_guests()).await }).unwrap_err();
