@@ -41,7 +41,7 @@ impl Listeners {
         self.take(NAMES[0], is_it, || start::unix(config, path, "api.socket"))
     }
 
-    /// The sockets of NBD: a unix one, and of TCP where one is wished for.
+    /// The sockets of NBD: a unix one, and of TCP where one is wished for. The last that are asked for.
     pub fn nbd(&mut self, config: &Config) -> Result<Vec<OwnedFd>, StartError> {
         let path = &config.nbd.socket;
         let is_it = |fd: &OwnedFd| is_at(fd, path);
@@ -53,6 +53,8 @@ impl Listeners {
                 || crate::io::listen_tcp(address).map_err(|error| StartError::new("nbd", error));
             all.push(self.take(NAMES[2], is_it, make)?);
         }
+        // What nobody took belongs to another configuration: who connects there is to be refused, and not to wait.
+        self.inherited.clear();
         Ok(all)
     }
 
