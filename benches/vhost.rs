@@ -487,6 +487,7 @@ fn serve_sarsen(dir: &Path, mib: u64) {
             listener,
             queues: 2,
             incoming: false,
+            handed: None,
         };
         handle
             .serve_guest(guest)

@@ -1,11 +1,10 @@
 //! Sockets of guests that outlive the daemon: those that it inherits, and its own, which systemd keeps.
 
 use crate::harness::daemon::{Start, text};
-use crate::harness::{Case, Outcome, Room, Step, ensure};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use crate::harness::service_manager::Manager;
+use crate::harness::{Case, Outcome, Room, ensure};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,51 +49,6 @@ fn inherits(room: &Room) -> Outcome {
     daemon.tell(&["detach", "vm1"])?;
     ensure!(path.exists(), "a socket that is not the daemon's is gone");
     Ok(String::new())
-}
-
-/// A service manager: what it is told, and what it keeps.
-struct Manager {
-    socket: UnixDatagram,
-}
-
-impl Manager {
-    fn new(room: &Room) -> Step<(Manager, String)> {
-        let path = room.path("notify");
-        let socket = UnixDatagram::bind(&path)?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok((Manager { socket }, text(&path)))
-    }
-
-    /// What it is told next, with the descriptors that come along.
-    fn hears(&self) -> Step<(String, Vec<OwnedFd>)> {
-        let mut room = nix::cmsg_space!([RawFd; 4]);
-        let mut bytes = [0; 512];
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let got = recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
-        let mut fds = Vec::new();
-        for message in got.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = message {
-                // SAFETY: they came with this message, and nobody else has them.
-                fds.extend(
-                    raw.into_iter()
-                        .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }),
-                );
-            }
-        }
-        let len = got.bytes;
-        Ok((String::from_utf8_lossy(&bytes[..len]).into_owned(), fds))
-    }
-
-    /// Listens until it is told this.
-    fn waits_for(&self, what: &str) -> Step<(String, Vec<OwnedFd>)> {
-        loop {
-            let (told, fds) = self.hears()?;
-            if told.contains(what) {
-                return Ok((told, fds));
-            }
-        }
-    }
 }
 
 fn kept(room: &Room) -> Outcome {

@@ -8,6 +8,7 @@ mod attachments_kept;
 mod bits_flip;
 mod clients;
 mod guests;
+mod handed_over;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
     all.extend(volume_changes::cases());
     all.extend(attachments::cases());
     all.extend(attachments_kept::cases());
+    all.extend(handed_over::cases());
     all.extend(a_disk_is_full::cases());
     all.extend(a_disk_grows::cases());
     all.extend(a_disk_fails::cases());

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take until it serves. Far more than it needs: two cores may be busy with builds.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// Descriptors that a daemon is born with at most.
+const INHERITED_MAX: usize = 256;
+
 /// The binary under test.
 pub fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_sarsen").into()
@@ -179,10 +182,10 @@ impl Start {
             .collect();
         let pass = move || {
             // Out of the way first: one of them may lie where another has to be.
-            let mut moved = [-1; 8];
+            let mut moved = [-1; INHERITED_MAX];
             for (fd, moved) in fds.iter().zip(&mut moved) {
                 // SAFETY: duplicates a descriptor that the parent holds open.
-                *moved = unsafe { libc::fcntl(*fd, libc::F_DUPFD, 64) };
+                *moved = unsafe { libc::fcntl(*fd, libc::F_DUPFD, 3 + INHERITED_MAX as RawFd) };
             }
             for (at, moved) in moved.iter().enumerate().take(fds.len()) {
                 // SAFETY: what had that number is not needed by a shell.
@@ -204,7 +207,11 @@ impl Start {
         let begun = Instant::now();
         let mut daemon = Daemon {
             child: self.spawn()?,
-            start: self.clone(),
+            // What it was born with is its own from here on: who waits for the end of a connection must see it.
+            start: Start {
+                inherited: Vec::new(),
+                ..self.clone()
+            },
             ended: false,
         };
         loop {
@@ -305,6 +312,16 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(2));
         }
         Err("the daemon still runs 15 s after SIGTERM".into())
+    }
+
+    /// Becomes the same binary, or another one.
+    pub fn upgrade(&self, binary: Option<&Path>) -> Step<String> {
+        let binary = binary.map(text);
+        let mut arguments = vec!["upgrade"];
+        if let Some(binary) = &binary {
+            arguments.extend(["--binary", binary]);
+        }
+        self.tell(&arguments)
     }
 
     /// Runs `sarsen --api SOCKET ARGUMENTS`.

@@ -15,6 +15,7 @@ pub mod model;
 pub mod nbd;
 pub mod power;
 pub mod sector;
+pub mod service_manager;
 pub mod tools;
 
 use std::error::Error;

@@ -2,8 +2,8 @@
 
 use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER, Detach,
-    Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, ScrubResult, Status, Volume,
-    VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
+    Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, ScrubResult, Status, Upgrade,
+    Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -69,6 +69,11 @@ impl Client {
 
     pub async fn alerts(&mut self) -> Result<AlertList, ClientError> {
         self.get("/v1/alerts").await
+    }
+
+    /// Has the daemon become another binary; answered before it does.
+    pub async fn upgrade(&mut self, upgrade: &Upgrade) -> Result<Upgrading, ClientError> {
+        self.send(Method::POST, "/v1/upgrade", upgrade).await
     }
 
     pub async fn volumes(&mut self) -> Result<VolumeList, ClientError> {

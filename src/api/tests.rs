@@ -1,7 +1,7 @@
 //! The API over its socket: what is refused, and in which words.
 
 use super::client::{Client, ClientError};
-use super::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
+use super::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
 use crate::base::{StoreId, crc};
 use crate::manager::Manager;
@@ -89,6 +89,7 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
                 guests: Arc::new(shards.handle()),
                 devices: Arc::new(KernelDevices::new(shards.handle(), &folder)),
                 sockets: Sockets::new(&folder, 0o600, None, Vec::new()),
+                handed: HandedOver::default(),
             },
         });
         let world = Arc::new(World {

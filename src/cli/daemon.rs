@@ -1,6 +1,7 @@
 //! `sarsen daemon --config FILE`
 
 use super::Failure;
+use super::output::Output;
 use crate::api::model::ErrorBody;
 use crate::daemon::{Config, StartError};
 use std::path::PathBuf;
@@ -10,6 +11,9 @@ pub struct Daemon {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/sarsen/sarsen.toml")]
     config: PathBuf,
+    /// Read the configuration, say what this version is, and end
+    #[arg(long)]
+    check: bool,
 }
 
 impl Daemon {
@@ -18,8 +22,17 @@ impl Daemon {
             let hint = "correct the file and start again";
             Failure::Refused(ErrorBody::invalid("", error.to_string(), hint))
         })?;
+        if self.check {
+            return check(&config);
+        }
         crate::daemon::run(config, |_| {}).map_err(not_started)
     }
+}
+
+/// Says whether a daemon would start with this configuration, as far as that shows without starting one.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    let checked = crate::daemon::check(config).map_err(not_started)?;
+    Output { json: true }.show(&checked, |_| String::new())
 }
 
 /// A daemon that did not start, in the words of the command line.

@@ -1,7 +1,7 @@
 //! `sarsen dev`: the normal daemon, with a configuration that is made here and everything in one folder.
 
 use super::Failure;
-use super::daemon::not_started;
+use super::daemon::{check, not_started};
 use super::output::say;
 use crate::api::host::nbd_uri;
 use crate::api::size::parse;
@@ -22,6 +22,9 @@ pub struct Dev {
     /// Payload memory
     #[arg(long, value_name = "SIZE", value_parser = parse, default_value = "256M")]
     memory: u64,
+    /// Say whether it would start, and end
+    #[arg(long, hide = true)]
+    check: bool,
 }
 
 impl Dev {
@@ -29,6 +32,9 @@ impl Dev {
         let data = std::path::absolute(&self.data)
             .map_err(|error| Failure::local(self.data.display(), error))?;
         let config = self.config(&data);
+        if self.check {
+            return check(&config);
+        }
         let mut told = Ok(());
         let ran = crate::daemon::run(config, |ready| told = say(&usage(&ready)));
         ran.map_err(not_started)?;

@@ -18,6 +18,7 @@ mod generate;
 mod output;
 mod status;
 mod top;
+mod upgrade;
 mod volume;
 
 pub use failure::Failure;
@@ -77,6 +78,8 @@ enum Verb {
     Alerts(alerts::Alerts),
     /// Show load, refreshed each second
     Top(top::Top),
+    /// Have the daemon become a newer binary; guests see a pause
+    Upgrade(upgrade::Upgrade),
     /// Measure a volume with load that the daemon makes itself
     Bench(bench::Bench),
     /// Write shell completions and man pages, for packages
@@ -128,6 +131,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
             Verb::Status(status) => status.run(&mut context).await,
             Verb::Alerts(alerts) => alerts.run(&mut context).await,
             Verb::Top(top) => top.run(&mut context).await,
+            Verb::Upgrade(upgrade) => upgrade.run(&mut context).await,
             Verb::Bench(bench) => bench.run(&mut context).await,
             Verb::Dev(_) | Verb::Daemon(_) | Verb::Generate(_) => Ok(()),
         }
@@ -200,6 +204,9 @@ mod tests {
             "sarsen generate completions fish",
             "sarsen status --api /tmp/api.sock",
             "sarsen alerts",
+            "sarsen upgrade",
+            "sarsen upgrade --binary /opt/sarsen/sarsen --json",
+            "sarsen daemon --config /etc/sarsen/sarsen.toml --check",
             "sarsen top",
             "sarsen bench a --rw randwrite --bs 4k --depth 32 --seconds 10 --overwrite",
         ] {

@@ -7,14 +7,17 @@
 //! ```
 //!
 //! Nobody can connect before everything that was promised is served, and a signal in any phase leaves nothing
-//! that the next start does not heal. A second signal ends the process at once, which costs the next start
+//! that the next start does not heal. An upgrade stops in the same way, but keeps sockets and guests' connections open and
+//! ends with another binary in place of this one. A second signal ends the process at once, which costs the next start
 //! a replay of the journal and nothing else.
 
 mod config;
+mod handover;
+mod listeners;
 mod notify;
 mod run;
 mod start;
 
 pub use config::{Api, Config, ConfigError, DiskConfig, LogFormat, Nbd, VhostUser};
-pub use run::{Ready, run};
+pub use run::{Ready, check, run};
 pub use start::StartError;

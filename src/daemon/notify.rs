@@ -4,7 +4,7 @@
 //! only when every shard has answered in a turn of its own: a shard that hangs must not hide behind the others, and
 //! neither must the control plane, which is what asks.
 
-use crate::io::{tell_service_manager, watchdog_interval};
+use crate::io::{clock, tell_service_manager, watchdog_interval};
 use crate::runtime::Handle;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Notice {
     Ready,
+    /// It becomes another binary, and will be ready again.
+    Reloading,
     Stopping,
     Alive,
 }
@@ -19,11 +21,12 @@ pub(super) enum Notice {
 /// Says it. A service manager that does not listen is not an error of ours, but somebody should know.
 pub(super) fn say(notice: Notice) {
     let text = match notice {
-        Notice::Ready => "READY=1\n",
-        Notice::Stopping => "STOPPING=1\n",
-        Notice::Alive => "WATCHDOG=1\n",
+        Notice::Ready => "READY=1\n".to_owned(),
+        Notice::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_us()),
+        Notice::Stopping => "STOPPING=1\n".to_owned(),
+        Notice::Alive => "WATCHDOG=1\n".to_owned(),
     };
-    if let Err(error) = tell_service_manager(text) {
+    if let Err(error) = tell_service_manager(&text) {
         tracing::warn!(%error, ?notice, "systemd could not be told");
     }
 }

@@ -1,15 +1,21 @@
-//! A daemon's life: start, serve, stop.
+//! A daemon's life: start, serve, stop or become another binary.
 
 use super::config::Config;
+use super::handover;
+use super::listeners::Listeners;
 use super::notify::{self, Notice};
 use super::start::{self, StartError};
-use crate::api::host::{Host, Phase};
-use crate::io::Inherited;
+use crate::api::host::{HandedOver, Host, Phase};
+use crate::api::model::Checked;
+use crate::base::Time;
+use crate::frontend::vhost_user::{FORM, Handed};
+use crate::io::{self, Inherited, clock};
 use crate::observe::Registry;
 use crate::runtime::{Handle, Runtime};
 use crate::shard::Control;
 use std::future::Future;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +27,9 @@ const API_STOP: Duration = Duration::from_millis(500);
 /// How long stores may take to drain and checkpoint. What is not closed by then is cut off as by a crash, which
 /// loses nothing and costs the next start a replay.
 const STORE_STOP: Duration = Duration::from_secs(4);
+/// How long what is in flight of guests may take to end before they are handed over. A guest of which something is in
+/// flight then is not: it connects again, and finds that in its in-flight region.
+const GUESTS_STOP: Duration = Duration::from_secs(2);
 
 /// The exit code of a daemon that was told twice to end.
 const ENDED_AT_ONCE: i32 = 1;
@@ -34,29 +43,66 @@ pub struct Ready<'a> {
 
 /// Runs a daemon until a signal ends it. `ready` is called once, when everything is served.
 pub fn run(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), StartError> {
-    config
-        .check()
-        .map_err(|(key, reason)| StartError::new("config", format!("{key}: {reason}")))?;
+    start::check(&config)?;
     // Before there is another thread.
-    let inherited = crate::io::take_inherited();
+    let inherited = io::take_inherited();
     start::log(&config)?;
-    tokio_uring::start(live(config, inherited, ready))
+    match tokio_uring::start(live(config, inherited, ready))? {
+        End::Stopped => Ok(()),
+        End::Next(next) => Err(next.begin()),
+    }
+}
+
+/// Whether a daemon of this version would start with that configuration, as far as shows while another runs with it.
+pub fn check(config: &Config) -> Result<Checked, StartError> {
+    start::check(config)?;
+    Ok(Checked {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        handover_forms: vec![FORM],
+    })
+}
+
+/// How a daemon's life ended.
+enum End {
+    Stopped,
+    /// Everything has ended but the process.
+    Next(Next),
+}
+
+/// The binary that comes next, and what it inherits.
+struct Next {
+    binary: PathBuf,
+    inherited: Vec<Inherited>,
+}
+
+impl Next {
+    /// Becomes it, or this binary once more. Returns only where neither can be.
+    fn begin(self) -> StartError {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let binaries = [self.binary.as_path(), Path::new("/proc/self/exe")];
+        io::become_next(&binaries, &arguments, self.inherited, |binary, error| {
+            tracing::error!(binary = %binary.display(), %error, "it cannot be run");
+        });
+        StartError::new("upgrade", "neither the next binary nor this one can be run")
+    }
 }
 
 async fn live(
     config: Config,
-    inherited: Vec<Inherited>,
+    mut inherited: Vec<Inherited>,
     ready: impl FnOnce(Ready<'_>),
-) -> Result<(), StartError> {
+) -> Result<End, StartError> {
     // Signals from here on are a wish to stop, also during the start.
     let mut signals = Signals::new()?;
+    let handed = HandedOver::new(handover::unpack(&mut inherited));
+    let mut listeners = Listeners::of(&mut inherited);
     start::data_dir(&config.data_dir)?;
     let (manager, node) = start::catalog(&config).await?;
     let registry = Arc::new(Registry::default());
     let (shards, notes) = start::shards(&config, &registry)?;
     let handle = shards.handle();
     let known = (manager.clone(), node);
-    let host = start::host(&config, known, handle.clone(), registry, inherited)?;
+    let host = start::host(&config, known, handle.clone(), registry, inherited, handed)?;
     let noting = host.clone();
     tokio::spawn(async move { noting.take_notes(notes).await });
     let watching = host.clone();
@@ -66,11 +112,11 @@ async fn live(
     tokio::spawn(notify::live_signs(handle.clone()));
 
     let started = tokio::select! {
-        started = serve(&config, &manager, &host, &handle) => started,
+        started = serve(&config, &manager, &host, &handle, &mut listeners) => started,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping during the start");
             stop_or_end(&config, &mut signals, stop(&config, &host, None, shards)).await;
-            return Ok(());
+            return Ok(End::Stopped);
         }
     };
     let api = match started {
@@ -94,21 +140,28 @@ async fn live(
         volumes,
     });
 
-    let name = signals.next().await;
-    tracing::info!(signal = name, "stopping");
-    stop_or_end(
-        &config,
-        &mut signals,
-        stop(&config, &host, Some(api), shards),
-    )
-    .await;
-    Ok(())
+    let binary = tokio::select! {
+        binary = host.next_binary() => binary,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            stop_or_end(&config, &mut signals, stop(&config, &host, Some(api), shards)).await;
+            return Ok(End::Stopped);
+        }
+    };
+    tracing::info!(binary = %binary.display(), "becoming another binary");
+    let make_way = make_way(&host, api, shards, listeners);
+    let inherited = stop_or_end(&config, &mut signals, make_way).await;
+    Ok(End::Next(Next { binary, inherited }))
 }
 
 /// Stops in good order, unless it is told once more to end: then at once, as by a crash, which loses nothing.
-async fn stop_or_end(config: &Config, signals: &mut Signals, stop: impl Future<Output = ()>) {
+async fn stop_or_end<T>(
+    config: &Config,
+    signals: &mut Signals,
+    stop: impl Future<Output = T>,
+) -> T {
     tokio::select! {
-        () = stop => {}
+        ended = stop => ended,
         name = signals.next() => {
             tracing::warn!(
                 signal = name,
@@ -132,11 +185,12 @@ async fn serve(
     manager: &crate::manager::Manager,
     host: &Host,
     handle: &Handle,
+    listeners: &mut Listeners,
 ) -> Result<Api, StartError> {
     start::disks(config, manager, host).await?;
     host.take_up_attachments().await;
-    let listener = start::api(config)?;
-    start::nbd(config, handle).await?;
+    let listener = start::api(config, listeners)?;
+    start::nbd(config, listeners, handle).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async {
         // A sender that is dropped means the same as one that is used.
@@ -146,11 +200,47 @@ async fn serve(
     Ok(Api { stop, ended })
 }
 
-/// Ends everything in the order that loses no time at the next start.
+/// Ends everything. Where there is a service manager it keeps guests' connections for the next process.
 async fn stop(config: &Config, host: &Host, api: Option<Api>, shards: Runtime) {
-    let begun = Instant::now();
-    host.set_phase(Phase::Stopping);
     notify::say(Notice::Stopping);
+    let guests = io::has_service_manager();
+    let begun = Instant::now();
+    let (handed, rested) = end(host, api, shards, guests).await;
+    if !handed.is_empty() {
+        let kept = handover::pack(handed, rested).and_then(|packed| handover::keep(&packed));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "systemd does not keep guests' connections: they connect again");
+        }
+    }
+    remove_sockets(config);
+    tracing::info!(ms = begun.elapsed().as_millis() as u64, "stopped");
+}
+
+/// Ends everything but what the next binary goes on with.
+async fn make_way(host: &Host, api: Api, shards: Runtime, listeners: Listeners) -> Vec<Inherited> {
+    notify::say(Notice::Reloading);
+    let (handed, stopped) = end(host, Some(api), shards, true).await;
+    let mut inherited = listeners.into_inherited();
+    for more in [host.sockets_for_the_next(), handover::pack(handed, stopped)] {
+        match more {
+            Ok(more) => inherited.extend(more),
+            Err(error) => {
+                tracing::error!(%error, "some sockets or connections are not handed on: guests connect again");
+            }
+        }
+    }
+    inherited
+}
+
+/// Ends everything in the order that loses no time at the next start. The connections of guests that are ready for the next
+/// process, where `guests` are to be, and when they were stopped.
+async fn end(
+    host: &Host,
+    api: Option<Api>,
+    shards: Runtime,
+    guests: bool,
+) -> (Vec<Handed<OwnedFd>>, Time) {
+    host.set_phase(Phase::Stopping);
     if let Some(Api { stop, ended }) = api {
         // Where nobody listens to it any more, the API has ended already.
         let _ = stop.send(());
@@ -162,20 +252,32 @@ async fn stop(config: &Config, host: &Host, api: Option<Api>, shards: Runtime) {
         }
     }
     let handle = shards.handle();
+    let stopped = clock::now();
+    if guests {
+        in_time(
+            "stopping the guests",
+            GUESTS_STOP,
+            handle.hand_over_guests(),
+        )
+        .await;
+    }
     in_time("closing the stores", STORE_STOP, async {
         if let Err(error) = handle.control(Control::Close).await {
             tracing::error!(?error, "not all stores did close");
         }
     })
     .await;
-    if tokio::task::spawn_blocking(move || shards.stop())
-        .await
-        .is_err()
-    {
-        tracing::error!("the shards did not end well");
-    }
-    remove_sockets(config);
-    tracing::info!(ms = begun.elapsed().as_millis() as u64, "stopped");
+    let ended = tokio::task::spawn_blocking(move || shards.stop()).await;
+    let handed = ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "the shards did not end well");
+        Vec::new()
+    });
+    tracing::info!(
+        ms = clock::now().since(stopped).as_millis() as u64,
+        guests = handed.len(),
+        "guests, stores and shards have ended"
+    );
+    (handed, stopped)
 }
 
 async fn in_time(what: &str, limit: Duration, work: impl Future<Output = ()>) {

@@ -1,7 +1,8 @@
 //! The parts of a daemon, in the order in which they start.
 
 use super::config::{Config, VhostUser};
-use crate::api::host::{FrontEnds, Host, KernelDevices, Parts, Sockets};
+use super::listeners::Listeners;
+use crate::api::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
 use crate::io::Inherited;
@@ -46,6 +47,16 @@ pub(super) fn log(config: &Config) -> Result<(), StartError> {
     let named = std::env::var("SARSEN_LOG").ok();
     let filter = named.as_deref().unwrap_or(&config.log.level);
     start_logs(config.log.format.into(), filter).map_err(|error| StartError::new("log", error))
+}
+
+/// Whether this could start with that configuration, as far as shows while another process runs with it.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    config
+        .check()
+        .map_err(|(key, reason)| StartError::new("config", format!("{key}: {reason}")))?;
+    group(config)?;
+    group_of("vhost_user.group", config.vhost_user.group.as_deref())?;
+    Ok(())
 }
 
 /// The folder of the catalog. Nobody else has business in it.
@@ -128,6 +139,7 @@ pub(super) fn host(
     runtime: Handle,
     registry: Arc<Registry>,
     inherited: Vec<Inherited>,
+    handed: HandedOver,
 ) -> Result<Host, StartError> {
     let VhostUser { dir, group, mode } = &config.vhost_user;
     let group = group_of("vhost_user.group", group.as_deref())?;
@@ -135,6 +147,7 @@ pub(super) fn host(
         guests: Arc::new(runtime.clone()),
         devices: Arc::new(KernelDevices::new(runtime.clone(), &config.data_dir)),
         sockets: Sockets::new(dir, *mode, group, inherited),
+        handed,
     };
     Ok(Host::new(Parts {
         manager,
@@ -189,42 +202,37 @@ fn must_be_sized(path: &Path) -> bool {
 }
 
 /// The sockets of front ends.
-pub(super) async fn nbd(config: &Config, runtime: &Handle) -> Result<(), StartError> {
-    let failed = |error: &dyn fmt::Display| StartError::new("nbd", error);
-    let group = group(config)?;
-    let unix = listen(&config.nbd.socket, config.api.mode, group, "nbd.socket")?;
-    runtime.listen(unix).await.map_err(|error| failed(&error))?;
-    if let Some(address) = config.nbd.listen {
-        let tcp = crate::io::listen_tcp(address).map_err(|error| failed(&error))?;
-        runtime.listen(tcp).await.map_err(|error| failed(&error))?;
+pub(super) async fn nbd(
+    config: &Config,
+    listeners: &mut Listeners,
+    runtime: &Handle,
+) -> Result<(), StartError> {
+    for socket in listeners.nbd(config)? {
+        let listens = runtime.listen(socket).await;
+        listens.map_err(|error| StartError::new("nbd", error))?;
     }
     Ok(())
 }
 
 /// The API's socket.
-pub(super) fn api(config: &Config) -> Result<UnixListener, StartError> {
+pub(super) fn api(config: &Config, listeners: &mut Listeners) -> Result<UnixListener, StartError> {
     let failed = |error: std::io::Error| StartError::new("api.socket", error);
-    let socket = listen(
-        &config.api.socket,
-        config.api.mode,
-        group(config)?,
-        "api.socket",
-    )?;
-    let listener = std::os::unix::net::UnixListener::from(socket);
+    let listener = std::os::unix::net::UnixListener::from(listeners.api(config)?);
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)
 }
 
-fn listen(
+/// A unix socket that listens for who is in the API's group.
+pub(super) fn unix(
+    config: &Config,
     path: &Path,
-    mode: u32,
-    group: Option<u32>,
     step: &'static str,
 ) -> Result<OwnedFd, StartError> {
     if let Some(folder) = path.parent() {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
         made.map_err(|error| StartError::new(step, format!("{}: {error}", folder.display())))?;
     }
+    let (mode, group) = (config.api.mode, group(config)?);
     crate::io::listen_unix(path, mode, group).map_err(|error| StartError::new(step, error))
 }
 

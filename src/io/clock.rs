@@ -9,6 +9,11 @@ pub fn now() -> Time {
     Time(read(libc::CLOCK_BOOTTIME))
 }
 
+/// CLOCK_MONOTONIC in microseconds, which is what service managers go by.
+pub fn monotonic_us() -> u64 {
+    read(libc::CLOCK_MONOTONIC) / 1_000
+}
+
 /// CPU time that this thread has used.
 pub fn thread_cpu() -> Duration {
     Duration::from_nanos(read(libc::CLOCK_THREAD_CPUTIME_ID))

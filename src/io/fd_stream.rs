@@ -21,6 +21,11 @@ impl FdStream {
         FdStream(socket)
     }
 
+    /// The socket, to be given to somebody else.
+    pub fn into_file(self) -> OwnedFd {
+        self.0
+    }
+
     /// The next client of a listening socket; `None` where there is none now.
     pub fn accept(listener: &OwnedFd) -> io::Result<Option<FdStream>> {
         use nix::sys::socket::SockFlag;

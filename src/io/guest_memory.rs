@@ -174,6 +174,13 @@ impl SharedMap {
         &self.map
     }
 
+    /// The file that is mapped, where in it the map begins, and how long it is.
+    pub fn file(&self) -> io::Result<(OwnedFd, u64, u64)> {
+        let file = self.map.file_offset().ok_or(io::ErrorKind::Unsupported)?;
+        let copy = file.file().try_clone()?.into();
+        Ok((copy, file.start(), self.map.size() as u64))
+    }
+
     /// Whether the file was cut short under the mapping.
     pub fn is_broken(&self) -> bool {
         self.watch.is_broken()

@@ -178,6 +178,10 @@ impl DirtyLog {
         DirtyLog { map: Arc::new(map) }
     }
 
+    pub fn map(&self) -> &SharedMap {
+        &self.map
+    }
+
     /// Notes that the guest's memory was written. What the log has no room for is left out.
     pub fn mark(&self, guest: u64, len: u64) {
         if len == 0 {

@@ -1,4 +1,5 @@
-//! Sockets that the process was born with: what a service manager opened for it, or kept for it over a restart.
+//! Descriptors that the process was born with: what a service manager opened for it, or kept for it over a restart, and
+//! what the process handed on that was here before (`successor`).
 //!
 //! The protocol is systemd's: `LISTEN_FDS` says how many descriptors there are from 3 on, `LISTEN_FDNAMES` their
 //! names with colons between, `LISTEN_PID` whom they are meant for. They are taken once, before there are other
@@ -15,13 +16,13 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 /// The first descriptor that a service manager passes.
-const FIRST: RawFd = 3;
+pub(super) const FIRST: RawFd = 3;
 /// More than any service has; beyond it, the number is not believed.
-const COUNT_MAX: usize = 4_096;
+const COUNT_MAX: usize = 65_536;
 /// What a descriptor is called that has no name.
 const NAMELESS: &str = "unknown";
 
-const VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+pub(super) const VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
 
 /// A descriptor, and what the service manager calls it.
 #[derive(Debug)]
@@ -71,12 +72,14 @@ pub fn take_inherited() -> Vec<Inherited> {
         }
         // SAFETY: it is open, and by the protocol it is ours; nobody else has taken it (see above).
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        // Neither can fail on an open descriptor. Blocking, as the sockets that are made here: io_uring does not wait
-        // at others.
+        // Neither can fail on an open descriptor. Listening sockets are blocking, as those that are made here: io_uring
+        // does not wait at others. What else there is has somebody else at its other end, who chose for both.
         let _ = fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-        let flags = fcntl(&fd, FcntlArg::F_GETFL).unwrap_or_default();
-        let blocking = OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK;
-        let _ = fcntl(&fd, FcntlArg::F_SETFL(blocking));
+        if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) {
+            let flags = fcntl(&fd, FcntlArg::F_GETFL).unwrap_or_default();
+            let blocking = OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK;
+            let _ = fcntl(&fd, FcntlArg::F_SETFL(blocking));
+        }
         Some(Inherited { name, fd })
     };
     passed

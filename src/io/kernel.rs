@@ -65,6 +65,13 @@ pub fn raise_limits() {
     }
 }
 
+/// Whether so many bytes may be locked in memory.
+pub(super) fn lets_lock(bytes: u64) -> bool {
+    use nix::sys::resource::{Resource, getrlimit};
+    let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft);
+    limit >= bytes || nix::unistd::geteuid().is_root()
+}
+
 /// Switches on an option of a socket that nix has no name for.
 pub(super) fn set_flag(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     let on: i32 = 1;

@@ -32,12 +32,14 @@ mod message;
 mod netlink;
 mod notify;
 mod openers;
+mod parcel;
 mod provided;
 mod regions;
 mod ring;
 mod scratch;
 mod service;
 mod socket;
+mod successor;
 #[cfg(test)]
 pub(crate) mod test_dir;
 mod ublk;
@@ -56,10 +58,15 @@ pub use message::Message;
 pub use netlink::Netlink;
 pub use notify::{Nudge, Wake};
 pub use openers::{Opener, openers};
+pub use parcel::{Parcel, scratch_file, sealed, unsealed};
 pub use regions::Zone;
 pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
-pub use service::{forget_descriptor, keep_descriptor, tell_service_manager, watchdog_interval};
+pub use service::{
+    catch_up, forget_descriptor, has_service_manager, keep_descriptor, tell_service_manager,
+    watchdog_interval,
+};
 pub use socket::{
     GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, without_delay,
 };
+pub use successor::become_next;
 pub use ublk::{Descriptors, control_ublk, open_ublk};

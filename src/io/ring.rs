@@ -155,7 +155,8 @@ pub struct Ring {
     uring: IoUring,
     arena: Arc<Arena>,
     registered: bool,
-    gathers_fixed: bool,
+    /// Whether the kernel gathers from registered memory.
+    gathers: bool,
     files: Slab<OpenFile>,
     files_registered: bool,
     messages: Slab<Message>,
@@ -179,7 +180,8 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// A ring for this thread. Takes 2 MiB of payload memory for receiving, for as long as the arena lives.
+    /// A ring for this thread. Takes 2 MiB of payload memory for receiving, for as long as the arena lives. Payload memory is
+    /// registered by [`Ring::register_memory`].
     pub fn new(buffers: &mut Buffers) -> io::Result<Ring> {
         super::kernel::check()?;
         let arena = Arc::clone(buffers.arena());
@@ -193,16 +195,15 @@ impl Ring {
         let uring = build().map_err(super::kernel::explain)?;
         let files_registered = super::kernel::lets_go_of_files()
             && uring.submitter().register_files_sparse(FILES).is_ok();
-        let registered = register(&uring, &arena).is_ok();
         let mut probe = Probe::new();
         let probed = uring.submitter().register_probe(&mut probe).is_ok();
-        let gathers_fixed = registered && probed && probe.is_supported(opcode::WritevFixed::CODE);
+        let gathers = probed && probe.is_supported(opcode::WritevFixed::CODE);
         let provided = Provided::register(&uring, &arena, provided)?;
         Ok(Ring {
             uring,
             arena,
-            registered,
-            gathers_fixed,
+            registered: false,
+            gathers,
             files: Slab::new(1 << 20),
             files_registered,
             messages: Slab::new(1 << 20),
@@ -214,9 +215,10 @@ impl Ring {
         })
     }
 
-    /// Whether payload memory is registered; where RLIMIT_MEMLOCK is too low it is not, and each operation costs
-    /// a little more.
-    pub fn memory_is_registered(&self) -> bool {
+    /// Registers the payload memory, where RLIMIT_MEMLOCK allows it; without, each operation costs a little more. Takes as
+    /// long as the kernel needs to make the memory, which [`Arena::make`] has done before.
+    pub fn register_memory(&mut self) -> bool {
+        self.registered = self.registered || register(&self.uring, &self.arena).is_ok();
         self.registered
     }
 
@@ -608,9 +610,7 @@ impl Ring {
 
     /// The same for all of a list, where the kernel gathers from registered memory (Linux 6.15).
     fn common_index(&self, parts: &[Part]) -> Option<u16> {
-        let first = self
-            .gathers_fixed
-            .then(|| self.fixed_index(*parts.first()?))??;
+        let first = self.gathers.then(|| self.fixed_index(*parts.first()?))??;
         let same = |p: &Part| self.fixed_index(*p) == Some(first);
         parts.iter().all(same).then_some(first)
     }

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 fn ring() -> (Ring, Buffers) {
     let arena = Arc::new(Arena::new(64 << 20, 0).unwrap());
     let mut buffers = Buffers::new(arena, Zone::Clients);
-    (Ring::new(&mut buffers).unwrap(), buffers)
+    let mut ring = Ring::new(&mut buffers).unwrap();
+    ring.register_memory();
+    (ring, buffers)
 }
 
 fn at(id: BufId) -> BufRef {

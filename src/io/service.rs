@@ -3,10 +3,11 @@
 //!
 //! Without `NOTIFY_SOCKET` in the environment nobody listens, and all of this does nothing.
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -26,6 +27,23 @@ pub fn keep_descriptor(name: &str, fd: &OwnedFd) -> io::Result<bool> {
 /// Has the service manager forget the descriptors of this name.
 pub fn forget_descriptor(name: &str) -> io::Result<bool> {
     with_socket(|socket| send(socket, &format!("FDSTOREREMOVE=1\nFDNAME={name}\n"), &[]))
+}
+
+/// Whether there is a service manager.
+pub fn has_service_manager() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
+}
+
+/// Waits until the service manager has read all that it was told so far, but not longer than this. False where it has not,
+/// or there is none.
+pub fn catch_up(limit: Duration) -> io::Result<bool> {
+    // It closes its end of the pipe when it comes to this message.
+    let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    if !with_socket(|socket| send(socket, "BARRIER=1", &[&theirs]))? {
+        return Ok(false);
+    }
+    drop(theirs);
+    Ok(super::wait(&[(ours.as_fd(), super::Until::Hangup)], Some(limit))? != 0)
 }
 
 /// How often the service manager wants to hear of this process at least; `None` where it does not.

@@ -316,6 +316,13 @@ impl<M: Machine> Core<M> {
             Mail::Turn { done } => {
                 let _ = done.send(());
             }
+            Mail::Memory => {
+                if !desk.ring.register_memory() {
+                    tracing::info!(
+                        "payload memory is not registered: RLIMIT_MEMLOCK is too low for it"
+                    );
+                }
+            }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),

@@ -14,6 +14,7 @@
 //! *Nothing of a queue is anywhere else when it is dropped*: no request, no poll, no call that somebody waits for.
 
 mod connection;
+mod handover;
 mod park;
 mod queue;
 mod serve;
@@ -147,6 +148,8 @@ impl Guests {
             }
         };
         self.listen(key, desk);
+        // Whoever had the ring before may have ended between the used index and the call.
+        self.queues[key].signals.is_wanted = true;
         self.touch(key);
         Some(key)
     }

@@ -10,6 +10,7 @@ use super::guests::GuestTable;
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
+use crate::frontend::vhost_user::Handed;
 use crate::observe::Registry;
 use crate::shard::ShardNo;
 use crate::store::Note;
@@ -416,8 +417,9 @@ impl Runtime {
     }
 
     /// Ends the shard threads. What is not closed by `Control::Close` before is cut off as by a crash, which
-    /// loses no acknowledged write but costs the next start a replay.
-    pub fn stop(self) {
+    /// loses no acknowledged write but costs the next start a replay. What is returned are the connections that
+    /// [`Handle::hand_over_guests`] made ready; dropping them closes them.
+    pub fn stop(self) -> Vec<Handed<OwnedFd>> {
         self.handle.shared.guests.stop();
         for line in &self.handle.shared.lines {
             line.permits.close();
@@ -427,7 +429,7 @@ impl Runtime {
             // A shard that panics aborts the process, so there is no panic to pass on.
             let _ = thread.join();
         }
-        self.handle.shared.guests.join();
+        self.handle.shared.guests.join()
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) enum Mail {
     },
     Guest(GuestMail),
     Ask(Ask),
+    /// The payload memory is made, and can be registered.
+    Memory,
     /// Answered in the turn that reads it.
     Turn {
         done: oneshot::Sender<()>,

@@ -9,7 +9,7 @@ use super::devices::Devices;
 use super::disks::Disks;
 use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
-use super::mailbox::{Mailbox, mailbox};
+use super::mailbox::{Mail, Mailbox, mailbox};
 use super::places::Places;
 use crate::base::{Breaks, DiskId, Slab};
 use crate::frontend::nbd::Limits;
@@ -90,6 +90,7 @@ pub(super) fn start(
     drop(born);
     let failed = births.iter().take(config.shards).find_map(Result::err);
     let Some(error) = failed else {
+        make_memory(arena, Arc::clone(&shared));
         return Ok((shared, threads));
     };
     shared.lines.iter().for_each(|line| line.postbox.stop());
@@ -97,6 +98,21 @@ pub(super) fn start(
         let _ = thread.join(); // a panic has aborted the process
     }
     Err(error)
+}
+
+/// Makes the payload memory beside everything else, then has the shards register it: nobody waits for it meanwhile. Where
+/// there is no thread for that, it is made when it is first used.
+fn make_memory(arena: Arc<Arena>, shared: Arc<Shared>) {
+    let make = move || {
+        arena.make();
+        for line in &shared.lines {
+            let _ = line.postbox.send(Mail::Memory); // a shard that has ended needs none
+        }
+    };
+    let thread = std::thread::Builder::new().name("memory".into());
+    if let Err(error) = thread.spawn(make) {
+        tracing::warn!(%error, "payload memory is not registered");
+    }
 }
 
 fn check(config: &Config) -> io::Result<()> {
@@ -146,9 +162,6 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
     };
     let mut disks = Disks::new(Buffers::new(Arc::clone(&birth.arena), zone))?;
     let ring = Ring::new(disks.buffers())?;
-    if !ring.memory_is_registered() {
-        tracing::info!("payload memory is not registered: RLIMIT_MEMLOCK is too low for it");
-    }
     let buffers = Buffers::new(birth.arena, Zone::Clients);
     let counters = Counters::new(Arc::clone(&birth.registry));
     Ok(Core {

@@ -9,6 +9,7 @@ mod host;
 mod the_daemon_is_killed_under_a_device;
 mod the_daemon_is_killed_under_a_guest;
 mod the_daemon_is_restarted_under_a_device;
+mod the_daemon_is_upgraded_under_a_guest;
 mod the_guest_moves;
 mod the_host_loses_power;
 mod the_kernel_has_less_or_more;
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(the_host_loses_power::cases());
     all.extend(boots_from_a_volume::cases());
     all.extend(the_daemon_is_killed_under_a_guest::cases());
+    all.extend(the_daemon_is_upgraded_under_a_guest::cases());
     all.extend(the_guest_moves::cases());
     all.extend(disks_change_under_a_guest::cases());
     all.extend(the_daemon_is_killed_under_a_device::ublk());

@@ -13,6 +13,7 @@
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
+//! | `upgrade` | the daemon's own binary |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
 //!
@@ -30,16 +31,18 @@ mod import;
 mod metrics;
 mod notes;
 mod space;
+mod upgrade;
 mod view;
 mod volumes;
 
 pub use alerts::{AlertKind, Alerts};
-pub use attachments::{FrontEnds, Sockets};
+pub use attachments::{FrontEnds, HandedOver, Sockets};
 pub use devices::{DeviceError, KernelDevices};
 pub use view::nbd_uri;
 
 use super::model::ErrorBody;
-use crate::base::{DiskId, NodeId, VolumeId};
+use crate::base::{DiskId, NodeId, Time, VolumeId};
+use crate::io::clock;
 use crate::manager::Manager;
 use crate::observe::Registry;
 use crate::runtime::Handle;
@@ -95,6 +98,9 @@ struct Inner {
     attached: attachments::Attached,
     alerts: Alerts,
     started: Instant,
+    /// When it began, which no other process of this host did.
+    instance: Time,
+    next: upgrade::Next,
     phase: AtomicU8,
     /// Held over a change of volumes or disks, from the command to the exports.
     changing: tokio::sync::Mutex<()>,
@@ -114,6 +120,8 @@ impl Host {
                 attached: attachments::Attached::default(),
                 alerts: Alerts::default(),
                 started: Instant::now(),
+                instance: clock::now(),
+                next: upgrade::Next::default(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 changing: tokio::sync::Mutex::new(()),
                 disks: Mutex::default(),
@@ -162,6 +170,11 @@ impl Host {
                 "look at the result, then try again",
             ))
         })
+    }
+
+    /// The listening sockets of guests, for the process that takes this one's place.
+    pub fn sockets_for_the_next(&self) -> std::io::Result<Vec<crate::io::Inherited>> {
+        self.inner.parts.front_ends.sockets.for_the_next()
     }
 
     fn manager(&self) -> &Manager {

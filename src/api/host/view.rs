@@ -70,6 +70,7 @@ impl Host {
         let attachments = self.attachments().attachments;
         let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
+            instance: format!("{:x}", self.inner.instance.0),
             nodes: self.nodes().nodes,
             disks: catalog.disks().count() as u32,
             failed_disks: disks.filter(|disk| disk.state == "failed").count() as u32,

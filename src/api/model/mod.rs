@@ -6,6 +6,7 @@ mod bench;
 mod disk;
 mod error;
 mod status;
+mod upgrade;
 mod volume;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use bench::{BenchRequest, BenchResult, Workload};
 pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
+pub use upgrade::{Checked, Upgrade, Upgrading};
 pub use volume::{
     ImportFinish, ImportState, Layer, Map, MapRun, Volume, VolumeCreate, VolumeCreatePurpose,
     VolumeList, VolumeResize, VolumeState,

@@ -45,6 +45,9 @@ pub struct AlertList {
 /// `GET /v1/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Of the process that answers: another one has another, whatever its pid.
+    #[serde(default)]
+    pub instance: String,
     pub nodes: Vec<NodeStatus>,
     pub disks: u32,
     /// Of these, disks that do not serve.

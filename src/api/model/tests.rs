@@ -116,6 +116,7 @@ fn a_growth_names_a_size_or_none() {
 fn status_and_alerts_are_written_as_ever() {
     golden(
         &Status {
+            instance: "1f".into(),
             nodes: vec![NodeStatus {
                 name: "a".into(),
                 pid: 42,

@@ -6,6 +6,7 @@ mod data;
 mod disks;
 mod reply;
 mod status;
+mod upgrade;
 mod volumes;
 
 use super::host::Host;
@@ -30,6 +31,7 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/nodes", get(status::nodes))
         .route("/v1/alerts", get(status::alerts))
         .route("/v1/bench", post(status::bench))
+        .route("/v1/upgrade", post(upgrade::upgrade))
         .route("/metrics", get(status::metrics))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))
         .route("/v1/volumes/{name}", one_volume)

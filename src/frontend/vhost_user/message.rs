@@ -117,7 +117,7 @@ impl Header {
         self.flags & VhostUserHeaderFlag::NEED_REPLY.bits() != 0
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         for word in [self.request, self.flags, self.size] {
             out.extend_from_slice(&word.to_ne_bytes());
         }

@@ -13,6 +13,8 @@
 //!  chain     a chain of descriptors as parts of guest memory
 //!  request   a chain as a request of virtio-blk
 //!  inflight  the region that outlives us, by which what was in flight is found again
+//!  retell    a connection as the messages that bring another session where it is
+//!  handover  the connections that one process hands to the next, as bytes and files
 //!
 //! ```
 //!
@@ -45,9 +47,11 @@
 
 mod chain;
 mod config;
+mod handover;
 mod inflight;
 mod message;
 mod request;
+mod retell;
 mod session;
 mod vring;
 
@@ -55,9 +59,11 @@ mod vring;
 mod tests;
 
 pub use config::{Device, QUEUES_MAX};
+pub use handover::{FORM, Handed, Unreadable, read_handed, write_handed};
 pub use inflight::Inflight;
 pub use message::{HEADER, Header, Message, Region, Reply, RingAddress, Violation, config_change};
 pub use request::{Ask, Disk, PAYLOAD_MAX, Request, Status};
+pub use retell::{Beside, Told};
 pub use session::{InflightArea, Ring, Session, Task};
 
 pub use chain::Part;

@@ -24,14 +24,14 @@ const SLOTS: usize = 509;
 /// A ring as the front end described it so far.
 #[derive(Debug)]
 pub struct Ring<F> {
-    size: u16,
-    base: u16,
-    address: Option<RingAddress>,
-    kick: Option<F>,
-    call: Option<F>,
-    error: Option<F>,
-    enabled: bool,
-    runs: bool,
+    pub(super) size: u16,
+    pub(super) base: u16,
+    pub(super) address: Option<RingAddress>,
+    pub(super) kick: Option<F>,
+    pub(super) call: Option<F>,
+    pub(super) error: Option<F>,
+    pub(super) enabled: bool,
+    pub(super) runs: bool,
 }
 
 impl<F> Default for Ring<F> {
@@ -121,10 +121,10 @@ pub enum Task<F> {
 pub struct Session<F> {
     pub device: Device,
     pub volume: VolumeId,
-    features: Option<u64>,
-    protocol: Protocol,
+    pub(super) features: Option<u64>,
+    pub(super) protocol: Protocol,
     regions: Vec<Region>,
-    rings: Vec<Ring<F>>,
+    pub(super) rings: Vec<Ring<F>>,
 }
 
 impl<F> Session<F> {
@@ -450,6 +450,11 @@ impl<F> Session<F> {
         })
     }
 
+    /// The regions, as they were told.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
     fn guest_address(&self, user: u64) -> Option<u64> {
         let in_it = |region: &&Region| (region.user..region.user + region.len).contains(&user);
         let region = self.regions.iter().find(in_it)?;
@@ -468,6 +473,12 @@ impl<F> Session<F> {
     pub fn stopped(&mut self, index: u16, base: u16) {
         let ring = &mut self.rings[usize::from(index)];
         (ring.runs, ring.base, ring.kick) = (false, base, None);
+    }
+
+    /// A ring rests at this index, to go on from there in another process: it keeps its kick.
+    pub fn rested(&mut self, index: u16, base: u16) {
+        let ring = &mut self.rings[usize::from(index)];
+        (ring.runs, ring.base) = (false, base);
     }
 }
 

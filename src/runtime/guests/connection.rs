@@ -8,7 +8,7 @@ use super::{Change, GuestMail, park};
 use crate::base::VolumeId;
 use crate::frontend::vhost_user::{
     Device, Disk, HEADER, Header, Inflight, InflightArea, Message, Region, Reply, Session, Task,
-    Violation, Vring, config_change,
+    Told, Violation, Vring, config_change,
 };
 use crate::io::{self, DirtyLog, FdStream, GuestMemory, SharedMap, Span, Until, wait};
 use crate::shard::ShardNo;
@@ -23,6 +23,8 @@ pub enum Ended {
     Gone,
     /// The guest is to end, or the node stops.
     Told,
+    /// It is to be handed to the next process, and no message is half read.
+    HandsOver,
     Violation(Violation),
     System(std::io::Error),
     Refused(String),
@@ -42,9 +44,9 @@ impl From<std::io::Error> for Ended {
 
 /// A queue that runs on a shard.
 #[derive(Debug, Clone, Copy)]
-struct Running {
-    shard: ShardNo,
-    key: u32,
+pub(super) struct Running {
+    pub shard: ShardNo,
+    pub key: u32,
 }
 
 /// The attachment that a connection counts as.
@@ -58,18 +60,20 @@ impl Drop for Attachment<'_> {
 
 pub struct Connection<'a> {
     handle: &'a Handle,
-    entry: &'a Entry,
-    stream: FdStream,
-    session: Session<OwnedFd>,
+    pub(super) entry: &'a Entry,
+    pub(super) stream: FdStream,
+    pub(super) session: Session<OwnedFd>,
     disk: Disk,
     /// By index, where it runs.
-    running: Vec<Option<Running>>,
-    memory: Arc<GuestMemory>,
-    log: Option<DirtyLog>,
-    inflight: Option<(InflightArea, SharedMap)>,
+    pub(super) running: Vec<Option<Running>>,
+    pub(super) memory: Arc<GuestMemory>,
+    pub(super) log: Option<DirtyLog>,
+    pub(super) inflight: Option<(InflightArea, SharedMap)>,
     /// Where changes of the configuration are told, and whether one is to be.
-    channel: Option<FdStream>,
-    changed: bool,
+    pub(super) channel: Option<FdStream>,
+    pub(super) changed: bool,
+    /// Whether a message was begun and is not carried out.
+    is_in_message: bool,
     _attachment: Attachment<'a>,
 }
 
@@ -118,26 +122,60 @@ impl<'a> Connection<'a> {
             inflight: None,
             channel: None,
             changed: false,
+            is_in_message: false,
             _attachment: attachment,
         })
     }
 
-    /// Serves it to its end. Nothing of it is on any shard then.
-    pub fn serve(mut self) -> Ended {
+    /// Serves it to its end, from where another process left it if it did. Nothing of it is on any shard then.
+    pub fn serve(mut self, handed: Option<(u64, Vec<Told<OwnedFd>>)>) -> Ended {
+        let mut so_far = match handed {
+            Some((size, told)) => self.take_over(size, told),
+            None => Ok(()),
+        };
         let ended = loop {
-            match self.turn() {
-                Ok(()) => {}
+            match so_far {
+                Ok(()) => so_far = self.turn(),
                 Err(ended) => break ended,
             }
         };
+        if matches!(ended, Ended::HandsOver) {
+            return self.hand_over();
+        }
         match self.stop_all() {
             Ok(()) => ended,
             Err(_) => Ended::Told, // the shards have gone
         }
     }
 
+    /// Goes on where another process stopped: with the session that these messages tell, whose driver knows this size.
+    fn take_over(&mut self, size: u64, told: Vec<Told<OwnedFd>>) -> Result<(), Ended> {
+        for told in told {
+            let task = self.session.take(told.read()?)?;
+            // What there is to answer was answered at its time.
+            let (_, _, done) = self.carry_out(task)?;
+            if !done {
+                return Err(Ended::Refused("it could not be taken over".into()));
+            }
+        }
+        self.changed = self.channel.is_some() && size != self.session.device.size;
+        if self.changed {
+            self.tell_change();
+        }
+        self.start_rings()
+    }
+
     /// Takes the next message and does what it asks for.
     fn turn(&mut self) -> Result<(), Ended> {
+        if self.entry.hands_over() {
+            return Err(Ended::HandsOver);
+        }
+        self.message()?;
+        self.is_in_message = false;
+        Ok(())
+    }
+
+    fn message(&mut self) -> Result<(), Ended> {
         let mut files = Vec::new();
         let mut head = [0; HEADER];
         self.receive(&mut head, &mut files)?;
@@ -159,7 +197,7 @@ impl<'a> Connection<'a> {
         while done < into.len() {
             match self.stream.receive(&mut into[done..], files)? {
                 Some(0) => return Err(Ended::Gone),
-                Some(bytes) => done += bytes,
+                Some(bytes) => (done, self.is_in_message) = (done + bytes, true),
                 None => self.sleep(Until::Readable)?,
             }
         }
@@ -207,6 +245,9 @@ impl<'a> Connection<'a> {
     fn look_around(&mut self) -> Result<(), Ended> {
         if self.entry.is_to_end() {
             return Err(Ended::Told);
+        }
+        if self.entry.hands_over() && !self.is_in_message {
+            return Err(Ended::HandsOver);
         }
         let export = self.handle.shared.guests.export(self.entry.volume);
         let Some(export) = export else {
@@ -452,7 +493,7 @@ impl<'a> Connection<'a> {
         shards[(turn % shards.len() as u64) as usize]
     }
 
-    fn change(&self, index: u16, change: Change) -> Result<(), Ended> {
+    pub(super) fn change(&self, index: u16, change: Change) -> Result<(), Ended> {
         let Some(Running { shard, key }) = self.running[usize::from(index)] else {
             return Ok(());
         };
@@ -471,7 +512,7 @@ impl<'a> Connection<'a> {
         Ok(base)
     }
 
-    fn stop_all(&mut self) -> Result<(), Ended> {
+    pub(super) fn stop_all(&mut self) -> Result<(), Ended> {
         // All of them at once: what is in flight of one ends while that of the others does.
         for index in self.session.running() {
             self.stop(index)?;
@@ -489,7 +530,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         shard: ShardNo,
         mail: impl FnOnce(oneshot::Sender<T>) -> GuestMail,

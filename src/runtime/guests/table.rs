@@ -4,7 +4,7 @@ use super::super::exports::{Export, Exports};
 use super::super::handle::Handle;
 use super::thread;
 use crate::base::VolumeId;
-use crate::frontend::vhost_user::QUEUES_MAX;
+use crate::frontend::vhost_user::{Handed, QUEUES_MAX};
 use crate::io::{self, Nudge};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +25,8 @@ pub struct Guest {
     /// Whether it comes from another host while it still runs there. Its queues run when no other guest of the volume has
     /// any that do, as is so for every guest; this says only that there may be another.
     pub incoming: bool,
+    /// The front end that the process before handed over.
+    pub handed: Option<Handed<OwnedFd>>,
 }
 
 /// How far a guest has got.
@@ -101,6 +103,9 @@ pub struct Entry {
 struct Life {
     state: GuestState,
     is_to_end: bool,
+    /// Whether its front end goes to the next process, and what of it is ready to go.
+    hands_over: bool,
+    handed: Option<Handed<OwnedFd>>,
     /// Told when it has ended; taken by who waits for that.
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -117,6 +122,22 @@ impl Entry {
 
     pub fn is_to_end(&self) -> bool {
         self.life().is_to_end
+    }
+
+    /// Whether its front end is to go to the next process.
+    pub fn hands_over(&self) -> bool {
+        self.life().hands_over
+    }
+
+    /// Whether no other front end is to be served here.
+    pub fn is_to_go(&self) -> bool {
+        let life = self.life();
+        life.is_to_end || life.hands_over
+    }
+
+    /// Leaves a front end for who asked that it goes to the next process.
+    pub fn hand(&self, handed: Handed<OwnedFd>) {
+        self.life().handed = Some(handed);
     }
 
     /// Notes how far it is. False where it is to end: then it must not get further.
@@ -189,12 +210,14 @@ impl GuestTable {
         inner.guests.values().for_each(|(entry, _)| entry.end());
     }
 
-    /// Waits for the ends of all threads.
-    pub fn join(&self) {
+    /// Waits for the ends of all threads; the front ends that are ready for the next process.
+    pub fn join(&self) -> Vec<Handed<OwnedFd>> {
         let guests = std::mem::take(&mut self.inner().guests);
-        for (_, thread) in guests.into_values() {
+        let ended = guests.into_values().filter_map(|(entry, thread)| {
             let _ = thread.join(); // a panic was said by itself
-        }
+            entry.life().handed.take()
+        });
+        ended.collect()
     }
 }
 
@@ -215,6 +238,7 @@ impl Handle {
             listener,
             queues,
             incoming,
+            handed,
         } = guest;
         if !(1..=QUEUES_MAX).contains(&queues) {
             return Err(GuestError::Queues(queues));
@@ -229,6 +253,8 @@ impl Handle {
             life: Mutex::new(Life {
                 state: GuestState::Listening,
                 is_to_end: false,
+                hands_over: false,
+                handed: None,
                 ended: Some(ended),
             }),
         });
@@ -239,15 +265,20 @@ impl Handle {
         if inner.guests.contains_key(&key) {
             return Err(GuestError::Exists);
         }
+        let ran = handed.as_ref().is_some_and(|handed| handed.ran);
         let (handle, mine) = (self.clone(), Arc::clone(&entry));
         let thread = std::thread::Builder::new()
             .name(format!("guest-{key}"))
             .stack_size(256 * 1024)
             .spawn(move || {
-                thread::live(handle, mine, listener);
+                thread::live(handle, mine, listener, handed);
                 let _ = done.send(()); // nobody need wait for it
             });
         let thread = thread.map_err(GuestError::System)?;
+        if ran {
+            // Before its thread or another guest of the volume can.
+            inner.running.entry(volume).or_insert(key);
+        }
         inner.guests.insert(key, (entry, thread));
         tracing::debug!(guest = key, %volume, queues, incoming, "a guest is served");
         Ok(())
@@ -271,6 +302,27 @@ impl Handle {
         let _ = ended.await; // gone without a word is gone, too
         self.shared.guests.inner().guests.remove(&key);
         Ok(())
+    }
+
+    /// Stops the rings of all guests and accepts no more front ends, but closes no connection: [`super::super::Runtime::stop`]
+    /// has them. Answered when nothing of them is in flight. One that does not come to rest until the shards stop is closed.
+    pub async fn hand_over_guests(&self) {
+        let ended: Vec<_> = {
+            let mut inner = self.shared.guests.inner();
+            inner.is_stopped = true;
+            let entries = inner.guests.values();
+            let told = entries.filter_map(|(entry, _)| {
+                let mut life = entry.life();
+                life.hands_over = true;
+                life.ended.take()
+            });
+            let ended = told.collect();
+            inner.nudge_all();
+            ended
+        };
+        for ended in ended {
+            let _ = ended.await; // gone without a word is gone, too
+        }
     }
 
     /// How far a guest has got; `None` where there is none with that key.

@@ -3,6 +3,7 @@
 use super::super::handle::Handle;
 use super::connection::{Connection, Ended};
 use super::table::{Entry, GuestState};
+use crate::frontend::vhost_user::Handed;
 use crate::io::{FdStream, Until, wait};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -11,16 +12,32 @@ use std::time::{Duration, Instant};
 /// How long no front end is accepted after one that broke the rules, or was not to be served.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Serves a guest until it is to end.
-pub fn live(handle: Handle, entry: Arc<Entry>, listener: OwnedFd) {
+/// Serves a guest until it is to end, first the front end that another process handed over.
+pub fn live(
+    handle: Handle,
+    entry: Arc<Entry>,
+    listener: OwnedFd,
+    mut handed: Option<Handed<OwnedFd>>,
+) {
     let mut said = String::new();
-    while !entry.is_to_end() {
-        let Some(stream) = accept(&entry, &listener) else {
-            continue;
+    while !entry.is_to_go() {
+        let (stream, before) = match handed.take() {
+            Some(handed) => {
+                let stream = FdStream::new(handed.socket);
+                (stream, Some((handed.size, handed.told)))
+            }
+            None => match accept(&entry, &listener) {
+                Some(stream) => (stream, None),
+                None => continue,
+            },
         };
         let ended = match Connection::begin(&handle, &entry, stream) {
-            Ok(connection) => connection.serve(),
-            Err(why) => Ended::Refused(why),
+            Ok(connection) => connection.serve(before),
+            Err(why) => {
+                // It may have been taken for a front end that was handed over.
+                handle.shared.guests.give_up(entry.volume, entry.key);
+                Ended::Refused(why)
+            }
         };
         entry.advance(GuestState::Listening);
         let guest = entry.key;
@@ -30,7 +47,7 @@ pub fn live(handle: Handle, entry: Arc<Entry>, listener: OwnedFd) {
                 said.clear();
                 continue;
             }
-            Ended::Told => continue,
+            Ended::Told | Ended::HandsOver => continue,
             Ended::Violation(violation) => {
                 tracing::warn!(guest, "a front end was cut off: {violation}");
             }
@@ -71,7 +88,7 @@ fn accept(entry: &Entry, listener: &OwnedFd) -> Option<FdStream> {
 /// Lets some time go by, or the guest's end come.
 fn rest(entry: &Entry) {
     let until = Instant::now() + GRACE;
-    while !entry.is_to_end() {
+    while !entry.is_to_go() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -2,7 +2,8 @@
 
 use super::guest_driver::*;
 use super::*;
-use std::os::fd::AsFd;
+use crate::frontend::vhost_user::Handed;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -34,13 +35,20 @@ impl Host {
 
     /// Serves the volume at a socket of its own.
     pub fn serve(&self, key: u64, queues: u16) -> PathBuf {
+        self.serve_handed(key, queues, None)
+    }
+
+    /// The same for a front end that another process handed over.
+    fn serve_handed(&self, key: u64, queues: u16, handed: Option<Handed<OwnedFd>>) -> PathBuf {
         let path = self.socket(key);
+        let _ = std::fs::remove_file(&path); // of the process before
         let guest = Guest {
             key,
             volume: VOLUME,
             listener: UnixListener::bind(&path).unwrap().into(),
             queues,
             incoming: key > 1,
+            handed,
         };
         wait(self.node.handle.serve_guest(guest)).unwrap();
         path
@@ -48,6 +56,24 @@ impl Host {
 
     pub fn stop(self) {
         self.node.stop();
+    }
+
+    /// Ends the node, and starts it again over the same disks: with the front ends that it was to hand over.
+    fn restart(self, shards: usize) -> (Host, Vec<Handed<OwnedFd>>) {
+        let Host { node, dir } = self;
+        wait(node.handle.hand_over_guests());
+        wait(node.handle.control(Control::Close)).unwrap();
+        let handed = node.runtime.stop();
+        let paths: Vec<PathBuf> = (0..shards)
+            .map(|n| dir.path(&format!("disk-{n}")))
+            .collect();
+        let config = Config {
+            shards,
+            ..Config::default()
+        };
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let node = Node::start_with(config, &paths, VOLUME_BYTES);
+        (Host { node, dir }, handed)
     }
 }
 
@@ -501,4 +527,61 @@ fn a_front_end_that_goes_in_the_middle_of_io_leaves_nothing_behind() {
         host.node.handle.connections(VOLUME) == 0
     });
     host.stop();
+}
+
+#[test]
+fn a_front_end_that_is_handed_over_goes_on_in_the_next_process_without_a_word() {
+    let mut host = Host::start(2);
+    let path = host.serve(1, 4);
+    let mut guest = FrontEnd::start(&path, 3);
+    // The fourth ring is described and does not run.
+    guest.ack(8, &words(&[3, RING.into()]), &[]);
+    for round in 0..3u8 {
+        for ring in 0..3u8 {
+            let data = pattern(20 * 1024, ring ^ round);
+            assert_eq!(guest.write(ring.into(), u64::from(ring) * 8192, &data), OK);
+        }
+        // Made available without a kick that anybody would hear: the next process finds it.
+        let (next, mut handed) = host.restart(2);
+        assert_eq!(handed.len(), 1);
+        assert!(handed[0].ran && handed[0].guest == 1);
+        guest.put_data(0, 8, &[round; 4096]);
+        guest.request(0, 8, 1, 40_000, (4096, false));
+        next.serve_handed(1, 4, handed.pop());
+        assert_eq!(guest.rings[0].wait_used().0, 8);
+        assert_eq!(guest.status(0, 8), OK);
+        assert_eq!(guest.read(1, 40_000, 4096), [round; 4096]);
+        for ring in 0..3u8 {
+            let data = pattern(20 * 1024, ring ^ round);
+            assert!(guest.read(2 - usize::from(ring), u64::from(ring) * 8192, 20 * 1024) == data);
+        }
+        assert_eq!(next.node.handle.guest_state(1), Some(GuestState::Running));
+        assert_eq!(next.node.handle.connections(VOLUME), 1);
+        host = next;
+    }
+    let base = guest.ask(11, &words(&[1, 0]));
+    assert_eq!(base, words(&[1, guest.rings[1].available.into()]));
+    host.stop();
+}
+
+#[test]
+fn a_front_end_in_the_middle_of_a_message_is_not_handed_over_and_its_socket_is_closed() {
+    let host = Host::start(1);
+    let path = host.serve(1, 1);
+    let guest = FrontEnd::start(&path, 1);
+    let idle = host.serve(2, 1);
+    let other = FrontEnd::connect(&idle);
+    other.ask(1, &[]);
+    guest.stream.send(&[1, 0, 0, 0], None).unwrap();
+    // What lies in the socket would go to the next process: this is to be a message that was begun.
+    std::thread::sleep(Duration::from_millis(200));
+    let limit = Duration::from_millis(300);
+    let handle = host.node.handle.clone();
+    wait(async move { tokio::time::timeout(limit, handle.hand_over_guests()).await }).unwrap_err();
+    wait(host.node.handle.control(Control::Close)).unwrap();
+    let handed = host.node.runtime.stop();
+    assert_eq!(handed.iter().map(|h| h.guest).collect::<Vec<_>>(), [2]);
+    assert!(guest.is_cut_off());
+    drop(handed);
+    assert!(other.is_cut_off());
 }

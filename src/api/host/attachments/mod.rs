@@ -31,7 +31,7 @@ mod tests;
 mod view;
 
 pub use device::{Device, DeviceKind, Devices, Started};
-pub use guest::Guests;
+pub use guest::{Guests, HandedOver};
 pub use sockets::Sockets;
 
 use crate::protocol::catalog::AttachmentKey;
@@ -49,6 +49,8 @@ pub struct FrontEnds {
     pub guests: Arc<dyn Guests>,
     pub devices: Arc<dyn Devices>,
     pub sockets: Sockets,
+    /// Front ends of guests that the process before handed over.
+    pub handed: HandedOver,
 }
 
 /// What is known of an attachment beyond the catalog.

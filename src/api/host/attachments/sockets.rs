@@ -133,6 +133,22 @@ impl Sockets {
         Some(path.display().to_string())
     }
 
+    /// Duplicates of all that there are, under the names by which the next process takes them. A socket that was given by
+    /// the service manager keeps its own.
+    pub fn for_the_next(&self) -> io::Result<Vec<Inherited>> {
+        let own = lock(&self.own);
+        let own = own.iter().map(|(key, fd)| (kept_as(*key), fd));
+        let given = self.inherited.iter();
+        let given = given.flat_map(|(name, fds)| fds.iter().map(move |fd| (name.clone(), fd)));
+        let copy = |(name, fd): (String, &OwnedFd)| {
+            Ok(Inherited {
+                name,
+                fd: fd.try_clone()?,
+            })
+        };
+        own.chain(given).map(copy).collect()
+    }
+
     fn forget(&self, key: AttachmentKey) {
         if let Err(error) = forget_descriptor(&kept_as(key)) {
             tracing::warn!(%error, "systemd could not be told to forget a socket");

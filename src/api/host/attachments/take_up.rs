@@ -19,9 +19,14 @@ impl Host {
         let own = |attachment: &&Attachment| attachment.node == self.inner.parts.node;
         let sockets = &self.front_ends().sockets;
         sockets.retain(|key| catalog.attachment(key).is_some());
-        for attachment in catalog.attachments().filter(own) {
+        let handed = &self.front_ends().handed;
+        let mut wanted: Vec<_> = catalog.attachments().filter(own).collect();
+        // Of two guests of one volume the one whose rings ran is the one that goes on.
+        wanted.sort_by_key(|attachment| !handed.ran(attachment.key.0));
+        for attachment in wanted {
             self.take_up(&catalog, attachment).await;
         }
+        handed.close();
     }
 
     /// Tries again what failed, for as long as the daemon runs.
@@ -76,6 +81,7 @@ impl Host {
                     listener: front_ends.sockets.open(attachment.key, socket)?,
                     queues: *queues,
                     incoming: *incoming,
+                    handed: front_ends.handed.take(attachment.key.0),
                 };
                 let served = front_ends.guests.serve(guest).await;
                 served.map_err(|why| ErrorBody::unavailable(why, ""))?;

@@ -139,6 +139,7 @@ fn host(folder: &std::path::Path, manager: &Manager, runtime: &Runtime, fake: &A
             guests: fake.clone(),
             devices: fake.clone(),
             sockets: Sockets::new(&folder.join("made"), 0o600, None, Vec::new()),
+            handed: HandedOver::default(),
         },
     });
     host.set_phase(Phase::Serving);
@@ -474,6 +475,7 @@ fn a_socket_that_the_service_manager_kept_is_served_again() {
                 guests: world.fake.clone(),
                 devices: world.fake.clone(),
                 sockets: parts,
+                handed: HandedOver::default(),
             },
             manager: world.manager.clone(),
             runtime: world.runtime.handle(),

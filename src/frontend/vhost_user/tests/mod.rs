@@ -3,6 +3,7 @@
 //!
 //! `SARSEN_FUZZ_ITERATIONS` and `SARSEN_FUZZ_SEED` make them run longer or elsewhere.
 
+mod handover;
 mod messages;
 mod rings;
 

@@ -1,0 +1,100 @@
+//! The daemon becomes another process under a guest's load, and hands the guest's connection over: by `sarsen upgrade`, and
+//! by SIGTERM where a service manager keeps descriptors. The guest sees a pause, how long it is is printed, and nothing else.
+
+use crate::guest::Plan;
+use crate::harness::daemon::{Daemon, Start, text};
+use crate::harness::service_manager::Store;
+use crate::harness::{Case, Outcome, Room, Step, ensure};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+const MIB: u64 = 64;
+/// The guest is emulated, and so is its clock.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "the_daemon_is_upgraded_under_a_guest_which_sees_a_pause",
+            |room| upgraded(room, 3),
+        ),
+        Case::new(
+            "the_daemon_is_upgraded_under_a_guest_ten_times_in_one_boot",
+            |room| upgraded(room, 10),
+        )
+        .only_in_full(),
+        Case::new(
+            "the_daemon_is_restarted_under_a_guest_whose_connection_is_kept",
+            restarted,
+        ),
+    ]
+}
+
+fn upgraded(room: &Room, rounds: u64) -> Outcome {
+    let start = Start::dev(room, "store", "512M");
+    let broken = room.path("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexit 1\n")?;
+    std::fs::set_permissions(&broken, PermissionsExt::from_mode(0o755))?;
+    let step = |daemon: Daemon| -> Step<Daemon> {
+        let said = daemon.ask(&["upgrade", "--binary", &text(&broken)])?;
+        ensure!(
+            said.code == Some(1),
+            "a broken binary is not refused: {}",
+            said.out
+        );
+        daemon.upgrade(None)?;
+        Ok(daemon)
+    };
+    under_load(room, &start, start.run()?, step, rounds)
+}
+
+fn restarted(room: &Room) -> Outcome {
+    let (store, start) = (Store::new(room)?, Start::dev(room, "store", "512M"));
+    let step = |mut daemon: Daemon| -> Step<Daemon> {
+        daemon.stop()?;
+        store.start(&start).run()
+    };
+    under_load(room, &start, store.start(&start).run()?, step, 3)
+}
+
+fn under_load(
+    room: &Room,
+    start: &Start,
+    mut daemon: Daemon,
+    step: impl Fn(Daemon) -> Step<Daemon>,
+    rounds: u64,
+) -> Outcome {
+    let socket = room.path("vm1.sock");
+    daemon.create("vm1", &format!("{MIB}M"))?;
+    daemon.attach("vm1", &socket, 2)?;
+    let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
+    let mut load = guest.load("/dev/vda", MIB, 5)?;
+    for round in 0..rounds {
+        let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
+        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        daemon = step(daemon).map_err(wrong)?;
+        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+    }
+    let said = guest.enough("/dev/vda", load)?;
+    guest.nothing_failed()?;
+    guest.kill()?;
+    // Nobody had to connect again: it was the same connection all the time.
+    let log = start.log_text()?;
+    let taken = log.matches("connections were handed over").count() as u64;
+    ensure!(
+        taken == rounds,
+        "{taken} of {rounds} times something was handed over"
+    );
+    let missing = [
+        "was not taken over",
+        "nothing is taken over",
+        "was cut short",
+        "was cut off",
+    ];
+    let wrong: Vec<&str> = log
+        .lines()
+        .filter(|l| missing.iter().any(|m| l.contains(m)))
+        .collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(format!("{rounds} times; {said}"))
+}
