@@ -10,6 +10,7 @@
 //! Everything that is made for it is kept below `target/guest/`. QEMU ends with the `Guest`, however the case ends.
 
 pub mod daemon;
+mod debian;
 mod initrd;
 mod inside;
 mod kernel;
@@ -166,6 +167,12 @@ impl Plan {
     pub fn root(mut self, device: &str) -> Plan {
         self.kernel_words.push(format!("sarsen.root={device}"));
         self
+    }
+
+    /// It is a Debian host of its own, with systemd, which has the programs and files of this plan in /run/give. What it
+    /// changes is kept for as long as the room is there.
+    pub fn debian(self, room: &Room) -> Step<Plan> {
+        debian::host(self, room)
     }
 
     /// More arguments for QEMU, as they are.
@@ -563,6 +570,19 @@ impl Guest {
     /// Sends SIGKILL to QEMU.
     pub fn strike(&mut self) -> Step<()> {
         Ok(self.child.0.kill()?)
+    }
+
+    /// Waits until the guest has turned itself off, or begun to boot again, with which QEMU ends.
+    pub fn ended(mut self, within: Duration) -> Step<()> {
+        let begun = Instant::now();
+        while self.child.0.try_wait()?.is_none() {
+            ensure!(
+                begun.elapsed() < within,
+                "the guest has not ended within {within:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Waits for the end of QEMU.

@@ -1,6 +1,7 @@
 //! Guests under QEMU, and hosts that are guests, one file a disaster.
 
 mod boots_from_a_volume;
+mod debian_host;
 mod disk_over_nbd;
 mod disks_change_under_a_guest;
 mod file_systems_on_devices;
@@ -9,6 +10,7 @@ mod the_daemon_is_killed_under_a_device;
 mod the_daemon_is_killed_under_a_guest;
 mod the_guest_moves;
 mod the_host_loses_power;
+mod the_package_is_installed;
 
 use crate::harness::{Case, Place};
 
@@ -24,6 +26,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(file_systems_on_devices::ublk());
     all.extend(the_daemon_is_killed_under_a_device::nbd());
     all.extend(file_systems_on_devices::nbd());
+    all.extend(the_package_is_installed::cases());
     for case in &mut all {
         case.place = Place::Guest;
     }

@@ -1,0 +1,170 @@
+//! The Debian package on a Debian host under systemd: installed, used, upgraded, its daemon killed and hung, the host
+//! booted again, the package removed.
+//!
+//! The package is made of the binary that is tested, of the development profile; `scripts/package` makes the other one the same way.
+
+use super::debian_host::DebianHost;
+use crate::harness::{Case, Outcome, Room, Step, ensure};
+
+const FIRST: &str = "1.0-1";
+const SECOND: &str = "1.1-1";
+const SOCKET: &str = "/run/sarsen/vhost/vm1.sock";
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("the_package_is_installed_and_upgraded_under_load", upgraded).only_in_full(),
+        Case::new("the_host_of_the_package_boots_again", boots_again).only_in_full(),
+    ]
+}
+
+/// Installs the package and gives it a disk, as the README says.
+fn installed(room: &Room, versions: &[&str]) -> Step<DebianHost> {
+    let mut host = DebianHost::boot(room, versions)?;
+    host.run(&format!("dpkg -i /run/give/{FIRST}.deb"))?;
+    host.pid()?;
+    let enabled = host.run("systemctl is-enabled sarsen")?;
+    ensure!(enabled.trim() == "enabled", "the unit is {enabled}");
+    host.run("sarsen status")?;
+    host.run("sarsen disk add /dev/vdb")?;
+    Ok(host)
+}
+
+/// A volume with a file system on it, mounted at /srv/NAME.
+fn mounted(host: &mut DebianHost, volume: &str, kind: &str) -> Step<String> {
+    let device = host.attach(volume, "320M", kind)?;
+    host.run(&format!(
+        "mkfs.ext4 -q /dev/sarsen/{volume} && mkdir /srv/{volume} && mount /dev/sarsen/{volume} /srv/{volume}"
+    ))?;
+    Ok(device)
+}
+
+fn upgraded(room: &Room) -> Outcome {
+    let mut host = installed(room, &[FIRST, SECOND])?;
+    let device = mounted(&mut host, "fs", "--device")?;
+    ensure!(device.starts_with("/dev/ublkb"), "--device took {device}");
+    let other = mounted(&mut host, "old", "--nbd-device")?;
+    ensure!(other.starts_with("/dev/nbd"), "--nbd-device took {other}");
+    guest_socket(&mut host)?;
+    let security = host.run("systemd-analyze security sarsen --no-pager | tail -n 1")?;
+    let attachments = host.run("sarsen attachments --json")?;
+    let inode = host.run(&format!("stat -c %i {SOCKET}"))?;
+
+    let mut loads = [host.churn("/srv/fs")?, host.churn("/srv/old")?];
+    let mut pauses = String::new();
+    let events = [
+        ("upgrade", format!("dpkg -i /run/give/{SECOND}.deb")),
+        ("kill -9", "systemctl kill -s KILL sarsen".into()),
+        ("hang", "systemctl kill -s STOP sarsen".into()),
+        ("restart", "systemctl restart sarsen".into()),
+        (
+            "stop and start",
+            "systemctl stop sarsen; sleep 3; systemctl start sarsen".into(),
+        ),
+    ];
+    for (event, script) in &events {
+        let wrong = |why: Box<dyn std::error::Error>| format!("{event}: {why}");
+        let pid = host.pid()?;
+        host.run(script).map_err(wrong)?;
+        let took = host.another_serves(pid).map_err(wrong)?;
+        for load in &mut loads {
+            host.gets_on(load).map_err(wrong)?;
+        }
+        if *event != "stop and start" {
+            let now = host.run(&format!("stat -c %i {SOCKET}"))?;
+            ensure!(now == inode, "{event}: the guest's socket is another one");
+        }
+        pauses.push_str(&format!(", {event} {:.1} s", took.as_secs_f64()));
+    }
+    let version = host.run("dpkg-query -W -f '${Version}' sarsen")?;
+    ensure!(version == SECOND, "{version} is installed");
+    let now = host.run("sarsen attachments --json")?;
+    ensure!(
+        now == attachments,
+        "attached was {attachments} and is {now}"
+    );
+    let mut rounds = 0;
+    for load in loads {
+        rounds += host.enough(load)?;
+    }
+    host.guest.nothing_failed()?;
+    removed(&mut host)?;
+    host.power_off()?;
+    Ok(format!(
+        "{device}, {other}, {rounds} rounds of load{pauses}; {}",
+        security.trim()
+    ))
+}
+
+/// The socket of a guest's disk is open to QEMU's group, and to no others.
+fn guest_socket(host: &mut DebianHost) -> Step<()> {
+    host.run("sarsen volume create vm1 --size 1G && sarsen attach vm1 --vhost-user --queues 2")?;
+    let stat = host.run(&format!("stat -c '%U:%G %a %F' {SOCKET}"))?;
+    ensure!(stat.trim() == "root:kvm 660 socket", "{SOCKET} is {stat}");
+    host.run("useradd -G kvm qemu")?;
+    host.run(&format!("runuser -u qemu -- test -w {SOCKET}"))?;
+    host.refused(&format!("runuser -u nobody -- test -w {SOCKET}"))?;
+    // The API is for its group alone.
+    host.refused("runuser -u qemu -- sarsen status")?;
+    host.run("usermod -aG sarsen qemu && runuser -u qemu -- sarsen status")
+        .map(|_| ())
+}
+
+/// The package goes only where nothing is in use, and what is stored stays.
+fn removed(host: &mut DebianHost) -> Step<()> {
+    let said = host.refused("dpkg -r sarsen")?;
+    ensure!(
+        said.contains("in use"),
+        "it does not say why it stays: {said}"
+    );
+    host.pid()?;
+    host.run("umount /srv/fs /srv/old && dpkg -r sarsen")?;
+    host.run("! test -e /usr/bin/sarsen && test -e /etc/sarsen/sarsen.toml")?;
+    host.run("dpkg -P sarsen && ! test -e /etc/sarsen/sarsen.toml && test -s /var/lib/sarsen/catalog.redb")?;
+    host.run(&format!("dpkg -i /run/give/{SECOND}.deb && sarsen status"))?;
+    for volume in ["fs", "old"] {
+        host.linked(volume)?;
+        host.run(&format!("mount /dev/sarsen/{volume} /srv/{volume}"))?;
+        host.verify(&format!("/srv/{volume}"))?;
+        host.run(&format!(
+            "umount /srv/{volume} && sarsen detach {volume} && sarsen volume delete {volume}"
+        ))?;
+    }
+    host.guest.nothing_failed()
+}
+
+/// By /etc/fstab, and by hand: both are unmounted while the daemon still serves, and come back with the host.
+fn boots_again(room: &Room) -> Outcome {
+    let mut host = installed(room, &[FIRST])?;
+    mounted(&mut host, "fs", "--device")?;
+    mounted(&mut host, "hand", "--nbd-device")?;
+    host.run("echo '/dev/sarsen/fs /srv/fs ext4 nofail,x-systemd.requires=sarsen.service 0 2' >>/etc/fstab && systemctl daemon-reload")?;
+    for folder in ["/srv/fs", "/srv/hand"] {
+        let load = host.churn(folder)?;
+        host.enough(load)?;
+    }
+    let (mut host, down) = host.reboot()?;
+    host.pid()?;
+    host.run("mountpoint /srv/fs")?;
+    host.linked("hand")?;
+    for volume in ["fs", "hand"] {
+        let log = host.run("dmesg")?;
+        let device = host.linked(volume)?;
+        let name = device.trim_start_matches("/dev/");
+        ensure!(
+            !log.contains(&format!("({name}): recovery complete")),
+            "{volume} was not unmounted: {log}"
+        );
+    }
+    let state = host.run("dumpe2fs -h /dev/sarsen/hand")?;
+    ensure!(
+        !state.contains("needs_recovery"),
+        "hand was not unmounted: {state}"
+    );
+    host.run("mount /dev/sarsen/hand /srv/hand")?;
+    for folder in ["/srv/fs", "/srv/hand"] {
+        host.verify(folder)?;
+    }
+    host.guest.nothing_failed()?;
+    host.power_off()?;
+    Ok(format!("down in {:.1} s", down.as_secs_f64()))
+}
