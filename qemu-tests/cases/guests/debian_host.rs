@@ -12,7 +12,7 @@ pub const LONG: Duration = Duration::from_secs(180);
 /// What a restart of any kind may take until the daemon serves again; 15 s of it are the watchdog's.
 const BACK_MAX: Duration = Duration::from_secs(60);
 /// Files that one round of load changes.
-const STEPS: u64 = 40;
+const STEPS: u64 = 15;
 
 /// Builds the package of the binary that is tested, as this version.
 pub fn package(room: &Room, version: &str) -> Step<PathBuf> {

@@ -24,6 +24,8 @@ fn installed(room: &Room, versions: &[&str]) -> Step<DebianHost> {
     host.pid()?;
     let enabled = host.run("systemctl is-enabled sarsen")?;
     ensure!(enabled.trim() == "enabled", "the unit is {enabled}");
+    let wrong = host.run("systemd-analyze verify --man=no sarsen.service sarsen-users.service 2>&1 | grep -i sarsen; true")?;
+    ensure!(wrong.is_empty(), "of the units it is said: {wrong}");
     host.run("sarsen status")?;
     host.run("sarsen disk add /dev/vdb")?;
     Ok(host)
