@@ -13,6 +13,7 @@ const SOCKET: &str = "/run/sarsen/vhost/vm1.sock";
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("the_package_is_installed_and_upgraded_under_load", upgraded).only_in_full(),
+        Case::new("the_daemon_of_the_package_is_killed_and_hangs", killed).only_in_full(),
         Case::new("the_host_of_the_package_boots_again", boots_again).only_in_full(),
     ]
 }
@@ -31,39 +32,62 @@ fn installed(room: &Room, versions: &[&str]) -> Step<DebianHost> {
     Ok(host)
 }
 
-/// A volume with a file system on it, mounted at /srv/NAME.
+/// A volume with a file system on it, mounted at /srv/NAME by hand.
 fn mounted(host: &mut DebianHost, volume: &str, kind: &str) -> Step<String> {
-    let device = host.attach(volume, "320M", kind)?;
+    let device = made(host, volume, kind)?;
+    host.run(&format!("mount /dev/sarsen/{volume} /srv/{volume}"))?;
+    Ok(device)
+}
+
+/// The same by /etc/fstab.
+fn mounted_at_boot(host: &mut DebianHost, volume: &str, kind: &str) -> Step<String> {
+    let device = made(host, volume, kind)?;
     host.run(&format!(
-        "mkfs.ext4 -q /dev/sarsen/{volume} && mkdir /srv/{volume} && mount /dev/sarsen/{volume} /srv/{volume}"
+        "echo '/dev/sarsen/{volume} /srv/{volume} ext4 nofail 0 2' >>/etc/fstab
+        systemctl daemon-reload && mount /srv/{volume}"
     ))?;
     Ok(device)
 }
 
-fn upgraded(room: &Room) -> Outcome {
-    let mut host = installed(room, &[FIRST, SECOND])?;
-    let device = mounted(&mut host, "fs", "--device")?;
-    ensure!(device.starts_with("/dev/ublkb"), "--device took {device}");
-    let other = mounted(&mut host, "old", "--nbd-device")?;
-    ensure!(other.starts_with("/dev/nbd"), "--nbd-device took {other}");
-    guest_socket(&mut host)?;
-    let security = host.run("systemd-analyze security sarsen --no-pager | tail -n 1")?;
-    let attachments = host.run("sarsen attachments --json")?;
-    let inode = host.run(&format!("stat -c %i {SOCKET}"))?;
+fn made(host: &mut DebianHost, volume: &str, kind: &str) -> Step<String> {
+    let device = host.attach(volume, "320M", kind)?;
+    host.run(&format!(
+        "mkfs.ext4 -q /dev/sarsen/{volume} && mkdir /srv/{volume}"
+    ))?;
+    Ok(device)
+}
 
+/// A host that uses a volume by each kind of device, and a guest's socket.
+struct Used {
+    host: DebianHost,
+    devices: [String; 2],
+    attachments: String,
+    socket: String,
+}
+
+fn used(room: &Room, versions: &[&str]) -> Step<Used> {
+    let mut host = installed(room, versions)?;
+    let ublk = mounted_at_boot(&mut host, "fs", "--device")?;
+    ensure!(ublk.starts_with("/dev/ublkb"), "--device took {ublk}");
+    let nbd = mounted(&mut host, "old", "--nbd-device")?;
+    ensure!(nbd.starts_with("/dev/nbd"), "--nbd-device took {nbd}");
+    guest_socket(&mut host)?;
+    let attachments = host.run("sarsen attachments --json")?;
+    let socket = host.run(&format!("stat -c %i {SOCKET}"))?;
+    Ok(Used {
+        host,
+        devices: [ublk, nbd],
+        attachments,
+        socket,
+    })
+}
+
+/// Does something to the daemon under load on both devices, which goes on; nothing is detached by it.
+fn under_load(used: &mut Used, events: &[(&str, &str)]) -> Outcome {
+    let host = &mut used.host;
     let mut loads = [host.churn("/srv/fs")?, host.churn("/srv/old")?];
-    let mut pauses = String::new();
-    let events = [
-        ("upgrade", format!("dpkg -i /run/give/{SECOND}.deb")),
-        ("kill -9", "systemctl kill -s KILL sarsen".into()),
-        ("hang", "systemctl kill -s STOP sarsen".into()),
-        ("restart", "systemctl restart sarsen".into()),
-        (
-            "stop and start",
-            "systemctl stop sarsen; sleep 3; systemctl start sarsen".into(),
-        ),
-    ];
-    for (event, script) in &events {
+    let mut told = used.devices.join(", ");
+    for (event, script) in events {
         let wrong = |why: Box<dyn std::error::Error>| format!("{event}: {why}");
         let pid = host.pid()?;
         host.run(script).map_err(wrong)?;
@@ -71,30 +95,56 @@ fn upgraded(room: &Room) -> Outcome {
         for load in &mut loads {
             host.gets_on(load).map_err(wrong)?;
         }
-        if *event != "stop and start" {
-            let now = host.run(&format!("stat -c %i {SOCKET}"))?;
-            ensure!(now == inode, "{event}: the guest's socket is another one");
-        }
-        pauses.push_str(&format!(", {event} {:.1} s", took.as_secs_f64()));
+        let socket = host.run(&format!("stat -c %i {SOCKET}"))?;
+        // systemd keeps it until the unit is stopped.
+        ensure!(
+            socket == used.socket || script.contains("stop"),
+            "{event}: the guest's socket is another one"
+        );
+        let now = host.run("sarsen attachments --json")?;
+        ensure!(
+            now == used.attachments,
+            "{event}: attached was {} and is {now}",
+            used.attachments
+        );
+        told.push_str(&format!(", {event} {:.1} s", took.as_secs_f64()));
     }
-    let version = host.run("dpkg-query -W -f '${Version}' sarsen")?;
-    ensure!(version == SECOND, "{version} is installed");
-    let now = host.run("sarsen attachments --json")?;
-    ensure!(
-        now == attachments,
-        "attached was {attachments} and is {now}"
-    );
     let mut rounds = 0;
     for load in loads {
         rounds += host.enough(load)?;
     }
     host.guest.nothing_failed()?;
+    Ok(format!("{told}; {rounds} rounds of load"))
+}
+
+fn upgraded(room: &Room) -> Outcome {
+    let mut used = used(room, &[FIRST, SECOND])?;
+    let told = under_load(&mut used, &[("upgrade", "dpkg -i /run/give/1.1-1.deb")])?;
+    let mut host = used.host;
+    let version = host.run("dpkg-query -W -f '${Version}' sarsen")?;
+    ensure!(version == SECOND, "{version} is installed");
     removed(&mut host)?;
     host.power_off()?;
-    Ok(format!(
-        "{device}, {other}, {rounds} rounds of load{pauses}; {}",
-        security.trim()
-    ))
+    Ok(told)
+}
+
+fn killed(room: &Room) -> Outcome {
+    let mut used = used(room, &[FIRST])?;
+    let events = [
+        ("kill -9", "systemctl kill -s KILL sarsen"),
+        ("hang", "systemctl kill -s STOP sarsen"),
+        ("restart", "systemctl restart sarsen"),
+        (
+            "stop and start",
+            "systemctl stop sarsen; sleep 3; systemctl start sarsen",
+        ),
+    ];
+    let told = under_load(&mut used, &events)?;
+    let security = used
+        .host
+        .run("systemd-analyze security sarsen --no-pager | tail -n 1")?;
+    used.host.guest.kill()?;
+    Ok(format!("{told}; {}", security.trim()))
 }
 
 /// The socket of a guest's disk is open to QEMU's group, and to no others.
@@ -137,9 +187,8 @@ fn removed(host: &mut DebianHost) -> Step<()> {
 /// By /etc/fstab, and by hand: both are unmounted while the daemon still serves, and come back with the host.
 fn boots_again(room: &Room) -> Outcome {
     let mut host = installed(room, &[FIRST])?;
-    mounted(&mut host, "fs", "--device")?;
+    mounted_at_boot(&mut host, "fs", "--device")?;
     mounted(&mut host, "hand", "--nbd-device")?;
-    host.run("echo '/dev/sarsen/fs /srv/fs ext4 nofail,x-systemd.requires=sarsen.service 0 2' >>/etc/fstab && systemctl daemon-reload")?;
     for folder in ["/srv/fs", "/srv/hand"] {
         let load = host.churn(folder)?;
         host.enough(load)?;
@@ -148,15 +197,13 @@ fn boots_again(room: &Room) -> Outcome {
     host.pid()?;
     host.run("mountpoint /srv/fs")?;
     host.linked("hand")?;
-    for volume in ["fs", "hand"] {
-        let log = host.run("dmesg")?;
-        let device = host.linked(volume)?;
-        let name = device.trim_start_matches("/dev/");
-        ensure!(
-            !log.contains(&format!("({name}): recovery complete")),
-            "{volume} was not unmounted: {log}"
-        );
-    }
+    // Of the kernel, or of the fsck that goes before an entry of /etc/fstab.
+    let log = host
+        .run("journalctl -b --no-pager | grep -E 'recovering journal|recovery complete'; true")?;
+    ensure!(
+        log.is_empty(),
+        "what was mounted had to be recovered: {log}"
+    );
     let state = host.run("dumpe2fs -h /dev/sarsen/hand")?;
     ensure!(
         !state.contains("needs_recovery"),
