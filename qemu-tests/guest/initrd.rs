@@ -179,14 +179,14 @@ fn pack(tree: &Path, archive: &Path) -> Step<()> {
 }
 
 /// Tells contents apart.
-struct Print(u64);
+pub struct Print(pub u64);
 
 impl Print {
-    fn new() -> Print {
+    pub fn new() -> Print {
         Print(0x5a75)
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub fn add(&mut self, bytes: &[u8]) {
         let crc = u64::from(crc32c::crc32c(bytes));
         self.0 = sarsen::base::mix64(self.0 ^ crc << 32 ^ bytes.len() as u64);
     }

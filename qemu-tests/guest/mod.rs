@@ -10,6 +10,7 @@
 //! Everything that is made for it is kept below `target/guest/`. QEMU ends with the `Guest`, however the case ends.
 
 pub mod daemon;
+mod debian;
 mod emulator;
 mod initrd;
 mod inside;

@@ -32,13 +32,10 @@ fn apt_get(package: &str, options: &str) -> String {
 
 /// Lists of backports in a folder, and nothing else of this machine's apt: the options that have apt use them.
 fn backports(folder: &Path) -> Step<String> {
-    let release = std::fs::read_to_string("/etc/os-release")?;
-    let mut lines = release.lines();
-    let codename = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let codename = codename.ok_or("/etc/os-release has no codename")?;
+    let release = release()?;
     let (source, lists) = (folder.join("backports.list"), folder.join("lists"));
     let key = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg";
-    let line = format!("deb [{key}] http://deb.debian.org/debian {codename}-backports main\n");
+    let line = format!("deb [{key}] http://deb.debian.org/debian {release}-backports main\n");
     std::fs::write(&source, line)?;
     std::fs::create_dir_all(lists.join("partial"))?;
     let options = format!(
@@ -72,6 +69,19 @@ fn brought(name: &str, fetch: impl FnOnce(&Path) -> Step<String>) -> Step<PathBu
     });
     std::fs::remove_dir_all(&aside)?;
     moved.map(|()| place)
+}
+
+/// The name of the Debian release that this machine runs.
+pub fn release() -> Step<String> {
+    let release = std::fs::read_to_string("/etc/os-release")?;
+    let value = |key: &str| {
+        let mut values = release.lines().filter_map(|line| line.strip_prefix(key));
+        values
+            .next()
+            .map(|value| value.trim_matches('"').to_owned())
+    };
+    let name = value("VERSION_CODENAME=").filter(|_| value("ID=").as_deref() == Some("debian"));
+    name.ok_or_else(|| "guests of this kind are made on Debian only".into())
 }
 
 /// Fetches the lists of packages anew.

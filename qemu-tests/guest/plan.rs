@@ -2,7 +2,7 @@
 
 use super::initrd::which;
 use super::kernel::Which;
-use super::package;
+use super::{debian, package};
 use crate::harness::daemon::{binary, text};
 use crate::harness::{Room, Step};
 use std::path::{Path, PathBuf};
@@ -116,6 +116,12 @@ impl Plan {
     pub fn root(mut self, device: &str) -> Plan {
         self.kernel_words.push(format!("sarsen.root={device}"));
         self
+    }
+
+    /// It is a Debian host of its own, with systemd, which has the programs and files of this plan in /run/give. What it
+    /// changes is kept for as long as the room is there.
+    pub fn debian(self, room: &Room) -> Step<Plan> {
+        debian::host(self, room)
     }
 
     /// More arguments for QEMU, as they are.

@@ -235,6 +235,11 @@ impl Guest {
         self.qemu.strike()
     }
 
+    /// Waits until the guest has turned itself off, or begun to boot again, with which QEMU ends.
+    pub fn ended(mut self, within: Duration) -> Step<()> {
+        self.qemu.ended(within)
+    }
+
     /// Waits for the end of QEMU.
     pub fn reap(&mut self) -> Step<()> {
         self.qemu.reap()

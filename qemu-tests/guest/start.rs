@@ -113,6 +113,19 @@ impl Qemu {
         Ok(self.0.kill()?)
     }
 
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self, within: Duration) -> Step<()> {
+        let begun = Instant::now();
+        while self.0.try_wait()?.is_none() {
+            ensure!(
+                begun.elapsed() < within,
+                "the guest has not ended within {within:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
     /// Waits for its end.
     pub fn reap(&mut self) -> Step<()> {
         self.0.wait()?;

@@ -2,6 +2,7 @@
 
 mod a_device_is_taken_away;
 mod boots_from_a_volume;
+mod debian_host;
 mod disk_over_nbd;
 mod disks_change_under_a_guest;
 mod file_systems_on_devices;
@@ -13,6 +14,7 @@ mod the_daemon_is_upgraded_under_a_guest;
 mod the_guest_moves;
 mod the_host_loses_power;
 mod the_kernel_has_less_or_more;
+mod the_package_is_installed;
 
 use crate::harness::{Case, Place};
 
@@ -32,6 +34,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(the_daemon_is_restarted_under_a_device::cases());
     all.extend(a_device_is_taken_away::cases());
     all.extend(the_kernel_has_less_or_more::cases());
+    all.extend(the_package_is_installed::cases());
     for case in &mut all {
         case.place = Place::Guest;
     }
