@@ -17,6 +17,10 @@ pub struct Upgrade {
     binary: Option<PathBuf>,
 }
 
+/// How long the daemon may be away: its socket stays open from one to the next, so it has ended, unless the service manager
+/// starts it again.
+const AWAY_MAX: Duration = Duration::from_secs(15);
+
 /// What was done.
 #[derive(Debug, Serialize)]
 struct Upgraded {
@@ -39,14 +43,17 @@ impl Upgrade {
         let instance = context.client.status().await?.instance;
         let begun = context.client.upgrade(&Asked { binary }).await?;
         let since = Instant::now();
+        let mut seen = since;
         loop {
             match context.client.status().await {
                 Ok(status) if status.instance != instance => break,
+                Err(ClientError::CannotReach { .. }) => {}
                 // The old one has not ended yet, or it is in between.
-                Ok(_) | Err(ClientError::CannotReach { .. } | ClientError::Malformed(_)) => {}
-                Err(ClientError::Refused(_)) => {}
+                Ok(_) | Err(ClientError::Malformed(_) | ClientError::Refused(_)) => {
+                    seen = Instant::now();
+                }
             }
-            if since.elapsed() > SERVES_MAX {
+            if since.elapsed() > SERVES_MAX || seen.elapsed() > AWAY_MAX {
                 let message = "the next daemon does not serve";
                 return Err(Failure::Refused(ErrorBody::unavailable(
                     message,

@@ -9,8 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// How long a lock is tried for: after a clean stop as after kill -9 the kernel ends the ring of the dead process in the
-/// background, and only then lets its files go (milliseconds, seen here).
-const PATIENCE: Duration = Duration::from_secs(1);
+/// background, and only then lets its files go (milliseconds, and half a second where the processors are busy). After an exec
+/// that is a ring of this very process.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Takes the exclusive lock of an open disk, which is held until the last duplicate of `file` is closed.
 pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
@@ -25,8 +26,7 @@ pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
         if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
             return Err(Problem::of(error));
         }
-        let ours = holder(file) == Some(std::process::id());
-        if ours || begun.elapsed() >= PATIENCE {
+        if begun.elapsed() >= PATIENCE {
             break;
         }
         std::thread::sleep(Duration::from_millis(5));
