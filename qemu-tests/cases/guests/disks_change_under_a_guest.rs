@@ -92,6 +92,11 @@ fn plug(guest: &mut Guest, socket: &str, round: u64) -> Step<()> {
     guest.run("dd if=/dev/vdb bs=64k count=16 iflag=direct | cmp - /tmp/there")?;
     if round == 2 {
         guest.begin("dd if=/dev/zero of=/dev/vdb bs=64k oflag=direct")?;
+        // It has the disk open, or it would make a file of that name when the disk is gone.
+        wait(
+            guest,
+            "[ $(awk '{print $7}' /sys/block/vdb/stat) -gt 4096 ]",
+        )?;
     }
     guest.qmp.ask("device_del", json!({"id": "more-dev"}))?;
     let gone = |data: &serde_json::Value| data["device"] == "more-dev";
