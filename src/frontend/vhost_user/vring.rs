@@ -356,7 +356,7 @@ impl Vring {
     }
 
     /// The available index of the next head: what the front end is told when the ring stops. Heads that were put back are
-    /// there again, where no region keeps them.
+    /// there again, where they are the last that were taken; else only the in-flight region can say which they are.
     pub fn base(&self) -> u16 {
         self.next_available.wrapping_sub(self.again.len() as u16)
     }
