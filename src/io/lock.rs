@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// How long a lock is tried for: after a clean stop as after kill -9 the kernel ends the ring of the dead process in the
-/// background, and only then lets its files go (milliseconds, and half a second where the processors are busy). After an exec
+/// background, and only then lets its files go (milliseconds; more than a second, seen once, where it served ublk). After an exec
 /// that is a ring of this very process.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Takes the exclusive lock of an open disk, which is held until the last duplicate of `file` is closed.
 pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
