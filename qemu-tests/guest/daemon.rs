@@ -63,6 +63,12 @@ impl Inside {
         Inside::start(guest)
     }
 
+    /// All that it has printed.
+    pub fn said(&mut self, guest: &mut Guest) -> Step<String> {
+        guest.look(&mut self.0)?;
+        Ok(self.0.out.clone())
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, guest: &mut Guest, signal: i32) -> Step<()> {
         guest.signal(&self.0, signal)

@@ -8,10 +8,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// How long a lock is tried for: after a clean stop as after kill -9 the kernel ends the ring of the dead process in the
-/// background, and only then lets its files go (milliseconds; more than a second, seen once, where it served ublk). After an exec
-/// that is a ring of this very process.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long another process that lives may take to let a disk go: it may be ending.
+const LIVING_MAX: Duration = Duration::from_secs(1);
+/// How long a ring may take that has no process any more. After a clean stop as after kill -9 the kernel ends it in the background,
+/// and only then lets its files go: milliseconds, and more than a second (seen once) where it served ublk. After an exec
+/// it looks as if it were this very process that has the disk.
+const RING_MAX: Duration = Duration::from_secs(10);
 
 /// Takes the exclusive lock of an open disk, which is held until the last duplicate of `file` is closed.
 pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
@@ -26,15 +28,43 @@ pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
         if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
             return Err(Problem::of(error));
         }
-        if begun.elapsed() >= PATIENCE {
-            break;
+        let holder = holder(file);
+        let patience = match holder {
+            Some(pid) if pid == std::process::id() => match is_open_twice(file) {
+                true => return Err(Problem::OpenHere),
+                false => RING_MAX,
+            },
+            Some(pid) if lives(pid) => LIVING_MAX,
+            _ => RING_MAX,
+        };
+        if begun.elapsed() >= patience {
+            return Err(Problem::InUse { pid: holder });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Err(match holder(file) {
-        Some(pid) if pid == std::process::id() => Problem::OpenHere,
-        pid => Problem::InUse { pid },
-    })
+}
+
+/// Whether a process goes on: one that was killed and that nobody has waited for runs no program any more.
+fn lives(pid: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    !program.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether this process has the disk open elsewhere, too.
+fn is_open_twice(file: &File) -> bool {
+    let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    let Ok(disk) = file.metadata().map(identity) else {
+        return false;
+    };
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return false;
+    };
+    let same = |path| {
+        std::fs::metadata(path)
+            .map(identity)
+            .is_ok_and(|found| found == disk)
+    };
+    open.flatten().filter(|entry| same(entry.path())).count() > 1
 }
 
 /// Opens a block device exclusively (O_EXCL), which the kernel refuses with EBUSY for as long as somebody has it.
@@ -43,7 +73,7 @@ pub(super) fn open_exclusive(open: impl Fn() -> io::Result<File>) -> io::Result<
     loop {
         match open() {
             Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < PATIENCE =>
+                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < LIVING_MAX =>
             {
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -18,7 +18,7 @@ use crate::base::{BufRef, Slab};
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,6 +220,13 @@ impl Ring {
     pub fn register_memory(&mut self) -> bool {
         self.registered = self.registered || register(&self.uring, &self.arena).is_ok();
         self.registered
+    }
+
+    /// Another descriptor of the ring. The kernel ends what is in flight when the last one is closed.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor is open for as long as the ring lives.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) };
+        fd.try_clone_to_owned()
     }
 
     /// System calls made so far.

@@ -391,7 +391,7 @@ pub type Notes = mpsc::Receiver<(DiskId, Note)>;
 #[derive(Debug)]
 pub struct Runtime {
     handle: Handle,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    threads: Vec<super::start::Thread>,
     notes: Option<Notes>,
 }
 
@@ -426,7 +426,7 @@ impl Runtime {
             line.postbox.stop();
         }
         for thread in self.threads {
-            // A shard that panics aborts the process, so there is no panic to pass on.
+            // A shard that panics aborts the process, so there is no panic to pass on. This closes the shard's ring.
             let _ = thread.join();
         }
         self.handle.shared.guests.join()

@@ -18,6 +18,7 @@ use crate::observe::Registry;
 use crate::shard::{Outbox, Shard, ShardNo};
 use crate::store::Note;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Sender, channel};
@@ -31,6 +32,9 @@ const LEAST_BYTES: u64 = 64 << 20;
 /// Memory of each shard for its own operations, in bytes: 2 MiB to receive into, 2 for each store, the rest for
 /// heads and metadata.
 const DRIVER_BYTES: u64 = 32 << 20;
+
+/// A shard thread. When it ends it leaves its ring's descriptor: see [`live`].
+pub(super) type Thread = JoinHandle<Option<OwnedFd>>;
 
 /// What a shard thread is given.
 struct Birth {
@@ -48,7 +52,7 @@ pub(super) fn start(
     config: &Config,
     registry: Arc<Registry>,
     notes: mpsc::Sender<(DiskId, Note)>,
-) -> io::Result<(Arc<Shared>, Vec<JoinHandle<()>>)> {
+) -> io::Result<(Arc<Shared>, Vec<Thread>)> {
     check(config)?;
     crate::io::raise_limits();
     let driver_bytes = DRIVER_BYTES * config.shards as u64;
@@ -132,8 +136,10 @@ fn check(config: &Config) -> io::Result<()> {
     }
 }
 
-/// A shard thread, from its birth to its end.
-fn live(birth: Birth, born: &Sender<io::Result<()>>) {
+/// A shard thread, from its birth to its end. Who waits for that gets the ring's descriptor, so that the kernel ends the ring
+/// when the thread is no more: ublk's driver (seen on Linux 6.12) hands requests to a thread that lives even while its ring
+/// ends, and forgets them then; the device could never be taken back. What it has for a dead thread it keeps for the next.
+fn live(birth: Birth, born: &Sender<io::Result<()>>) -> Option<OwnedFd> {
     let _guard = AbortOnPanic;
     let me = birth.me;
     let core = prepare(birth);
@@ -141,7 +147,7 @@ fn live(birth: Birth, born: &Sender<io::Result<()>>) {
         Ok(core) => core,
         Err(error) => {
             let _ = born.send(Err(error)); // who started us waits for this
-            return;
+            return None;
         }
     };
     let _ = born.send(Ok(()));
@@ -150,6 +156,9 @@ fn live(birth: Birth, born: &Sender<io::Result<()>>) {
         tracing::error!(shard = me.0, %error, "the ring failed");
         std::process::abort();
     }
+    let ring = core.desk.ring.descriptor();
+    ring.inspect_err(|error| tracing::warn!(%error, "the ring ends before its thread"))
+        .ok()
 }
 
 fn prepare(birth: Birth) -> io::Result<Core<Shard>> {

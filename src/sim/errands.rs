@@ -329,6 +329,9 @@ impl<M: Machine> World<M> {
 
     /// Keeps for every request in flight how full the disks are now.
     pub(super) fn note_room(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
         let now = self.room();
         for asked in self.requests.iter_mut() {
             asked.room = asked.room.and(now);

@@ -16,11 +16,12 @@ use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
 
 /// Whole chunks that one write to the disk carries: 1 MiB.
 const CHUNKS_OF_WRITE_MAX: usize = 16;
-/// Why a change cannot be admitted now.
+/// Why there is no room for a change.
 enum Short {
     /// Slots or pages are on their way back, or are not counted yet: it waits.
-    Later,
-    Never(StoreError),
+    Now,
+    /// It is refused.
+    Ever,
 }
 
 /// The entry of a record that has none.
@@ -166,7 +167,7 @@ impl Store {
         });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
-            Err(why) => {
+            Err(short) => {
                 let ask = Ask::Write {
                     op,
                     at,
@@ -176,7 +177,7 @@ impl Store {
                     pg,
                     stamp,
                 };
-                return self.put_off(leaf, at, why, ask, out);
+                return self.put_off(leaf, at, short, ask, out);
             }
         };
         let overlay = self.overlay_of(entry, leaf, at);
@@ -218,7 +219,7 @@ impl Store {
         });
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
-            Err(why) => {
+            Err(short) => {
                 let run = BlockRun::WHOLE;
                 let ask = Ask::Write {
                     op,
@@ -229,7 +230,7 @@ impl Store {
                     pg,
                     stamp,
                 };
-                return self.put_off(leaf, at, why, ask, out);
+                return self.put_off(leaf, at, short, ask, out);
             }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
@@ -359,7 +360,7 @@ impl Store {
         }
         let entry = match self.reserve_entry(leaf, at) {
             Ok(entry) => entry,
-            Err(why) => {
+            Err(short) => {
                 let ask = Ask::Zero {
                     op,
                     at,
@@ -367,7 +368,7 @@ impl Store {
                     pg,
                     stamp,
                 };
-                return self.put_off(leaf, at, why, ask, out);
+                return self.put_off(leaf, at, short, ask, out);
             }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
@@ -406,7 +407,7 @@ impl Store {
             }
             match self.reserve_entry(leaf, one) {
                 Ok(entry) => self.overlay_of(entry, leaf, one).issued += 1,
-                Err(why) => {
+                Err(short) => {
                     self.unissue(leaf, at.layer, first..place, out);
                     let ask = Ask::ZeroChunks {
                         op,
@@ -415,7 +416,7 @@ impl Store {
                         pg,
                         stamp,
                     };
-                    return self.put_off(leaf, at, why, ask, out);
+                    return self.put_off(leaf, at, short, ask, out);
                 }
             }
             touched += 1;
@@ -524,17 +525,17 @@ impl Store {
     fn short(&self, coming: bool) -> Short {
         let is_open = matches!(self.state, super::engine::State::Open);
         match self.loader.may_find_slots() || (is_open && (coming || self.sweep.is_some())) {
-            true => Short::Later,
-            false => Short::Never(StoreError::NoSpace),
+            true => Short::Now,
+            false => Short::Ever,
         }
     }
 
     /// A change that gets no slot or page now waits for one, or is refused.
-    fn put_off(&mut self, leaf: LeafId, at: ChunkId, why: Short, ask: Ask, out: &mut Outbox) {
+    fn put_off(&mut self, leaf: LeafId, at: ChunkId, short: Short, ask: Ask, out: &mut Outbox) {
         self.drop_if_empty(leaf, at, out);
-        match why {
-            Short::Later => self.stalled.push_back(ask),
-            Short::Never(why) => done(ask.op(), Err(why), out),
+        match short {
+            Short::Now => self.stalled.push_back(ask),
+            Short::Ever => done(ask.op(), Err(StoreError::NoSpace), out),
         }
     }
 
@@ -547,7 +548,7 @@ impl Store {
         };
         if self.allocator.available() > kept {
             // Where none is free at this moment, some are on their way back.
-            return self.allocator.allocate().ok_or(Short::Later);
+            return self.allocator.allocate().ok_or(Short::Now);
         }
         Err(self.short(false))
     }

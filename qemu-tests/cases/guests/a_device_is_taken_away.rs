@@ -22,7 +22,7 @@ fn taken_away(room: &Room) -> Outcome {
     for (volume, kind) in [("by-ublk", "--ublk"), ("by-nbd", "--nbd-device")] {
         let device = host.attach(volume, MIB, 4096, kind)?;
         let took = forced(&mut host, volume)?;
-        host.guest.gets_on(&mut load, PAUSE_MAX)?;
+        host.gets_on(&mut load, PAUSE_MAX)?;
         said.push_str(&format!("{device} forced in {} ms; ", took.as_millis()));
         // Nothing of it is left in the way of the next one.
         let device = again(&mut host, volume, kind)?;

@@ -108,7 +108,7 @@ fn grows(room: &Room, kind: &str) -> Outcome {
     let seen = format!("until [ $(cat /sys/block/{name}/size) = 262144 ]; do sleep 0.1; done");
     let seen = host.guest.attempt(&seen, Duration::from_secs(30));
     seen.map_err(|why| format!("{device} does not grow: {why}"))?;
-    host.guest.gets_on(&mut load, WORK_MAX)?;
+    host.gets_on(&mut load, WORK_MAX)?;
     let said = host.guest.enough(&device, load)?;
     host.guest.nothing_failed()?;
     host.detach("vm1")?;

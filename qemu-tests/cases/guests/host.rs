@@ -1,10 +1,14 @@
 //! A host that is a guest, with the daemon in it, for the devices of the kernel.
 
 use crate::guest::daemon::{self, Inside};
-use crate::guest::{Guest, Plan};
+use crate::guest::{Guest, Job, Plan};
 use crate::harness::daemon::text;
 use crate::harness::{Room, Step, ensure};
 use std::time::Duration;
+
+/// Prints what every thread of the daemon waits for in the kernel.
+const WHERE_IT_STANDS: &str = "sarsen --api /run/api.sock status; dmesg | tail -20; for t in /proc/[0-9]*/task/*; do \
+    s=$(cat $t/stack 2>/dev/null); [ -z \"$s\" ] || { echo \"$t $(cat $t/comm)\"; echo \"$s\"; }; done; true";
 
 /// The host, and the daemon that runs in it.
 pub struct Host {
@@ -79,6 +83,16 @@ impl Host {
             ))
             .map_err(|why| format!("the link stays: {why}"))?;
         Ok(())
+    }
+
+    /// Waits until a load on a device has got on. Where it does not, the error tells what the daemon and the kernel say of it.
+    pub fn gets_on(&mut self, load: &mut Job, within: Duration) -> Step<()> {
+        let Err(why) = self.guest.gets_on(load, within) else {
+            return Ok(());
+        };
+        let daemon = self.daemon.said(&mut self.guest)?;
+        let kernel = self.guest.run(WHERE_IT_STANDS)?;
+        Err(format!("{why}\n--- the daemon said\n{daemon}\n--- the kernel\n{kernel}").into())
     }
 
     pub fn tell(&mut self, arguments: &str) -> Step<String> {

@@ -44,9 +44,9 @@ fn rounds(room: &Room, kind: &str, rounds: u64) -> Outcome {
     let mut load = host.guest.load(&device, MIB, 5)?;
     for round in 0..rounds {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
-        host.guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        host.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
         host = host.kill_and_start().map_err(wrong)?;
-        host.guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        host.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = host.guest.enough(&device, load)?;
     let silence = longest_pause_ms(&said)?;

@@ -1,8 +1,8 @@
 //! kill -9 of the daemon under a guest's load, by vhost-user-blk: the guest sees a pause, and nothing else.
 
 use crate::guest::Plan;
-use crate::harness::daemon::Start;
-use crate::harness::{Case, Outcome, Room};
+use crate::harness::daemon::{Daemon, Start};
+use crate::harness::{Case, Outcome, Room, Step};
 use std::time::Duration;
 
 const MIB: u64 = 64;
@@ -28,21 +28,31 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn rounds(room: &Room, rounds: u64) -> Outcome {
-    under_load(room, |daemon| daemon.kill(), rounds)
+    let start = Start::dev(room, "store", "512M");
+    let step = |mut daemon: Daemon| {
+        daemon.kill()?;
+        start.run()
+    };
+    under_load(room, start.run()?, step, rounds)
 }
 
 fn stopped(room: &Room) -> Outcome {
-    under_load(room, |daemon| daemon.stop().map(|_| ()), 2)
+    let start = Start::dev(room, "store", "512M");
+    let step = |mut daemon: Daemon| {
+        daemon.stop()?;
+        start.run()
+    };
+    under_load(room, start.run()?, step, 2)
 }
 
-fn under_load(
+/// A guest writes while `step` has one daemon give way to the next, again and again.
+pub(super) fn under_load(
     room: &Room,
-    end: impl Fn(&mut crate::harness::daemon::Daemon) -> crate::harness::Step<()>,
+    mut daemon: Daemon,
+    step: impl Fn(Daemon) -> Step<Daemon>,
     rounds: u64,
 ) -> Outcome {
-    let start = Start::dev(room, "store", "512M");
     let socket = room.path("vm1.sock");
-    let mut daemon = start.run()?;
     daemon.create("vm1", &format!("{MIB}M"))?;
     daemon.attach("vm1", &socket, 2)?;
     let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
@@ -50,8 +60,7 @@ fn under_load(
     for round in 0..rounds {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
-        end(&mut daemon).map_err(wrong)?;
-        daemon = start.run().map_err(wrong)?;
+        daemon = step(daemon).map_err(wrong)?;
         guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = guest.enough("/dev/vda", load)?;

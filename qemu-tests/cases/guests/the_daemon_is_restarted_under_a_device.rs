@@ -38,7 +38,7 @@ fn restarted(room: &Room, rounds: u64) -> Outcome {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         host = host.stop_and_start().map_err(wrong)?;
         for (_, load) in &mut loads {
-            host.guest.gets_on(load, PAUSE_MAX).map_err(wrong)?;
+            host.gets_on(load, PAUSE_MAX).map_err(wrong)?;
         }
     }
     let mut said = String::new();
@@ -61,7 +61,7 @@ fn stands_still(room: &Room) -> Outcome {
         host.signal(libc::SIGSTOP)?;
         std::thread::sleep(STANDSTILL);
         host.signal(libc::SIGCONT)?;
-        host.guest.gets_on(&mut load, PAUSE_MAX)?;
+        host.gets_on(&mut load, PAUSE_MAX)?;
     }
     let told = host.guest.run("dmesg")?;
     let said = host.guest.enough(&device, load)?;

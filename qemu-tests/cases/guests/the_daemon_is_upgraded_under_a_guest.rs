@@ -1,16 +1,11 @@
 //! The daemon becomes another process under a guest's load, and hands the guest's connection over: by `sarsen upgrade`, and
 //! by SIGTERM where a service manager keeps descriptors. The guest sees a pause, how long it is is printed, and nothing else.
 
-use crate::guest::Plan;
+use super::the_daemon_is_killed_under_a_guest::under_load;
 use crate::harness::daemon::{Daemon, Start, text};
 use crate::harness::service_manager::Store;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
-const MIB: u64 = 64;
-/// The guest is emulated, and so is its clock.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -45,7 +40,7 @@ fn upgraded(room: &Room, rounds: u64) -> Outcome {
         daemon.upgrade(None)?;
         Ok(daemon)
     };
-    under_load(room, &start, start.run()?, step, rounds)
+    connected(room, &start, start.run()?, step, rounds)
 }
 
 fn restarted(room: &Room) -> Outcome {
@@ -54,30 +49,18 @@ fn restarted(room: &Room) -> Outcome {
         daemon.stop()?;
         store.start(&start).run()
     };
-    under_load(room, &start, store.start(&start).run()?, step, 3)
+    connected(room, &start, store.start(&start).run()?, step, 3)
 }
 
-fn under_load(
+/// The same, over one connection.
+fn connected(
     room: &Room,
     start: &Start,
-    mut daemon: Daemon,
+    daemon: Daemon,
     step: impl Fn(Daemon) -> Step<Daemon>,
     rounds: u64,
 ) -> Outcome {
-    let socket = room.path("vm1.sock");
-    daemon.create("vm1", &format!("{MIB}M"))?;
-    daemon.attach("vm1", &socket, 2)?;
-    let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
-    let mut load = guest.load("/dev/vda", MIB, 5)?;
-    for round in 0..rounds {
-        let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
-        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
-        daemon = step(daemon).map_err(wrong)?;
-        guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
-    }
-    let said = guest.enough("/dev/vda", load)?;
-    guest.nothing_failed()?;
-    guest.kill()?;
+    let said = under_load(room, daemon, step, rounds)?;
     // Nobody had to connect again: it was the same connection all the time.
     let log = start.log_text()?;
     let taken = log.matches("connections were handed over").count() as u64;
@@ -96,5 +79,5 @@ fn under_load(
         .filter(|l| missing.iter().any(|m| l.contains(m)))
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(format!("{rounds} times; {said}"))
+    Ok(said)
 }

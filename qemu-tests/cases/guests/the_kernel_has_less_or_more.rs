@@ -71,9 +71,9 @@ fn oldest(room: &Room) -> Outcome {
     ensure!(device.starts_with("/dev/nbd"), "it is {device}");
     let mut load = host.guest.load(&device, 64, 42)?;
     host = host.kill_and_start()?;
-    host.guest.gets_on(&mut load, PAUSE_MAX)?;
+    host.gets_on(&mut load, PAUSE_MAX)?;
     host = host.stop_and_start()?;
-    host.guest.gets_on(&mut load, PAUSE_MAX)?;
+    host.gets_on(&mut load, PAUSE_MAX)?;
     let said = host.guest.enough(&device, load)?;
     let version = host.guest.run("uname -r")?;
     host.detach("vm1")?;
@@ -93,12 +93,12 @@ fn newer(room: &Room) -> Outcome {
         let seen = format!("until [ {size} ]; do sleep 0.1; done");
         let seen = host.guest.attempt(&seen, Duration::from_secs(30));
         seen.map_err(|why| format!("{device} does not grow: {why}"))?;
-        host.guest.gets_on(&mut load, PAUSE_MAX)?;
+        host.gets_on(&mut load, PAUSE_MAX)?;
         host = match kills {
             true => host.kill_and_start()?,
             false => host.stop_and_start()?,
         };
-        host.guest.gets_on(&mut load, PAUSE_MAX)?;
+        host.gets_on(&mut load, PAUSE_MAX)?;
     }
     let alerts = host.tell("alerts")?;
     ensure!(!alerts.contains("attach it again"), "an alert: {alerts}");

@@ -145,15 +145,24 @@ impl Disk {
                 }
             }
             verb if verb == Verb::WriteZeroes as u16 => {
-                // Without PUNCH_HOLE the kernel may not unmap.
-                let how = match job.flags & nbd::FLAG_NO_HOLE {
-                    0 => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-                    _ => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
+                let zero = |how| {
+                    let how = how | libc::FALLOC_FL_KEEP_SIZE;
+                    let (fd, len) = (self.file.as_raw_fd(), i64::from(job.len));
+                    // SAFETY: no memory is handed over.
+                    checked(unsafe { libc::fallocate(fd, how, job.offset as i64, len) })
                 };
-                let (fd, len) = (self.file.as_raw_fd(), i64::from(job.len));
-                // SAFETY: no memory is handed over.
-                let zeroed = unsafe { libc::fallocate(fd, how, job.offset as i64, len) };
-                checked(zeroed)?;
+                // Without PUNCH_HOLE the kernel may not unmap. With it, it writes no zeroes where the driver knows no such
+                // request (nbd before Linux 6.12); it does without.
+                let punched = match job.flags & nbd::FLAG_NO_HOLE {
+                    0 => zero(libc::FALLOC_FL_PUNCH_HOLE),
+                    _ => zero(libc::FALLOC_FL_ZERO_RANGE),
+                };
+                match punched {
+                    Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        zero(libc::FALLOC_FL_ZERO_RANGE)?;
+                    }
+                    done => done?,
+                }
                 if durable {
                     self.file.sync_data()
                 } else {
