@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 
 /// Queues of one shard at most.
 const QUEUES: usize = 16 * 1024;
-/// After what time requests are tried again that found their volume closed.
+/// After what time requests are tried again that found their volume closed, and a stop that waits for them.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a guest's thread asks of a shard that has a queue of it, or is to have one.
@@ -54,11 +54,16 @@ pub(super) enum GuestMail {
         change: Change,
         done: oneshot::Sender<()>,
     },
-    /// The index at which it stopped, when nothing of it is in flight any more.
-    Stop {
-        key: u32,
-        done: oneshot::Sender<u16>,
-    },
+    Stop { key: u32, stop: Stop },
+}
+
+/// A queue is to stop, when nothing of it is in flight any more.
+#[derive(Debug)]
+pub(super) struct Stop {
+    /// Not while heads are put back, which are in the in-flight region only: whoever goes on may not have it.
+    pub whole: bool,
+    /// The index at which it stopped. `None` where it did not: what was put back is carried out first.
+    pub done: oneshot::Sender<Option<u16>>,
 }
 
 /// A change of a queue that runs.
@@ -101,9 +106,9 @@ impl Guests {
                 let _ = done.send(self.start(*queue, desk));
             }
             GuestMail::Change { key, change, done } => self.change(key, change, done, desk),
-            GuestMail::Stop { key, done } => {
+            GuestMail::Stop { key, stop } => {
                 let queue = &mut self.queues[key];
-                queue.wish = Some(Wish::Stop(done));
+                queue.wish = Some(Wish::Stop(stop));
                 if queue.is_polled && desk.ring.cancel_all(queue.kick).is_err() {
                     tracing::error!(queue = %queue.name, "the kicks of a queue could not be cancelled");
                 }
@@ -137,6 +142,7 @@ impl Guests {
             is_dirty: false,
             is_hungry: false,
             is_waiting: false,
+            is_draining: false,
             has_more: true,
             wish: None,
         };
@@ -283,16 +289,22 @@ impl Guests {
                 let _ = done.send(());
                 self.touch(key);
             }
-            Some(Wish::Stop(done)) if queue.is_polled || queue.signals.is_waited_for() => {
-                queue.wish = Some(Wish::Stop(done));
+            Some(wish @ Wish::Stop(_)) if queue.is_polled || queue.signals.is_waited_for() => {
+                queue.wish = Some(wish);
             }
-            Some(Wish::Stop(done)) => {
+            Some(Wish::Stop(Stop { done, whole: true })) if queue.must_drain() => {
+                let _ = done.send(None); // its thread asks again, or has gone with the node
+                (queue.is_draining, queue.has_more) = (true, true);
+                self.listen(key, desk);
+                self.touch(key);
+            }
+            Some(Wish::Stop(Stop { done, .. })) => {
                 if let Some(queue) = self.queues.remove(key) {
                     let base = queue.vring.base();
                     self.hungry.retain(|other| *other != key);
                     // Its memory is still held by the guest's thread, so that none is unmapped here.
                     queue.drop_files(desk);
-                    let _ = done.send(base);
+                    let _ = done.send(Some(base));
                 }
             }
             None => {}

@@ -350,13 +350,18 @@ impl Vring {
         }
     }
 
+    /// Whether heads were taken that are neither carried out nor given back.
+    pub fn has_put_back(&self) -> bool {
+        !self.again.is_empty()
+    }
+
     /// Heads that are carried out.
     pub fn in_flight(&self) -> u16 {
         self.in_flight
     }
 
-    /// The available index of the next head: what the front end is told when the ring stops. Heads that were put back are
-    /// there again, where they are the last that were taken; else only the in-flight region can say which they are.
+    /// The available index of the next head: what the front end is told when the ring stops. Where heads were put back only the
+    /// in-flight region can say which they are.
     pub fn base(&self) -> u16 {
         self.next_available.wrapping_sub(self.again.len() as u16)
     }

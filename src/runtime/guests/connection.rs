@@ -4,7 +4,7 @@ use super::super::handle::Handle;
 use super::super::mailbox::Mail;
 use super::queue::{Name, Start};
 use super::table::{Entry, GuestState};
-use super::{Change, GuestMail, park};
+use super::{AGAIN, Change, GuestMail, Stop, park};
 use crate::base::VolumeId;
 use crate::frontend::vhost_user::{
     Device, Disk, HEADER, Header, Inflight, InflightArea, Message, Region, Reply, Session, Task,
@@ -309,7 +309,7 @@ impl<'a> Connection<'a> {
                 true
             }
             Task::Stop(index) => {
-                let base = self.stop(index)?;
+                let base = self.stop_whole(index)?;
                 self.settle_claim();
                 let reply = Reply::Ring {
                     index: index.into(),
@@ -500,25 +500,48 @@ impl<'a> Connection<'a> {
         self.ask(shard, |done| GuestMail::Change { key, change, done })
     }
 
-    /// Stops a ring when nothing of it is in flight, and says at which index.
-    fn stop(&mut self, index: u16) -> Result<u16, Ended> {
-        let base = match self.running[usize::from(index)].take() {
-            Some(Running { shard, key }) => {
-                self.ask(shard, |done| GuestMail::Stop { key, done })?
-            }
+    /// Stops a ring when everything that was taken from it is given back, and says at which index: its front end may take it
+    /// to another host, without its in-flight region. Where its volume is closed that takes until it is open.
+    fn stop_whole(&mut self, index: u16) -> Result<u16, Ended> {
+        let base = match self.running[usize::from(index)] {
+            Some(at) => loop {
+                if let Some(base) = self.try_stop(at, true)? {
+                    break base;
+                }
+                if self.entry.is_to_end() {
+                    return Err(Ended::Told);
+                }
+                std::thread::sleep(AGAIN);
+            },
             None => 0, // it did not get as far as its shard
         };
+        self.running[usize::from(index)] = None;
         self.session.stopped(index, base);
         Ok(base)
     }
 
     pub(super) fn stop_all(&mut self) -> Result<(), Ended> {
-        // All of them at once: what is in flight of one ends while that of the others does.
         for index in self.session.running() {
-            self.stop(index)?;
+            let base = match self.running[usize::from(index)].take() {
+                Some(at) => self.stop_now(at)?,
+                None => 0, // it did not get as far as its shard
+            };
+            self.session.stopped(index, base);
         }
         self.settle_claim();
         Ok(())
+    }
+
+    /// Stops a queue when nothing of it is in flight, and says at which index.
+    pub(super) fn stop_now(&self, at: Running) -> Result<u16, Ended> {
+        self.try_stop(at, false)?.ok_or(Ended::Told)
+    }
+
+    fn try_stop(&self, at: Running, whole: bool) -> Result<Option<u16>, Ended> {
+        self.ask(at.shard, |done| GuestMail::Stop {
+            key: at.key,
+            stop: Stop { whole, done },
+        })
     }
 
     /// Gives the volume up where no ring runs any more.

@@ -1,7 +1,7 @@
 //! A connection is made ready for the next process: its rings rest, and everything of it is told in messages.
 
 use super::connection::{Connection, Ended};
-use super::{Change, GuestMail};
+use super::Change;
 use crate::frontend::vhost_user::{Beside, Handed};
 use crate::io::SharedMap;
 use std::io;
@@ -40,7 +40,8 @@ impl Connection<'_> {
         for index in running {
             let at = self.running[usize::from(index)].take();
             let at = at.ok_or(Ended::Told)?; // it did not get as far as its shard
-            let base = self.ask(at.shard, |done| GuestMail::Stop { key: at.key, done })?;
+            // With its connection goes the in-flight region, in which what was put back stands.
+            let base = self.stop_now(at)?;
             self.session.rested(index, base);
         }
         Ok(())

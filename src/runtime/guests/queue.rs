@@ -46,7 +46,7 @@ pub struct Start {
 #[derive(Debug)]
 pub enum Wish {
     Memory(Arc<GuestMemory>, Plan, oneshot::Sender<()>),
-    Stop(oneshot::Sender<u16>),
+    Stop(super::Stop),
 }
 
 pub struct Queue {
@@ -66,6 +66,8 @@ pub struct Queue {
     pub is_hungry: bool,
     /// Whether it waits for its volume, which was closed.
     pub is_waiting: bool,
+    /// Whether only what was put back is still carried out, also where it is not enabled any more.
+    pub is_draining: bool,
     /// Whether the driver may have made something available without a kick that would tell of it.
     pub has_more: bool,
     pub wish: Option<Wish>,
@@ -75,7 +77,16 @@ impl Queue {
     /// Whether heads may be taken from it.
     pub fn serves(&self) -> bool {
         let waits = self.is_hungry || self.is_waiting;
-        self.is_enabled && self.broken.is_none() && self.wish.is_none() && !waits
+        let may = match self.is_draining {
+            true => self.vring.has_put_back(),
+            false => self.is_enabled,
+        };
+        may && self.broken.is_none() && self.wish.is_none() && !waits
+    }
+
+    /// Whether heads are put back that will be carried out.
+    pub fn must_drain(&self) -> bool {
+        self.vring.has_put_back() && self.broken.is_none()
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -273,6 +273,56 @@ fn what_was_in_flight_when_the_connection_broke_is_carried_out_on_the_next() {
 }
 
 #[test]
+fn a_ring_whose_volume_is_closed_stops_when_what_was_taken_of_it_is_carried_out() {
+    let host = Host::start(1);
+    let path = host.serve(1, 2);
+    let mut guest = FrontEnd::start(&path, 2);
+    let close = || {
+        let close = Control::CloseVolume { volume: VOLUME };
+        wait(host.node.handle.control(close)).unwrap();
+    };
+    for (ring, head) in [(0, 8), (0, 4), (1, 0)] {
+        guest.put_data(ring, head, &[head as u8 + 1; 4096]);
+    }
+    close();
+    guest.request(0, 8, 1, 8, (4096, false));
+    guest.rings[0].kick();
+    std::thread::sleep(Duration::from_millis(120));
+    assert_eq!(guest.rings[0].take_used(), None);
+    // As QEMU does before it moves a guest: what is not taken yet waits for the next host.
+    guest.ack(18, &words(&[0, 0]), &[]);
+    guest.request(0, 4, 1, 16, (4096, false));
+    guest.rings[0].kick();
+    let base = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            wait(host.node.open_volume(VOLUME_BYTES, &[0])).unwrap();
+        });
+        guest.ask(11, &words(&[0, 0]))
+    });
+    let head = guest.rings[0].take_used().unwrap().0;
+    assert_eq!((head, guest.rings[0].take_used()), (8, None));
+    assert_eq!(guest.status(0, 8), OK);
+    let index = guest.rings[0].available - 1;
+    assert_eq!(base, words(&[0, index.into()]));
+    assert_eq!(guest.read(1, 8, 4096), [9; 4096]);
+    assert_eq!(guest.read(1, 16, 4096), [0; 4096]);
+    // Whoever takes the guest away by force does not wait for a volume.
+    close();
+    guest.request(1, 0, 1, 8, (4096, false));
+    guest.rings[1].kick();
+    std::thread::sleep(Duration::from_millis(120));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            wait(host.node.handle.end_guest(1, true)).unwrap();
+        });
+        assert!(guest.try_ask(11, 0, &words(&[1, 0]), &[]).is_none());
+    });
+    host.stop();
+}
+
+#[test]
 fn messages_that_are_wrong_end_their_connection_and_no_other() {
     let host = Host::start(1);
     let (first, second) = (host.serve(1, 2), host.serve(2, 1));
