@@ -36,6 +36,14 @@ pub struct DebianHost {
     plan: Plan,
 }
 
+/// Which process serves after something was done to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// It became the binary that is installed now.
+    Same,
+    Another,
+}
+
 /// Load on a file system.
 pub struct Churn {
     folder: String,
@@ -125,16 +133,24 @@ impl DebianHost {
         Ok(pid.parse()?)
     }
 
-    /// Waits until another process than this one serves; how long that took.
-    pub fn another_serves(&mut self, than: u32) -> Step<Duration> {
+    /// Waits until a process serves that runs what is installed: the one from before, or another; how long that took.
+    pub fn serves_again(&mut self, before: u32, process: Process) -> Step<Duration> {
         let begun = Instant::now();
+        let is = match process {
+            Process::Same => "=",
+            Process::Another => "!=",
+        };
         let wait = format!(
-            "until pid=$(systemctl show -P MainPID sarsen) && [ \"$pid\" != 0 ] && [ \"$pid\" != {than} ] && systemctl is-active -q sarsen
+            "until pid=$(systemctl show -P MainPID sarsen) && [ \"$pid\" != 0 ] && [ \"$pid\" {is} {before} ] && systemctl is-active -q sarsen
             do sleep 0.1; done; sarsen status"
         );
         let (code, said) = self.guest.attempt(&wait, BACK_MAX)?;
         ensure!(code == 0, "it does not serve again: {said}");
-        ensure!(self.pid()? != than, "the process is the same");
+        let now = self.pid()?;
+        ensure!(
+            (now == before) == (process == Process::Same),
+            "process {before} was to become {process:?}, and {now} serves"
+        );
         Ok(begun.elapsed())
     }
 

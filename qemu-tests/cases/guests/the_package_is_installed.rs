@@ -3,7 +3,7 @@
 //!
 //! The package is made of the binary that is tested, of the development profile; `scripts/package` makes the other one the same way.
 
-use super::debian_host::DebianHost;
+use super::debian_host::{DebianHost, Process};
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 
 const FIRST: &str = "1.0-1";
@@ -83,7 +83,7 @@ fn used(room: &Room, versions: &[&str]) -> Step<Used> {
 }
 
 /// Does something to the daemon under load on both devices, which goes on; nothing is detached by it.
-fn under_load(used: &mut Used, events: &[(&str, &str)]) -> Outcome {
+fn under_load(used: &mut Used, events: &[(&str, &str)], process: Process) -> Outcome {
     let host = &mut used.host;
     let mut loads = [host.churn("/srv/fs")?, host.churn("/srv/old")?];
     let mut told = used.devices.join(", ");
@@ -91,7 +91,7 @@ fn under_load(used: &mut Used, events: &[(&str, &str)]) -> Outcome {
         let wrong = |why: Box<dyn std::error::Error>| format!("{event}: {why}");
         let pid = host.pid()?;
         host.run(script).map_err(wrong)?;
-        let took = host.another_serves(pid).map_err(wrong)?;
+        let took = host.serves_again(pid, process).map_err(wrong)?;
         for load in &mut loads {
             host.gets_on(load).map_err(wrong)?;
         }
@@ -119,7 +119,8 @@ fn under_load(used: &mut Used, events: &[(&str, &str)]) -> Outcome {
 
 fn upgraded(room: &Room) -> Outcome {
     let mut used = used(room, &[FIRST, SECOND])?;
-    let told = under_load(&mut used, &[("upgrade", "dpkg -i /run/give/1.1-1.deb")])?;
+    let upgrade = [("upgrade", "dpkg -i /run/give/1.1-1.deb")];
+    let told = under_load(&mut used, &upgrade, Process::Same)?;
     let mut host = used.host;
     let version = host.run("dpkg-query -W -f '${Version}' sarsen")?;
     ensure!(version == SECOND, "{version} is installed");
@@ -139,7 +140,7 @@ fn killed(room: &Room) -> Outcome {
             "systemctl stop sarsen; sleep 3; systemctl start sarsen",
         ),
     ];
-    let told = under_load(&mut used, &events)?;
+    let told = under_load(&mut used, &events, Process::Another)?;
     let security = used
         .host
         .run("systemd-analyze security sarsen --no-pager | tail -n 1")?;
