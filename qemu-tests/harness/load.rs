@@ -57,6 +57,8 @@ pub struct Load {
 struct Flight {
     pending: Mutex<BTreeMap<u64, Pending>>,
     changed: Condvar,
+    /// The latest of what was answered; requests are numbered as they are sent.
+    latest: AtomicU64,
     /// The server has closed: nothing more will be answered.
     closed: AtomicBool,
 }
@@ -122,6 +124,11 @@ impl Load {
         self.counts.stop.load(Ordering::Relaxed)
     }
 
+    /// How many requests were answered before one that is in flight still and was sent first.
+    pub fn overtaken(&self) -> u64 {
+        self.flights.iter().map(|flight| flight.overtaken()).sum()
+    }
+
     /// Waits until so many writes are acknowledged.
     pub fn reach(&self, acknowledged: u64, within: Duration) -> Step<()> {
         let begun = Instant::now();
@@ -177,6 +184,14 @@ impl Load {
 impl Flight {
     fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overtaken(&self) -> u64 {
+        let pending = self.pending();
+        let latest = self.latest.load(Ordering::Relaxed);
+        let first = pending.keys().next().copied().unwrap_or(latest + 1);
+        let since = (latest + 1).saturating_sub(first);
+        since - pending.range(first..first + since).count() as u64
     }
 }
 
@@ -287,6 +302,7 @@ impl Side {
                     .counts
                     .fail(format!("an answer to no request: {}", reply.cookie));
             };
+            self.flight.latest.fetch_max(reply.cookie, Ordering::Relaxed);
             match pending {
                 _ if reply.error != 0 => {
                     if let Pending::Write(write, _) = pending {

@@ -3,6 +3,7 @@
 //! The host is a guest, as the kernel that tests this one has neither.
 
 use super::host::Host;
+use super::the_daemon_is_killed_under_a_guest::some_are_disordered;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ fn rounds(room: &Room, kind: &str, rounds: u64) -> Outcome {
         host.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = host.guest.enough(&device, load)?;
+    some_are_disordered(&said)?;
     let silence = longest_pause_ms(&said)?;
     ensure!(silence < SILENCE_MAX_MS, "a pause of {silence} ms");
     host.guest.nothing_failed()?;

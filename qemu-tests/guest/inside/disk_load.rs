@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// The longest that no write may be acknowledged: more than any pause that is allowed, on a machine that emulates.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Silence that is a pause.
+const PAUSE: Duration = Duration::from_millis(100);
 const SHAPE: Shape = Shape {
     connections: 2,
     depth: 8,
@@ -35,6 +37,7 @@ pub fn run(device: &str, mib: u64, seed: u64, until: &Path) -> Step<()> {
     let load = Load::start(&socket, "disk", &model, SHAPE, seed)?;
     let (mut last, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
     let mut told = Instant::now();
+    let (mut is_pause, mut disordered) = (false, 0);
     while !until.exists() && !load.has_failed() {
         let now = load.acknowledged();
         if now > last {
@@ -42,6 +45,10 @@ pub fn run(device: &str, mib: u64, seed: u64, until: &Path) -> Step<()> {
             (last, since) = (now, Instant::now());
         }
         let silent = since.elapsed();
+        if (silent > PAUSE) != is_pause {
+            is_pause = !is_pause;
+            disordered += u64::from(is_pause && load.overtaken() > 0);
+        }
         ensure!(
             silent < SILENCE_MAX,
             "no write was acknowledged for {silent:?}"
@@ -56,7 +63,7 @@ pub fn run(device: &str, mib: u64, seed: u64, until: &Path) -> Step<()> {
     load.finish()?;
     verify(&socket, "disk", &model)?;
     println!(
-        "verified {acknowledged} acknowledged writes, the longest pause was {} ms",
+        "verified {acknowledged} acknowledged writes, {disordered} pauses with requests answered out of order, the longest pause was {} ms",
         longest.as_millis()
     );
     Ok(())
