@@ -92,11 +92,11 @@ impl<M: Machine> Core<M> {
                     self.desk.ring.poll(bell, Completed::Bell.tag())?;
                 }
                 self.take(done);
-                self.step_arrivals();
+                self.step_arrivals()?;
                 self.desk.ring.submit_early()?;
             }
             self.read_letters();
-            self.finish_turn();
+            self.finish_turn()?;
         }
         Ok(())
     }
@@ -164,13 +164,13 @@ impl<M: Machine> Core<M> {
     }
 
     /// What follows when all that was there has been taken.
-    fn finish_turn(&mut self) {
+    fn finish_turn(&mut self) -> io::Result<()> {
         let now = self.desk.now;
         while let Some(ended) = self.disks.take_failed() {
             self.disk_done(ended);
         }
         self.share_memory();
-        self.step_arrivals();
+        self.step_arrivals()?;
         if self.machine.deadline().is_some_and(|at| at <= now) {
             self.machine.expire(now, &mut self.out);
             self.perform();
@@ -183,6 +183,7 @@ impl<M: Machine> Core<M> {
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
         self.desk.trays.send();
+        Ok(())
     }
 
     /// Sets the numbers of the disks where others can read them: once a millisecond, and before the shard comes to
@@ -228,14 +229,18 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn step_arrivals(&mut self) {
+    /// Steps the machine with what has come. A queue brings many at once: the disks have the first of them while
+    /// the last are looked at.
+    fn step_arrivals(&mut self) -> io::Result<()> {
         // Replies may bring further requests: those that there are now, the others in the next turn.
         for _ in 0..self.desk.arrivals.len() {
             if let Some(request) = self.desk.arrivals.pop_front() {
                 self.shard_stats.count_request();
                 self.step(Input::Request(request));
+                self.desk.ring.submit_early()?;
             }
         }
+        Ok(())
     }
 
     /// Steps the machine and carries out what it says.
