@@ -64,7 +64,7 @@ impl Plan {
     /// The arguments for what the guest has, and for how it is spoken to.
     fn describe(&self, command: &mut Command) {
         let words = format!(
-            "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on sarsen.modules={} {}",
+            "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on no_timer_check sarsen.modules={} {}",
             self.modules.join(","),
             self.kernel_words.join(" ")
         );

@@ -302,7 +302,9 @@ impl Side {
                     .counts
                     .fail(format!("an answer to no request: {}", reply.cookie));
             };
-            self.flight.latest.fetch_max(reply.cookie, Ordering::Relaxed);
+            self.flight
+                .latest
+                .fetch_max(reply.cookie, Ordering::Relaxed);
             match pending {
                 _ if reply.error != 0 => {
                     if let Pending::Write(write, _) = pending {

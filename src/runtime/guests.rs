@@ -54,7 +54,10 @@ pub(super) enum GuestMail {
         change: Change,
         done: oneshot::Sender<()>,
     },
-    Stop { key: u32, stop: Stop },
+    Stop {
+        key: u32,
+        stop: Stop,
+    },
 }
 
 /// A queue is to stop, when nothing of it is in flight any more.

@@ -376,7 +376,7 @@ pub enum OpenError {
     /// Neither superblock begins with Sarsen's magic: never formatted, or another thing's disk.
     NotASarsenDisk,
     /// The superblock's format version is not one that this build reads.
-    UnknownVersion { found: u32, newest: u32 },
+    UnknownVersion { found: u32, reads: u32 },
     /// Both superblocks have the magic and neither has a right checksum.
     DamagedSuperblock,
     /// The superblock says that the store is longer than the disk.
@@ -393,10 +393,10 @@ impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             OpenError::NotASarsenDisk => f.write_str("there is no Sarsen superblock on it"),
-            OpenError::UnknownVersion { found, newest } => {
+            OpenError::UnknownVersion { found, reads } => {
                 write!(
                     f,
-                    "its format is version {found}, this build reads up to {newest}"
+                    "its format is version {found}, and this build reads version {reads}"
                 )
             }
             OpenError::DamagedSuperblock => f.write_str("both superblocks are damaged"),

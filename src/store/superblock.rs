@@ -9,8 +9,8 @@ use super::door::OpenError;
 use crate::base::{BLOCK, CHUNK, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENSB";
-/// The format version that this build writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format version that this build writes, and the only one that it reads: no build that was released wrote another.
+pub const FORMAT_VERSION: u32 = 2;
 /// Where the two copies lie, in bytes.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 * 1024];
 /// The length of a superblock, in bytes.
@@ -199,10 +199,10 @@ impl Superblock {
         if !sealed {
             return Err(OpenError::DamagedSuperblock);
         }
-        if version == 0 || version > FORMAT_VERSION {
+        if version != FORMAT_VERSION {
             return Err(OpenError::UnknownVersion {
                 found: version,
-                newest: FORMAT_VERSION,
+                reads: FORMAT_VERSION,
             });
         }
         superblock.geometry.check()?;
@@ -233,7 +233,7 @@ impl Superblock {
         disk_bytes: u64,
     ) -> Result<Superblock, OpenError> {
         let chosen = match (a, b) {
-            // The copy of a newer build is not passed over for an older state that this one can read.
+            // The copy of another build is not passed over for an older state that this one can read.
             (Err(newer @ OpenError::UnknownVersion { .. }), _)
             | (_, Err(newer @ OpenError::UnknownVersion { .. })) => Err(newer),
             (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),

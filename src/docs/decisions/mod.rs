@@ -13,6 +13,7 @@ pages! {
     a_shutdown_waits_for_users,
     bare_io_uring_under_the_data_path,
     checksum_tree,
+    checksums_of_blocks,
     devices_of_the_host,
     discard_makes_zero_or_nothing,
     dropped_layers_are_garbage,

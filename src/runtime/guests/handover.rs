@@ -1,7 +1,7 @@
 //! A connection is made ready for the next process: its rings rest, and everything of it is told in messages.
 
-use super::connection::{Connection, Ended};
 use super::Change;
+use super::connection::{Connection, Ended};
 use crate::frontend::vhost_user::{Beside, Handed};
 use crate::io::SharedMap;
 use std::io;

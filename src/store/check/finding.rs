@@ -77,8 +77,8 @@ pub enum Wrong {
     Damaged,
     /// It is whole, and a value in it is impossible.
     Impossible { field: &'static str, value: u64 },
-    /// A newer version of the format than this build reads.
-    NewerVersion { found: u32 },
+    /// A version of the format that this build does not read.
+    OtherVersion { found: u32 },
     /// It is older than the other copy: a crash fell between the two writes.
     OlderCopy { sequence: u64 },
     /// A batch was written under this checkpoint, which is newer than the one that the superblocks
@@ -254,7 +254,10 @@ impl fmt::Display for Wrong {
             Wrong::Impossible { field, value } => {
                 write!(f, "the field {field} has the impossible value {value}")
             }
-            Wrong::NewerVersion { found } => write!(f, "is of the newer format version {found}"),
+            Wrong::OtherVersion { found } => write!(
+                f,
+                "is of format version {found}, which this build does not read"
+            ),
             Wrong::OlderCopy { sequence } => {
                 write!(f, "is older than the other copy (sequence {sequence})")
             }

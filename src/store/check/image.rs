@@ -151,7 +151,7 @@ fn report_copies(copies: &[Result<Superblock, OpenError>; 2], report: &mut Repor
     for (copy, found) in (0u8..).zip(copies) {
         let wrong = match found {
             Ok(_) => continue,
-            Err(OpenError::UnknownVersion { found, .. }) => Wrong::NewerVersion { found: *found },
+            Err(OpenError::UnknownVersion { found, .. }) => Wrong::OtherVersion { found: *found },
             Err(OpenError::Inconsistent { field, value }) => Wrong::Impossible {
                 field,
                 value: *value,

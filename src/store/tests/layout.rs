@@ -128,7 +128,7 @@ fn a_superblock_is_as_documented() {
     .encode(&mut bytes);
     assert_eq!(bytes.len(), 4096);
     let mut table = Table::of(&bytes, b"SARSENSB");
-    table.u32(12, 1);
+    table.u32(12, 2);
     table.is(16, &STORE.0);
     table.is(32, &KEY);
     table.u64(48, 10);
