@@ -5,7 +5,12 @@ use super::the_daemon_is_killed_under_a_guest::under_load;
 use crate::harness::daemon::{Daemon, Start, text};
 use crate::harness::service_manager::Store;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
+use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+/// By so much later than the time before a daemon is killed after it was told to become another.
+const KILL_STEP: Duration = Duration::from_millis(25);
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -22,6 +27,11 @@ pub fn cases() -> Vec<Case> {
             "the_daemon_is_restarted_under_a_guest_whose_connection_is_kept",
             restarted,
         ),
+        Case::new(
+            "the_daemon_is_killed_in_the_middle_of_an_upgrade_under_a_guest",
+            |room| killed_meanwhile(room, 12),
+        )
+        .only_in_full(),
     ]
 }
 
@@ -50,6 +60,32 @@ fn restarted(room: &Room) -> Outcome {
         store.start(&start).run()
     };
     connected(room, &start, store.start(&start).run()?, step, 3)
+}
+
+/// At any moment of it: before the guest's rings rest, while the process is neither, and while the next one opens its store. Where
+/// the connection does not survive, QEMU connects again.
+fn killed_meanwhile(room: &Room, rounds: u32) -> Outcome {
+    let start = Start::dev(room, "store", "512M");
+    let (round, amid) = (Cell::new(0), Cell::new(0));
+    let step = |mut daemon: Daemon| {
+        round.set(round.get() + 1);
+        let told = daemon.start.clone();
+        // How it ends is told by the log.
+        let upgrade = std::thread::spawn(move || drop(told.ask(&["upgrade"])));
+        std::thread::sleep(KILL_STEP * round.get());
+        daemon.kill()?;
+        upgrade.join().map_err(|_| "the upgrade panicked")?;
+        let log = start.log_text()?;
+        let begun = log.rfind("becoming another binary");
+        amid.set(amid.get() + u32::from(begun > log.rfind("serving api=")));
+        start.run()
+    };
+    let said = under_load(room, start.run()?, step, rounds.into())?;
+    let amid = amid.get();
+    ensure!(amid > 0, "no kill of {rounds} came in the middle; {said}");
+    Ok(format!(
+        "{amid} of {rounds} kills came in the middle; {said}"
+    ))
 }
 
 /// The same, over one connection.
