@@ -50,7 +50,7 @@ fn rounds(room: &Room, kind: &str, rounds: u64) -> Outcome {
         host.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = host.guest.enough(&device, load)?;
-    some_are_disordered(&said)?;
+    some_are_disordered(&said, rounds)?;
     let silence = longest_pause_ms(&said)?;
     ensure!(silence < SILENCE_MAX_MS, "a pause of {silence} ms");
     host.guest.nothing_failed()?;

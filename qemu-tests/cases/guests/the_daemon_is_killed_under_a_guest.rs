@@ -6,6 +6,8 @@ use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::time::Duration;
 
 const MIB: u64 = 64;
+/// Of so many kills some find requests answered out of order.
+const KILLS: u64 = 10;
 /// More than QEMU's second and an emulated guest need.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -34,15 +36,16 @@ fn rounds(room: &Room, rounds: u64) -> Outcome {
         start.run()
     };
     let said = under_load(room, start.run()?, step, rounds)?;
-    some_are_disordered(&said)?;
+    some_are_disordered(&said, rounds)?;
     Ok(said)
 }
 
 /// At some pauses of a load requests had been answered before others that were sent first: the driver does not see again in
-/// order what it had asked in order.
-pub(super) fn some_are_disordered(said: &str) -> Step<()> {
+/// order what it had asked in order. About every second kill is such a one, so a few prove nothing.
+pub(super) fn some_are_disordered(said: &str, kills: u64) -> Step<()> {
     let is_none = said.contains(", 0 pauses with requests answered out of order");
-    ensure!(!is_none && said.contains("out of order"), "{said}");
+    ensure!(said.contains("out of order"), "{said}");
+    ensure!(kills < KILLS || !is_none, "{said}");
     Ok(())
 }
 
