@@ -47,7 +47,7 @@ fn of_sums(payload: &[u8]) -> u32 {
     (all ^ all >> 32) as u32
 }
 
-/// The checksum that a block of `len` bytes has under `new` as their seed, where they have `crc` under `old`.
+/// The checksum that `len` bytes have under `new` as their seed, where they have `crc` under `old`: also that of a block.
 pub fn reseed(crc: u32, old: u32, new: u32, len: usize) -> u32 {
     // crc(seed, m) = shift(seed, |m|) ^ crc(0, m), with the pre- and post-inversion cancelling out of
     // the difference of two seeds.

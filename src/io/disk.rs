@@ -87,7 +87,7 @@ impl Disk {
             .read(true)
             .write(access == Access::ReadWrite)
             .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive);
-        let file = lock::open_exclusive(|| options.open(path))
+        let file = lock::open_exclusive(path, || options.open(path))
             .map_err(|e| wrong(Problem::of_open(e, before.rdev())))?;
         Disk::take(file, path, kind, access)
     }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long another process that lives may take to let a disk go: it may be ending.
@@ -14,6 +15,7 @@ const LIVING_MAX: Duration = Duration::from_secs(1);
 /// and only then lets its files go: milliseconds, and more than a second (seen once) where it served ublk. After an exec
 /// it looks as if it were this very process that has the disk.
 const RING_MAX: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Takes the exclusive lock of an open disk, which is held until the last duplicate of `file` is closed.
 pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
@@ -29,18 +31,22 @@ pub(super) fn exclusive(file: &File) -> Result<(), Problem> {
             return Err(Problem::of(error));
         }
         let holder = holder(file);
-        let patience = match holder {
-            Some(pid) if pid == std::process::id() => match is_open_twice(file) {
-                true => return Err(Problem::OpenHere),
-                false => RING_MAX,
-            },
-            Some(pid) if lives(pid) => LIVING_MAX,
-            _ => RING_MAX,
-        };
-        if begun.elapsed() >= patience {
-            return Err(Problem::InUse { pid: holder });
+        if begun.elapsed() >= holder.map_or(RING_MAX, |pid| patience(file, pid)) {
+            return Err(match holder {
+                Some(pid) if pid == std::process::id() => Problem::OpenHere,
+                pid => Problem::InUse { pid },
+            });
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// How long who has the lock of a disk may take to let it go: no time where it is this process, and means to have it.
+fn patience(file: &File, holder: u32) -> Duration {
+    match holder == std::process::id() {
+        true if is_open_twice(file) => Duration::ZERO,
+        false if lives(holder) => LIVING_MAX,
+        _ => RING_MAX,
     }
 }
 
@@ -67,18 +73,23 @@ fn is_open_twice(file: &File) -> bool {
     open.flatten().filter(|entry| same(entry.path())).count() > 1
 }
 
-/// Opens a block device exclusively (O_EXCL), which the kernel refuses with EBUSY for as long as somebody has it.
-pub(super) fn open_exclusive(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+/// Opens a block device exclusively (O_EXCL), which the kernel refuses with EBUSY for as long as somebody has it: a daemon, which
+/// has the lock too, or somebody else, as a mount.
+pub(super) fn open_exclusive(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     let begun = Instant::now();
     loop {
-        match open() {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < LIVING_MAX =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        let error = match open() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => error,
             opened => return opened,
+        };
+        let patience = File::open(path).map(|file| match holder(&file) {
+            Some(pid) => patience(&file, pid),
+            None => LIVING_MAX,
+        });
+        if begun.elapsed() >= patience.unwrap_or(LIVING_MAX) {
+            return Err(error);
         }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -234,8 +234,8 @@ impl Superblock {
     ) -> Result<Superblock, OpenError> {
         let chosen = match (a, b) {
             // The copy of another build is not passed over for an older state that this one can read.
-            (Err(newer @ OpenError::UnknownVersion { .. }), _)
-            | (_, Err(newer @ OpenError::UnknownVersion { .. })) => Err(newer),
+            (Err(other @ OpenError::UnknownVersion { .. }), _)
+            | (_, Err(other @ OpenError::UnknownVersion { .. })) => Err(other),
             (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),

@@ -6,8 +6,8 @@ use crate::harness::daemon::text;
 use crate::harness::{Room, Step, ensure};
 use std::time::Duration;
 
-/// Prints what every thread of the daemon waits for in the kernel.
-const WHERE_IT_STANDS: &str = "sarsen --api /run/api.sock status; dmesg | tail -20; for t in /proc/[0-9]*/task/*; do \
+/// Prints what the kernel said last, and where in it every thread of the host waits: also its own, which serve the drivers.
+const WHERE_IT_STANDS: &str = "dmesg | tail -20; for t in /proc/[0-9]*/task/*; do \
     s=$(cat $t/stack 2>/dev/null); [ -z \"$s\" ] || { echo \"$t $(cat $t/comm)\"; echo \"$s\"; }; done; true";
 
 /// The host, and the daemon that runs in it.
@@ -91,8 +91,13 @@ impl Host {
             return Ok(());
         };
         let daemon = self.daemon.said(&mut self.guest)?;
+        let status = self.try_to_tell("status");
+        let status = status.map_or_else(|error| error.to_string(), |(_, said)| said);
         let kernel = self.guest.run(WHERE_IT_STANDS)?;
-        Err(format!("{why}\n--- the daemon said\n{daemon}\n--- the kernel\n{kernel}").into())
+        Err(
+            format!("{why}\n--- the daemon said\n{daemon}\n{status}\n--- the kernel\n{kernel}")
+                .into(),
+        )
     }
 
     pub fn tell(&mut self, arguments: &str) -> Step<String> {
