@@ -27,6 +27,8 @@ const API_STOP: Duration = Duration::from_millis(500);
 /// How long stores may take to drain and checkpoint. What is not closed by then is cut off as by a crash, which
 /// loses nothing and costs the next start a replay.
 const STORE_STOP: Duration = Duration::from_secs(4);
+/// How long the checkpoint before that may take, while guests go on.
+const STORE_CHECKPOINT: Duration = Duration::from_secs(2);
 /// How long what is in flight of guests may take to end before they are handed over. A guest of which something is in
 /// flight then is not: it connects again, and finds that in its in-flight region.
 const GUESTS_STOP: Duration = Duration::from_secs(2);
@@ -232,6 +234,15 @@ async fn make_way(host: &Host, api: Api, shards: Runtime, listeners: Listeners) 
     inherited
 }
 
+/// Has the stores write out what they would otherwise write while guests wait.
+async fn checkpoint(handle: &Handle) {
+    match timeout(STORE_CHECKPOINT, handle.control(Control::Checkpoint)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(?error, "not all stores did checkpoint beforehand"),
+        Err(_) => tracing::warn!("guests are stopped before all stores have done a checkpoint"),
+    }
+}
+
 /// Ends everything in the order that loses no time at the next start. The connections of guests that are ready for the next
 /// process, where `guests` are to be, and when they were stopped.
 async fn end(
@@ -252,6 +263,9 @@ async fn end(
         }
     }
     let handle = shards.handle();
+    if guests {
+        checkpoint(&handle).await;
+    }
     let stopped = clock::now();
     if guests {
         in_time(

@@ -107,6 +107,11 @@ impl Shard {
             Control::Scrub { disk } => {
                 self.ask_one(now, id, disk, |op| store::Input::Scrub { op }, out);
             }
+            Control::Checkpoint => {
+                if let Some(task) = self.new_task(id, Kind::Store, out) {
+                    self.ask_all(now, task, |op| store::Input::Checkpoint { op }, out);
+                }
+            }
             Control::Close => {
                 self.new_task(id, Kind::Close { closing: false }, out);
             }

@@ -77,6 +77,8 @@ pub enum Control {
     Scrub {
         disk: DiskId,
     },
+    /// Checkpoint every disk while I/O goes on, so that a close soon after is short.
+    Checkpoint,
     /// Drain, checkpoint and close every disk.
     Close,
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::base::{
     BufId, BufRef, DiskId, DiskSlot, IoError, Request, RequestKind, Token, VolumeId,
 };
-use crate::store::{Note, StoreError};
+use crate::store::{Note, SUPERBLOCK_AT, SUPERBLOCK_LEN, StoreError, Superblock};
 
 fn all(bytes: &[u8], value: u8) -> bool {
     bytes.iter().all(|byte| *byte == value)
@@ -182,7 +182,15 @@ fn a_closed_store_has_an_empty_journal() {
     world.write(0, 4096, 1);
     world.control(Control::Close);
     assert_eq!(world.shard.disk(DiskSlot(0)).unwrap().2.journal_used, 0);
+    let closed = |world: &World| {
+        SUPERBLOCK_AT.map(|at| {
+            let copy = &world.disk[at as usize..(at + SUPERBLOCK_LEN) as usize];
+            Superblock::decode(copy).unwrap().closed
+        })
+    };
+    assert_eq!(closed(&world), [true, true]);
     world.open();
+    assert_eq!(closed(&world), [false, false]);
     assert!(matches!(
         world
             .notes

@@ -36,6 +36,7 @@ pub enum Errand {
         volume: usize,
     },
     Grow,
+    Checkpoint,
     Scrub,
     Close,
 }
@@ -144,7 +145,8 @@ impl<M: Machine> World<M> {
             .map(|(n, _)| n)
             .collect();
         // The disks carry out one of these at a time, and the operator waits.
-        let waiting = |errand: &Errand| matches!(errand, Errand::Scrub | Errand::Grow);
+        let waiting =
+            |errand: &Errand| matches!(errand, Errand::Scrub | Errand::Grow | Errand::Checkpoint);
         let engaged = self.controls.iter().any(waiting);
         let (Some(kind), false) = (draw_by_weight(&mut self.prng, &weights), at_ease.is_empty())
         else {
@@ -206,7 +208,8 @@ impl<M: Machine> World<M> {
         let n = self.prng.below(self.knobs.disks) as usize;
         let bytes = self.node.disks[n].len() + self.prng.between(1, 64) * CHUNK;
         if bytes > 2 * self.knobs.disk_bytes {
-            return Ok(());
+            // It is long enough: what else makes a checkpoint is asked for.
+            return self.control(Errand::Checkpoint, Control::Checkpoint);
         }
         self.node.disks[n].grow(bytes);
         let disk = DiskId(n as u32);
@@ -256,7 +259,11 @@ impl<M: Machine> World<M> {
             return self.judge_errand(&errand, error);
         }
         match errand {
-            Errand::OpenDisk | Errand::Grow | Errand::Scrub | Errand::Close => {}
+            Errand::OpenDisk
+            | Errand::Grow
+            | Errand::Checkpoint
+            | Errand::Scrub
+            | Errand::Close => {}
             Errand::Open { volume } => self.opened(volume),
             Errand::Snapshot {
                 volume,

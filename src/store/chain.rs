@@ -5,6 +5,10 @@
 //! ends behind that point, its end is a torn write of the crash; where it ends before, an
 //! acknowledged batch is damaged.
 //!
+//! After a clean close replay takes nothing from the ring, and reading all of it would be most of an opening. Then
+//! the survey only *glances* at where the first batches after the close would lie. If one lies there, whatever the
+//! superblocks say, all of the ring is surveyed.
+//!
 //! A batch that a crash tore may be followed by another one of its number: too long for what is left of the
 //! ring, it was written to the ring's start by the next life of the store, and the torn one still stands.
 //! Of two such rivals the one of the later incarnation is in the chain.
@@ -17,9 +21,22 @@ use super::batch::{self, BATCH_LEN_MAX, Header, Record};
 use super::root::Position;
 use super::superblock::Superblock;
 use crate::base::{BLOCK, crc};
+use std::ops::Range;
 
 /// Bytes of one read.
 const READ_LEN: u64 = 1024 * 1024;
+/// Bytes behind the tail, and at the ring's start, that a glance looks at: the first batch of a next life lies in one
+/// of them, and at least one more.
+const GLANCE_LEN: u64 = 2 * BATCH_LEN_MAX;
+
+/// How much of the ring is surveyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Survey {
+    /// All of it.
+    Whole,
+    /// Only what a life after the last one would have written first: the store was closed.
+    Glance,
+}
 
 /// What comes next. Offsets are in bytes from the start of the ring.
 #[derive(Debug)]
@@ -68,6 +85,12 @@ enum Phase {
 pub(super) struct Chain {
     superblock: Superblock,
     phase: Phase,
+    /// What is surveyed now, in bytes of the ring, and what after it.
+    part: Range<u64>,
+    parts: Vec<Range<u64>>,
+    survey: Survey,
+    /// The newest batch that some header names.
+    batch_seen: u64,
     /// Every batch up to this one was durable, as some header says.
     pub durable_once: u64,
     /// What the batch after that one follows, where the header that says so is that batch's own.
@@ -97,10 +120,21 @@ pub(super) struct Chain {
 
 impl Chain {
     /// The journal of a store, from the tail that its root names.
-    pub fn new(superblock: &Superblock, tail: Position) -> Chain {
+    pub fn new(superblock: &Superblock, tail: Position, survey: Survey) -> Chain {
+        let ring_len = superblock.geometry.journal_len;
+        let glance = |from: u64| from..(from + GLANCE_LEN).min(ring_len);
+        let (part, parts) = match survey {
+            Survey::Whole => (0..ring_len, Vec::new()),
+            Survey::Glance => (glance(tail.offset), vec![glance(0)]),
+        };
         Chain {
             superblock: *superblock,
             phase: Phase::Survey,
+            at: part.start,
+            part,
+            parts,
+            survey,
+            batch_seen: 0,
             durable_once: 0,
             follows_durable: None,
             first: None,
@@ -111,7 +145,6 @@ impl Chain {
             closed: true,
             bytes: Vec::new(),
             start: 0,
-            at: 0,
             careful_until: 0,
             at_start: false,
         }
@@ -147,13 +180,21 @@ impl Chain {
             let have = (self.bytes.len() - self.start) as u64;
             let read_to = self.at + have;
             match self.phase {
-                Phase::Survey if read_to < ring_len => return self.read(read_to),
-                Phase::Survey => {
-                    self.phase = Phase::Follow;
-                    self.restart(self.next.offset);
+                Phase::Survey if read_to < self.part.end => {
+                    return self.read(read_to, self.part.end);
                 }
+                Phase::Survey => match self.next_part() {
+                    Some(part) => {
+                        self.restart(part.start);
+                        self.part = part;
+                    }
+                    None => {
+                        self.phase = Phase::Follow;
+                        self.restart(self.next.offset);
+                    }
+                },
                 Phase::Follow if have < BATCH_LEN_MAX && read_to < ring_len => {
-                    return self.read(read_to);
+                    return self.read(read_to, ring_len);
                 }
                 Phase::Follow => {
                     if let Some(found) = self.take() {
@@ -174,8 +215,20 @@ impl Chain {
         }
     }
 
-    fn read(&self, offset: u64) -> Step {
-        let left = self.superblock.geometry.journal_len - offset;
+    /// What is to be surveyed after the part that was.
+    fn next_part(&mut self) -> Option<Range<u64>> {
+        self.parts.pop().or_else(|| {
+            let has_gone_on = self.batch_seen >= self.next.batch;
+            let more = self.survey == Survey::Glance && has_gone_on;
+            more.then(|| {
+                self.survey = Survey::Whole;
+                0..self.superblock.geometry.journal_len
+            })
+        })
+    }
+
+    fn read(&self, offset: u64, end: u64) -> Step {
+        let left = end - offset;
         let careful = offset < self.careful_until;
         let len = left.min(if careful { BLOCK } else { READ_LEN });
         Step::Read { offset, len }
@@ -229,7 +282,7 @@ impl Chain {
     /// Looks at every header that begins in `bytes`, which lie from `at` on; returns how many bytes
     /// are done.
     fn survey(&mut self, bytes: &[u8]) -> usize {
-        let is_last = self.at + bytes.len() as u64 >= self.superblock.geometry.journal_len;
+        let is_last = self.at + bytes.len() as u64 >= self.part.end;
         let mut at = 0;
         while at + BLOCK as usize <= bytes.len() {
             if let Some(len) = batch::claimed_len(&bytes[at..]) {
@@ -248,6 +301,7 @@ impl Chain {
 
     /// What the header of a batch at `offset` tells of the whole journal.
     fn learn(&mut self, header: Header, offset: u64) {
+        self.batch_seen = self.batch_seen.max(header.batch);
         if header.durable_through > self.durable_once {
             self.durable_once = header.durable_through;
             self.follows_durable = None;

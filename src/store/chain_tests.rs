@@ -81,22 +81,36 @@ impl Ring {
 
     /// What replay takes from batch 10 on, which lies at block 6: offsets in blocks, and payload that is lost.
     fn follow(&self) -> (Vec<(u64, u64, usize)>, Chain) {
+        let (taken, chain, _) = self.read(Survey::Whole);
+        (taken, chain)
+    }
+
+    /// As [`Ring::follow`], after a survey of the caller's choice, and with the bytes that were read. The ring is zero as far
+    /// as the superblock has it longer than it was laid.
+    fn read(&self, survey: Survey) -> (Vec<(u64, u64, usize)>, Chain, u64) {
         let tail = Position {
             offset: 6 * BLOCK,
             batch: 10,
             previous: 7,
         };
-        let (mut chain, mut taken) = (Chain::new(&self.superblock, tail), Vec::new());
+        let mut chain = Chain::new(&self.superblock, tail, survey);
+        let (mut taken, mut asked) = (Vec::new(), 0);
         loop {
             match chain.step() {
                 Step::Read { offset, len } => {
-                    let (from, to) = (offset as usize, (offset + len) as usize);
-                    chain.feed(len, Some(&self.bytes[from..to]));
+                    asked += len;
+                    let laid = self.bytes.iter().skip(offset as usize);
+                    let bytes: Vec<u8> = laid
+                        .copied()
+                        .chain(std::iter::repeat(0))
+                        .take(len as usize)
+                        .collect();
+                    chain.feed(len, Some(&bytes));
                 }
                 Step::Batch(found) => {
                     taken.push((found.header.batch, found.offset / BLOCK, found.lost.len()));
                 }
-                Step::End => return (taken, chain),
+                Step::End => return (taken, chain, asked),
             }
         }
     }
@@ -159,4 +173,40 @@ fn headers_of_a_later_life_than_the_superblock_knows_are_in_the_chain() {
     let (taken, chain) = ring.follow();
     assert_eq!(taken, [(10, 6, 0), (11, 7, 0), (12, 8, 0)]);
     assert_eq!(chain.incarnation_seen, 12);
+}
+
+#[test]
+fn of_a_closed_journal_only_the_places_of_the_next_batches_are_read() {
+    let mut ring = Ring::new();
+    ring.superblock.geometry.journal_len = 1 << 30;
+    // Batches of the last round, in front of the tail and behind it.
+    let nine = ring.put(5, (9, 1, 6, 8), 0);
+    ring.put(6, (2, 1, nine, 1), 0);
+    let (_, chain, asked) = ring.read(Survey::Glance);
+    assert!(asked <= 2 * GLANCE_LEN + 4 * READ_LEN + 2 * BATCH_LEN_MAX);
+    assert!(!chain.is_broken() && chain.torn.is_none() && chain.next.batch == 10);
+}
+
+#[test]
+fn a_life_after_the_close_that_the_superblocks_deny_is_surveyed_whole() {
+    // Batch 10 is lost; 11, which says that it was acknowledged, lies behind it or at the ring's start.
+    for (at, far) in [(7, 9), (0, 5)] {
+        let mut ring = Ring::new();
+        ring.superblock.geometry.journal_len = 64 * BATCH_LEN_MAX;
+        ring.put(at, (11, 2, 8, 10), 0);
+        ring.put(far, (12, 2, 8, 11), 0);
+        let (_, chain, asked) = ring.read(Survey::Glance);
+        assert!(asked > 64 * BATCH_LEN_MAX);
+        assert!(chain.is_broken() && chain.durable_once == 11);
+    }
+}
+
+#[test]
+fn a_glance_that_finds_batches_comes_to_what_a_whole_survey_comes_to() {
+    let mut ring = Ring::new();
+    let ten = ring.put(6, (10, 9, 7, 9), 0);
+    ring.put(7, (11, 12, ten, 10), 0);
+    let (whole, by_glance) = (ring.follow(), ring.read(Survey::Glance));
+    assert_eq!(whole.0, by_glance.0);
+    assert_eq!(by_glance.1.incarnation_seen, 12);
 }

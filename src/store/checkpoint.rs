@@ -49,6 +49,9 @@ pub(super) struct Checkpoint {
     pub wanted: bool,
     /// The disk is to grow to so many slots; who is told.
     pub growing: Option<(StoreOp, u64)>,
+    /// Who waits for the next checkpoint, and for the one under way.
+    asked: Option<StoreOp>,
+    answers: Option<StoreOp>,
 }
 
 impl Checkpoint {
@@ -64,6 +67,14 @@ impl Checkpoint {
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
     }
+
+    /// Who waits for a checkpoint; nobody will answer it otherwise.
+    pub fn take_waiting(&mut self) -> impl Iterator<Item = StoreOp> + use<> {
+        let growing = self.growing.take().map(|(op, _)| op);
+        [growing, self.asked.take(), self.answers.take()]
+            .into_iter()
+            .flatten()
+    }
 }
 
 impl Store {
@@ -75,6 +86,7 @@ impl Store {
         if self.checkpoint.phase == Phase::Idle && self.is_checkpoint_due() {
             self.checkpoint.phase = Phase::Applying;
             self.checkpoint.target = self.journal.durable_through;
+            self.checkpoint.answers = self.checkpoint.asked.take();
             self.step_apply(out);
         }
         if self.checkpoint.phase == Phase::Applying {
@@ -100,6 +112,7 @@ impl Store {
                 self.journal.wants_checkpoint()
                     || self.checkpoint.growing.is_some()
                     || self.checkpoint.wanted
+                    || self.checkpoint.asked.is_some()
             }
         }
     }
@@ -312,12 +325,19 @@ impl Store {
         }
     }
 
+    /// Whether nothing is written after the checkpoint under way, and the journal behind it is empty.
+    fn is_last_checkpoint(&self) -> bool {
+        let all = self.checkpoint.target + 1 == self.journal.open.number;
+        matches!(self.state, State::Closing(_)) && all && self.is_drained()
+    }
+
     fn write_superblock(&mut self, copy: u8, out: &mut Outbox) {
         if copy == 0 {
             if let Some((_, slots)) = self.checkpoint.growing {
                 self.superblock.geometry.slots = slots;
             }
             self.superblock.sequence += 1;
+            self.superblock.closed = self.is_last_checkpoint();
         }
         self.checkpoint.phase = Phase::Superblock(copy);
         self.checkpoint.in_flight += 1;
@@ -354,6 +374,9 @@ impl Store {
             |&mut (_, slots): &mut (StoreOp, u64)| slots == self.superblock.geometry.slots;
         if let Some((op, slots)) = self.checkpoint.growing.take_if(is_recorded) {
             self.allocator.grow(slots as u32);
+            done(op, Ok(()), out);
+        }
+        if let Some(op) = self.checkpoint.answers.take() {
             done(op, Ok(()), out);
         }
         self.retry_stalled(out);
@@ -393,6 +416,24 @@ impl Store {
                 done(op, Ok(()), out);
             }
             State::Failed => done(op, Err(StoreError::DiskFailed), out),
+        }
+    }
+
+    /// A checkpoint is wanted now, whatever the journal holds.
+    pub(super) fn on_checkpoint_wanted(&mut self, op: StoreOp, out: &mut Outbox) {
+        match self.state {
+            State::Open if self.checkpoint.asked.is_some() => {
+                done(op, Err(StoreError::Busy), out);
+            }
+            State::Open => {
+                self.checkpoint.asked = Some(op);
+                self.step_checkpoint(out);
+            }
+            State::Damaged => done(op, Err(StoreError::ReadOnly), out),
+            State::Failed => done(op, Err(StoreError::DiskFailed), out),
+            State::Opening(_) | State::Closing(_) | State::Closed => {
+                done(op, Err(StoreError::NotOpen), out);
+            }
         }
     }
 

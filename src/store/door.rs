@@ -103,6 +103,8 @@ pub enum Input<'a> {
     Grow { op: StoreOp, bytes: u64 },
     /// Read and compare every block once, from the start.
     Scrub { op: StoreOp },
+    /// Checkpoint what is durable now, while I/O goes on. A close soon after has little left to write.
+    Checkpoint { op: StoreOp },
     /// Apply and checkpoint everything, then stop taking anything. Answered when the disk can be let go.
     Close { op: StoreOp },
     /// An operation on the disk has ended.

@@ -311,6 +311,7 @@ impl Store {
             Input::DropVolume { op, volume } => self.ask(Ask::DropVolume { op, volume }, out),
             Input::Grow { op, bytes } => self.on_grow(op, bytes, out),
             Input::Scrub { op } => self.on_scrub(op, out),
+            Input::Checkpoint { op } => self.on_checkpoint_wanted(op, out),
             Input::Close { op } => self.on_close(op, out),
             Input::DiskDone { id, result } => self.on_disk_done(id, result, out),
             Input::TurnEnded => self.on_turn_ended(out),
@@ -445,7 +446,7 @@ impl Store {
         told.extend(self.loader.take_waiting().iter().map(Ask::op));
         let batches = self.journal.flying.iter().chain([&self.journal.open]);
         told.extend(batches.flat_map(|batch| batch.acts.iter().map(|act| act.op)));
-        told.extend(self.checkpoint.growing.take().map(|(op, _)| op));
+        told.extend(self.checkpoint.take_waiting());
         told.into_iter()
             .for_each(|op| done(op, Err(StoreError::DiskFailed), out));
         if let Some(scrub) = self.scrub.take() {

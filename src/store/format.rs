@@ -88,6 +88,7 @@ pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
         checkpoint: 1,
         root_crc,
         root_bytes: bytes.len() as u32,
+        closed: true,
         geometry,
     };
     let mut first = Vec::new();

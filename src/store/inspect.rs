@@ -18,6 +18,8 @@ pub struct SuperblockSeen {
     pub sequence: Option<u64>,
     pub incarnation: Option<u64>,
     pub checkpoint: Option<u64>,
+    /// The store was closed cleanly with this checkpoint.
+    pub closed: Option<bool>,
 }
 
 /// Where everything lies.
@@ -170,6 +172,7 @@ fn superblocks(copies: &[Result<Superblock, OpenError>; 2]) -> Vec<SuperblockSee
         sequence: copy.as_ref().ok().map(|copy| copy.sequence),
         incarnation: copy.as_ref().ok().map(|copy| copy.incarnation),
         checkpoint: copy.as_ref().ok().map(|copy| copy.checkpoint),
+        closed: copy.as_ref().ok().map(|copy| copy.closed),
     };
     SUPERBLOCK_AT.iter().zip(copies).map(seen).collect()
 }

@@ -5,7 +5,7 @@
 //! known to be the newest, and the store is read-only and answers with errors.
 
 use super::batch::Record;
-use super::chain::{self, Chain, Found};
+use super::chain::{self, Chain, Found, Survey};
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output, WriteKind};
 use super::engine::{Io, State, Store};
@@ -64,7 +64,7 @@ impl Store {
             root: None,
             manifest_damaged: false,
             manifest_alone_until: 0,
-            chain: Chain::new(&Superblock::EMPTY, start),
+            chain: Chain::new(&Superblock::EMPTY, start, Survey::Whole),
             replayed: 0,
         };
         Store {
@@ -307,7 +307,11 @@ impl Store {
         );
         self.journal = Journal::new(geometry.journal_len, root.tail);
         self.make_leaves();
-        self.recovery().chain = Chain::new(&superblock, root.tail);
+        let survey = match superblock.closed {
+            true => Survey::Glance,
+            false => Survey::Whole,
+        };
+        self.recovery().chain = Chain::new(&superblock, root.tail, survey);
         self.replay(out);
     }
 
@@ -438,6 +442,7 @@ impl Store {
         let seen = self.recovery().chain.incarnation_seen;
         self.superblock.incarnation = self.superblock.incarnation.max(seen) + 1;
         self.superblock.sequence += 1;
+        self.superblock.closed = false;
         self.write_incarnation(0, out);
     }
 
@@ -487,6 +492,7 @@ impl Superblock {
         checkpoint: 0,
         root_crc: 0,
         root_bytes: 0,
+        closed: false,
         geometry: super::superblock::Geometry {
             root_len: 0,
             manifest_at: 0,

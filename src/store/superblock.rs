@@ -122,7 +122,13 @@ pub struct Superblock {
     /// The bytes of this root.
     pub root_bytes: u32,
     pub geometry: Geometry,
+    /// The store was closed with this checkpoint, and the journal is empty. Both copies say so, or it does not count:
+    /// see [`Superblock::choose`].
+    pub closed: bool,
 }
+
+/// The bit of a superblock's flags that says it was closed.
+const CLOSED: u64 = 1;
 
 impl Superblock {
     /// Appends the 4096 bytes of this superblock.
@@ -153,6 +159,7 @@ impl Superblock {
         ] {
             put.u64(value);
         }
+        put.u64(if self.closed { CLOSED } else { 0 });
         put.pad_to(start, SUPERBLOCK_LEN as usize);
         seal(&mut out[start..]);
     }
@@ -181,6 +188,7 @@ impl Superblock {
                 slots_at: take.u64()?,
                 slots: take.u64()?,
             };
+            let closed = take.u64()? & CLOSED != 0;
             Some((
                 version,
                 Superblock {
@@ -192,6 +200,7 @@ impl Superblock {
                     root_crc,
                     root_bytes,
                     geometry,
+                    closed,
                 },
             ))
         };
@@ -226,7 +235,8 @@ impl Superblock {
         Ok(superblock)
     }
 
-    /// Which of two copies counts, given what decoding each brought, on a disk of `disk_bytes`.
+    /// Which of two copies counts, given what decoding each brought, on a disk of `disk_bytes`. An opening clears `closed`
+    /// in one copy after the other before it writes anything else, so only two equal copies prove that none has begun.
     pub fn choose(
         a: Result<Superblock, OpenError>,
         b: Result<Superblock, OpenError>,
@@ -236,8 +246,15 @@ impl Superblock {
             // The copy of another build is not passed over for an older state that this one can read.
             (Err(other @ OpenError::UnknownVersion { .. }), _)
             | (_, Err(other @ OpenError::UnknownVersion { .. })) => Err(other),
-            (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
-            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+            (Ok(a), Ok(b)) => {
+                let closed = a.closed && a == b;
+                let newest = if b.sequence > a.sequence { b } else { a };
+                Ok(Superblock { closed, ..newest })
+            }
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(Superblock {
+                closed: false,
+                ..one
+            }),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),
             (Err(first), Err(_)) => Err(first),
         }?;

@@ -4,7 +4,7 @@
 use super::ReadAt;
 use super::finding::{Place, Report, Severity, Wrong};
 use crate::base::BLOCK;
-use crate::store::chain::{Chain, Found, Step};
+use crate::store::chain::{Chain, Found, Step, Survey};
 use crate::store::door::{DiskFault, OpenError};
 use crate::store::manifest::{self, PageRef};
 use crate::store::root::Root;
@@ -91,7 +91,7 @@ impl Image {
         mut take: impl FnMut(Found, &mut Report),
     ) -> Chain {
         let journal_at = self.superblock.geometry.journal_at;
-        let mut chain = Chain::new(&self.superblock, self.root.tail);
+        let mut chain = Chain::new(&self.superblock, self.root.tail, Survey::Whole);
         loop {
             match chain.step() {
                 Step::Read { offset, len } => {

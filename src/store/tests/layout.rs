@@ -123,6 +123,7 @@ fn a_superblock_is_as_documented() {
         checkpoint: 12,
         root_crc: 13,
         root_bytes: 14,
+        closed: true,
         geometry,
     }
     .encode(&mut bytes);
@@ -137,6 +138,7 @@ fn a_superblock_is_as_documented() {
     table.u32(72, 13);
     table.u32(76, 14);
     (0..9).for_each(|n| table.u64(80 + n * 8, n as u64 + 1));
+    table.u64(152, 1);
     table.end();
 }
 
