@@ -13,8 +13,8 @@ use sarsen::observe::Registry;
 use sarsen::runtime::{Config, Runtime};
 use sarsen::shard::Control;
 use sarsen::store::{
-    ChunkId, DiskOp, Formatted, Input, IoData, LayerMeta, Note, Options, Outbox, Output, Plan,
-    Stamp, Store, StoreOp, VolumeMeta, format,
+    ChunkId, Closing, DiskOp, Formatted, Input, IoData, LayerMeta, Note, Options, Outbox, Output,
+    Plan, Stamp, Store, StoreOp, VolumeMeta, format,
 };
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -140,7 +140,10 @@ fn fill(path: &Path, bytes: u64) {
     filler.settle();
     assert!(filler.store.is_open(), "{:?}", filler.store.open_error());
     filler.write_all(bytes / CHUNK);
-    filler.step(Input::Close { op: StoreOp(0) });
+    filler.step(Input::Close {
+        op: StoreOp(0),
+        how: Closing::Whole,
+    });
     filler.settle();
     filler.file.sync_all().expect("the file is written out");
 }

@@ -13,6 +13,7 @@ use crate::io::{self, Inherited, clock};
 use crate::observe::Registry;
 use crate::runtime::{Handle, Runtime};
 use crate::shard::Control;
+use crate::store::Closing;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -275,8 +276,13 @@ async fn end(
         )
         .await;
     }
+    // What waits for the next process should not wait for what that can do behind guests' backs.
+    let how = match guests {
+        true => Closing::Quick,
+        false => Closing::Whole,
+    };
     in_time("closing the stores", STORE_STOP, async {
-        if let Err(error) = handle.control(Control::Close).await {
+        if let Err(error) = handle.control(Control::Close { how }).await {
             tracing::error!(?error, "not all stores did close");
         }
     })

@@ -107,7 +107,9 @@ impl Handle {
                 let shards = shards.ok_or(ControlError::NoSuchVolume)?;
                 self.ask_control(&shards, &control).await
             }
-            Control::Checkpoint | Control::Close => self.ask_control(&self.all(), &control).await,
+            Control::Checkpoint | Control::Close { .. } => {
+                self.ask_control(&self.all(), &control).await
+            }
         }
     }
 

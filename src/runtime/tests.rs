@@ -8,7 +8,7 @@ use crate::io::test_dir::TestDir;
 use crate::io::{Access, Disk};
 use crate::observe::{Operation, Registry};
 use crate::shard::{Control, ControlError};
-use crate::store::{LayerMeta, Options, Plan, VolumeMeta, format};
+use crate::store::{Closing, LayerMeta, Options, Plan, VolumeMeta, format};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -147,7 +147,10 @@ impl Node {
     }
 
     fn stop(self) {
-        wait(self.handle.control(Control::Close)).unwrap();
+        wait(self.handle.control(Control::Close {
+            how: Closing::Whole,
+        }))
+        .unwrap();
         self.runtime.stop();
     }
 }

@@ -44,6 +44,7 @@ enum Kind {
     Store,
     /// Waits until nothing is in flight; then the stores are closed.
     Close {
+        how: store::Closing,
         closing: bool,
     },
 }
@@ -112,8 +113,15 @@ impl Shard {
                     self.ask_all(now, task, |op| store::Input::Checkpoint { op }, out);
                 }
             }
-            Control::Close => {
-                self.new_task(id, Kind::Close { closing: false }, out);
+            Control::Close { how } => {
+                self.new_task(
+                    id,
+                    Kind::Close {
+                        how,
+                        closing: false,
+                    },
+                    out,
+                );
             }
         }
     }
@@ -411,17 +419,18 @@ impl Shard {
         if self.tasks.list.is_empty() || self.coordinator.in_flight() > 0 {
             return;
         }
-        let waits = |task: &Task| matches!(task.kind, Kind::Close { closing: false });
         let found = self
             .tasks
             .list
-            .iter()
-            .find(|(_, task)| waits(task))
-            .map(|(key, _)| key);
-        let Some(key) = found else { return };
-        if let Some(task) = self.task_mut(key) {
-            task.kind = Kind::Close { closing: true };
-        }
-        self.ask_all(now, key, |op| store::Input::Close { op }, out);
+            .iter_mut()
+            .find_map(|(key, task)| match &mut task.kind {
+                Kind::Close { how, closing } if !*closing => {
+                    *closing = true;
+                    Some((key, *how))
+                }
+                _ => None,
+            });
+        let Some((key, how)) = found else { return };
+        self.ask_all(now, key, |op| store::Input::Close { op, how }, out);
     }
 }

@@ -79,8 +79,10 @@ pub enum Control {
     },
     /// Checkpoint every disk while I/O goes on, so that a close soon after is short.
     Checkpoint,
-    /// Drain, checkpoint and close every disk.
-    Close,
+    /// Drain and close every disk.
+    Close {
+        how: store::Closing,
+    },
 }
 
 /// Why a control operation failed.

@@ -5,7 +5,7 @@ use super::*;
 use crate::base::{
     BufId, BufRef, DiskId, DiskSlot, IoError, Request, RequestKind, Token, VolumeId,
 };
-use crate::store::{Note, SUPERBLOCK_AT, SUPERBLOCK_LEN, StoreError, Superblock};
+use crate::store::{Closing, Note, SUPERBLOCK_AT, SUPERBLOCK_LEN, StoreError, Superblock};
 
 fn all(bytes: &[u8], value: u8) -> bool {
     bytes.iter().all(|byte| *byte == value)
@@ -171,23 +171,25 @@ fn a_journal_that_rots_after_its_replay_costs_the_rotten_block_and_not_its_neigh
             );
         }
         // Also when all is applied, and the journal is not looked at any more.
-        world.control(Control::Close);
+        world.close();
         world.open();
     }
+}
+
+/// Whether each superblock of a disk says that it was closed.
+fn closed(world: &World) -> [bool; 2] {
+    SUPERBLOCK_AT.map(|at| {
+        let copy = &world.disk[at as usize..(at + SUPERBLOCK_LEN) as usize];
+        Superblock::decode(copy).unwrap().is_closed()
+    })
 }
 
 #[test]
 fn a_closed_store_has_an_empty_journal() {
     let mut world = World::new(64 << 20);
     world.write(0, 4096, 1);
-    world.control(Control::Close);
+    world.close();
     assert_eq!(world.shard.disk(DiskSlot(0)).unwrap().2.journal_used, 0);
-    let closed = |world: &World| {
-        SUPERBLOCK_AT.map(|at| {
-            let copy = &world.disk[at as usize..(at + SUPERBLOCK_LEN) as usize];
-            Superblock::decode(copy).unwrap().closed
-        })
-    };
     assert_eq!(closed(&world), [true, true]);
     world.open();
     assert_eq!(closed(&world), [false, false]);
@@ -200,6 +202,31 @@ fn a_closed_store_has_an_empty_journal() {
         Some(Note::Opened { replayed: 0 })
     ));
     assert!(all(&world.read(0, 4096), 1));
+}
+
+#[test]
+fn a_store_that_is_closed_quickly_leaves_its_journal_to_the_next_opening() {
+    let mut world = World::new(64 << 20);
+    world.write(0, 4096, 1);
+    let used = |world: &World| world.shard.disk(DiskSlot(0)).unwrap().2.journal_used;
+    let before = used(&world);
+    world.control(Control::Checkpoint);
+    assert!(used(&world) < before);
+    for fill in 2..5 {
+        world.write(u64::from(fill) * 65536, 8192, fill);
+        let how = Closing::Quick;
+        world.control(Control::Close { how });
+        assert_eq!(closed(&world), [true, true]);
+        world.open();
+        assert_eq!(closed(&world), [false, false]);
+        let opened = |note: &&Note| matches!(note, Note::Opened { .. });
+        let opened = world.notes.iter().rfind(opened);
+        assert_ne!(opened, Some(&Note::Opened { replayed: 0 }));
+        assert!(all(&world.read(0, 4096), 1));
+        for fill in 2..=fill {
+            assert!(all(&world.read(u64::from(fill) * 65536, 8192), fill));
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::base::{
     BLOCK, Breaks, BufId, BufRef, DiskId, FamilyId, IoError, LayerId, PgId, Request, RequestKind,
     StoreId, Time, Token, VolumeId, crc,
 };
-use crate::store::{DiskOp, IoData, LayerMeta, Note, Options, Plan, VolumeMeta, format};
+use crate::store::{Closing, DiskOp, IoData, LayerMeta, Note, Options, Plan, VolumeMeta, format};
 use std::collections::BTreeMap;
 
 pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
@@ -148,6 +148,12 @@ impl World {
             control,
         });
         self.settle();
+    }
+
+    /// Closes the store, with everything applied.
+    pub fn close(&mut self) {
+        let how = Closing::Whole;
+        self.control(Control::Close { how });
     }
 
     pub fn step(&mut self, input: Input<'_>) {

@@ -9,7 +9,7 @@ use super::workload::draw_by_weight;
 use super::world::{Phase, World};
 use crate::base::{BLOCK, BufRef, CHUNK, DiskId, PgId};
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input};
-use crate::store::{self, Levels, StoreError};
+use crate::store::{self, Closing, Levels, StoreError};
 
 /// What a store has for its own use: the least that it takes.
 const SCRATCH_BLOCKS: u32 = 128;
@@ -238,11 +238,11 @@ impl<M: Machine> World<M> {
     /// All volumes are dropped.
     pub(super) fn dropped_all(&mut self) -> Result<(), Failure> {
         self.phase = Phase::Closing;
-        self.close()
+        self.close(Closing::Whole)
     }
 
-    pub(super) fn close(&mut self) -> Result<(), Failure> {
-        self.control(Errand::Close, Control::Close)
+    pub(super) fn close(&mut self, how: Closing) -> Result<(), Failure> {
+        self.control(Errand::Close, Control::Close { how })
     }
 
     /// A control operation was answered.

@@ -23,7 +23,7 @@ use super::trace::{Trace, TraceHash};
 use super::volumes::Volumes;
 use super::workload::Workload;
 use crate::base::{BLOCK, Breaks, Prng, Time};
-use crate::store::{APPLYING_BLOCKS_MAX, Note};
+use crate::store::{APPLYING_BLOCKS_MAX, Closing, Note};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -497,7 +497,12 @@ impl<M: Machine> World<M> {
             }
             Phase::Draining if self.requests.is_empty() || self.prng.one_in(8) => {
                 self.phase = Phase::Closing;
-                self.close()
+                // Not drawn, so that seeds tell the stories that they told.
+                let how = match self.counts.verified % 2 {
+                    0 => Closing::Whole,
+                    _ => Closing::Quick,
+                };
+                self.close(how)
             }
             Phase::Closing if self.requests.is_empty() => self.closed(),
             // What was dropped is swept in the background, and that ends.

@@ -91,7 +91,7 @@ impl Store {
 
     /// Starts what should be applied now.
     pub(super) fn step_apply(&mut self, out: &mut Outbox) {
-        if !matches!(self.state, State::Open | State::Closing(_)) {
+        if !matches!(self.state, State::Open | State::Closing(..)) || self.is_resting() {
             return;
         }
         let mut left = self.apply_queue.len();
@@ -122,7 +122,7 @@ impl Store {
     /// How many operations there should be: none without a reason to apply (a checkpoint waits, memory gets
     /// short, or nothing else is going on), and the more the nearer the bounds at which writers wait.
     fn applies_wanted(&self) -> u32 {
-        if matches!(self.state, State::Closing(_)) {
+        if matches!(self.state, State::Closing(..)) {
             return APPLIES_MAX;
         }
         let (memory, most) = (self.memory_blocks * BLOCK, self.options.overlay_bytes);

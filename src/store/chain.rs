@@ -5,8 +5,8 @@
 //! ends behind that point, its end is a torn write of the crash; where it ends before, an
 //! acknowledged batch is damaged.
 //!
-//! After a clean close replay takes nothing from the ring, and reading all of it would be most of an opening. Then
-//! the survey only *glances* at where the first batches after the close would lie. If one lies there, whatever the
+//! After a clean close the superblocks name the end of the chain, and reading all of the ring would be most of an opening.
+//! Then the survey only *glances* at where the first batches after the close would lie. If one lies there, whatever the
 //! superblocks say, all of the ring is surveyed.
 //!
 //! A batch that a crash tore may be followed by another one of its number: too long for what is left of the
@@ -25,7 +25,7 @@ use std::ops::Range;
 
 /// Bytes of one read.
 const READ_LEN: u64 = 1024 * 1024;
-/// Bytes behind the tail, and at the ring's start, that a glance looks at: the first batch of a next life lies in one
+/// Bytes behind that end, and at the ring's start, that a glance looks at: the first batch of a next life lies in one
 /// of them, and at least one more.
 const GLANCE_LEN: u64 = 2 * BATCH_LEN_MAX;
 
@@ -34,8 +34,8 @@ const GLANCE_LEN: u64 = 2 * BATCH_LEN_MAX;
 pub(super) enum Survey {
     /// All of it.
     Whole,
-    /// Only what a life after the last one would have written first: the store was closed.
-    Glance,
+    /// After a clean close only where a later life would have written first.
+    AsNeeded,
 }
 
 /// What comes next. Offsets are in bytes from the start of the ring.
@@ -88,7 +88,8 @@ pub(super) struct Chain {
     /// What is surveyed now, in bytes of the ring, and what after it.
     part: Range<u64>,
     parts: Vec<Range<u64>>,
-    survey: Survey,
+    /// Where the journal ends, if only a glance was taken at what is behind.
+    glanced: Option<Position>,
     /// The newest batch that some header names.
     batch_seen: u64,
     /// Every batch up to this one was durable, as some header says.
@@ -123,9 +124,11 @@ impl Chain {
     pub fn new(superblock: &Superblock, tail: Position, survey: Survey) -> Chain {
         let ring_len = superblock.geometry.journal_len;
         let glance = |from: u64| from..(from + GLANCE_LEN).min(ring_len);
-        let (part, parts) = match survey {
-            Survey::Whole => (0..ring_len, Vec::new()),
-            Survey::Glance => (glance(tail.offset), vec![glance(0)]),
+        let closed = superblock.closed;
+        let glanced = closed.filter(|_| survey == Survey::AsNeeded);
+        let (part, parts) = match glanced {
+            None => (0..ring_len, Vec::new()),
+            Some(end) => (glance(end.offset), vec![glance(0)]),
         };
         Chain {
             superblock: *superblock,
@@ -133,10 +136,10 @@ impl Chain {
             at: part.start,
             part,
             parts,
-            survey,
+            glanced,
             batch_seen: 0,
-            durable_once: 0,
-            follows_durable: None,
+            durable_once: closed.map_or(0, |end| end.batch.saturating_sub(1)),
+            follows_durable: closed.map(|end| end.previous),
             first: None,
             checkpoint_seen: 0,
             incarnation_seen: 0,
@@ -218,12 +221,9 @@ impl Chain {
     /// What is to be surveyed after the part that was.
     fn next_part(&mut self) -> Option<Range<u64>> {
         self.parts.pop().or_else(|| {
-            let has_gone_on = self.batch_seen >= self.next.batch;
-            let more = self.survey == Survey::Glance && has_gone_on;
-            more.then(|| {
-                self.survey = Survey::Whole;
-                0..self.superblock.geometry.journal_len
-            })
+            let end = self.glanced.take()?;
+            let whole = 0..self.superblock.geometry.journal_len;
+            (self.batch_seen >= end.batch).then_some(whole)
         })
     }
 

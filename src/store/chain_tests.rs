@@ -5,6 +5,12 @@ use crate::base::{BlockRun, ChunkNo, FamilyId, LayerId, PgId, StoreId};
 use crate::store::door::{ChunkId, Stamp};
 
 const RING: usize = 12 * BLOCK as usize;
+/// Where replay starts.
+const TAIL: Position = Position {
+    offset: 6 * BLOCK,
+    batch: 10,
+    previous: 7,
+};
 
 fn superblock() -> Superblock {
     let mut superblock = Superblock::EMPTY;
@@ -53,6 +59,13 @@ impl Ring {
         Ring { bytes, superblock }
     }
 
+    /// Closed at a place.
+    fn closed(end: Position) -> Ring {
+        let mut ring = Ring::new();
+        ring.superblock.closed = Some(end);
+        ring
+    }
+
     /// Puts a batch with `blocks` of payload at a block of the ring; returns the crc of its header.
     fn put(&mut self, at: u64, (batch, incarnation, previous, durable): Name, blocks: u32) -> u32 {
         let records: Vec<Record> = (blocks > 0).then(|| record(blocks)).into_iter().collect();
@@ -88,12 +101,7 @@ impl Ring {
     /// As [`Ring::follow`], after a survey of the caller's choice, and with the bytes that were read. The ring is zero as far
     /// as the superblock has it longer than it was laid.
     fn read(&self, survey: Survey) -> (Vec<(u64, u64, usize)>, Chain, u64) {
-        let tail = Position {
-            offset: 6 * BLOCK,
-            batch: 10,
-            previous: 7,
-        };
-        let mut chain = Chain::new(&self.superblock, tail, survey);
+        let mut chain = Chain::new(&self.superblock, TAIL, survey);
         let (mut taken, mut asked) = (Vec::new(), 0);
         loop {
             match chain.step() {
@@ -177,12 +185,12 @@ fn headers_of_a_later_life_than_the_superblock_knows_are_in_the_chain() {
 
 #[test]
 fn of_a_closed_journal_only_the_places_of_the_next_batches_are_read() {
-    let mut ring = Ring::new();
+    let mut ring = Ring::closed(TAIL);
     ring.superblock.geometry.journal_len = 1 << 30;
     // Batches of the last round, in front of the tail and behind it.
     let nine = ring.put(5, (9, 1, 6, 8), 0);
     ring.put(6, (2, 1, nine, 1), 0);
-    let (_, chain, asked) = ring.read(Survey::Glance);
+    let (_, chain, asked) = ring.read(Survey::AsNeeded);
     assert!(asked <= 2 * GLANCE_LEN + 4 * READ_LEN + 2 * BATCH_LEN_MAX);
     assert!(!chain.is_broken() && chain.torn.is_none() && chain.next.batch == 10);
 }
@@ -191,11 +199,11 @@ fn of_a_closed_journal_only_the_places_of_the_next_batches_are_read() {
 fn a_life_after_the_close_that_the_superblocks_deny_is_surveyed_whole() {
     // Batch 10 is lost; 11, which says that it was acknowledged, lies behind it or at the ring's start.
     for (at, far) in [(7, 9), (0, 5)] {
-        let mut ring = Ring::new();
+        let mut ring = Ring::closed(TAIL);
         ring.superblock.geometry.journal_len = 64 * BATCH_LEN_MAX;
         ring.put(at, (11, 2, 8, 10), 0);
         ring.put(far, (12, 2, 8, 11), 0);
-        let (_, chain, asked) = ring.read(Survey::Glance);
+        let (_, chain, asked) = ring.read(Survey::AsNeeded);
         assert!(asked > 64 * BATCH_LEN_MAX);
         assert!(chain.is_broken() && chain.durable_once == 11);
     }
@@ -203,10 +211,36 @@ fn a_life_after_the_close_that_the_superblocks_deny_is_surveyed_whole() {
 
 #[test]
 fn a_glance_that_finds_batches_comes_to_what_a_whole_survey_comes_to() {
-    let mut ring = Ring::new();
+    let mut ring = Ring::closed(TAIL);
     let ten = ring.put(6, (10, 9, 7, 9), 0);
     ring.put(7, (11, 12, ten, 10), 0);
-    let (whole, by_glance) = (ring.follow(), ring.read(Survey::Glance));
-    assert_eq!(whole.0, by_glance.0);
-    assert_eq!(by_glance.1.incarnation_seen, 12);
+    let (taken, chain, _) = ring.read(Survey::AsNeeded);
+    assert_eq!(taken, ring.follow().0);
+    assert_eq!(chain.incarnation_seen, 12);
+}
+
+#[test]
+fn a_chain_that_ends_before_the_close_is_broken() {
+    let mut ring = Ring::new();
+    let ten = ring.put(6, (10, 1, 7, 9), 0);
+    let eleven = ring.put(7, (11, 1, ten, 9), 1);
+    let (offset, batch, previous) = (9 * BLOCK, 12, eleven);
+    ring.superblock.closed = Some(Position {
+        offset,
+        batch,
+        previous,
+    });
+    for survey in [Survey::Whole, Survey::AsNeeded] {
+        let (taken, chain, _) = ring.read(survey);
+        assert_eq!(taken, [(10, 6, 0), (11, 7, 0)]);
+        assert!(!chain.is_broken());
+    }
+    // Its payload is lost: what was closed was durable, so it is not taken for torn.
+    ring.tear(8);
+    assert_eq!(ring.read(Survey::AsNeeded).0, [(10, 6, 0), (11, 7, 1)]);
+    ring.tear(7);
+    assert!(ring.read(Survey::AsNeeded).1.is_broken());
+    // Another batch 11 than the one that was last.
+    ring.put(7, (11, 1, ten, 8), 1);
+    assert!(ring.read(Survey::AsNeeded).1.is_broken());
 }

@@ -6,7 +6,9 @@
 //! copy is durable the old checkpoint holds; after it the new one does. Guests' I/O goes on throughout: a
 //! page may hold what is newer than the target, because replay carries that out again.
 
-use super::door::{DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp, WriteKind};
+use super::door::{
+    Closing, DiskOp, Durability, Note, Outbox, Output, StoreError, StoreOp, WriteKind,
+};
 use super::engine::{Io, State, Store, done};
 use super::manifest::{self, PageRef};
 use super::page::{self, ENTRIES_PER_PAGE, NO_SLOT, PageEntry, PageName};
@@ -80,7 +82,7 @@ impl Checkpoint {
 impl Store {
     /// Takes the checkpoint as far as it goes now, and starts one where one is due.
     pub(super) fn step_checkpoint(&mut self, out: &mut Outbox) {
-        if !matches!(self.state, State::Open | State::Closing(_)) {
+        if !matches!(self.state, State::Open | State::Closing(..)) {
             return;
         }
         if self.checkpoint.phase == Phase::Idle && self.is_checkpoint_due() {
@@ -107,7 +109,10 @@ impl Store {
 
     fn is_checkpoint_due(&self) -> bool {
         match self.state {
-            State::Closing(_) => self.is_drained(),
+            State::Closing(_, Closing::Whole) => self.is_drained(),
+            State::Closing(_, Closing::Quick) => {
+                self.checkpoint.growing.is_some() || self.checkpoint.asked.is_some()
+            }
             _ => {
                 self.journal.wants_checkpoint()
                     || self.checkpoint.growing.is_some()
@@ -115,19 +120,6 @@ impl Store {
                     || self.checkpoint.asked.is_some()
             }
         }
-    }
-
-    /// Whether nothing that was asked is under way any more.
-    fn is_drained(&self) -> bool {
-        self.journal.flying.is_empty()
-            && self.journal.open.is_empty()
-            && self.overfull.is_empty()
-            && self.gathered.is_empty()
-            && self.stalled.is_empty()
-            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunks(_)))
-            && self.loader.unloaded == 0
-            // A discard or zero run that outlives the close would hit a slot that the next opening gives out.
-            && self.ios.iter().all(|(_, io)| !matches!(io, Io::Discard { .. } | Io::ZeroRun { .. } | Io::Apply(_)))
     }
 
     fn write_pages(&mut self, out: &mut Outbox) {
@@ -328,7 +320,7 @@ impl Store {
     /// Whether nothing is written after the checkpoint under way, and the journal behind it is empty.
     fn is_last_checkpoint(&self) -> bool {
         let all = self.checkpoint.target + 1 == self.journal.open.number;
-        matches!(self.state, State::Closing(_)) && all && self.is_drained()
+        matches!(self.state, State::Closing(_, Closing::Whole)) && all && self.is_drained()
     }
 
     fn write_superblock(&mut self, copy: u8, out: &mut Outbox) {
@@ -337,21 +329,27 @@ impl Store {
                 self.superblock.geometry.slots = slots;
             }
             self.superblock.sequence += 1;
-            self.superblock.closed = self.is_last_checkpoint();
+            self.superblock.closed = self
+                .is_last_checkpoint()
+                .then(|| self.journal.position_next());
         }
         self.checkpoint.phase = Phase::Superblock(copy);
         self.checkpoint.in_flight += 1;
+        self.submit_superblock(Io::Checkpoint, copy, out);
+    }
+
+    /// Writes one copy of the superblock as it is now.
+    pub(super) fn submit_superblock(&mut self, io: Io, copy: u8, out: &mut Outbox) {
         let head = out.arena.len() as u32;
         self.superblock.encode(&mut out.arena);
         let head = head..out.arena.len() as u32;
         let offset = SUPERBLOCK_AT[usize::from(copy)];
-        let durability = Durability::Durable;
-        self.submit(Io::Checkpoint, out, |id| DiskOp::Write {
+        self.submit(io, out, |id| DiskOp::Write {
             id,
             offset,
             head,
             body: 0..0,
-            durability,
+            durability: Durability::Durable,
             kind: WriteKind::Checkpoint,
         });
     }
@@ -381,8 +379,9 @@ impl Store {
         }
         self.retry_stalled(out);
         self.close_batch_if_possible(out);
-        if let State::Closing(op) = self.state {
-            if self.journal.used() == 0 && self.dirty.is_empty() && self.is_drained() {
+        if let State::Closing(op, how) = self.state {
+            let whole = how == Closing::Whole && self.journal.used() == 0;
+            if whole && self.dirty.is_empty() && self.is_drained() {
                 self.state = State::Closed;
                 return done(op, Ok(()), out);
             }
@@ -401,24 +400,6 @@ impl Store {
         }
     }
 
-    /// Everything is applied and written out, and nothing more is taken.
-    pub(super) fn on_close(&mut self, op: StoreOp, out: &mut Outbox) {
-        match self.state {
-            State::Open => {
-                self.state = State::Closing(op);
-                self.close_batch_if_possible(out);
-                self.step_loader(out);
-                self.step_checkpoint(out);
-            }
-            State::Closing(_) => done(op, Err(StoreError::NotOpen), out),
-            State::Damaged | State::Opening(_) | State::Closed => {
-                self.state = State::Closed;
-                done(op, Ok(()), out);
-            }
-            State::Failed => done(op, Err(StoreError::DiskFailed), out),
-        }
-    }
-
     /// A checkpoint is wanted now, whatever the journal holds.
     pub(super) fn on_checkpoint_wanted(&mut self, op: StoreOp, out: &mut Outbox) {
         match self.state {
@@ -431,7 +412,7 @@ impl Store {
             }
             State::Damaged => done(op, Err(StoreError::ReadOnly), out),
             State::Failed => done(op, Err(StoreError::DiskFailed), out),
-            State::Opening(_) | State::Closing(_) | State::Closed => {
+            State::Opening(_) | State::Closing(..) | State::Closed => {
                 done(op, Err(StoreError::NotOpen), out);
             }
         }

@@ -105,8 +105,8 @@ pub enum Input<'a> {
     Scrub { op: StoreOp },
     /// Checkpoint what is durable now, while I/O goes on. A close soon after has little left to write.
     Checkpoint { op: StoreOp },
-    /// Apply and checkpoint everything, then stop taking anything. Answered when the disk can be let go.
-    Close { op: StoreOp },
+    /// Stop taking anything. Answered when the disk can be let go.
+    Close { op: StoreOp, how: Closing },
     /// An operation on the disk has ended.
     DiskDone {
         id: IoId,
@@ -321,6 +321,15 @@ impl Note {
             },
         }
     }
+}
+
+/// How a store is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// Everything is applied and checkpointed.
+    Whole,
+    /// At once: what the journal holds is left to the next opening.
+    Quick,
 }
 
 /// A run of payload blocks, for gathering writes.

@@ -4,8 +4,8 @@ use super::allocator::Allocator;
 use super::apply::Scratch;
 use super::checkpoint::Checkpoint;
 use super::door::{
-    ChunkId, DiskFault, DiskOp, Input, IoData, IoId, Note, OpenError, Options, Outbox, Output,
-    Stamp, StoreError, StoreOp, VolumeMeta,
+    ChunkId, Closing, DiskFault, DiskOp, Input, IoData, IoId, Note, OpenError, Options, Outbox,
+    Output, Stamp, StoreError, StoreOp, VolumeMeta,
 };
 use super::journal::Journal;
 use super::layers::Layers;
@@ -38,7 +38,7 @@ pub(super) enum State {
     /// An acknowledged batch is lost: nothing can be known to be the newest.
     Damaged,
     /// Everything is being written out; who is told.
-    Closing(StoreOp),
+    Closing(StoreOp, Closing),
     Closed,
     /// The disk failed.
     Failed,
@@ -50,6 +50,9 @@ pub(super) enum Io {
     Recovery,
     /// The superblock with a new incarnation, before the store serves.
     Opening {
+        copy: u8,
+    },
+    Closing {
         copy: u8,
     },
     Page {
@@ -312,7 +315,7 @@ impl Store {
             Input::Grow { op, bytes } => self.on_grow(op, bytes, out),
             Input::Scrub { op } => self.on_scrub(op, out),
             Input::Checkpoint { op } => self.on_checkpoint_wanted(op, out),
-            Input::Close { op } => self.on_close(op, out),
+            Input::Close { op, how } => self.on_close(op, how, out),
             Input::DiskDone { id, result } => self.on_disk_done(id, result, out),
             Input::TurnEnded => self.on_turn_ended(out),
         }
@@ -353,7 +356,7 @@ impl Store {
                 return done(op, Err(why), out);
             }
             State::Failed => return done(op, Err(StoreError::DiskFailed), out),
-            State::Opening(_) | State::Closing(_) | State::Closed => {
+            State::Opening(_) | State::Closing(..) | State::Closed => {
                 return done(op, Err(StoreError::NotOpen), out);
             }
         }
@@ -388,6 +391,7 @@ impl Store {
         match io {
             Io::Recovery => self.on_recovery_read(result, out),
             Io::Opening { copy } => self.on_incarnation_written(copy, result.is_ok(), out),
+            Io::Closing { copy } => self.on_close_written(copy, result.is_ok(), out),
             Io::Page { leaf, index } => self.on_page_read(leaf, index, result, out),
             Io::Read {
                 job,
@@ -418,12 +422,13 @@ impl Store {
     }
 
     fn on_turn_ended(&mut self, out: &mut Outbox) {
-        if !matches!(self.state, State::Open | State::Closing(_)) {
+        if !matches!(self.state, State::Open | State::Closing(..)) {
             return;
         }
         self.retry_stalled(out);
         self.write_gathered(out);
         self.close_batch_if_possible(out);
+        self.step_quick_close(out);
         self.zero_ahead(out);
         self.step_checkpoint(out);
         self.step_apply(out);
@@ -437,7 +442,7 @@ impl Store {
             return;
         }
         out.list.push(Output::Note(Note::DiskFailed));
-        if let State::Closing(op) = before {
+        if let State::Closing(op, _) = before {
             done(op, Err(StoreError::DiskFailed), out);
         }
         let mut told: Vec<StoreOp> = self.stalled.drain(..).map(|ask| ask.op()).collect();
@@ -459,22 +464,7 @@ impl Store {
         if !self.ios.is_empty() {
             return;
         }
-        let journal = &mut self.journal;
-        for batch in journal
-            .flying
-            .drain(..)
-            .chain([std::mem::take(&mut journal.open)])
-        {
-            for span in &batch.spans {
-                out.list.push(Output::Unpin {
-                    buf: span.buf,
-                    blocks: span.blocks,
-                });
-            }
-        }
-        self.overlays
-            .take_memory(|buf| out.list.push(Output::Unpin { buf, blocks: 1 }));
-        self.memory_blocks = 0;
+        self.release_memory(out);
     }
 
     /// Starts an operation on the disk.

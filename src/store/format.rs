@@ -65,14 +65,15 @@ impl std::error::Error for TooSmall {}
 /// Lays a store out on a disk.
 pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
     let geometry = lay_out(plan)?;
+    let start = Position {
+        offset: 0,
+        batch: 1,
+        previous: 0,
+    };
     let root = Root {
         store: plan.store,
         checkpoint: 1,
-        tail: Position {
-            offset: 0,
-            batch: 1,
-            previous: 0,
-        },
+        tail: start,
         touched: 0,
         used: 0,
         manifest: vec![ManifestRef::default(); geometry.manifest_blocks as usize],
@@ -88,7 +89,7 @@ pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
         checkpoint: 1,
         root_crc,
         root_bytes: bytes.len() as u32,
-        closed: true,
+        closed: Some(start),
         geometry,
     };
     let mut first = Vec::new();

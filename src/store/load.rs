@@ -98,7 +98,8 @@ impl Store {
 
     /// Loads in the background what nobody asked for yet.
     pub(super) fn step_loader(&mut self, out: &mut Outbox) {
-        if !matches!(self.state, State::Open | State::Closing(_)) || self.loader.finished {
+        let takes_part = matches!(self.state, State::Open | State::Closing(..));
+        if !takes_part || self.is_resting() || self.loader.finished {
             return;
         }
         while self.loader.under_way.len() < LOADS_MAX as usize

@@ -34,6 +34,7 @@ mod batch;
 mod chain;
 mod check;
 mod checkpoint;
+mod close;
 mod codec;
 mod commit;
 mod door;
@@ -62,8 +63,8 @@ mod write;
 pub use apply::APPLYING_BLOCKS_MAX;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
-    ChunkId, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note, OpenError,
-    Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta, WriteKind,
+    ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note,
+    OpenError, Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta, WriteKind,
 };
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};

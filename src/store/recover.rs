@@ -7,7 +7,7 @@
 use super::batch::Record;
 use super::chain::{self, Chain, Found, Survey};
 use super::commit::Origin;
-use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output, WriteKind};
+use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
 use super::engine::{Io, State, Store};
 use super::journal::Journal;
 use super::layers::Layers;
@@ -307,11 +307,7 @@ impl Store {
         );
         self.journal = Journal::new(geometry.journal_len, root.tail);
         self.make_leaves();
-        let survey = match superblock.closed {
-            true => Survey::Glance,
-            false => Survey::Whole,
-        };
-        self.recovery().chain = Chain::new(&superblock, root.tail, survey);
+        self.recovery().chain = Chain::new(&superblock, root.tail, Survey::AsNeeded);
         self.replay(out);
     }
 
@@ -442,23 +438,12 @@ impl Store {
         let seen = self.recovery().chain.incarnation_seen;
         self.superblock.incarnation = self.superblock.incarnation.max(seen) + 1;
         self.superblock.sequence += 1;
-        self.superblock.closed = false;
+        self.superblock.closed = None;
         self.write_incarnation(0, out);
     }
 
     fn write_incarnation(&mut self, copy: u8, out: &mut Outbox) {
-        let head = out.arena.len() as u32;
-        self.superblock.encode(&mut out.arena);
-        let head = head..out.arena.len() as u32;
-        let offset = SUPERBLOCK_AT[usize::from(copy)];
-        self.submit(Io::Opening { copy }, out, |id| DiskOp::Write {
-            id,
-            offset,
-            head,
-            body: 0..0,
-            durability: super::door::Durability::Durable,
-            kind: WriteKind::Checkpoint,
-        });
+        self.submit_superblock(Io::Opening { copy }, copy, out);
     }
 
     pub(super) fn on_incarnation_written(&mut self, copy: u8, ok: bool, out: &mut Outbox) {
@@ -492,7 +477,7 @@ impl Superblock {
         checkpoint: 0,
         root_crc: 0,
         root_bytes: 0,
-        closed: false,
+        closed: None,
         geometry: super::superblock::Geometry {
             root_len: 0,
             manifest_at: 0,

@@ -18,7 +18,7 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// The longest chain of layers.
 pub const LAYERS_MAX: usize = 2048;
 
-/// Where replay of the journal starts.
+/// A place in the journal's ring between two batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     /// In bytes from the start of the ring.
@@ -27,6 +27,21 @@ pub(super) struct Position {
     pub batch: u64,
     /// The crc of the header of the batch before it.
     pub previous: u32,
+}
+
+impl Position {
+    /// Whether it can be in a ring; `names` are what is wrong where offset or batch cannot be.
+    pub fn check(&self, geometry: &Geometry, names: [&'static str; 2]) -> Result<(), OpenError> {
+        let [offset, batch] = names;
+        let wrong = |field, value| Err(OpenError::Inconsistent { field, value });
+        if self.offset > geometry.journal_len || !self.offset.is_multiple_of(BLOCK) {
+            return wrong(offset, self.offset);
+        }
+        if self.batch == 0 || self.batch >= COUNT_MAX {
+            return wrong(batch, self.batch);
+        }
+        Ok(())
+    }
 }
 
 /// A manifest block as the root names it.
@@ -147,13 +162,8 @@ impl Root {
         if blocks != geometry.manifest_blocks {
             return wrong("manifest blocks", blocks);
         }
-        let tail = self.tail.offset;
-        if tail > geometry.journal_len || !tail.is_multiple_of(BLOCK) {
-            return wrong("journal tail", tail);
-        }
-        if self.tail.batch == 0 || self.tail.batch >= COUNT_MAX {
-            return wrong("batch of the journal tail", self.tail.batch);
-        }
+        self.tail
+            .check(geometry, ["journal tail", "batch of the journal tail"])?;
         if u64::from(self.touched) > geometry.slots {
             return wrong("touched slots", u64::from(self.touched));
         }

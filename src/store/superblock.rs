@@ -6,6 +6,7 @@
 
 use super::codec::{Put, Take, seal, unseal};
 use super::door::OpenError;
+use super::root::Position;
 use crate::base::{BLOCK, CHUNK, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENSB";
@@ -122,9 +123,9 @@ pub struct Superblock {
     /// The bytes of this root.
     pub root_bytes: u32,
     pub geometry: Geometry,
-    /// The store was closed with this checkpoint, and the journal is empty. Both copies say so, or it does not count:
-    /// see [`Superblock::choose`].
-    pub closed: bool,
+    /// The store was closed, and the journal ends here: every batch before is durable, and there is none behind. Both copies
+    /// say so, or it does not count: see [`Superblock::choose`].
+    pub(super) closed: Option<Position>,
 }
 
 /// The bit of a superblock's flags that says it was closed.
@@ -159,7 +160,12 @@ impl Superblock {
         ] {
             put.u64(value);
         }
-        put.u64(if self.closed { CLOSED } else { 0 });
+        if let Some(end) = self.closed {
+            put.u64(CLOSED);
+            put.u64(end.offset);
+            put.u64(end.batch);
+            put.u32(end.previous);
+        }
         put.pad_to(start, SUPERBLOCK_LEN as usize);
         seal(&mut out[start..]);
     }
@@ -188,7 +194,13 @@ impl Superblock {
                 slots_at: take.u64()?,
                 slots: take.u64()?,
             };
-            let closed = take.u64()? & CLOSED != 0;
+            let flags = take.u64()?;
+            let end = Position {
+                offset: take.u64()?,
+                batch: take.u64()?,
+                previous: take.u32()?,
+            };
+            let closed = (flags & CLOSED != 0).then_some(end);
             Some((
                 version,
                 Superblock {
@@ -224,6 +236,10 @@ impl Superblock {
                 return Err(OpenError::Inconsistent { field, value });
             }
         }
+        if let Some(end) = superblock.closed {
+            let names = ["journal's end", "batch of the journal's end"];
+            end.check(&superblock.geometry, names)?;
+        }
         let value = u64::from(superblock.root_bytes);
         let fits = value > 0 && value <= superblock.geometry.root_len;
         if !fits || !value.is_multiple_of(BLOCK) {
@@ -235,8 +251,13 @@ impl Superblock {
         Ok(superblock)
     }
 
+    /// Whether the store was closed, and not opened since, as far as this copy knows.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Which of two copies counts, given what decoding each brought, on a disk of `disk_bytes`. An opening clears `closed`
-    /// in one copy after the other before it writes anything else, so only two equal copies prove that none has begun.
+    /// in one copy after the other before it writes anything else: two equal copies prove that none has come so far.
     pub fn choose(
         a: Result<Superblock, OpenError>,
         b: Result<Superblock, OpenError>,
@@ -247,12 +268,12 @@ impl Superblock {
             (Err(other @ OpenError::UnknownVersion { .. }), _)
             | (_, Err(other @ OpenError::UnknownVersion { .. })) => Err(other),
             (Ok(a), Ok(b)) => {
-                let closed = a.closed && a == b;
+                let closed = a.closed.filter(|_| a == b);
                 let newest = if b.sequence > a.sequence { b } else { a };
                 Ok(Superblock { closed, ..newest })
             }
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(Superblock {
-                closed: false,
+                closed: None,
                 ..one
             }),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),

@@ -605,7 +605,11 @@ impl Store {
         /// Kept zeroed: 64 MiB, a quarter of a second of the fastest writer seen.
         const AHEAD: u32 = 1024;
         const RUN: u32 = 64;
-        if !self.options.zero_ahead || self.zeroing || self.allocator.free_now() >= AHEAD {
+        if !self.options.zero_ahead
+            || self.is_resting()
+            || self.zeroing
+            || self.allocator.free_now() >= AHEAD
+        {
             return;
         }
         let Some((first, count)) = self.allocator.take_run(RUN) else {

@@ -63,7 +63,10 @@ impl Host {
     fn restart(self, shards: usize) -> (Host, Vec<Handed<OwnedFd>>) {
         let Host { node, dir } = self;
         wait(node.handle.hand_over_guests());
-        wait(node.handle.control(Control::Close)).unwrap();
+        wait(node.handle.control(Control::Close {
+            how: crate::store::Closing::Whole,
+        }))
+        .unwrap();
         let handed = node.runtime.stop();
         let paths: Vec<PathBuf> = (0..shards)
             .map(|n| dir.path(&format!("disk-{n}")))
@@ -641,7 +644,10 @@ fn a_front_end_in_the_middle_of_a_message_is_not_handed_over_and_its_socket_is_c
     let limit = Duration::from_millis(300);
     let handle = host.node.handle.clone();
     wait(async move { tokio::time::timeout(limit, handle.hand_over_guests()).await }).unwrap_err();
-    wait(host.node.handle.control(Control::Close)).unwrap();
+    wait(host.node.handle.control(Control::Close {
+        how: crate::store::Closing::Whole,
+    }))
+    .unwrap();
     let handed = host.node.runtime.stop();
     assert_eq!(handed.iter().map(|h| h.guest).collect::<Vec<_>>(), [2]);
     assert!(guest.is_cut_off());

@@ -364,7 +364,10 @@ fn the_stores_close_under_load_and_nothing_hangs() {
     let site = Site::new();
     let node = site.start();
     let load = endless_load(&node);
-    wait(node.handle.control(Control::Close)).unwrap();
+    wait(node.handle.control(Control::Close {
+        how: crate::store::Closing::Whole,
+    }))
+    .unwrap();
     assert!(matches!(load.join().unwrap(), Err(BenchError::Io(_))));
     node.runtime.stop();
 }

@@ -5,6 +5,7 @@ use super::story::check_bytes;
 use crate::base::{BLOCK, CHUNK, DiskSlot, Prng, RequestKind};
 use crate::shard::Control;
 use crate::shard::world::World;
+use crate::store::Closing;
 
 const DISK_BYTES: u64 = 16 << 20;
 const LAYERS: [&[u64]; 3] = [&[1], &[1, 2], &[1, 2, 3]];
@@ -34,7 +35,12 @@ fn act(world: &mut World, layers: &mut usize, prng: &mut Prng) {
             world.open_volume(LAYERS[*layers]);
         }
         14 => {
-            world.control(Control::Close);
+            match first % 2 {
+                0 => world.close(),
+                _ => world.control(Control::Close {
+                    how: Closing::Quick,
+                }),
+            }
             reopen(world, *layers);
         }
         _ => reopen(world, *layers),

@@ -100,7 +100,7 @@ fn every_frozen_image_opens_with_its_contents_and_is_found_sound() {
         assert_eq!(world.opened, Ok(()), "{name}");
         world.open_volume(story.layers);
         assert_reads(&mut world, &story, name);
-        world.control(crate::shard::Control::Close);
+        world.close();
         let report = check_bytes(&world.disk);
         assert_eq!(report.worst(), None, "{name}, closed again: {report:?}");
         world.open_disk();

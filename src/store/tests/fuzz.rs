@@ -7,7 +7,6 @@
 
 use super::story::{self, check_bytes};
 use crate::base::{BLOCK, ExtentNo, FamilyId, Prng, RequestKind, StoreId};
-use crate::shard::Control;
 use crate::shard::world::World;
 use crate::store::check::Image;
 use crate::store::codec::seal;
@@ -236,7 +235,7 @@ fn use_disk(world: &mut World) {
             let _ = world.try_request(RequestKind::Read, offset, &[0; 1 << 16]);
         }
         world.settle();
-        world.control(Control::Close);
+        world.close();
     }
     world.take_back();
 }

@@ -123,7 +123,11 @@ fn a_superblock_is_as_documented() {
         checkpoint: 12,
         root_crc: 13,
         root_bytes: 14,
-        closed: true,
+        closed: Some(Position {
+            offset: 4096,
+            batch: 16,
+            previous: 17,
+        }),
         geometry,
     }
     .encode(&mut bytes);
@@ -139,6 +143,9 @@ fn a_superblock_is_as_documented() {
     table.u32(76, 14);
     (0..9).for_each(|n| table.u64(80 + n * 8, n as u64 + 1));
     table.u64(152, 1);
+    table.u64(160, 4096);
+    table.u64(168, 16);
+    table.u32(176, 17);
     table.end();
 }
 

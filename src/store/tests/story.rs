@@ -2,7 +2,6 @@
 //! be read from it. Told by a whole shard over a disk in memory.
 
 use crate::base::{BLOCK, CHUNK, RequestKind};
-use crate::shard::Control;
 use crate::shard::world::World;
 use crate::store::{DiskFault, Report, check};
 
@@ -88,14 +87,14 @@ fn filled() -> Teller {
 /// Everything is in the table, the journal is empty.
 pub fn table() -> Story {
     let mut teller = filled();
-    teller.world.control(Control::Close);
+    teller.world.close();
     teller.end(&[1])
 }
 
 /// A checkpoint, and a closed journal over it that is still to be replayed.
 fn journaled() -> Teller {
     let mut teller = filled();
-    teller.world.control(Control::Close);
+    teller.world.close();
     teller.world.open();
     teller.write(BLOCK, BLOCK, 0x55);
     teller.write(4 * CHUNK, CHUNK, 0x66);
@@ -117,7 +116,7 @@ pub fn layers() -> Story {
     teller.write(BLOCK, 2 * BLOCK, 0x88);
     teller.zero(CHUNK, CHUNK / 2);
     teller.write(5 * CHUNK, CHUNK, 0x99);
-    teller.world.control(Control::Close);
+    teller.world.close();
     teller.world.open_disk();
     teller.world.settle();
     teller.world.open_volume(&[1, 2]);
