@@ -10,6 +10,7 @@ macro_rules! pages {
 }
 
 pages! {
+    a_close_names_the_journals_end,
     a_shutdown_waits_for_users,
     bare_io_uring_under_the_data_path,
     checksum_tree,
