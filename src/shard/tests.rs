@@ -180,7 +180,7 @@ fn a_journal_that_rots_after_its_replay_costs_the_rotten_block_and_not_its_neigh
 fn closed(world: &World) -> [bool; 2] {
     SUPERBLOCK_AT.map(|at| {
         let copy = &world.disk[at as usize..(at + SUPERBLOCK_LEN) as usize];
-        Superblock::decode(copy).unwrap().is_closed()
+        Superblock::decode(copy).unwrap().closed
     })
 }
 

@@ -13,6 +13,10 @@
 //! ring, it was written to the ring's start by the next life of the store, and the torn one still stands.
 //! Of two such rivals the one of the later incarnation is in the chain.
 //!
+//! An opening writes into the superblocks where it found the end, before anything is served. All before it must be there
+//! from then on, and what stands behind is left over: it may look whole to the next opening, where a sector can be
+//! read that could not be read before, and counts only if that incarnation or a later one wrote it.
+//!
 //! Opening a store and checking an image both read the journal through this, so that they cannot
 //! disagree. It asks for bytes and is given them: it knows no disk. A place that cannot be read is
 //! asked for again block by block, because one bad sector must not hide the batches around it.
@@ -124,8 +128,8 @@ impl Chain {
     pub fn new(superblock: &Superblock, tail: Position, survey: Survey) -> Chain {
         let ring_len = superblock.geometry.journal_len;
         let glance = |from: u64| from..(from + GLANCE_LEN).min(ring_len);
-        let closed = superblock.closed;
-        let glanced = closed.filter(|_| survey == Survey::AsNeeded);
+        let end = superblock.end;
+        let glanced = (superblock.closed && survey == Survey::AsNeeded).then_some(end);
         let (part, parts) = match glanced {
             None => (0..ring_len, Vec::new()),
             Some(end) => (glance(end.offset), vec![glance(0)]),
@@ -138,8 +142,8 @@ impl Chain {
             parts,
             glanced,
             batch_seen: 0,
-            durable_once: closed.map_or(0, |end| end.batch.saturating_sub(1)),
-            follows_durable: closed.map(|end| end.previous),
+            durable_once: end.batch - 1,
+            follows_durable: Some(end.previous),
             first: None,
             checkpoint_seen: 0,
             incarnation_seen: 0,
@@ -290,7 +294,8 @@ impl Chain {
                     break; // it goes on in the next read
                 }
                 let header = bytes.get(at..at + len).and_then(batch::decode);
-                if let Some((header, ..)) = header.filter(|(h, ..)| self.is_ours(h)) {
+                let counts = |h: &Header| self.is_ours(h) && !self.is_left_over(h);
+                if let Some((header, ..)) = header.filter(|(h, ..)| counts(h)) {
                     self.learn(header, self.at + at as u64);
                 }
             }
@@ -325,6 +330,17 @@ impl Chain {
         })
     }
 
+    /// Whether a batch stands behind where a later incarnation than its own found, or made, the end.
+    fn is_left_over(&self, header: &Header) -> bool {
+        let Superblock {
+            incarnation,
+            end,
+            closed,
+            ..
+        } = self.superblock;
+        header.batch >= end.batch && header.incarnation < incarnation + u64::from(closed)
+    }
+
     /// Whether a header was written by this store, in this life of its disk.
     fn is_ours(&self, header: &Header) -> bool {
         header.store == self.superblock.store && header.instance_key == self.superblock.instance_key
@@ -340,6 +356,7 @@ impl Chain {
             && header.batch == self.next.batch
             && header.previous == self.next.previous
             && header.offset == self.at
+            && !self.is_left_over(&header)
             && !self.has_rival(&header)
             && records.iter().all(|record| has_slot_below(record, slots));
         if !is_next {
@@ -380,7 +397,9 @@ impl Chain {
         let header = claimed.and_then(|len| batch::decode(bytes.get(..len)?));
         if let (Some(len), Some((header, ..))) = (claimed, header) {
             // An older batch stands here rightly: the ring has not come round to it.
-            let is_next = self.is_ours(&header) && header.batch >= self.next.batch;
+            let is_next = self.is_ours(&header)
+                && !self.is_left_over(&header)
+                && header.batch >= self.next.batch;
             let len = len as u64 + u64::from(header.payload_blocks) * BLOCK;
             return is_next.then_some(Torn { offset, len });
         }

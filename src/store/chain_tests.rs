@@ -15,7 +15,7 @@ const TAIL: Position = Position {
 fn superblock() -> Superblock {
     let mut superblock = Superblock::EMPTY;
     superblock.store = StoreId([1; 16]);
-    superblock.incarnation = 9;
+    superblock.incarnation = 1;
     superblock.geometry.journal_len = RING as u64;
     superblock.geometry.slots = 8;
     superblock
@@ -62,7 +62,7 @@ impl Ring {
     /// Closed at a place.
     fn closed(end: Position) -> Ring {
         let mut ring = Ring::new();
-        ring.superblock.closed = Some(end);
+        (ring.superblock.end, ring.superblock.closed) = (end, true);
         ring
     }
 
@@ -131,6 +131,12 @@ fn torn_and_replaced() -> (Ring, u32) {
     ring.put(7, (11, 1, ten, 9), 1);
     ring.tear(8);
     let eleven = ring.put(0, (11, 2, ten, 10), 4);
+    ring.superblock.incarnation = 2;
+    ring.superblock.end = Position {
+        offset: 7 * BLOCK,
+        batch: 11,
+        previous: ten,
+    };
     (ring, eleven)
 }
 
@@ -225,11 +231,12 @@ fn a_chain_that_ends_before_the_close_is_broken() {
     let ten = ring.put(6, (10, 1, 7, 9), 0);
     let eleven = ring.put(7, (11, 1, ten, 9), 1);
     let (offset, batch, previous) = (9 * BLOCK, 12, eleven);
-    ring.superblock.closed = Some(Position {
+    ring.superblock.end = Position {
         offset,
         batch,
         previous,
-    });
+    };
+    ring.superblock.closed = true;
     for survey in [Survey::Whole, Survey::AsNeeded] {
         let (taken, chain, _) = ring.read(survey);
         assert_eq!(taken, [(10, 6, 0), (11, 7, 0)]);
@@ -243,4 +250,22 @@ fn a_chain_that_ends_before_the_close_is_broken() {
     // Another batch 11 than the one that was last.
     ring.put(7, (11, 1, ten, 8), 1);
     assert!(ring.read(Survey::AsNeeded).1.is_broken());
+}
+
+#[test]
+fn what_an_opening_could_not_read_does_not_come_back_at_the_next() {
+    let mut ring = Ring::new();
+    let ten = ring.put(6, (10, 1, 7, 9), 0);
+    ring.put(7, (11, 1, ten, 9), 1);
+    ring.tear(8);
+    let (taken, chain) = ring.follow();
+    assert_eq!(taken, [(10, 6, 0)]);
+    // The next incarnation found its end there, and read nothing of batch 11, which can be read again now.
+    (ring.superblock.incarnation, ring.superblock.end) = (2, chain.next);
+    ring.tear(8);
+    assert_eq!(ring.follow().0, [(10, 6, 0)]);
+    assert!(!ring.follow().1.is_broken());
+    // Its own batch 11 is in the chain.
+    ring.put(7, (11, 2, ten, 10), 0);
+    assert_eq!(ring.follow().0, [(10, 6, 0), (11, 7, 0)]);
 }

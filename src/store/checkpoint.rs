@@ -329,9 +329,10 @@ impl Store {
                 self.superblock.geometry.slots = slots;
             }
             self.superblock.sequence += 1;
-            self.superblock.closed = self
-                .is_last_checkpoint()
-                .then(|| self.journal.position_next());
+            self.superblock.closed = self.is_last_checkpoint();
+            if self.superblock.closed {
+                self.superblock.end = self.journal.position_next();
+            }
         }
         self.checkpoint.phase = Phase::Superblock(copy);
         self.checkpoint.in_flight += 1;

@@ -54,7 +54,8 @@ impl Store {
     pub(super) fn step_quick_close(&mut self, out: &mut Outbox) {
         if self.is_resting() && self.ios.is_empty() && self.is_journaled() {
             self.superblock.sequence += 1;
-            self.superblock.closed = Some(self.journal.position_next());
+            self.superblock.closed = true;
+            self.superblock.end = self.journal.position_next();
             self.submit_superblock(Io::Closing { copy: 0 }, 0, out);
         }
     }

@@ -49,8 +49,9 @@ pub(super) enum State {
 pub(super) enum Io {
     Recovery,
     /// The superblock with a new incarnation, before the store serves.
+    /// The flush before the superblocks of an opening, or one of them.
     Opening {
-        copy: u8,
+        copy: Option<u8>,
     },
     Closing {
         copy: u8,

@@ -89,7 +89,8 @@ pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
         checkpoint: 1,
         root_crc,
         root_bytes: bytes.len() as u32,
-        closed: Some(start),
+        end: start,
+        closed: true,
         geometry,
     };
     let mut first = Vec::new();

@@ -141,7 +141,7 @@ pub fn inspect(disk: &mut impl ReadAt, disk_bytes: u64) -> Result<Inspection, Op
     });
     journal.head_batch = chain.next.batch;
     journal.head_offset_bytes = chain.next.offset;
-    journal.closed = chain.closed || image.superblock.is_closed();
+    journal.closed = chain.closed || image.superblock.closed;
     journal.torn = chain.torn.is_some() && !chain.is_broken();
     journal.damaged = chain.is_broken();
     let is_damage = |finding: &&Finding| finding.severity > Severity::Note;
@@ -172,7 +172,7 @@ fn superblocks(copies: &[Result<Superblock, OpenError>; 2]) -> Vec<SuperblockSee
         sequence: copy.as_ref().ok().map(|copy| copy.sequence),
         incarnation: copy.as_ref().ok().map(|copy| copy.incarnation),
         checkpoint: copy.as_ref().ok().map(|copy| copy.checkpoint),
-        closed: copy.as_ref().ok().map(Superblock::is_closed),
+        closed: copy.as_ref().ok().map(|copy| copy.closed),
     };
     SUPERBLOCK_AT.iter().zip(copies).map(seen).collect()
 }

@@ -13,7 +13,7 @@ use super::journal::Journal;
 use super::layers::Layers;
 use super::load::{Loader, Replayed};
 use super::manifest;
-use super::root::{ManifestRef, Root};
+use super::root::{ManifestRef, Position, Root};
 use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
 use super::table::{LeafState, Table};
 use crate::base::{BLOCK, FixedMap, StoreId, Time};
@@ -52,11 +52,7 @@ pub(super) struct Recovery {
 impl Store {
     /// A store of which nothing is known yet.
     pub(super) fn unopened(options: Options) -> Store {
-        let start = super::root::Position {
-            offset: 0,
-            batch: 1,
-            previous: 0,
-        };
+        let start = Superblock::EMPTY.end;
         let recovery = Recovery {
             step: Step::Superblock(0),
             error: None,
@@ -438,20 +434,24 @@ impl Store {
         let seen = self.recovery().chain.incarnation_seen;
         self.superblock.incarnation = self.superblock.incarnation.max(seen) + 1;
         self.superblock.sequence += 1;
-        self.superblock.closed = None;
-        self.write_incarnation(0, out);
+        self.superblock.end = next;
+        self.superblock.closed = false;
+        // What was read may be on the medium's way still, after a kill; it is counted on from here.
+        self.submit(Io::Opening { copy: None }, out, |id| DiskOp::Flush { id });
     }
 
-    fn write_incarnation(&mut self, copy: u8, out: &mut Outbox) {
-        self.submit_superblock(Io::Opening { copy }, copy, out);
-    }
-
-    pub(super) fn on_incarnation_written(&mut self, copy: u8, ok: bool, out: &mut Outbox) {
+    /// The journal was flushed, or a copy of the superblock was written.
+    pub(super) fn on_incarnation_written(&mut self, copy: Option<u8>, ok: bool, out: &mut Outbox) {
         if !ok {
             return self.refuse(OpenError::Disk(DiskFault::Medium));
         }
-        if copy == 0 {
-            return self.write_incarnation(1, out);
+        let next = match copy {
+            None => Some(0),
+            Some(0) => Some(1),
+            Some(_) => None,
+        };
+        if let Some(copy) = next {
+            return self.submit_superblock(Io::Opening { copy: Some(copy) }, copy, out);
         }
         let recovery = self.recovery();
         let replayed = recovery.replayed;
@@ -477,7 +477,12 @@ impl Superblock {
         checkpoint: 0,
         root_crc: 0,
         root_bytes: 0,
-        closed: None,
+        end: Position {
+            offset: 0,
+            batch: 1,
+            previous: 0,
+        },
+        closed: false,
         geometry: super::superblock::Geometry {
             root_len: 0,
             manifest_at: 0,

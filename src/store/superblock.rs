@@ -11,7 +11,7 @@ use crate::base::{BLOCK, CHUNK, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENSB";
 /// The format version that this build writes, and the only one that it reads: no build that was released wrote another.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Where the two copies lie, in bytes.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 * 1024];
 /// The length of a superblock, in bytes.
@@ -123,13 +123,16 @@ pub struct Superblock {
     /// The bytes of this root.
     pub root_bytes: u32,
     pub geometry: Geometry,
-    /// The store was closed, and the journal ends here: every batch before is durable, and there is none behind. Both copies
-    /// say so, or it does not count: see [`Superblock::choose`].
-    pub(super) closed: Option<Position>,
+    /// Where the journal ended when this incarnation opened it, or since it was closed: every batch before is durable, and
+    /// what an earlier incarnation left behind is not part of it, whatever it looks like.
+    pub(super) end: Position,
+    /// The store was closed: no later batch was written. Both copies say so, or it does not count: see
+    /// [`Superblock::choose`].
+    pub closed: bool,
 }
 
 /// The bit of a superblock's flags that says it was closed.
-const CLOSED: u64 = 1;
+const CLOSED: u32 = 1;
 
 impl Superblock {
     /// Appends the 4096 bytes of this superblock.
@@ -160,12 +163,10 @@ impl Superblock {
         ] {
             put.u64(value);
         }
-        if let Some(end) = self.closed {
-            put.u64(CLOSED);
-            put.u64(end.offset);
-            put.u64(end.batch);
-            put.u32(end.previous);
-        }
+        put.u64(self.end.offset);
+        put.u64(self.end.batch);
+        put.u32(self.end.previous);
+        put.u32(if self.closed { CLOSED } else { 0 });
         put.pad_to(start, SUPERBLOCK_LEN as usize);
         seal(&mut out[start..]);
     }
@@ -194,13 +195,12 @@ impl Superblock {
                 slots_at: take.u64()?,
                 slots: take.u64()?,
             };
-            let flags = take.u64()?;
             let end = Position {
                 offset: take.u64()?,
                 batch: take.u64()?,
                 previous: take.u32()?,
             };
-            let closed = (flags & CLOSED != 0).then_some(end);
+            let closed = take.u32()? & CLOSED != 0;
             Some((
                 version,
                 Superblock {
@@ -212,6 +212,7 @@ impl Superblock {
                     root_crc,
                     root_bytes,
                     geometry,
+                    end,
                     closed,
                 },
             ))
@@ -236,10 +237,8 @@ impl Superblock {
                 return Err(OpenError::Inconsistent { field, value });
             }
         }
-        if let Some(end) = superblock.closed {
-            let names = ["journal's end", "batch of the journal's end"];
-            end.check(&superblock.geometry, names)?;
-        }
+        let names = ["journal's end", "batch of the journal's end"];
+        superblock.end.check(&superblock.geometry, names)?;
         let value = u64::from(superblock.root_bytes);
         let fits = value > 0 && value <= superblock.geometry.root_len;
         if !fits || !value.is_multiple_of(BLOCK) {
@@ -249,11 +248,6 @@ impl Superblock {
             });
         }
         Ok(superblock)
-    }
-
-    /// Whether the store was closed, and not opened since, as far as this copy knows.
-    pub fn is_closed(&self) -> bool {
-        self.closed.is_some()
     }
 
     /// Which of two copies counts, given what decoding each brought, on a disk of `disk_bytes`. An opening clears `closed`
@@ -268,12 +262,12 @@ impl Superblock {
             (Err(other @ OpenError::UnknownVersion { .. }), _)
             | (_, Err(other @ OpenError::UnknownVersion { .. })) => Err(other),
             (Ok(a), Ok(b)) => {
-                let closed = a.closed.filter(|_| a == b);
+                let closed = a.closed && a == b;
                 let newest = if b.sequence > a.sequence { b } else { a };
                 Ok(Superblock { closed, ..newest })
             }
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(Superblock {
-                closed: None,
+                closed: false,
                 ..one
             }),
             (Err(OpenError::NotASarsenDisk), Err(other)) => Err(other),

@@ -132,7 +132,7 @@ impl Image {
         if let Some(place) = torn {
             return report.add(Severity::Note, batch, Wrong::Torn, place);
         }
-        if !chain.closed && self.superblock.closed.is_none() {
+        if !chain.closed && !self.superblock.closed {
             report.add(Severity::Note, batch, Wrong::NotClosed, here);
         }
     }

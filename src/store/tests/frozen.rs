@@ -1,4 +1,4 @@
-//! Images of format version 2 as they were once written. Whoever changes the format breaks these,
+//! Images of format version 3 as they were once written. Whoever changes the format breaks these,
 //! and raises `FORMAT_VERSION`; images of old versions stay here as long as that version is read.
 //!
 //! In a file: the disk's length, then for each block that is not all zeroes its number and its

@@ -123,17 +123,18 @@ fn a_superblock_is_as_documented() {
         checkpoint: 12,
         root_crc: 13,
         root_bytes: 14,
-        closed: Some(Position {
-            offset: 4096,
+        end: Position {
+            offset: 15,
             batch: 16,
             previous: 17,
-        }),
+        },
+        closed: true,
         geometry,
     }
     .encode(&mut bytes);
     assert_eq!(bytes.len(), 4096);
     let mut table = Table::of(&bytes, b"SARSENSB");
-    table.u32(12, 2);
+    table.u32(12, 3);
     table.is(16, &STORE.0);
     table.is(32, &KEY);
     table.u64(48, 10);
@@ -142,10 +143,10 @@ fn a_superblock_is_as_documented() {
     table.u32(72, 13);
     table.u32(76, 14);
     (0..9).for_each(|n| table.u64(80 + n * 8, n as u64 + 1));
-    table.u64(152, 1);
-    table.u64(160, 4096);
-    table.u64(168, 16);
-    table.u32(176, 17);
+    table.u64(152, 15);
+    table.u64(160, 16);
+    table.u32(168, 17);
+    table.u32(172, 1);
     table.end();
 }
 
