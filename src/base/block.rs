@@ -1,5 +1,6 @@
 //! The units of space: sector, block, chunk, extent, and runs of blocks inside one chunk.
 
+use super::ids::{FamilyId, LayerId};
 use serde::{Deserialize, Serialize};
 
 /// A logical sector, the smallest unit a front end may address, in bytes.
@@ -25,6 +26,14 @@ pub struct BlockNo(pub u64);
 )]
 #[serde(transparent)]
 pub struct ChunkNo(pub u64);
+
+/// A chunk of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId {
+    pub family: FamilyId,
+    pub layer: LayerId,
+    pub chunk: ChunkNo,
+}
 
 /// An extent of a volume, counted from its start: 32 bits hold a volume of 16 PiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

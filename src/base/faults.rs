@@ -3,31 +3,73 @@
 //! Outside a build with the feature `sim` there is no way to switch one on: [`Breaks`] is then an empty
 //! type whose question is answered `false` at compile time.
 
-macro_rules! breaks {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A fault that can be planted. Its name is what `cargo sim store --break NAME` takes.
+macro_rules! switches {
+    ($(#[$of:meta])* $one:ident, $(#[$ofs:meta])* $set:ident:
+     $($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        $(#[$of])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(u8)]
-        pub enum Break {
+        pub enum $one {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Break {
-            /// Every break, in the order of their declaration.
-            pub const ALL: &'static [Break] = &[$(Break::$variant),*];
+        impl $one {
+            /// All of them, in the order of their declaration.
+            pub const ALL: &'static [$one] = &[$($one::$variant),*];
 
             pub fn name(self) -> &'static str {
-                match self { $(Break::$variant => $name,)* }
+                match self { $($one::$variant => $name,)* }
             }
 
-            pub fn from_name(name: &str) -> Option<Break> {
-                match name { $($name => Some(Break::$variant),)* _ => None }
+            pub fn from_name(name: &str) -> Option<$one> {
+                match name { $($name => Some($one::$variant),)* _ => None }
+            }
+        }
+
+        $(#[$ofs])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub struct $set {
+            #[cfg(feature = "sim")]
+            on: u64,
+        }
+
+        impl $set {
+            /// None: what every build but the simulator's has.
+            pub const NONE: $set = $set {
+                #[cfg(feature = "sim")]
+                on: 0,
+            };
+
+            /// One, for the simulator.
+            #[cfg(feature = "sim")]
+            pub fn only(which: $one) -> $set {
+                $set {
+                    on: 1 << which as u8,
+                }
+            }
+
+            /// Whether this one is among them.
+            #[inline(always)]
+            pub fn on(self, which: $one) -> bool {
+                #[cfg(feature = "sim")]
+                {
+                    self.on & (1 << which as u8) != 0
+                }
+                #[cfg(not(feature = "sim"))]
+                {
+                    let _ = which;
+                    false
+                }
             }
         }
     };
 }
 
-breaks! {
+switches! {
+    /// A fault that can be planted. Its name is what `cargo sim store --break NAME` takes.
+    Break,
+    /// The breaks that are switched on.
+    Breaks:
     /// Journal batches are written without waiting for the medium.
     NoDsync = "no-dsync",
     /// A write is acknowledged when its batch is sent, not when it is durable.
@@ -62,39 +104,29 @@ breaks! {
     ApplyOffByOne = "apply-off-by-one",
 }
 
-/// The breaks that are switched on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Breaks {
-    #[cfg(feature = "sim")]
-    on: u64,
-}
-
-impl Breaks {
-    /// None: what every build but the simulator's has.
-    pub const NONE: Breaks = Breaks {
-        #[cfg(feature = "sim")]
-        on: 0,
-    };
-
-    /// One break, for the simulator.
-    #[cfg(feature = "sim")]
-    pub fn only(which: Break) -> Breaks {
-        Breaks {
-            on: 1 << which as u8,
-        }
-    }
-
-    /// Whether this break is switched on.
-    #[inline(always)]
-    pub fn on(self, which: Break) -> bool {
-        #[cfg(feature = "sim")]
-        {
-            self.on & (1 << which as u8) != 0
-        }
-        #[cfg(not(feature = "sim"))]
-        {
-            let _ = which;
-            false
-        }
-    }
+switches! {
+    /// A rule of the protocols (`protocol::replication` tells each) that the simulator can switch off, to show what goes wrong without it.
+    Rule,
+    /// The rules that are switched off.
+    RulesOff:
+    /// A replica refuses a lower epoch and a lower version.
+    R1 = "r1",
+    /// An acknowledgement counts under the version that it was given under only.
+    R3Answers = "r3-answers",
+    /// What is durable already is stamped with the new version.
+    R3Stamps = "r3-stamps",
+    /// A new owner seals every member, under one version.
+    R5 = "r5",
+    /// Fences are durable before they are answered under.
+    R6 = "r6",
+    /// What is in any window is written again to all.
+    R7 = "r7",
+    /// No read and no mark before recovery is done.
+    R8 = "r8",
+    /// A read that met a write in flight is held until that is acknowledged.
+    R9 = "r9",
+    /// A frame at or below the mark is answered, never applied.
+    R10 = "r10",
+    /// A member that joins is in the write set.
+    R12 = "r12",
 }

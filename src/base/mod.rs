@@ -17,12 +17,12 @@ mod stamp;
 mod time;
 
 pub use block::{
-    BLOCK, BLOCKS_PER_CHUNK, BlockNo, BlockRun, CHUNK, CHUNKS_PER_EXTENT, ChunkNo, EXTENT,
+    BLOCK, BLOCKS_PER_CHUNK, BlockNo, BlockRun, CHUNK, CHUNKS_PER_EXTENT, ChunkId, ChunkNo, EXTENT,
     ExtentNo, SECTOR,
 };
 pub use bounded::{Ring, Slab};
 pub use buffer::{BufId, BufRef};
-pub use faults::{Break, Breaks};
+pub use faults::{Break, Breaks, Rule, RulesOff};
 pub use ids::{DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
 pub use map::FixedMap;
 pub use prng::{Prng, mix64};

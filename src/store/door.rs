@@ -10,8 +10,8 @@
 //! 5. Say [`Input::TurnEnded`] when there is nothing more to step for now: it closes the journal batch.
 //! 6. Ask `deadline()` and call `expire()` when it has come.
 
-use crate::base::{BlockNo, BlockRun, BufRef, ChunkNo, FamilyId, LayerId, MapRun, PgId, VolumeId};
-pub use crate::base::{Epoch, Stamp};
+use crate::base::{BlockNo, BlockRun, BufRef, FamilyId, LayerId, MapRun, PgId, VolumeId};
+pub use crate::base::{ChunkId, Epoch, Stamp};
 use std::ops::Range;
 
 /// The caller's name for an operation that it asked of the store.
@@ -21,14 +21,6 @@ pub struct StoreOp(pub u32);
 /// The store's name for an operation that it asked of its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoId(pub u64);
-
-/// A chunk of a layer, as callers name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkId {
-    pub family: FamilyId,
-    pub layer: LayerId,
-    pub chunk: ChunkNo,
-}
 
 /// A layer of a volume and the layer that it lies over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

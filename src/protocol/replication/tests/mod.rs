@@ -1,0 +1,4 @@
+//! The machines in small worlds, exhaustively, and in stories.
+
+mod explore;
+mod world;

@@ -1,0 +1,653 @@
+//! A small world of the shipped machines: one block of one PG, a network that delays and reorders at will, disks that are as slow as they like, a
+//! manager that evicts when it likes, owners that never die. What it does next is somebody else's choice.
+//!
+//! The block holds the number of the write that it was written by; 0: none.
+
+use crate::base::{
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Rule,
+    RulesOff, VolumeId,
+};
+use crate::protocol::replication::group::{self, Group, Tag};
+use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
+use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
+
+const RANGE: VolumeId = VolumeId(1);
+const PG: PgId = PgId(1);
+const AT: ChunkId = ChunkId {
+    family: FamilyId(1),
+    layer: LayerId(1),
+    chunk: ChunkNo(0),
+};
+
+/// How much of each kind may happen.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub replicas: u32,
+    pub epochs: u32,
+    /// Of all owners together.
+    pub writes: u64,
+    pub versions: u32,
+    /// Of each owner.
+    pub reads: u8,
+    /// Frames that arrive twice.
+    pub duplicates: u8,
+    pub crashes: u8,
+    /// What a disk is asked happens later; else at once.
+    pub slow_disks: bool,
+}
+
+/// What can happen next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The frame at this place arrives; it stays, and arrives again.
+    Frame {
+        at: usize,
+        twice: bool,
+    },
+    Answer {
+        at: usize,
+    },
+    /// The disk has carried this out.
+    Disk {
+        at: usize,
+    },
+    Evict {
+        disk: u32,
+    },
+    /// An owner hears of the newest configuration.
+    Learn {
+        owner: usize,
+    },
+    /// The range has another owner; the lease of the one before has run out.
+    Attach,
+    Write {
+        owner: usize,
+    },
+    /// An owner is asked to read, of this replica if it may.
+    Read {
+        owner: usize,
+        near: u32,
+    },
+    /// A replica loses power: what is on its way to its disk is lost.
+    Crash {
+        disk: usize,
+    },
+    /// An owner sends again what it has no answer to.
+    Connect {
+        owner: usize,
+        disk: usize,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Frame {
+    owner: usize,
+    disk: usize,
+    sequence_of_kind: u64,
+    header: HeaderKey,
+    message: Message2,
+    payload: Option<u32>,
+}
+
+/// Headers and messages in an order, so that the network is a set whatever came first.
+type HeaderKey = (Epoch, u32, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Message2 {
+    Change { sequence: u64, zero: bool },
+    Read { id: u64 },
+    Mark,
+    Seal,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reply {
+    owner: usize,
+    disk: usize,
+    header: Header,
+    answer: Answer,
+    payload: Option<BufRef>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Work {
+    Fence,
+    Change { value: u32 },
+    Read,
+}
+
+/// A write or a read of a user, with when it began and ended in the order of all such moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Asked {
+    owner: usize,
+    is_read: bool,
+    /// Written or read.
+    value: u32,
+    began: u32,
+    ended: Option<u32>,
+}
+
+/// All of it, as one value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct World {
+    replicas: Vec<Replica>,
+    /// What each disk holds.
+    blocks: Vec<u32>,
+    owners: Vec<Group>,
+    manager: Configuration,
+    frames: Vec<Frame>,
+    answers: Vec<Reply>,
+    disks: Vec<(usize, Op, Work)>,
+    history: Vec<Asked>,
+    moment: u32,
+    duplicates: u8,
+    crashes: u8,
+    connects: u8,
+    slow_disks: bool,
+    off: RulesOff,
+}
+
+fn run() -> BlockRun {
+    BlockRun::new(0, 1).expect("a block")
+}
+
+fn buf(value: u32) -> BufRef {
+    BufRef {
+        id: BufId(value),
+        block: 0,
+    }
+}
+
+fn epoch(owner: usize) -> Epoch {
+    Epoch {
+        generation: 0,
+        site: 0,
+        host: owner as u32 + 1,
+    }
+}
+
+impl World {
+    pub fn new(bounds: &Bounds, off: RulesOff) -> World {
+        let disks = 0..bounds.replicas;
+        let mut world = World {
+            replicas: disks
+                .clone()
+                .map(|_| Replica::new(PG, Durable::created(1), off))
+                .collect(),
+            blocks: disks.clone().map(|_| 0).collect(),
+            owners: Vec::new(),
+            manager: Configuration::new(disks.map(DiskId)),
+            frames: Vec::new(),
+            answers: Vec::new(),
+            disks: Vec::new(),
+            history: Vec::new(),
+            moment: 0,
+            duplicates: bounds.duplicates,
+            crashes: bounds.crashes,
+            connects: bounds.crashes,
+            slow_disks: bounds.slow_disks,
+            off,
+        };
+        world.attach();
+        world
+    }
+
+    /// Everything that can happen now.
+    pub fn events(&self, bounds: &Bounds) -> Vec<Event> {
+        let mut events = Vec::new();
+        for at in 0..self.frames.len() {
+            events.push(Event::Frame { at, twice: false });
+            if self.duplicates > 0 {
+                events.push(Event::Frame { at, twice: true });
+            }
+        }
+        events.extend((0..self.answers.len()).map(|at| Event::Answer { at }));
+        events.extend((0..self.disks.len()).map(|at| Event::Disk { at }));
+        if self.manager.version() < bounds.versions && self.manager.in_sync().count() > 1 {
+            events.extend(
+                self.manager
+                    .in_sync()
+                    .map(|disk| Event::Evict { disk: disk.0 }),
+            );
+        }
+        for (owner, group) in self.owners.iter().enumerate() {
+            if group.version() < self.manager.version() {
+                events.push(Event::Learn { owner });
+            }
+            let count = |is_read| {
+                let of = |asked: &&Asked| asked.owner == owner && asked.is_read == is_read;
+                self.history.iter().filter(of).count()
+            };
+            let in_flight = |asked: &Asked| asked.owner == owner && asked.ended.is_none();
+            let writes = self.history.iter().filter(|asked| !asked.is_read).count() as u64;
+            let writing = self
+                .history
+                .iter()
+                .any(|asked| !asked.is_read && in_flight(asked));
+            if writes < bounds.writes && !writing {
+                events.push(Event::Write { owner });
+            }
+            if count(true) < usize::from(bounds.reads) {
+                let near = 0..self.replicas.len() as u32;
+                events.extend(near.map(|near| Event::Read { owner, near }));
+            }
+            if self.connects > 0 {
+                events.extend((0..self.replicas.len()).map(|disk| Event::Connect { owner, disk }));
+            }
+        }
+        if self.owners.len() < bounds.epochs as usize {
+            events.push(Event::Attach);
+        }
+        if self.crashes > 0 {
+            events.extend((0..self.replicas.len()).map(|disk| Event::Crash { disk }));
+        }
+        events
+    }
+
+    /// Lets one thing happen; what is wrong with what a user saw, if anything is.
+    pub fn step(&mut self, event: Event) -> Result<(), String> {
+        let result = self.happen(event);
+        self.forget_what_is_stale();
+        result
+    }
+
+    /// Drops what would change nothing any more: frames that the fences refuse, and answers to what was asked again
+    /// since. All that their arrival does is to end an owner that is fenced, and one that never does anything again is among those
+    /// that are searched. With many fewer states, the same worlds are searched.
+    fn forget_what_is_stale(&mut self) {
+        if !self.off.on(Rule::R1) {
+            let replicas = &self.replicas;
+            self.frames.retain(|frame| {
+                let (epoch, version, _) = frame.header;
+                let replica = &replicas[frame.disk];
+                epoch >= replica.epoch(RANGE) && version >= replica.version()
+            });
+        }
+        if !self.off.on(Rule::R3Answers) && !self.off.on(Rule::R5) {
+            let owners = &self.owners;
+            self.answers.retain(|reply| {
+                let is_present = reply.header.version == owners[reply.owner].version();
+                is_present && !matches!(reply.answer, Answer::Refused { .. })
+            });
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Frame { at, twice } => {
+                let frame = match twice {
+                    true => {
+                        self.duplicates -= 1;
+                        self.frames[at].clone()
+                    }
+                    false => self.frames.remove(at),
+                };
+                self.deliver(&frame);
+                Ok(())
+            }
+            Event::Answer { at } => {
+                let Reply {
+                    owner,
+                    disk,
+                    header,
+                    answer,
+                    payload,
+                } = self.answers.remove(at);
+                let from = DiskId(disk as u32);
+                let input = group::Input::Answer {
+                    from,
+                    header,
+                    answer,
+                    payload,
+                };
+                self.step_owner(owner, input)
+            }
+            Event::Disk { at } => {
+                self.carry_out(at);
+                Ok(())
+            }
+            Event::Evict { disk } => {
+                let change = Reconfigure::Evict { disk: DiskId(disk) };
+                let version = self.manager.version();
+                self.manager
+                    .apply(version, change, 1)
+                    .map_err(|refused| refused.to_string())
+            }
+            Event::Learn { owner } => {
+                let configuration = self.manager.clone();
+                self.step_owner(owner, group::Input::Configured(configuration))
+            }
+            Event::Attach => {
+                self.attach();
+                Ok(())
+            }
+            Event::Write { owner } => self.write(owner),
+            Event::Read { owner, near } => {
+                self.owners[owner].read_from(Some(DiskId(near)));
+                self.read(owner)
+            }
+            Event::Crash { disk } => {
+                self.crashes -= 1;
+                self.disks.retain(|(of, ..)| *of != disk);
+                let durable = self.replicas[disk].durable();
+                self.replicas[disk] = Replica::new(PG, durable, self.off);
+                Ok(())
+            }
+            Event::Connect { owner, disk } => {
+                self.connects -= 1;
+                let to = DiskId(disk as u32);
+                self.step_owner(owner, group::Input::Connected { to })
+            }
+        }
+    }
+
+    fn now(&mut self) -> u32 {
+        self.moment += 1;
+        self.moment
+    }
+
+    fn attach(&mut self) {
+        let mut out = Vec::new();
+        let epoch = epoch(self.owners.len());
+        let configuration = self.manager.clone();
+        let group = Group::new((RANGE, PG), epoch, configuration, None, self.off, &mut out);
+        self.owners.push(group);
+        let owner = self.owners.len() - 1;
+        self.take(owner, out)
+            .expect("nothing was asked of it so far");
+    }
+
+    fn ask(&mut self, owner: usize, is_read: bool, value: u32) -> Tag {
+        let (began, ended) = (self.now(), None);
+        self.history.push(Asked {
+            owner,
+            is_read,
+            value,
+            began,
+            ended,
+        });
+        Tag(self.history.len() as u64 - 1)
+    }
+
+    fn write(&mut self, owner: usize) -> Result<(), String> {
+        let value = 1 + self.history.iter().filter(|asked| !asked.is_read).count() as u32;
+        let tag = self.ask(owner, false, value);
+        let change = Change::Write {
+            run: run(),
+            crcs: [0; 16],
+        };
+        let payload = Some(buf(value));
+        let at = AT;
+        self.step_owner(
+            owner,
+            group::Input::Change {
+                tag,
+                at,
+                change,
+                payload,
+            },
+        )
+    }
+
+    fn read(&mut self, owner: usize) -> Result<(), String> {
+        let tag = self.ask(owner, true, u32::MAX);
+        let (at, run) = (AT, run());
+        self.step_owner(owner, group::Input::Read { tag, at, run })
+    }
+
+    fn step_owner(&mut self, owner: usize, input: group::Input) -> Result<(), String> {
+        let mut out = Vec::new();
+        self.owners[owner].step(input, &mut out);
+        self.owners[owner].check();
+        self.take(owner, out)
+    }
+
+    /// Carries out what an owner wants.
+    fn take(&mut self, owner: usize, out: Vec<group::Output>) -> Result<(), String> {
+        for output in out {
+            match output {
+                group::Output::Send {
+                    to,
+                    header,
+                    message,
+                    payload,
+                } => self.send(owner, to.0 as usize, &header, &message, payload),
+                group::Output::Changed { tag } => {
+                    let now = self.now();
+                    self.history[tag.0 as usize].ended = Some(now);
+                }
+                group::Output::Value {
+                    tag,
+                    zeroes,
+                    payload,
+                    ..
+                } => {
+                    let written = payload.map_or(0, |payload| payload.id.0);
+                    let value = if zeroes & 1 != 0 { 0 } else { written };
+                    self.saw(tag, value)?;
+                }
+                // The manager evicts when it likes, and owners learn when they like.
+                group::Output::Accuse { .. }
+                | group::Output::Learn { .. }
+                | group::Output::Serving
+                | group::Output::Fenced { .. }
+                | group::Output::Failed { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        owner: usize,
+        disk: usize,
+        header: &Header,
+        message: &Message,
+        payload: Option<BufRef>,
+    ) {
+        let (sequence_of_kind, message) = match *message {
+            Message::Change {
+                sequence, change, ..
+            } => {
+                let zero = matches!(change, Change::Zero { .. });
+                (sequence, Message2::Change { sequence, zero })
+            }
+            Message::Read { id, .. } => (id, Message2::Read { id }),
+            Message::Mark => (0, Message2::Mark),
+            Message::Seal => (0, Message2::Seal),
+        };
+        let frame = Frame {
+            owner,
+            disk,
+            sequence_of_kind,
+            header: (header.epoch, header.version, header.mark),
+            message,
+            payload: payload.map(|payload| payload.id.0),
+        };
+        let place = self.frames.partition_point(|other| *other < frame);
+        self.frames.insert(place, frame);
+    }
+
+    fn deliver(&mut self, frame: &Frame) {
+        let (epoch, version, mark) = frame.header;
+        let header = Header {
+            range: RANGE,
+            pg: PG,
+            epoch,
+            version,
+            mark,
+        };
+        let (at, run) = (AT, run());
+        let message = match frame.message {
+            Message2::Change { sequence, zero } => {
+                let crcs = [0; 16];
+                let change = match zero {
+                    true => Change::Zero { run },
+                    false => Change::Write { run, crcs },
+                };
+                Message::Change {
+                    sequence,
+                    at,
+                    change,
+                }
+            }
+            Message2::Read { id } => Message::Read { id, at, run },
+            Message2::Mark => Message::Mark,
+            Message2::Seal => Message::Seal,
+        };
+        let input = replica::Input::Frame {
+            from: Asker(frame.owner as u32),
+            header,
+            message,
+            payload: frame.payload.map(buf),
+        };
+        self.step_replica(frame.disk, input);
+    }
+
+    fn step_replica(&mut self, disk: usize, input: replica::Input) {
+        let mut out = Vec::new();
+        self.replicas[disk].step(input, &mut out);
+        self.replicas[disk].check();
+        for output in out {
+            match output {
+                replica::Output::Fence { op, .. } => self.disks.push((disk, op, Work::Fence)),
+                replica::Output::Change {
+                    op,
+                    change,
+                    payload,
+                    ..
+                } => {
+                    let overlaps = |(of, _, work): &(usize, Op, Work)| {
+                        *of == disk && matches!(work, Work::Change { .. })
+                    };
+                    assert!(
+                        !self.disks.iter().any(overlaps),
+                        "a store has no overlapping changes in flight"
+                    );
+                    let value = match change {
+                        Change::Write { .. } => payload.expect("a write has payload").id.0,
+                        _ => 0,
+                    };
+                    self.disks.push((disk, op, Work::Change { value }));
+                }
+                replica::Output::Read { op, .. } => self.disks.push((disk, op, Work::Read)),
+                replica::Output::Answer {
+                    to,
+                    header,
+                    answer,
+                    payload,
+                } => self.answers.push(Reply {
+                    owner: to.0 as usize,
+                    disk,
+                    header,
+                    answer,
+                    payload,
+                }),
+            }
+        }
+        if !self.slow_disks && !self.disks.is_empty() {
+            self.carry_out(0);
+        }
+    }
+
+    fn carry_out(&mut self, at: usize) {
+        let (disk, op, work) = self.disks.remove(at);
+        let ok = true;
+        let input = match work {
+            Work::Fence => replica::Input::Stored { op, ok },
+            Work::Change { value } => {
+                self.blocks[disk] = value;
+                replica::Input::Stored { op, ok }
+            }
+            Work::Read => {
+                let value = self.blocks[disk];
+                replica::Input::Loaded {
+                    op,
+                    crcs: [0; 16],
+                    zeroes: u16::from(value == 0),
+                    payload: buf(value),
+                }
+            }
+        };
+        self.step_replica(disk, input);
+    }
+
+    /// A read has ended. Whether what it returned can be, given everything that was seen before.
+    fn saw(&mut self, tag: Tag, value: u32) -> Result<(), String> {
+        let read = self.history[tag.0 as usize];
+        // Its lease is checked when the value is in hand (R17): the range has another owner.
+        if read.owner + 1 != self.owners.len() {
+            self.history.remove(tag.0 as usize);
+            // Tags are places: what was removed stays as a place that nobody looks at.
+            self.history.insert(
+                tag.0 as usize,
+                Asked {
+                    ended: Some(0),
+                    began: 0,
+                    value: u32::MAX,
+                    ..read
+                },
+            );
+            return Ok(());
+        }
+        let now = self.now();
+        let written = |value: u32| {
+            let is_it = |asked: &&Asked| !asked.is_read && asked.value == value;
+            self.history.iter().find(is_it)
+        };
+        // When a value was there at the latest; the first one always was.
+        let there = |value: u32| match value {
+            0 => Some(0),
+            _ => written(value).and_then(|write| write.ended),
+        };
+        for other in &self.history {
+            let ended_before = other
+                .ended
+                .is_some_and(|ended| ended > 0 && ended < read.began);
+            if !ended_before {
+                continue;
+            }
+            if other.value == value || other.value == u32::MAX {
+                continue;
+            }
+            // `other` was acknowledged or read before this read began, so nothing that had gone before it may be seen.
+            let since = written(other.value).map_or(0, |write| write.began);
+            if other.value != 0 && there(value).is_some_and(|there| there < since) {
+                return Err(format!(
+                    "read {value} after {} was there: {other:?}",
+                    other.value
+                ));
+            }
+            let epoch_of = |value: u32| written(value).map(|write| write.owner);
+            let came_back = epoch_of(value).is_some_and(|of| of < other.owner);
+            if other.is_read && came_back {
+                return Err(format!(
+                    "read {value} of an owner that was fenced when {other:?} ended"
+                ));
+            }
+            let gone = other.is_read && other.value != 0 && value == 0;
+            if gone {
+                return Err(format!("read 0 after {other:?}"));
+            }
+        }
+        let asked = &mut self.history[tag.0 as usize];
+        (asked.value, asked.ended) = (value, Some(now));
+        Ok(())
+    }
+
+    /// Whether this world has come to something: for *sometimes* properties.
+    pub fn has(&self, what: &str) -> bool {
+        match what {
+            "a write was acknowledged" => self.is_any(|a| !a.is_read && a.ended.is_some()),
+            "a second owner serves" => self.owners.len() > 1 && self.owners[1].is_serving(),
+            "a read saw a write" => self
+                .is_any(|a| a.is_read && a.ended.is_some() && a.value != 0 && a.value != u32::MAX),
+            "one replica is left" => self.manager.in_sync().count() == 1,
+            _ => unreachable!("{what}"),
+        }
+    }
+
+    fn is_any(&self, is_it: impl Fn(&Asked) -> bool) -> bool {
+        self.history.iter().any(is_it)
+    }
+}
