@@ -7,4 +7,6 @@
 
 pub mod catalog;
 pub mod replication;
+#[cfg(test)]
+mod stories;
 pub mod volume;

@@ -1,4 +1,5 @@
 //! The machines in small worlds, exhaustively, and in stories.
 
 mod explore;
+mod stories;
 mod world;
