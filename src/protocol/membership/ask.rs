@@ -8,7 +8,7 @@
 
 use super::clock::Change;
 use super::grantor::{End, Entry, Grantor, GrantorOutput, LeaseState, Pending, Role, earlier};
-use super::message::{Answer, Ask, Incarnation, LeaseNumber, Refusal, Standing, Want};
+use super::message::{Answer, Ask, Incarnation, LeaseNumber, Refusal, Standing, Term, Want};
 use super::rounds::Errand;
 use super::rule::Rule;
 use crate::base::{NodeId, Time};
@@ -20,14 +20,14 @@ impl Grantor {
     pub(super) fn on_ask(&mut self, now: Time, ask: Ask, out: &mut Vec<GrantorOutput>) {
         if let Role::Following { leader } = self.role {
             let hint = leader.filter(|leader| *leader != self.me);
-            return answer(&ask, Answer::NotLeader { hint }, out);
+            return self.answer(&ask, Answer::NotLeader { hint }, out);
         }
         let known = self.nodes.get_mut(&ask.node);
         let Some(entry) = known.filter(|entry| !entry.is_leaving) else {
-            return refuse(&ask, Refusal::UnknownNode, out);
+            return self.refuse(&ask, Refusal::UnknownNode, out);
         };
         if ask.incarnation < entry.recorded || ask.incarnation == Incarnation(0) {
-            return refuse(&ask, Refusal::OldIncarnation, out);
+            return self.refuse(&ask, Refusal::OldIncarnation, out);
         }
         if ask.incarnation > entry.recorded {
             entry.waiting = Some(ask);
@@ -49,7 +49,7 @@ impl Grantor {
             return;
         };
         if ask.incarnation < entry.recorded {
-            return refuse(&ask, Refusal::OldIncarnation, out);
+            return self.refuse(&ask, Refusal::OldIncarnation, out);
         }
         let was_heard = entry.heard == ask.incarnation && ask.request <= entry.newest_request;
         match was_heard {
@@ -76,7 +76,7 @@ impl Grantor {
             return self.on_release(now, ask, out);
         }
         if self.rules.keep(Rule::ClocksAreChecked) && !self.clock_serves(now, &ask, out) {
-            return refuse(&ask, Refusal::ClockOutOfBounds, out);
+            return self.refuse(&ask, Refusal::ClockOutOfBounds, out);
         }
         self.grant_or_wait(now, ask, out);
     }
@@ -87,7 +87,10 @@ impl Grantor {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return false;
         };
-        match entry.clock.on_ask(now, ask, &self.parameters) {
+        match entry
+            .clock
+            .on_ask(now, ask, self.rounds.term, &self.parameters)
+        {
             Change::Nothing => {}
             Change::InBounds => out.push(GrantorOutput::ClockInBounds { node }),
             Change::OutOfBounds => {
@@ -120,10 +123,11 @@ impl Grantor {
         let Some(entry) = self.nodes.get_mut(&ask.node) else {
             return;
         };
-        answer(&ask, Answer::Released, out);
         // This incarnation takes no other lease, so this holds without a confirmation. An earlier one's is waited out.
         let is_its_own = entry.holder == ask.incarnation && !may_be_an_earlier_starts(entry, &ask);
-        if is_its_own && entry.state != LeaseState::Ended {
+        let is_over = entry.state == LeaseState::Ended;
+        self.answer(&ask, Answer::Released, out);
+        if is_its_own && !is_over {
             self.end(now, ask.node, End::Released, out);
         }
     }
@@ -223,7 +227,7 @@ impl Grantor {
     ) {
         if !self.rules.keep(Rule::MajorityConfirms) {
             let length = self.parameters.lease;
-            return answer(&ask, Answer::Granted { lease, length }, out);
+            return self.answer(&ask, Answer::Granted { lease, length }, out);
         }
         let Some(entry) = self.nodes.get_mut(&ask.node) else {
             return;
@@ -252,15 +256,21 @@ fn may_be_an_earlier_starts(entry: &Entry, ask: &Ask) -> bool {
     entry.is_inherited && ask.standing == Standing::Lost(LeaseNumber::NONE)
 }
 
-fn refuse(ask: &Ask, reason: Refusal, out: &mut Vec<GrantorOutput>) {
-    answer(ask, Answer::Refused { reason }, out);
-}
+impl Grantor {
+    fn refuse(&self, ask: &Ask, reason: Refusal, out: &mut Vec<GrantorOutput>) {
+        self.answer(ask, Answer::Refused { reason }, out);
+    }
 
-fn answer(ask: &Ask, answer: Answer, out: &mut Vec<GrantorOutput>) {
-    out.push(GrantorOutput::Answer {
-        to: ask.node,
-        incarnation: ask.incarnation,
-        request: ask.request,
-        answer,
-    });
+    fn answer(&self, ask: &Ask, answer: Answer, out: &mut Vec<GrantorOutput>) {
+        out.push(GrantorOutput::Answer {
+            to: ask.node,
+            incarnation: ask.incarnation,
+            request: ask.request,
+            term: match self.role {
+                Role::Leading => self.rounds.term,
+                Role::Following { .. } => Term(0),
+            },
+            answer,
+        });
+    }
 }

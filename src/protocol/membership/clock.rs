@@ -19,7 +19,7 @@
 //!
 //! A verdict is lifted after [`TRIAL`] in which the clock ran as it should.
 
-use super::message::Ask;
+use super::message::{Ask, Term};
 use super::parameters::Parameters;
 use crate::base::Time;
 use std::time::Duration;
@@ -76,13 +76,23 @@ impl ClockWatch {
     }
 
     /// Takes an ask that was received at `now`; asks come in the order of their requests.
-    pub(super) fn on_ask(&mut self, now: Time, ask: &Ask, parameters: &Parameters) -> Change {
+    pub(super) fn on_ask(
+        &mut self,
+        now: Time,
+        ask: &Ask,
+        term: Term,
+        parameters: &Parameters,
+    ) -> Change {
         let seen = Seen {
             request: ask.request,
             elapsed: ask.elapsed,
             received: now,
         };
-        let Some(measured) = self.last.replace(seen).and_then(|last| measure(last, ask)) else {
+        let Some(measured) = self
+            .last
+            .replace(seen)
+            .and_then(|last| measure(last, ask, term))
+        else {
             return Change::Nothing;
         };
         let (Some(older), Some(newer)) = (self.older, self.newer) else {
@@ -112,10 +122,12 @@ impl ClockWatch {
     }
 }
 
-/// The request before this ask, if the ask says how long its round trip was.
-fn measure(last: Seen, ask: &Ask) -> Option<Measured> {
+/// The request before this ask, if the ask says how long its round trip was: to this leader. A copy of a request that
+/// an earlier leader answered may have been on its way for much longer than the round trip that its sender knows.
+fn measure(last: Seen, ask: &Ask, term: Term) -> Option<Measured> {
     let answered = ask.answered?;
-    let serves = answered.request == last.request && answered.took <= ROUND_TRIP_MAX;
+    let is_this = answered.request == last.request && answered.term == term;
+    let serves = is_this && answered.took <= ROUND_TRIP_MAX;
     serves.then_some(Measured {
         elapsed: last.elapsed,
         received: last.received,

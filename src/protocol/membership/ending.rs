@@ -104,6 +104,7 @@ impl Grantor {
             to: node,
             incarnation: entry.holder,
             request,
+            term: self.rounds.term,
             answer: Answer::Granted { lease, length },
         });
     }

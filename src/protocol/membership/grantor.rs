@@ -73,6 +73,8 @@ pub enum GrantorOutput {
         to: NodeId,
         incarnation: Incarnation,
         request: u64,
+        /// Of this leader; 0 of one that does not lead.
+        term: Term,
         answer: Answer,
     },
     /// Have a majority say that this member leads `term`, by messages that leave from now on; then `Confirmed`.
@@ -259,6 +261,16 @@ impl Grantor {
 
     pub fn is_leading(&self) -> bool {
         self.role == Role::Leading
+    }
+
+    /// What its collections have room for, so that a test sees them grow.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> [usize; 3] {
+        [
+            self.rounds.capacity(),
+            self.due.capacity(),
+            self.nodes.len(),
+        ]
     }
 
     /// The invariants in this file's head, by name.

@@ -17,7 +17,9 @@
 //! It does not know Raft: members are asked in turn until one grants. It does not know what the lease protects: the one
 //! who serves asks [`Holder::is_valid`] with the value in hand (R17).
 
-use super::message::{Answer, Answered, Ask, Incarnation, LeaseNumber, Refusal, Standing, Want};
+use super::message::{
+    Answer, Answered, Ask, Incarnation, LeaseNumber, Refusal, Standing, Term, Want,
+};
 use super::parameters::{Parameters, Unsound};
 use super::rule::{Rule, Rules};
 use crate::base::{NodeId, Time};
@@ -36,6 +38,8 @@ pub enum HolderInput {
         from: NodeId,
         incarnation: Incarnation,
         request: u64,
+        /// Of the leader that answers.
+        term: Term,
         answer: Answer,
     },
     /// The manager has other members now: 1 to [`MEMBERS_MAX`]; what is beyond is not asked.
@@ -115,6 +119,9 @@ pub struct Holder {
     members: Vec<NodeId>,
     /// Which member is asked next.
     target: usize,
+    /// Whose turn it is where members are tried one after the other. A hint does not move it: a hint that is out of
+    /// date would lead back to a dead member each time, and never past it.
+    turn: usize,
     phase: Phase,
     lease: Option<LeaseNumber>,
     /// When what is held ends; `Time(0)` while nothing is. Read before each reply.
@@ -158,6 +165,7 @@ impl Holder {
             rules,
             members: Vec::new(),
             target: 0,
+            turn: 0,
             phase: Phase::Running,
             lease: None,
             valid_until: Time(0),
@@ -205,8 +213,13 @@ impl Holder {
                 from,
                 incarnation,
                 request,
+                term,
                 answer,
-            } if incarnation == self.incarnation => self.on_answer(now, from, request, answer, out),
+            } if incarnation == self.incarnation => {
+                if let Some(sent) = self.take_sent(now, request, term) {
+                    self.on_answer(now, from, sent, answer, out);
+                }
+            }
             HolderInput::Answer { .. } => {} // to an earlier start of this node
             HolderInput::Members(members) => self.on_members(members),
             HolderInput::Stop => self.on_stop(now, out),
@@ -232,7 +245,7 @@ impl Holder {
             return self.finish(false, out);
         }
         if self.is_waiting {
-            self.target = (self.target + 1) % self.members.len();
+            self.try_another();
         }
         self.redirects = 0;
         self.ask(now, out);
@@ -270,6 +283,11 @@ impl Holder {
         }
     }
 
+    fn try_another(&mut self) {
+        self.turn = (self.turn + 1) % self.members.len();
+        self.target = self.turn;
+    }
+
     fn ask(&mut self, now: Time, out: &mut Vec<HolderOutput>) {
         self.request += 1;
         let sent = Sent {
@@ -299,27 +317,34 @@ impl Holder {
         out.push(HolderOutput::Send { to, ask });
     }
 
+    /// The request that an answer is to; `None` where it was answered already, or is too old.
+    fn take_sent(&mut self, now: Time, request: u64, term: Term) -> Option<Sent> {
+        let place = &mut self.sent[(request % REMEMBERED as u64) as usize];
+        let sent = place.take_if(|sent| sent.request == request)?;
+        if self.answered.is_none_or(|newest| newest.request < request) {
+            let took = now.since(sent.at);
+            self.answered = Some(Answered {
+                request,
+                term,
+                took,
+            });
+        }
+        Some(sent)
+    }
+
     fn on_answer(
         &mut self,
         now: Time,
         from: NodeId,
-        request: u64,
+        sent: Sent,
         answer: Answer,
         out: &mut Vec<HolderOutput>,
     ) {
-        let place = &mut self.sent[(request % REMEMBERED as u64) as usize];
-        let Some(sent) = place.take_if(|sent| sent.request == request) else {
-            return; // answered already, or too old
-        };
-        let took = now.since(sent.at);
-        if self.answered.is_none_or(|newest| newest.request < request) {
-            self.answered = Some(Answered { request, took });
-        }
         match (answer, self.phase) {
             (_, Phase::Over) => {}
             (Answer::Released, Phase::Stopping { .. }) => self.finish(true, out),
             (Answer::Released, Phase::Running) => {} // nobody asked for it
-            (Answer::NotLeader { hint }, _) => self.on_not_leader(now, from, request, hint, out),
+            (Answer::NotLeader { hint }, _) => self.on_not_leader(now, from, sent, hint, out),
             (Answer::Refused { reason }, _) => self.on_refused(sent, reason, out),
             (Answer::Granted { lease, length }, Phase::Running) => {
                 self.answered_by_leader(from, sent);
@@ -332,7 +357,7 @@ impl Holder {
     /// The leader answered: the next ask goes to it, a renewal after this one.
     fn answered_by_leader(&mut self, from: NodeId, sent: Sent) {
         if let Some(place) = self.members.iter().position(|member| *member == from) {
-            self.target = place;
+            (self.target, self.turn) = (place, place);
         }
         self.is_waiting = false;
         // Never sooner than a retry after the last: late answers, one for each retry, would each ask again.
@@ -383,11 +408,11 @@ impl Holder {
         &mut self,
         now: Time,
         from: NodeId,
-        request: u64,
+        sent: Sent,
         hint: Option<NodeId>,
         out: &mut Vec<HolderOutput>,
     ) {
-        if request != self.request || self.redirects >= self.members.len() {
+        if sent.request != self.request || self.redirects >= self.members.len() {
             return;
         }
         let hinted = hint.and_then(|hint| self.members.iter().position(|member| *member == hint));
@@ -405,7 +430,7 @@ impl Holder {
         match reason {
             // A leader that was deposed may not know a node that is new: what is held is held, another is asked.
             Refusal::UnknownNode => {
-                self.target = (self.target + 1) % self.members.len();
+                self.try_another();
                 self.is_waiting = false;
             }
             Refusal::OldIncarnation => {
@@ -433,6 +458,7 @@ impl Holder {
             .iter()
             .position(|member| Some(*member) == asked);
         self.target = place.unwrap_or(0);
+        self.turn = self.target;
     }
 
     fn on_stop(&mut self, now: Time, out: &mut Vec<HolderOutput>) {

@@ -56,6 +56,8 @@ pub enum Want {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
     pub request: u64,
+    /// Of the leader that answered. A copy of the request that reaches a later one is not this one's round trip.
+    pub term: Term,
     pub took: Duration,
 }
 

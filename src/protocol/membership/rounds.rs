@@ -66,6 +66,11 @@ impl Rounds {
         self.queue.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
     /// The first round that begins from now on.
     pub(super) fn next(&self) -> u64 {
         self.begun + 1
