@@ -43,7 +43,7 @@ pub enum Verdict {
 /// What made a node suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It is accused and holds no lease.
+    /// It is accused, and holds no lease: surely, or by its own word.
     LeaseEnded,
     /// This many nodes accuse it.
     Accused { by: usize },
@@ -206,7 +206,7 @@ impl Grantor {
             return;
         }
         let was_taken = self.accusations.hear(now, by, accused, &self.parameters);
-        if was_taken && self.renewed(accused).is_none() {
+        if was_taken && self.is_gone(accused) {
             self.accusations.suspect(accused, Why::LeaseEnded, out);
         }
     }
@@ -222,6 +222,18 @@ impl Grantor {
         let mut accusations = std::mem::take(&mut self.accusations);
         accusations.judge(now, &self.parameters, |node| self.renewed(node), out);
         self.accusations = accusations;
+    }
+
+    /// Whether nobody holds the node's lease, surely or by its own word. One whose time has passed here, or whose clock is
+    /// bad, is neither gone nor living until its lease is over.
+    fn is_gone(&self, node: NodeId) -> bool {
+        self.nodes
+            .get(&node)
+            .is_some_and(|entry| match entry.state {
+                LeaseState::Ended => true,
+                LeaseState::Live { .. } => !entry.says_it_holds,
+                LeaseState::Ending { .. } => false,
+            })
     }
 
     /// When a node that lives renewed last. One that lives holds a lease, says so, and has a sound clock.

@@ -210,6 +210,7 @@ impl Grantor {
                         lease: lost,
                         why: End::GivenUp,
                     });
+                    self.judge_ended(ask.node, out);
                 }
                 // Of an earlier leader, who may have an answer on its way: only the wait says what is over.
                 Standing::Lost(_) | Standing::Holds(_) => {}

@@ -108,9 +108,9 @@ fn a_thousand_nodes_cost_a_grantor_less_than_one_percent_of_a_core() {
     let best = (0..30).map(|_| second(&mut site)).min().unwrap();
     let (steps, answers) = (site.steps / 30, site.answers / 30);
     eprintln!("a second of {NODES} nodes: {steps} steps, {answers} answers, {best:?} of one core");
-    // 10,000 asks, and a confirmation for each three of them, which is what comes in while a round is on its way.
+    // 10,000 asks, and a confirmation for each two or three of them: what comes in while a round is on its way.
     assert!((9_990..=10_000).contains(&answers), "{answers}");
-    assert!((10_000..14_000).contains(&steps), "{steps}");
+    assert!((10_000..=14_000).contains(&steps), "{steps}");
     assert!(best < Duration::from_millis(10), "{best:?}");
     assert_eq!(site.grantor.check(), Ok(()));
 }

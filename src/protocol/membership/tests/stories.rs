@@ -116,6 +116,15 @@ impl Site {
             ["deliver"] => self.deliver(),
             ["lose"] => self.messages.clear(),
             ["confirm"] => self.confirm(),
+            ["confirm", "member", member] => {
+                let of = node(member);
+                let (confirmed, others) = std::mem::take(&mut self.confirms)
+                    .into_iter()
+                    .partition(|confirm| confirm.0 == of);
+                self.confirms = confirmed;
+                self.confirm();
+                self.confirms.extend::<Vec<_>>(others);
+            }
             ["wait", ms, "ms"] => self.pass(number(ms) * MS),
             ["run", ms, "ms"] => {
                 self.delivers = true;
@@ -123,8 +132,8 @@ impl Site {
                 self.pass(number(ms) * MS);
                 self.delivers = false;
             }
-            ["run", ms, "ms", "quietly"] => {
-                let said = self.step(&format!("run {ms} ms"));
+            [pass @ ("run" | "wait"), ms, "ms", "quietly"] => {
+                let said = self.step(&format!("{pass} {ms} ms"));
                 let is_news = |line: &&str| !RENEWAL.iter().any(|part| line.contains(part));
                 return said
                     .lines()

@@ -547,7 +547,7 @@ impl World {
                 answer,
             } => {
                 for process in 0..self.processes.len() {
-                    if self.processes[process].node == to {
+                    if self.processes[process].node == to && self.processes[process].is_running {
                         let from = member_id(i);
                         self.send(Event::Answer(
                             process,
