@@ -1,7 +1,7 @@
 //! never-two, no-false-expiry and comes-back, over seeds; and each of the rules switched off, which must be seen.
 
 use super::super::*;
-use super::world::{Knobs, Tally, World};
+use super::world::{Knobs, MS, Tally, World};
 
 fn run(seed: u64, knobs: Knobs) -> (Result<(), String>, Tally) {
     let mut world = World::new(seed, knobs);
@@ -29,9 +29,17 @@ fn run_all(seeds: u64, knobs: impl Fn(u64) -> Knobs) -> Tally {
     sum
 }
 
+/// How many seeds a test runs: `SARSEN_MEMBERSHIP_SEEDS` by hand, or so many.
+fn seeds(usual: u64) -> u64 {
+    let wanted = std::env::var("SARSEN_MEMBERSHIP_SEEDS").ok();
+    wanted
+        .and_then(|wanted| wanted.parse().ok())
+        .unwrap_or(usual)
+}
+
 #[test]
 fn whatever_the_network_does_nobody_believes_in_an_expired_lease_and_everybody_comes_back() {
-    let tally = run_all(1_500, |seed| Knobs::wild(seed, Rules::KEPT));
+    let tally = run_all(seeds(1_500), |seed| Knobs::wild(seed, Rules::KEPT));
     eprintln!("{tally:?}");
     // The runs are worth something: all of it happened, and often.
     assert!(tally.expired > 1_500 && tally.fenced > 1_500 && tally.restarts > 500);
@@ -40,7 +48,7 @@ fn whatever_the_network_does_nobody_believes_in_an_expired_lease_and_everybody_c
 
 #[test]
 fn where_messages_arrive_in_time_nobody_is_expired_though_leaders_die() {
-    let tally = run_all(500, |seed| Knobs::calm(seed, Rules::KEPT));
+    let tally = run_all(seeds(500), |seed| Knobs::calm(seed, Rules::KEPT));
     eprintln!("{tally:?}");
     assert!(tally.elections > 1_000 && tally.extended > 50_000);
 }
@@ -51,6 +59,26 @@ fn the_same_seed_tells_the_same_story() {
     for seed in 0..20 {
         assert_eq!(format!("{:?}", steps(seed)), format!("{:?}", steps(seed)));
     }
+}
+
+#[test]
+fn an_election_that_takes_longer_than_the_parameters_allow_is_seen_as_a_false_expiry() {
+    let slow = |seed| Knobs {
+        gap: (330 * MS, 380 * MS),
+        ..Knobs::calm(seed, Rules::KEPT)
+    };
+    let broken = (0..50).find_map(|seed| run(seed, slow(seed)).0.err());
+    assert!(broken.is_some_and(|broken| broken.contains("no-false-expiry")));
+}
+
+#[test]
+fn a_site_whose_faults_never_stop_is_seen_not_to_come_back() {
+    let endless = |seed| Knobs {
+        heals: false,
+        ..Knobs::wild(seed, Rules::KEPT)
+    };
+    let broken = (0..50).find_map(|seed| run(seed, endless(seed)).0.err());
+    assert!(broken.is_some_and(|broken| broken.starts_with("comes-back")));
 }
 
 /// The first seed on which a rule's absence is seen, and what was seen.

@@ -286,7 +286,12 @@ impl Site {
 }
 
 /// What a renewal says, which a quiet run leaves out.
-const RENEWAL: [&str; 4] = [" asks member ", " has round ", " grants ", " holds on "];
+const RENEWAL: [&str; 4] = [
+    " asks member ",
+    " asks a majority ",
+    " grants ",
+    " holds on ",
+];
 
 fn clock(ppm: i64, t: u64) -> Time {
     Time(BEGIN + (t as i64 + t as i64 / 1_000_000 * ppm) as u64)
@@ -356,10 +361,16 @@ fn of_grantor(output: &GrantorOutput) -> String {
             Answer::Released => format!("takes back what node {to} had"),
         },
         GrantorOutput::Confirm { term, up_to } => {
-            format!("has round {up_to} of term {} confirmed", term.0)
+            format!(
+                "asks a majority to confirm round {up_to} of term {}",
+                term.0
+            )
         }
         GrantorOutput::Record { node, incarnation } => {
-            format!("has incarnation {} of node {node} recorded", incarnation.0)
+            format!(
+                "asks the catalog to record incarnation {} of node {node}",
+                incarnation.0
+            )
         }
         GrantorOutput::Live {
             node, lease: held, ..

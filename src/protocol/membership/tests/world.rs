@@ -32,6 +32,10 @@ pub struct Knobs {
     /// A fault comes every so often at most, in nanoseconds; 0: none.
     pub faults: u64,
     pub elections: bool,
+    /// How long the manager is without a leader, in nanoseconds.
+    pub gap: (u64, u64),
+    /// Whether faults stop before the end.
+    pub heals: bool,
     /// The rate of the first holder's clock, where the test sets it beyond the bound, in parts per million.
     pub bad_clock: Option<i64>,
     /// Everything arrives in time: nobody may be expired.
@@ -67,6 +71,8 @@ impl Knobs {
             held_back: [0, 20, 200][prng.below(3) as usize],
             faults: [0, 100 * MS, 400 * MS][prng.below(3) as usize],
             elections: !prng.one_in(4),
+            gap: (150 * MS, 245 * MS),
+            heals: true,
             bad_clock: None,
             calm: false,
             rules,
@@ -741,7 +747,7 @@ impl World {
 
     /// What becomes of a leader: it dies or is cut off, and the next is elected after a while.
     fn depose(&mut self, leader: usize, at: u64) {
-        let gap = self.prng.between(150 * MS, 245 * MS);
+        let gap = self.prng.between(self.knobs.gap.0, self.knobs.gap.1);
         let elected = at + gap;
         if elected >= HEAL {
             return;
@@ -798,6 +804,9 @@ impl World {
     }
 
     fn heal(&mut self) {
+        if !self.knobs.heals {
+            return;
+        }
         self.is_healed = true;
         for process in &mut self.processes {
             (process.sends_from, process.hears_from) = (0, 0);
