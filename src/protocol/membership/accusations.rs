@@ -17,7 +17,8 @@
 //!
 //! It does not know what a replica is: the replication manager acts on a verdict, within its own rules (`min_copies`).
 
-use super::grantor::{Grantor, GrantorOutput, LeaseState};
+use super::entry::LeaseState;
+use super::grantor::{Grantor, GrantorOutput};
 use super::parameters::Parameters;
 use crate::base::{NodeId, Time};
 use std::collections::BTreeMap;
@@ -222,6 +223,11 @@ impl Grantor {
         let mut accusations = std::mem::take(&mut self.accusations);
         accusations.judge(now, &self.parameters, |node| self.renewed(node), out);
         self.accusations = accusations;
+    }
+
+    #[cfg(test)]
+    pub(super) fn words(&self) -> usize {
+        self.accusations.words.len()
     }
 
     /// Whether nobody holds the node's lease, surely or by its own word. One whose time has passed here, or whose clock is

@@ -7,7 +7,8 @@
 //! new leader's.
 
 use super::clock::Change;
-use super::grantor::{End, Entry, Grantor, GrantorOutput, LeaseState, Pending, Role, earlier};
+use super::entry::{Entry, LeaseState, Pending, earlier};
+use super::grantor::{End, Grantor, GrantorOutput, Role};
 use super::message::{Answer, Ask, Incarnation, LeaseNumber, Refusal, Standing, Term, Want};
 use super::rounds::Errand;
 use super::rule::Rule;

@@ -5,7 +5,8 @@
 //! is asked first: one of it confirms before it votes for a new leader, so what is over by then is over before that leader
 //! can extend it, and a holder takes no number that it has fenced.
 
-use super::grantor::{End, Grantor, GrantorOutput, LeaseState, Pending, earlier};
+use super::entry::{LeaseState, Pending, earlier};
+use super::grantor::{End, Grantor, GrantorOutput};
 use super::message::{Answer, Term};
 use super::rounds::Errand;
 use super::rule::Rule;

@@ -58,6 +58,7 @@ mod accusations;
 mod ask;
 mod clock;
 mod ending;
+mod entry;
 mod grantor;
 mod holder;
 mod message;

@@ -1,5 +1,6 @@
 //! The tests of this room: properties over seeds, stories, and single sentences.
 
+mod accusing;
 mod clocks;
 mod cost;
 mod holding;
