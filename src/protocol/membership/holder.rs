@@ -23,12 +23,11 @@ use super::message::{
 use super::parameters::{Parameters, Unsound};
 use super::rule::{Rule, Rules};
 use crate::base::{NodeId, Time};
-use std::time::Duration;
 
 /// Members of a manager at most (design.md: 1, 3 or 5).
 pub const MEMBERS_MAX: usize = 5;
 /// How many requests are remembered: at one a retry, 160 ms of them. An answer to an older one is worth little.
-const REMEMBERED: usize = 8;
+pub(super) const REMEMBERED: usize = 8;
 
 /// What happens to a holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +92,7 @@ pub enum HolderOutput {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Running,
     /// Gives back what it may have, until answered or until then.
     Stopping {
@@ -104,42 +103,42 @@ enum Phase {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sent {
-    request: u64,
-    at: Time,
+pub(super) struct Sent {
+    pub(super) request: u64,
+    pub(super) at: Time,
 }
 
 /// One start of a node, as the holder of its lease.
 #[derive(Debug)]
 pub struct Holder {
-    node: NodeId,
-    incarnation: Incarnation,
-    parameters: Parameters,
-    rules: Rules,
-    members: Vec<NodeId>,
+    pub(super) node: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) parameters: Parameters,
+    pub(super) rules: Rules,
+    pub(super) members: Vec<NodeId>,
     /// Which member is asked next.
-    target: usize,
+    pub(super) target: usize,
     /// Whose turn it is where members are tried one after the other. A hint does not move it: a hint that is out of
     /// date would lead back to a dead member each time, and never past it.
-    turn: usize,
-    phase: Phase,
-    lease: Option<LeaseNumber>,
+    pub(super) turn: usize,
+    pub(super) phase: Phase,
+    pub(super) lease: Option<LeaseNumber>,
     /// When what is held ends; `Time(0)` while nothing is. Read before each reply.
-    valid_until: Time,
+    pub(super) valid_until: Time,
     /// The highest number that was fenced.
-    lost: LeaseNumber,
-    sent: [Option<Sent>; REMEMBERED],
-    request: u64,
-    began: Time,
-    last_send: Time,
-    next_ask: Time,
+    pub(super) lost: LeaseNumber,
+    pub(super) sent: [Option<Sent>; REMEMBERED],
+    pub(super) request: u64,
+    pub(super) began: Time,
+    pub(super) last_send: Time,
+    pub(super) next_ask: Time,
     /// The last ask has no answer yet.
-    is_waiting: bool,
+    pub(super) is_waiting: bool,
     /// Hints that were followed since the last timer.
-    redirects: usize,
-    answered: Option<Answered>,
+    pub(super) redirects: usize,
+    pub(super) answered: Option<Answered>,
     /// The newest time it was told.
-    seen: Time,
+    pub(super) seen: Time,
 }
 
 impl Holder {
@@ -275,7 +274,7 @@ impl Holder {
         }
     }
 
-    fn fence(&mut self, why: Loss, out: &mut Vec<HolderOutput>) {
+    pub(super) fn fence(&mut self, why: Loss, out: &mut Vec<HolderOutput>) {
         if let Some(lease) = self.lease.take() {
             self.valid_until = Time(0);
             self.lost = lease;
@@ -283,12 +282,12 @@ impl Holder {
         }
     }
 
-    fn try_another(&mut self) {
+    pub(super) fn try_another(&mut self) {
         self.turn = (self.turn + 1) % self.members.len();
         self.target = self.turn;
     }
 
-    fn ask(&mut self, now: Time, out: &mut Vec<HolderOutput>) {
+    pub(super) fn ask(&mut self, now: Time, out: &mut Vec<HolderOutput>) {
         self.request += 1;
         let sent = Sent {
             request: self.request,
@@ -315,137 +314,6 @@ impl Holder {
         };
         let to = self.members[self.target];
         out.push(HolderOutput::Send { to, ask });
-    }
-
-    /// The request that an answer is to; `None` where it was answered already, or is too old.
-    fn take_sent(&mut self, now: Time, request: u64, term: Term) -> Option<Sent> {
-        let place = &mut self.sent[(request % REMEMBERED as u64) as usize];
-        let sent = place.take_if(|sent| sent.request == request)?;
-        if self.answered.is_none_or(|newest| newest.request < request) {
-            let took = now.since(sent.at);
-            self.answered = Some(Answered {
-                request,
-                term,
-                took,
-            });
-        }
-        Some(sent)
-    }
-
-    fn on_answer(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        sent: Sent,
-        answer: Answer,
-        out: &mut Vec<HolderOutput>,
-    ) {
-        match (answer, self.phase) {
-            (_, Phase::Over) => {}
-            (Answer::Released, Phase::Stopping { .. }) => self.finish(true, out),
-            (Answer::Released, Phase::Running) => {} // nobody asked for it
-            (Answer::NotLeader { hint }, _) => self.on_not_leader(now, from, sent, hint, out),
-            (Answer::Refused { reason }, _) => self.on_refused(sent, reason, out),
-            (Answer::Granted { lease, length }, Phase::Running) => {
-                self.answered_by_leader(from, sent);
-                self.on_granted(now, sent, lease, length, out);
-            }
-            (Answer::Granted { .. }, Phase::Stopping { .. }) => {} // granted before the release came
-        }
-    }
-
-    /// The leader answered: the next ask goes to it, a renewal after this one.
-    fn answered_by_leader(&mut self, from: NodeId, sent: Sent) {
-        if let Some(place) = self.members.iter().position(|member| *member == from) {
-            (self.target, self.turn) = (place, place);
-        }
-        self.is_waiting = false;
-        // Never sooner than a retry after the last: late answers, one for each retry, would each ask again.
-        let soonest = self.last_send + self.parameters.retry;
-        self.next_ask = (sent.at + self.parameters.renewal).max(soonest);
-    }
-
-    fn on_granted(
-        &mut self,
-        now: Time,
-        sent: Sent,
-        lease: LeaseNumber,
-        length: Duration,
-        out: &mut Vec<HolderOutput>,
-    ) {
-        // A grantor with a longer lease does not make this node's longer than what it was configured to fear.
-        let length = length.min(self.parameters.lease);
-        let held = match self.rules.keep(Rule::DriftCounts) {
-            true => self.parameters.held(length),
-            false => length,
-        };
-        let until = match self.rules.keep(Rule::CountFromSend) {
-            true => sent.at + held,
-            false => now + held,
-        };
-        if until <= now || lease <= self.lost {
-            return; // it was on its way too long, or this number is fenced
-        }
-        match self.lease {
-            Some(mine) if mine > lease => return, // of an old leader
-            Some(mine) if mine == lease => {
-                if until > self.valid_until {
-                    self.valid_until = until;
-                    out.push(HolderOutput::Extended { until });
-                }
-                return;
-            }
-            Some(_) => self.fence(Loss::Replaced, out),
-            None => {}
-        }
-        (self.lease, self.valid_until) = (Some(lease), until);
-        out.push(HolderOutput::Held { lease, until });
-    }
-
-    /// Goes where the hint says, at once; but two members that name each other are not followed in circles: then
-    /// the timer decides.
-    fn on_not_leader(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        sent: Sent,
-        hint: Option<NodeId>,
-        out: &mut Vec<HolderOutput>,
-    ) {
-        if sent.request != self.request || self.redirects >= self.members.len() {
-            return;
-        }
-        let hinted = hint.and_then(|hint| self.members.iter().position(|member| *member == hint));
-        if let Some(place) = hinted
-            && self.members[place] != from
-        {
-            self.redirects += 1;
-            self.target = place;
-            self.ask(now, out);
-        }
-    }
-
-    fn on_refused(&mut self, sent: Sent, reason: Refusal, out: &mut Vec<HolderOutput>) {
-        out.push(HolderOutput::Refused { reason });
-        match reason {
-            // A leader that was deposed may not know a node that is new: what is held is held, another is asked.
-            Refusal::UnknownNode => {
-                self.try_another();
-                self.is_waiting = false;
-            }
-            Refusal::OldIncarnation => {
-                self.fence(Loss::Refused(reason), out);
-                self.phase = Phase::Over;
-                return;
-            }
-            // What it counts is worth nothing if the clock is not.
-            Refusal::ClockOutOfBounds => {
-                self.fence(Loss::Refused(reason), out);
-                self.is_waiting = false;
-            }
-        }
-        let soonest = self.last_send + self.parameters.retry;
-        self.next_ask = (sent.at + self.parameters.renewal).max(soonest);
     }
 
     fn on_members(&mut self, members: Vec<NodeId>) {
@@ -475,7 +343,7 @@ impl Holder {
         self.ask(now, out);
     }
 
-    fn finish(&mut self, released: bool, out: &mut Vec<HolderOutput>) {
+    pub(super) fn finish(&mut self, released: bool, out: &mut Vec<HolderOutput>) {
         self.phase = Phase::Over;
         out.push(HolderOutput::Stopped { released });
     }

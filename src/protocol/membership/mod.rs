@@ -55,6 +55,7 @@
 //! 5. Let the one who serves ask `is_valid` with the value in hand, and drop on `Fenced` what it holds under that number.
 
 mod accusations;
+mod answer;
 mod ask;
 mod clock;
 mod ending;

@@ -3,100 +3,21 @@
 //! Raft is here only what matters to leases: a member that voted in a term confirms no leader of an earlier one, a majority
 //! elects, and what a deposed leader proposes is not committed. Everything is drawn from the seed.
 
+mod faults;
+mod knobs;
+
+pub use knobs::Knobs;
+
 use super::super::*;
 use crate::base::{NodeId, Prng, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::time::Duration;
 
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000 * US;
 /// When faults stop, and when the run ends.
 const HEAL: u64 = 2_200 * MS;
 const END: u64 = 3_200 * MS;
-
-/// What a run is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Knobs {
-    pub members: usize,
-    pub holders: usize,
-    pub parameters: Parameters,
-    /// Of a message, one way, in nanoseconds.
-    pub delay: (u64, u64),
-    /// How late a machine is woken at most, in nanoseconds.
-    pub lateness: u64,
-    /// One in so many messages is lost, doubled, held back for long; 0: none.
-    pub loss: u64,
-    pub doubled: u64,
-    pub held_back: u64,
-    /// A fault comes every so often at most, in nanoseconds; 0: none.
-    pub faults: u64,
-    pub elections: bool,
-    /// How long the manager is without a leader, in nanoseconds.
-    pub gap: (u64, u64),
-    /// Whether faults stop before the end.
-    pub heals: bool,
-    /// The rate of the first holder's clock, where the test sets it beyond the bound, in parts per million.
-    pub bad_clock: Option<i64>,
-    /// Everything arrives in time: nobody may be expired.
-    pub calm: bool,
-    pub rules: Rules,
-}
-
-impl Knobs {
-    /// Everything that can go wrong does.
-    pub fn wild(seed: u64, rules: Rules) -> Knobs {
-        let mut prng = Prng::new(seed ^ 0x6d65_6d62);
-        // A larger drift than real clocks have, in half of the runs: it makes what drift is about easy to see.
-        let drift_ppm = [1_000, 10_000][prng.below(2) as usize];
-        let renewal = Duration::from_millis(if drift_ppm > 1_000 { 90 } else { 100 });
-        let delay = [
-            (20 * US, 100 * US),
-            (50 * US, 2 * MS),
-            (MS, 15 * MS),
-            (MS, 120 * MS),
-        ];
-        Knobs {
-            members: [1, 3, 3, 3, 5][prng.below(5) as usize],
-            holders: prng.between(1, 8) as usize,
-            parameters: Parameters {
-                drift_ppm,
-                renewal,
-                ..Parameters::DEFAULT
-            },
-            delay: delay[prng.below(4) as usize],
-            lateness: [0, 50 * US, 3 * MS][prng.below(3) as usize],
-            loss: [0, 0, 5, 30][prng.below(4) as usize],
-            doubled: [0, 10][prng.below(2) as usize],
-            held_back: [0, 20, 200][prng.below(3) as usize],
-            faults: [0, 100 * MS, 400 * MS][prng.below(3) as usize],
-            elections: !prng.one_in(4),
-            gap: (150 * MS, 245 * MS),
-            heals: true,
-            bad_clock: None,
-            calm: false,
-            rules,
-        }
-    }
-
-    /// Every round trip is in time; leaders die, and the next leads within `election`.
-    pub fn calm(seed: u64, rules: Rules) -> Knobs {
-        let wild = Knobs::wild(seed, rules);
-        Knobs {
-            // One member alone is away for as long as it is away.
-            elections: wild.elections && wild.members > 1,
-            delay: (20 * US, 200 * US),
-            lateness: 50 * US,
-            loss: 0,
-            doubled: 10,
-            held_back: 0,
-            faults: 0,
-            calm: true,
-            parameters: Parameters::DEFAULT,
-            ..wild
-        }
-    }
-}
 
 /// A clock that began at some time and runs at a rate of its own.
 #[derive(Debug, Clone, Copy)]
@@ -703,164 +624,6 @@ impl World {
         if before < majority && mask.count_ones() as usize >= majority {
             let term = Term(term);
             self.step_grantor(i, GrantorInput::Confirmed { term, up_to });
-        }
-    }
-
-    fn elect(&mut self) {
-        let count = self.members.len();
-        let is_up = |i: &usize| {
-            let member = &self.members[*i];
-            member.dead_until <= self.now && member.alone_until <= self.now
-        };
-        let mut up: Vec<usize> = (0..count).filter(is_up).collect();
-        if up.len() < count / 2 + 1 {
-            return self.push(self.now + 20 * MS, Event::Elect);
-        }
-        // Who votes is any majority; who did not hears of it later.
-        let winner = up.remove(self.prng.below(up.len() as u64) as usize);
-        self.tally.elections += 1;
-        self.term += 1;
-        let term = self.term;
-        let mut votes = 1;
-        self.members[winner].voted = term;
-        while votes < count / 2 + 1 {
-            let voter = up.remove(self.prng.below(up.len() as u64) as usize);
-            self.members[voter].voted = term;
-            votes += 1;
-            self.push(
-                self.now,
-                Event::Follow(voter, term, Some(member_id(winner))),
-            );
-        }
-        let late = if self.knobs.calm { MS } else { 300 * MS };
-        let is_follower = |i: &usize| *i != winner && self.members[*i].voted < term;
-        for other in (0..count).filter(is_follower).collect::<Vec<_>>() {
-            let at = self.now + self.prng.below(late);
-            self.push(at, Event::Follow(other, term, Some(member_id(winner))));
-        }
-        self.push(self.now, Event::Lead(winner, term));
-        if self.knobs.elections && !self.is_healed {
-            let at = self.now + self.prng.between(450 * MS, 1_200 * MS);
-            self.depose(winner, at);
-        }
-    }
-
-    /// What becomes of a leader: it dies or is cut off, and the next is elected after a while.
-    fn depose(&mut self, leader: usize, at: u64) {
-        let gap = self.prng.between(self.knobs.gap.0, self.knobs.gap.1);
-        let elected = at + gap;
-        if elected >= HEAL {
-            return;
-        }
-        let back = elected + self.prng.below(400 * MS);
-        let event = match self.knobs.calm || self.prng.one_in(2) {
-            true => Event::Die(leader, back),
-            false => Event::CutOff(leader, back),
-        };
-        self.push(at, event);
-        self.push(elected, Event::Elect);
-    }
-
-    fn fault(&mut self) {
-        if self.is_healed {
-            return;
-        }
-        let i = self.prng.below(self.processes.len() as u64) as usize;
-        let until = self.now + self.prng.between(50 * MS, 900 * MS);
-        let process = &mut self.processes[i];
-        let node = process.node;
-        match self.prng.below(6) {
-            0 => process.stopped_until = until,
-            1 => process.sends_from = until,
-            2 => process.hears_from = until,
-            3 if !process.is_old && process.is_running => {
-                // Killed; or only stopped, and a later start comes beside it.
-                match self.prng.one_in(2) {
-                    true => process.is_running = false,
-                    false => process.stopped_until = until,
-                }
-                self.restart_soon(node);
-            }
-            4 if process.is_running && process.stopped_until <= self.now && !process.is_old => {
-                self.with_holder(i, |holder, now, out| {
-                    holder.step(now, HolderInput::Stop, out);
-                });
-                self.restart_soon(node);
-            }
-            _ => (process.sends_from, process.hears_from) = (until, until),
-        }
-        let next = self.now + self.prng.between(MS, self.knobs.faults);
-        self.push(next, Event::Fault);
-    }
-
-    fn restart_soon(&mut self, node: NodeId) {
-        self.tally.restarts += 1;
-        // So that nobody starts twice beside the one who waits.
-        for process in self.processes.iter_mut().filter(|p| p.node == node) {
-            process.is_old = true;
-        }
-        let at = self.now + self.prng.below(500 * MS);
-        self.push(at, Event::Restart(node));
-    }
-
-    fn heal(&mut self) {
-        if !self.knobs.heals {
-            return;
-        }
-        self.is_healed = true;
-        for process in &mut self.processes {
-            (process.sends_from, process.hears_from) = (0, 0);
-            process.stopped_until = process.stopped_until.min(self.now);
-        }
-        for i in 0..self.processes.len() {
-            self.wake_later(To::Process(i));
-        }
-        for member in &mut self.members {
-            (member.alone_until, member.dead_until) = (0, 0);
-        }
-        if !self.knobs.calm {
-            self.elect();
-        }
-    }
-
-    /// Work comes, is admitted under a lease, and takes its time.
-    fn admit(&mut self, i: usize) {
-        let process = &self.processes[i];
-        if !process.is_running || process.holder.lease().is_none() && process.is_old {
-            return;
-        }
-        let next = self.now + self.prng.between(5 * MS, 40 * MS);
-        self.push(next, Event::Admit(i));
-        let process = &self.processes[i];
-        let serves = process.stopped_until <= self.now
-            && process.holder.is_valid(process.clock.at(self.now));
-        if let Some(lease) = process.holder.lease().filter(|_| serves) {
-            let work = self.prng.between(100 * US, 30 * MS);
-            self.push(self.now + work, Event::Reply(i, lease));
-        }
-    }
-
-    /// The value is in hand.
-    fn reply(&mut self, i: usize, lease: LeaseNumber) {
-        let process = &self.processes[i];
-        if !process.is_running {
-            return;
-        }
-        if process.stopped_until > self.now {
-            let until = process.stopped_until;
-            return self.push(until, Event::Reply(i, lease));
-        }
-        let is_mine = process.holder.lease() == Some(lease);
-        let may = is_mine && process.holder.is_valid(process.clock.at(self.now));
-        if self.knobs.rules.keep(Rule::CheckInHand) && !may {
-            return;
-        }
-        self.tally.replies += 1;
-        if self.is_expired(i, lease) && self.knobs.bad_clock.is_none() {
-            let node = process.node;
-            self.fail(format!(
-                "never-two: node {node} replied under {lease:?}, which had expired"
-            ));
         }
     }
 }
