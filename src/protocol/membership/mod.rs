@@ -45,7 +45,8 @@
 //!
 //! # What it costs
 //! A renewal is one ask, one answer, and a share of a round: no allocation, no search. 1,000 nodes at one renewal each 100 ms are
-//! 10,000 asks a second; the test `a_thousand_nodes_cost_a_grantor_less_than_one_percent_of_a_core` counts and times them.
+//! 10,000 asks a second, and with 200 us for a round 4,000 confirmations: 14,000 steps, of some 200 ns each, measured at 2.5 to 7 ms
+//! of a core a second on a busy machine, so under 1 % (`a_thousand_nodes_cost_a_grantor_less_than_one_percent_of_a_core`).
 //!
 //! # The driver's duties
 //! 1. Hand in the time that was read after the messages were received and before the step.
