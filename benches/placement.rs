@@ -1,0 +1,116 @@
+//! How long the placement solver takes, and how good what it finds is:
+//! `cargo bench --no-default-features --features sim --bench placement`.
+
+use sarsen::base::{DiskId, NodeId, PgId, Prng};
+use sarsen::protocol::placement::{
+    Cluster, Disk, DiskState, Level, PgReplicas, Pool, RackId, apply, measure, solve,
+};
+use std::time::Instant;
+
+const NODES: u32 = 1_000;
+const DISKS_A_NODE: u32 = 10;
+const NODES_A_RACK: u32 = 25;
+
+fn main() {
+    println!("{NODES} nodes x {DISKS_A_NODE} disks in racks of {NODES_A_RACK}, 3 copies");
+    for (level, pgs, differ) in [
+        (Level::Node, 100_000, false),
+        (Level::Node, 100_000, true),
+        (Level::Rack, 100_000, true),
+        (Level::Disk, 100_000, true),
+    ] {
+        let weights = if differ { "weights 2 to 4" } else { "equal weights" };
+        println!("\n{pgs} PGs, level {level}, {weights}");
+        run(level, pgs, differ);
+    }
+}
+
+fn run(level: Level, pgs: u32, differ: bool) {
+    let mut cluster = cluster(level, pgs, differ);
+    step("full solve", &mut cluster);
+    let full = cluster.clone();
+
+    set(&mut cluster, DiskState::Gone, |disk| disk.node.0 == 7);
+    step("loss of a node", &mut cluster);
+
+    cluster = full.clone();
+    add_node(&mut cluster);
+    step("addition of a node", &mut cluster);
+
+    cluster = full.clone();
+    set(&mut cluster, DiskState::Gone, |disk| disk.rack.0 == 3);
+    step("loss of a rack", &mut cluster);
+
+    cluster = full;
+    for disk in cluster.disks.iter_mut().filter(|disk| disk.rack.0 == 5) {
+        disk.weight = disk.weight * 3 / 2;
+    }
+    step("a rack 1.5x as large", &mut cluster);
+}
+
+fn cluster(level: Level, pgs: u32, differ: bool) -> Cluster {
+    let mut prng = Prng::new(1);
+    let disk = |id: u32| Disk {
+        id: DiskId(id),
+        node: NodeId(id / DISKS_A_NODE),
+        rack: RackId(id / DISKS_A_NODE / NODES_A_RACK),
+        weight: if differ { prng.between(200, 400) } else { 300 },
+        state: DiskState::Serving,
+    };
+    let new = |id: u32| PgReplicas {
+        pg: PgId(id),
+        disks: Vec::new(),
+    };
+    Cluster {
+        pool: Pool { copies: 3, level },
+        disks: (0..NODES * DISKS_A_NODE).map(disk).collect(),
+        pgs: (0..pgs).map(new).collect(),
+    }
+}
+
+fn set(cluster: &mut Cluster, state: DiskState, which: impl Fn(&Disk) -> bool) {
+    let disks = cluster.disks.iter_mut().filter(|disk| which(disk));
+    disks.for_each(|disk| disk.state = state);
+}
+
+fn add_node(cluster: &mut Cluster) {
+    cluster.disks.extend((0..DISKS_A_NODE).map(|at| Disk {
+        id: DiskId(NODES * DISKS_A_NODE + at),
+        node: NodeId(NODES),
+        rack: RackId(0),
+        weight: 300,
+        state: DiskState::Serving,
+    }));
+}
+
+/// Solves, carries out and prints a line; the time is the best of three.
+fn step(what: &str, cluster: &mut Cluster) {
+    let mut best = f64::MAX;
+    let mut plan = None;
+    for _ in 0..3 {
+        let begin = Instant::now();
+        plan = Some(solve(cluster).expect("the cluster can be solved"));
+        best = best.min(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    let plan = plan.expect("solved three times");
+    apply(cluster, &plan.changes);
+    let found = measure(cluster).expect("the cluster can be measured");
+    assert_eq!(found.broken, 0, "the domain rule holds");
+    let (balance, partners) = (found.balance, found.partners);
+    println!(
+        "  {what:22} {best:6.0} ms  placed {:6}  moved {:6} of {:6} unavoidable  off: disk {:.2} replicas, \
+         {:.1} %, node {:.1} %  pairs: most {}, above {:.1} (of {:.1}), fewest partners {}, crowd {:.2}  local: fewest {}",
+        plan.placed,
+        plan.moved,
+        plan.unavoidable,
+        balance.replicas,
+        balance.percent,
+        balance.percent_of_node,
+        partners.most,
+        partners.above,
+        partners.expected,
+        partners.fewest,
+        partners.crowd,
+        found.local.fewest,
+    );
+}

@@ -1,0 +1,99 @@
+//! Sheds excess: takes from disks that have more than their target, and gives to those that have room.
+//!
+//! Which PG leaves a disk is free, so a few are drawn, with a few disks for each to go to, and the move is taken after which
+//! pairs are crowded least. Every move here is one that any solution needs: it lowers the sum of excesses by one.
+//!
+//! Invariants: those of the assignment. Excess that no single move can shed stays for `repair`.
+
+use super::assignment::Assignment;
+use super::replicas::Replicas;
+
+/// PGs that are compared for one move, and draws of a disk for each.
+const PGS_COMPARED: usize = 4;
+const DISKS_COMPARED: usize = 3;
+/// Draws of a PG at most, of which many may have nowhere to go.
+const DRAWS_MAX: usize = 16;
+
+/// A move that was looked at: how much more crowded it is after it, and what it is.
+type Candidate = (f64, u32, u32);
+
+impl Assignment<'_> {
+    /// Brings disks down to their targets, as far as single moves do that.
+    pub fn shed(&mut self) {
+        for disk in 0..self.layout.disks.len() as u32 {
+            while self.excess(disk) > 0 && self.room.total() > 0 {
+                let found = self
+                    .good_move(disk)
+                    .or_else(|| self.any_move(disk));
+                let Some((pg, to)) = found else {
+                    break;
+                };
+                self.take(pg, disk);
+                self.add(pg, to);
+            }
+        }
+    }
+
+    fn good_move(&mut self, disk: u32) -> Option<(u32, u32)> {
+        let mut best: Option<Candidate> = None;
+        let mut compared = 0;
+        for _ in 0..DRAWS_MAX {
+            let place = self.prng.below(self.list_len(disk) as u64) as usize;
+            let Some(pg) = self.pg_on(disk, place) else {
+                continue;
+            };
+            let rest = self.replicas[pg as usize].without(disk);
+            let relief = self.pairs.crowd(disk, &rest);
+            let was = best;
+            for _ in 0..DISKS_COMPARED {
+                let Some(to) = self.room.draw(&mut self.prng) else {
+                    return None;
+                };
+                self.keep_calmer(&mut best, pg, to as u32, &rest, relief);
+            }
+            compared += usize::from(best != was);
+            if compared == PGS_COMPARED {
+                break;
+            }
+        }
+        best.map(|(_, pg, to)| (pg, to))
+    }
+
+    fn keep_calmer(
+        &self,
+        best: &mut Option<Candidate>,
+        pg: u32,
+        to: u32,
+        rest: &Replicas,
+        relief: f64,
+    ) {
+        if self.layout.has_domain(rest, to) {
+            return;
+        }
+        let growth = self.pairs.crowd(to, rest) - relief;
+        if best.is_none_or(|(least, ..)| growth < least) {
+            *best = Some((growth, pg, to));
+        }
+    }
+
+    /// Looks at every PG of the disk and every domain with room.
+    fn any_move(&mut self, disk: u32) -> Option<(u32, u32)> {
+        let rooms = self.room_of_domain.iter().enumerate();
+        let roomy = rooms.filter(|&(_, &room)| room > 0);
+        let ranges = roomy.map(|(domain, _)| self.layout.domains[domain].clone());
+        let ranges = ranges.collect::<Vec<_>>();
+        let pgs = self.pgs_on(disk).to_vec();
+        for pg in pgs {
+            let rest = self.replicas[pg as usize].without(disk);
+            // At most `copies` domains are taken, so this looks at few.
+            let free = |range: &&std::ops::Range<usize>| {
+                !self.layout.has_domain(&rest, range.start as u32)
+            };
+            if let Some(range) = ranges.iter().find(free) {
+                let to = self.room.draw_in(range, &mut self.prng)?;
+                return Some((pg, to as u32));
+            }
+        }
+        None
+    }
+}
