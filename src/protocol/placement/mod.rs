@@ -16,6 +16,9 @@ mod shed;
 mod solve;
 mod weighted;
 
+#[cfg(test)]
+mod tests;
+
 pub use change::{Change, Need, apply};
 pub use cluster::{
     COPIES_MAX, Cluster, DISKS_MAX, Disk, DiskState, Level, NODES_MAX, PGS_MAX, PgReplicas, Pool,
