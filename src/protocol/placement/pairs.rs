@@ -60,13 +60,23 @@ impl Pairs {
         }
     }
 
-    /// How crowded it is between `disk` and `others`, in fair pairs (up to a factor that is the same for all).
+    /// How crowded it would be made by a replica on `disk` of a PG that has `others`: the pairs that there are already, in
+    /// fair pairs (up to a factor that is the same for all).
     pub fn crowd(&self, disk: u32, others: &Replicas) -> f64 {
+        self.sum(disk, others, 0)
+    }
+
+    /// What is given back when that replica is taken away: the same, without its own pairs.
+    pub fn relief(&self, disk: u32, others: &Replicas) -> f64 {
+        self.sum(disk, others, 1)
+    }
+
+    fn sum(&self, disk: u32, others: &Replicas, own: u32) -> f64 {
         let node = self.node_of[disk as usize];
         let of = |other: u32| {
-            let nodes = self.nodes.crowd(node, self.node_of[other as usize]);
+            let nodes = self.nodes.crowd(node, self.node_of[other as usize], own);
             let disks = self.disks.as_ref();
-            nodes + disks.map_or(0.0, |disks| disks.crowd(disk, other))
+            nodes + disks.map_or(0.0, |disks| disks.crowd(disk, other, own))
         };
         others.iter().filter(|&other| other != disk).map(of).sum()
     }
@@ -108,9 +118,9 @@ impl Table {
         }
     }
 
-    fn crowd(&self, a: u32, b: u32) -> f64 {
+    fn crowd(&self, a: u32, b: u32, own: u32) -> f64 {
         let (a, b) = (a as usize, b as usize);
-        let count = f64::from(self.counts[a * self.side + b]);
+        let count = f64::from(self.counts[a * self.side + b] - own);
         count * self.inverse[a] * self.inverse[b]
     }
 }

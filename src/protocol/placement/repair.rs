@@ -2,9 +2,11 @@
 //!
 //! Seen as a flow, each PG sends `copies` units through different domains into disks, and a disk takes as many as its target. Targets
 //! can always be met (see `share`), so as long as a PG has a hole, or a disk excess, there is an augmenting path from it (Ford and Fulkerson,
-//! 1956): the hole takes a disk that is full, which hands one of its PGs to the next, until one has room. The
-//! shortest path is looked for, because each link is a move. On a shortest path no PG can spoil the other's rule: if
-//! two links moved one PG into the same domain, the first could have gone where the second went.
+//! 1956): the hole takes a disk that is full, which hands one of its PGs to the next, until one has room.
+//!
+//! A link that moves a replica which this plan made is *free*: nothing has been copied yet. The others each copy a replica, so the
+//! path with the fewest of those is looked for: everything that free links reach, then one link that costs, and so on.
+//! If two links of a path move one PG into the same domain, the first goes where the second went, and what is between them falls away.
 //!
 //! Invariants: those of the assignment, after each chain. It does not look at pairs.
 
@@ -17,13 +19,20 @@ struct Link {
     from: Option<u32>,
 }
 
-/// The disks that a search has reached.
+/// Which links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    Free,
+    Copy,
+}
+
+/// The disks that a search has reached, cheapest first.
 struct Search {
     reached: Vec<Option<Link>>,
     queue: Vec<u32>,
     /// Domains that are not reached.
     domains: Vec<u32>,
-    /// The disk with excess, if it began there: a chain that came back to it would have no beginning.
+    /// The disk with excess, if it began there.
     start: Option<u32>,
 }
 
@@ -39,8 +48,7 @@ impl Assignment<'_> {
         }
         for disk in 0..self.layout.disks.len() as u32 {
             while self.excess(disk) > 0 {
-                let mut search = self.search(Some(disk));
-                self.expand(&mut search, disk);
+                let search = self.search(Some(disk));
                 self.follow(search);
             }
         }
@@ -49,35 +57,47 @@ impl Assignment<'_> {
     fn search(&self, start: Option<u32>) -> Search {
         Search {
             reached: vec![None; self.layout.disks.len()],
-            queue: Vec::new(),
+            queue: start.into_iter().collect(),
             domains: (0..self.layout.domains.len() as u32).collect(),
             start,
         }
     }
 
-    /// Finds the nearest disk with room, and moves along the way to it.
+    /// Finds the cheapest disk with room, and moves along the way to it.
     fn follow(&mut self, mut search: Search) {
-        let mut next = 0;
+        let (mut looked_at, mut left) = (0, 0);
         loop {
-            assert!(next < search.queue.len(), "targets can always be met");
-            let disk = search.queue[next];
-            if self.room.get(disk as usize) > 0 {
-                return self.walk(&search, disk);
+            while let Some(&disk) = search.queue.get(looked_at) {
+                if self.room.get(disk as usize) > 0 {
+                    let chain = self.chain(&search, disk);
+                    return self.walk(&chain);
+                }
+                self.expand(&mut search, disk, Cost::Free);
+                looked_at += 1;
             }
-            self.expand(&mut search, disk);
-            next += 1;
+            let reached = search.queue.len();
+            assert!(left < reached, "targets can always be met");
+            while left < reached {
+                let disk = search.queue[left];
+                self.expand(&mut search, disk, Cost::Copy);
+                left += 1;
+            }
         }
     }
 
-    /// Adds all disks that one of the PGs on `disk` could move to.
-    fn expand(&mut self, search: &mut Search, disk: u32) {
+    /// Adds all disks that one of the PGs on `disk` could move to at this cost.
+    fn expand(&mut self, search: &mut Search, disk: u32, cost: Cost) {
+        let layout = self.layout;
         let pgs = self.pgs_on(disk).to_vec();
-        let from = Some(disk);
         for pg in pgs {
+            let is_free = !layout.present[pg as usize].has(disk);
             if search.domains.is_empty() {
                 return;
             }
-            self.reach(search, Link { pg, from });
+            if is_free == (cost == Cost::Free) {
+                let from = Some(disk);
+                self.reach(search, Link { pg, from });
+            }
         }
     }
 
@@ -107,22 +127,38 @@ impl Assignment<'_> {
         });
     }
 
-    /// Moves along the chain that ends at `disk`, beginning with its end.
-    fn walk(&mut self, search: &Search, mut disk: u32) {
-        let mut links = Vec::new();
+    /// The links to `end` with what each leads to, the last one first.
+    fn chain(&self, search: &Search, end: u32) -> Vec<(Link, u32)> {
+        let (mut chain, mut disk) = (Vec::<(Link, u32)>::new(), end);
         while let Some(link) = search.reached[disk as usize] {
-            links.push((link, disk));
+            let domain = |disk: u32| self.layout.domain_of[disk as usize];
+            let arrives = |&(later, to): &(Link, u32)| {
+                later.pg == link.pg && domain(to) == domain(disk)
+            };
+            let to = match chain.iter().position(arrives) {
+                Some(place) => {
+                    let to = chain[place].1;
+                    chain.truncate(place);
+                    to
+                }
+                None => disk,
+            };
+            chain.push((link, to));
             match link.from {
                 Some(from) => disk = from,
                 None => break,
             }
         }
-        for &(Link { pg, from }, _) in &links {
+        chain
+    }
+
+    fn walk(&mut self, chain: &[(Link, u32)]) {
+        for &(Link { pg, from }, _) in chain {
             if let Some(from) = from {
                 self.take(pg, from);
             }
         }
-        for &(Link { pg, .. }, to) in &links {
+        for &(Link { pg, .. }, to) in chain {
             self.add(pg, to);
         }
     }

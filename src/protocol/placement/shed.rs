@@ -43,7 +43,7 @@ impl Assignment<'_> {
                 continue;
             };
             let rest = self.replicas[pg as usize].without(disk);
-            let relief = self.pairs.crowd(disk, &rest);
+            let relief = self.pairs.relief(disk, &rest);
             let was = best;
             for _ in 0..DISKS_COMPARED {
                 let Some(to) = self.room.draw(&mut self.prng) else {
