@@ -15,6 +15,7 @@
 
 use super::layout::Layout;
 use crate::base::mix64;
+use std::ops::Range;
 
 /// The replicas that a disk should have, as an exact fraction.
 #[derive(Debug, Clone, Copy)]
@@ -48,15 +49,25 @@ impl Share {
     }
 }
 
+/// The domains whose fair share is a replica of every PG, each by its first disk: those that are capped, and
+/// those that have just as much.
+pub(super) fn full_domains(layout: &Layout) -> Vec<u32> {
+    let weights = domain_weights(layout);
+    let capped = capped_domains(&weights, layout.copies());
+    let taken = capped.iter().map(|&domain| weights[domain]).sum::<u128>();
+    let rest = weights.iter().sum::<u128>() - taken;
+    let copies_left = (layout.copies() - capped.len()) as u128;
+    let is_full = |&domain: &usize| {
+        capped.contains(&domain) || (rest > 0 && weights[domain] * copies_left >= rest)
+    };
+    let full = (0..weights.len()).filter(is_full);
+    full.map(|domain| layout.domains[domain].start as u32)
+        .collect()
+}
+
 /// The fair share of each disk, when `pgs` PGs are dealt out.
 pub(super) fn fair_shares(layout: &Layout, pgs: usize) -> Vec<Share> {
-    let weight = |at: usize| match layout.disks[at].takes() {
-        true => u128::from(layout.disks[at].weight),
-        false => 0,
-    };
-    let domain_weight = |domain: usize| layout.domains[domain].clone().map(weight).sum::<u128>();
-    let weights = (0..layout.domains.len()).map(domain_weight);
-    let weights = weights.collect::<Vec<u128>>();
+    let weights = domain_weights(layout);
     let capped = capped_domains(&weights, layout.copies());
     let pgs = pgs as u128;
     let left = pgs * (layout.copies() - capped.len()) as u128;
@@ -68,7 +79,7 @@ pub(super) fn fair_shares(layout: &Layout, pgs: usize) -> Vec<Share> {
             true => (pgs, weights[domain]),
             false => (left, rest),
         };
-        match weight(at) {
+        match weight(layout, at) {
             0 => Share::NONE,
             weight => Share {
                 numerator: weight * replicas,
@@ -77,6 +88,19 @@ pub(super) fn fair_shares(layout: &Layout, pgs: usize) -> Vec<Share> {
         }
     };
     (0..layout.disks.len()).map(share).collect()
+}
+
+/// What a disk weighs in the sharing out.
+fn weight(layout: &Layout, at: usize) -> u128 {
+    match layout.disks[at].takes() {
+        true => u128::from(layout.disks[at].weight),
+        false => 0,
+    }
+}
+
+fn domain_weights(layout: &Layout) -> Vec<u128> {
+    let of = |range: &Range<usize>| range.clone().map(|at| weight(layout, at)).sum();
+    layout.domains.iter().map(of).collect()
 }
 
 /// The domains whose weight asks for more than one replica of each PG.

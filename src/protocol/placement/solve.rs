@@ -12,7 +12,7 @@ use super::change::{Change, changes};
 use super::cluster::{Cluster, Refusal};
 use super::layout::Layout;
 use super::replicas::Replicas;
-use super::share::{Share, fair_shares, targets};
+use super::share::{Share, fair_shares, full_domains, targets};
 
 /// What is to be done, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn solve(cluster: &Cluster) -> Result<Plan, Refusal> {
 
     let kept = kept(&layout, &old_shares);
     let kept_loads = loads(&layout, &kept);
-    let unavoidable = unavoidable(&layout, &old_shares, &kept_loads, old.len());
+    let unavoidable = unavoidable(&layout, &old_shares, &kept, &kept_loads, &old);
     let old_targets = targets(&layout, &old_shares, &kept_loads, old.len());
     let mut assignment = Assignment::new(&layout, &all_shares, kept, old_targets);
     settle(&mut assignment, &old);
@@ -104,13 +104,28 @@ fn loads(layout: &Layout, replicas: &[Replicas]) -> Vec<u32> {
     loads
 }
 
-/// The replicas that have to be copied at least: what has to leave or is missing, or what has to arrive, whichever is more.
-fn unavoidable(layout: &Layout, shares: &[Share], kept: &[u32], pgs: usize) -> u32 {
-    let missing = (pgs * layout.copies()) as u32 - kept.iter().sum::<u32>();
-    let each = || shares.iter().zip(kept);
-    let leave = each().map(|(share, kept)| kept.saturating_sub(share.ceil()));
-    let arrive = each().map(|(share, kept)| share.floor().saturating_sub(*kept));
-    arrive.sum::<u32>().max(missing + leave.sum::<u32>())
+/// The replicas that have to be copied at least, of three bounds the highest: what has to arrive at disks; what is missing and
+/// what has to leave; and of each PG, what it misses, or the full domains that it is not in.
+fn unavoidable(
+    layout: &Layout,
+    shares: &[Share],
+    kept: &[Replicas],
+    loads: &[u32],
+    pgs: &[u32],
+) -> u32 {
+    let missing = (pgs.len() * layout.copies()) as u32 - loads.iter().sum::<u32>();
+    let each = || shares.iter().zip(loads);
+    let leave = each().map(|(share, load)| load.saturating_sub(share.ceil()));
+    let arrive = each().map(|(share, load)| share.floor().saturating_sub(*load));
+    let full = full_domains(layout);
+    let of_pg = |pg: &u32| {
+        let replicas = &kept[*pg as usize];
+        let absent = full.iter().filter(|&&disk| !layout.has_domain(replicas, disk));
+        absent.count().max(layout.copies() - replicas.len()) as u32
+    };
+    let of_pgs = pgs.iter().map(of_pg).sum::<u32>();
+    let of_disks = arrive.sum::<u32>().max(missing + leave.sum::<u32>());
+    of_disks.max(of_pgs)
 }
 
 /// How many replicas of `pgs` are where they were not.
