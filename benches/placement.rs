@@ -9,24 +9,28 @@ use std::time::Instant;
 
 const NODES: u32 = 1_000;
 const DISKS_A_NODE: u32 = 10;
-const NODES_A_RACK: u32 = 25;
+const PGS: u32 = 100_000;
 
 fn main() {
-    println!("{NODES} nodes x {DISKS_A_NODE} disks in racks of {NODES_A_RACK}, 3 copies");
-    for (level, pgs, differ) in [
-        (Level::Node, 100_000, false),
-        (Level::Node, 100_000, true),
-        (Level::Rack, 100_000, true),
-        (Level::Disk, 100_000, true),
+    println!("{NODES} nodes x {DISKS_A_NODE} disks, 100,000 PGs of 3 copies");
+    for (level, racks, differ) in [
+        (Level::Node, 40, false),
+        (Level::Node, 40, true),
+        (Level::Rack, 40, true),
+        (Level::Rack, 4, true),
+        (Level::Disk, 40, true),
     ] {
-        let weights = if differ { "weights 2 to 4" } else { "equal weights" };
-        println!("\n{pgs} PGs, level {level}, {weights}");
-        run(level, pgs, differ);
+        let weights = match differ {
+            true => "weights 2 to 4",
+            false => "equal weights",
+        };
+        println!("\nlevel {level}, {racks} racks, {weights}");
+        run(level, racks, differ);
     }
 }
 
-fn run(level: Level, pgs: u32, differ: bool) {
-    let mut cluster = cluster(level, pgs, differ);
+fn run(level: Level, racks: u32, differ: bool) {
+    let mut cluster = cluster(level, racks, differ);
     step("full solve", &mut cluster);
     let full = cluster.clone();
 
@@ -42,18 +46,18 @@ fn run(level: Level, pgs: u32, differ: bool) {
     step("loss of a rack", &mut cluster);
 
     cluster = full;
-    for disk in cluster.disks.iter_mut().filter(|disk| disk.rack.0 == 5) {
+    for disk in cluster.disks.iter_mut().filter(|disk| disk.rack.0 == 2) {
         disk.weight = disk.weight * 3 / 2;
     }
     step("a rack 1.5x as large", &mut cluster);
 }
 
-fn cluster(level: Level, pgs: u32, differ: bool) -> Cluster {
+fn cluster(level: Level, racks: u32, differ: bool) -> Cluster {
     let mut prng = Prng::new(1);
     let disk = |id: u32| Disk {
         id: DiskId(id),
         node: NodeId(id / DISKS_A_NODE),
-        rack: RackId(id / DISKS_A_NODE / NODES_A_RACK),
+        rack: RackId(id / DISKS_A_NODE % racks),
         weight: if differ { prng.between(200, 400) } else { 300 },
         state: DiskState::Serving,
     };
@@ -64,7 +68,7 @@ fn cluster(level: Level, pgs: u32, differ: bool) -> Cluster {
     Cluster {
         pool: Pool { copies: 3, level },
         disks: (0..NODES * DISKS_A_NODE).map(disk).collect(),
-        pgs: (0..pgs).map(new).collect(),
+        pgs: (0..PGS).map(new).collect(),
     }
 }
 

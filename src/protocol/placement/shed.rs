@@ -1,7 +1,7 @@
 //! Sheds excess: takes from disks that have more than their target, and gives to those that have room.
 //!
 //! Which PG leaves a disk is free, so a few are drawn, with a few disks for each to go to, and the move is taken after which
-//! pairs are crowded least. Every move here is one that any solution needs: it lowers the sum of excesses by one.
+//! pairs are crowded least. Every move lowers the sum of excesses by one.
 //!
 //! Invariants: those of the assignment. Excess that no single move can shed stays for `repair`.
 
@@ -21,6 +21,7 @@ impl Assignment<'_> {
     /// Brings disks down to their targets, as far as single moves do that.
     pub fn shed(&mut self) {
         for disk in 0..self.layout.disks.len() as u32 {
+            self.drop_another(disk);
             while self.excess(disk) > 0 && self.room.total() > 0 {
                 let found = self
                     .good_move(disk)
@@ -30,6 +31,29 @@ impl Assignment<'_> {
                 };
                 self.take(pg, disk);
                 self.add(pg, to);
+            }
+        }
+    }
+
+    /// Where a PG had more replicas than it is to have, one of those that were to be dropped may stay instead of the one on
+    /// `disk`: that copies nothing.
+    fn drop_another(&mut self, disk: u32) {
+        let layout = self.layout;
+        if self.excess(disk) == 0 {
+            return;
+        }
+        for pg in self.pgs_on(disk).to_vec() {
+            let rest = self.replicas[pg as usize].without(disk);
+            let mut dropped = layout.present[pg as usize].iter();
+            let instead = dropped.find(|&other| {
+                other != disk && self.room.get(other as usize) > 0 && !layout.has_domain(&rest, other)
+            });
+            match instead {
+                Some(to) if self.excess(disk) > 0 => {
+                    self.take(pg, disk);
+                    self.add(pg, to);
+                }
+                _ => {}
             }
         }
     }

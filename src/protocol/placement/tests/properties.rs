@@ -37,10 +37,9 @@ fn every_plan_is_balanced_keeps_the_domain_rule_and_moves_little() {
             }
             let plan = settle(&mut cluster, &label);
             let most = plan.unavoidable + plan.unavoidable / 10 + CHAINS;
-            if plan.moved > most {
-                println!("XX {label}: {} > {most} {:?} disks {}", plan.moved, cluster.pool, cluster.disks.len());
-                if seed == 8 { for d in &cluster.disks { println!("{d:?} {} -> {}", super::clusters::load(&before, d.id), super::clusters::load(&cluster, d.id)); } println!("{} pgs", cluster.pgs.len()); }
-            }
+            // Among few domains the rule itself makes more unavoidable than is stated: `least` judges those.
+            let is_free = takers(&cluster) >= 3 * usize::from(cluster.pool.copies);
+            assert!(plan.moved <= most || !is_free, "{label}: {} > {most}", plan.moved);
             solved += 1;
             moved += plan.moved;
             unavoidable += plan.unavoidable;
@@ -49,6 +48,17 @@ fn every_plan_is_balanced_keeps_the_domain_rule_and_moves_little() {
     println!("{solved} solved, {refused} refused, {moved} moved, {unavoidable} unavoidable");
     assert!(solved > 4 * refused && refused > 20, "{solved} {refused}");
     assert!(moved * 100 <= unavoidable * 101, "{moved} {unavoidable}");
+}
+
+/// How many domains take replicas.
+fn takers(cluster: &Cluster) -> usize {
+    let serving = cluster.disks.iter().filter(|disk| disk.takes());
+    let domains = serving.map(|disk| match cluster.pool.level {
+        Level::Disk => disk.id.0,
+        Level::Node => disk.node.0,
+        Level::Rack => disk.rack.0,
+    });
+    domains.collect::<std::collections::BTreeSet<u32>>().len()
 }
 
 fn assert_too_few_domains(cluster: &Cluster, refusal: Refusal) {
