@@ -89,7 +89,9 @@ pub struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// Copies are 1 to [`COPIES_MAX`].
-    Copies { copies: u8 },
+    Copies {
+        copies: u8,
+    },
     /// There are fewer failure domains that take replicas than a PG has copies. `would_do` is the highest level
     /// that has enough of them; without one, the pool has fewer disks than copies.
     TooFewDomains {
@@ -99,18 +101,34 @@ pub enum Refusal {
         would_do: Option<Level>,
     },
     /// More of something than the solver holds.
-    TooMany { what: &'static str, most: usize },
+    TooMany {
+        what: &'static str,
+        most: usize,
+    },
     /// A weight above [`WEIGHT_MAX`].
-    Weight { disk: DiskId },
-    DiskTwice { disk: DiskId },
-    PgTwice { pg: PgId },
+    Weight {
+        disk: DiskId,
+    },
+    DiskTwice {
+        disk: DiskId,
+    },
+    PgTwice {
+        pg: PgId,
+    },
     /// Disks of one node claim to be in different racks.
-    NodeInTwoRacks { node: NodeId },
+    NodeInTwoRacks {
+        node: NodeId,
+    },
     /// A PG has a replica on a disk that the cluster does not list. A disk that is lost stays listed, as
     /// [`DiskState::Gone`], until no PG names it.
-    UnknownDisk { pg: PgId, disk: DiskId },
+    UnknownDisk {
+        pg: PgId,
+        disk: DiskId,
+    },
     /// A PG lists a disk twice, or more than [`REPLICAS_MAX`] disks.
-    Replicas { pg: PgId },
+    Replicas {
+        pg: PgId,
+    },
 }
 
 impl fmt::Display for Level {
@@ -134,7 +152,10 @@ impl fmt::Display for Refusal {
                 would_do,
             } => {
                 write!(f, "{copies} copies need as many failure domains: ")?;
-                write!(f, "at level {level} there are {domains} that take replicas; ")?;
+                write!(
+                    f,
+                    "at level {level} there are {domains} that take replicas; "
+                )?;
                 match would_do {
                     Some(level) => write!(f, "level {level} would do"),
                     None => write!(f, "no level has enough, add disks or ask for fewer copies"),
@@ -148,10 +169,16 @@ impl fmt::Display for Refusal {
                 write!(f, "the disks of node {node} are in different racks")
             }
             Refusal::UnknownDisk { pg, disk } => {
-                write!(f, "PG {pg} has a replica on disk {disk}, which is not listed")
+                write!(
+                    f,
+                    "PG {pg} has a replica on disk {disk}, which is not listed"
+                )
             }
             Refusal::Replicas { pg } => {
-                write!(f, "PG {pg} lists a disk twice or more than {REPLICAS_MAX} disks")
+                write!(
+                    f,
+                    "PG {pg} lists a disk twice or more than {REPLICAS_MAX} disks"
+                )
             }
         }
     }

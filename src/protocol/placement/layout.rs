@@ -46,7 +46,10 @@ impl Layout {
                 most: NODES_MAX,
             });
         }
-        let numbers = disks.iter().enumerate().map(|(at, disk)| (disk.id, at as u32));
+        let numbers = disks
+            .iter()
+            .enumerate()
+            .map(|(at, disk)| (disk.id, at as u32));
         let (pgs, present) = sorted_pgs(&cluster.pgs, &numbers.collect())?;
         Ok(Layout {
             pool: cluster.pool,

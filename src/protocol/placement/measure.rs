@@ -94,7 +94,10 @@ fn is_broken(layout: &Layout, replicas: &Replicas) -> bool {
 fn balance(layout: &Layout, shares: &[f64], load: &[u32]) -> Balance {
     let load = load.iter().map(|&load| f64::from(load));
     let load = load.collect::<Vec<f64>>();
-    let off = shares.iter().zip(&load).map(|(share, load)| (load - share).abs());
+    let off = shares
+        .iter()
+        .zip(&load)
+        .map(|(share, load)| (load - share).abs());
     Balance {
         replicas: off.fold(0.0, f64::max),
         percent: percent_off(shares, &load),
@@ -145,7 +148,11 @@ fn partners(layout: &Layout, shares: &[f64], load: &[u32], common: &[u32]) -> Pa
     let others = (layout.copies() - 1) as f64;
     let seen_from = |a: usize, b: usize| {
         let rest = all - domain_share[a];
-        if rest > 0.5 { loads[a] * others * fair[b] / rest } else { 0.0 }
+        if rest > 0.5 {
+            loads[a] * others * fair[b] / rest
+        } else {
+            0.0
+        }
     };
     let mut found = Partners {
         most: 0,
@@ -173,7 +180,11 @@ fn partners(layout: &Layout, shares: &[f64], load: &[u32], common: &[u32]) -> Pa
             found.fewest = found.fewest.min(count);
         }
     }
-    found.fewest = if found.fewest == u32::MAX { 0 } else { found.fewest };
+    found.fewest = if found.fewest == u32::MAX {
+        0
+    } else {
+        found.fewest
+    };
     found
 }
 

@@ -132,9 +132,8 @@ impl Assignment<'_> {
         let (mut chain, mut disk) = (Vec::<(Link, u32)>::new(), end);
         while let Some(link) = search.reached[disk as usize] {
             let domain = |disk: u32| self.layout.domain_of[disk as usize];
-            let arrives = |&(later, to): &(Link, u32)| {
-                later.pg == link.pg && domain(to) == domain(disk)
-            };
+            let arrives =
+                |&(later, to): &(Link, u32)| later.pg == link.pg && domain(to) == domain(disk);
             let to = match chain.iter().position(arrives) {
                 Some(place) => {
                     let to = chain[place].1;

@@ -23,9 +23,7 @@ impl Assignment<'_> {
         for disk in 0..self.layout.disks.len() as u32 {
             self.drop_another(disk);
             while self.excess(disk) > 0 && self.room.total() > 0 {
-                let found = self
-                    .good_move(disk)
-                    .or_else(|| self.any_move(disk));
+                let found = self.good_move(disk).or_else(|| self.any_move(disk));
                 let Some((pg, to)) = found else {
                     break;
                 };
@@ -46,7 +44,9 @@ impl Assignment<'_> {
             let rest = self.replicas[pg as usize].without(disk);
             let mut dropped = layout.present[pg as usize].iter();
             let instead = dropped.find(|&other| {
-                other != disk && self.room.get(other as usize) > 0 && !layout.has_domain(&rest, other)
+                other != disk
+                    && self.room.get(other as usize) > 0
+                    && !layout.has_domain(&rest, other)
             });
             match instead {
                 Some(to) if self.excess(disk) > 0 => {

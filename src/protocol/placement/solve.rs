@@ -120,7 +120,9 @@ fn unavoidable(
     let full = full_domains(layout);
     let of_pg = |pg: &u32| {
         let replicas = &kept[*pg as usize];
-        let absent = full.iter().filter(|&&disk| !layout.has_domain(replicas, disk));
+        let absent = full
+            .iter()
+            .filter(|&&disk| !layout.has_domain(replicas, disk));
         absent.count().max(layout.copies() - replicas.len()) as u32
     };
     let of_pgs = pgs.iter().map(of_pg).sum::<u32>();

@@ -100,7 +100,11 @@ pub fn random_event(cluster: &mut Cluster, prng: &mut Prng) -> &'static str {
         5 => {
             let id = DiskId(next.unwrap_or(0));
             let state = DiskState::Serving;
-            cluster.disks.push(Disk { id, state, ..picked });
+            cluster.disks.push(Disk {
+                id,
+                state,
+                ..picked
+            });
             "a disk is added"
         }
         6 => {
@@ -158,7 +162,13 @@ pub fn poured_shares(cluster: &Cluster) -> Vec<f64> {
         Level::Node => disk.node.0,
         Level::Rack => disk.rack.0,
     };
-    let weight = |disk: &Disk| if disk.takes() { disk.weight as f64 } else { 0.0 };
+    let weight = |disk: &Disk| {
+        if disk.takes() {
+            disk.weight as f64
+        } else {
+            0.0
+        }
+    };
     let mut domains = std::collections::BTreeMap::<u32, f64>::new();
     for disk in &cluster.disks {
         *domains.entry(key(disk)).or_default() += weight(disk);

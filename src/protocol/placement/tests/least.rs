@@ -126,7 +126,10 @@ fn a_plan_copies_at_most_a_tenth_more_than_the_least() {
             let label = format!("seed {seed} step {step}: {what}");
             let least_now = least_copies(&cluster);
             let plan = settle(&mut cluster, &label);
-            println!("{label}: {} copied, {least_now} least, {} stated", plan.moved, plan.unavoidable);
+            println!(
+                "{label}: {} copied, {least_now} least, {} stated",
+                plan.moved, plan.unavoidable
+            );
             worst = worst.max(plan.moved.saturating_sub(least_now + least_now / 10));
             moved += plan.moved;
             least += least_now;

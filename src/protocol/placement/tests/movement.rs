@@ -36,7 +36,42 @@ fn assert_balanced(cluster: &Cluster) {
 
 fn assert_at_most_a_tenth_more(moved: u32, unavoidable: f64) {
     println!("{moved} moved of {unavoidable:.1}");
-    assert!(f64::from(moved) <= 1.1 * unavoidable, "{moved} {unavoidable}");
+    assert!(
+        f64::from(moved) <= 1.1 * unavoidable,
+        "{moved} {unavoidable}"
+    );
+}
+
+#[test]
+fn partners_stay_spread_in_clusters_of_every_size() {
+    for (nodes, copies) in [(9, 3), (12, 2), (24, 3), (60, 3), (60, 2), (150, 3)] {
+        let mut prng = Prng::new(u64::from(nodes));
+        let disk = |id: u32| Disk {
+            id: DiskId(id),
+            node: NodeId(id / 4),
+            rack: RackId(0),
+            weight: prng.between(200, 400),
+            state: DiskState::Serving,
+        };
+        let level = Level::Node;
+        let mut cluster = Cluster {
+            pool: Pool { copies, level },
+            disks: (0..4 * nodes).map(disk).collect(),
+            pgs: Vec::new(),
+        };
+        append_wanted_pgs(&mut cluster);
+        for lost in 0..4 {
+            settle(&mut cluster, "partners");
+            assert_balanced(&cluster);
+            let disks = cluster.disks.iter_mut();
+            for disk in disks.filter(|disk| disk.node.0 % 5 == lost / 2 && disk.id.0 % 4 < 2) {
+                disk.state = match lost % 2 {
+                    0 => DiskState::Draining,
+                    _ => DiskState::Serving,
+                };
+            }
+        }
+    }
 }
 
 #[test]
@@ -104,7 +139,10 @@ fn weights_that_change_move_what_shares_grow() {
         disk.weight = disk.weight * 5 / 4;
     }
     let after = poured_shares(&cluster);
-    let growth = before.iter().zip(&after).map(|(old, new)| (new - old).max(0.0));
+    let growth = before
+        .iter()
+        .zip(&after)
+        .map(|(old, new)| (new - old).max(0.0));
     let plan = settle(&mut cluster, "weights change");
     assert_at_most_a_tenth_more(plan.moved, growth.sum());
     assert_balanced(&cluster);

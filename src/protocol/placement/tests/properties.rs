@@ -39,7 +39,11 @@ fn every_plan_is_balanced_keeps_the_domain_rule_and_moves_little() {
             let most = plan.unavoidable + plan.unavoidable / 10 + CHAINS;
             // Among few domains the rule itself makes more unavoidable than is stated: `least` judges those.
             let is_free = takers(&cluster) >= 3 * usize::from(cluster.pool.copies);
-            assert!(plan.moved <= most || !is_free, "{label}: {} > {most}", plan.moved);
+            assert!(
+                plan.moved <= most || !is_free,
+                "{label}: {} > {most}",
+                plan.moved
+            );
             solved += 1;
             moved += plan.moved;
             unavoidable += plan.unavoidable;

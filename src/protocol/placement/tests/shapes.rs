@@ -141,10 +141,7 @@ fn a_cluster_that_contradicts_itself_is_refused() {
         refused(&|bad| bad.disks[1].id = disk),
         Refusal::DiskTwice { disk }
     );
-    assert_eq!(
-        refused(&|bad| bad.pgs[1].pg = pg),
-        Refusal::PgTwice { pg }
-    );
+    assert_eq!(refused(&|bad| bad.pgs[1].pg = pg), Refusal::PgTwice { pg });
     assert_eq!(
         refused(&|bad| bad.disks[0].rack = RackId(1)),
         Refusal::NodeInTwoRacks { node: NodeId(0) }

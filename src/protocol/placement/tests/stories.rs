@@ -82,7 +82,9 @@ fn step(cluster: &mut Cluster, command: &str, out: &mut String) {
             }
         }
         "weight" => disk(cluster, number(1)).weight = number(2),
-        "forget" => cluster.disks.retain(|disk| u64::from(disk.id.0) != number(1)),
+        "forget" => cluster
+            .disks
+            .retain(|disk| u64::from(disk.id.0) != number(1)),
         "solve" => show_plan(cluster, out),
         "map" => show_map(cluster, out),
         "measure" => show_measure(cluster, out),
@@ -139,7 +141,11 @@ fn show_plan(cluster: &mut Cluster, out: &mut String) {
         unavoidable,
         ..
     } = plan;
-    writeln!(out, "placed {placed}, moved {moved}, unavoidable {unavoidable}").unwrap();
+    writeln!(
+        out,
+        "placed {placed}, moved {moved}, unavoidable {unavoidable}"
+    )
+    .unwrap();
     apply(cluster, &plan.changes);
 }
 
