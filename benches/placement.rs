@@ -27,6 +27,26 @@ fn main() {
         println!("\nlevel {level}, {racks} racks, {weights}");
         run(level, racks, differ);
     }
+    few_disks();
+}
+
+/// Long lists and few domains, where nearly every move meets the domain rule.
+fn few_disks() {
+    println!("\n4 nodes x 2 disks, as many PGs, level node");
+    let mut cluster = cluster(Level::Node, 40, true);
+    cluster.disks.truncate(8);
+    for (at, disk) in cluster.disks.iter_mut().enumerate() {
+        disk.node = NodeId(at as u32 / 2);
+    }
+    step("full solve", &mut cluster);
+    let full = cluster.clone();
+    set(&mut cluster, DiskState::Draining, |disk| disk.id.0 == 3);
+    step("drain of a disk", &mut cluster);
+    set(&mut cluster, DiskState::Gone, |disk| disk.node.0 == 1);
+    step("loss of its node", &mut cluster);
+    cluster = full;
+    cluster.disks[0].weight *= 3;
+    step("a disk 3x as large", &mut cluster);
 }
 
 fn run(level: Level, racks: u32, differ: bool) {

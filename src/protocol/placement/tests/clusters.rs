@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng};
+use std::collections::BTreeMap;
 
 /// A cluster without PGs: of each rack its nodes, of each node the weights of its disks.
 pub fn cluster(copies: u8, level: Level, racks: &[&[&[u64]]]) -> Cluster {
@@ -147,8 +148,12 @@ pub fn settle(cluster: &mut Cluster, what: &str) -> Plan {
 
 /// Loads against shares that are computed here, by pouring rather than by sorting.
 fn check_loads(cluster: &Cluster, what: &str) {
+    let mut loads = BTreeMap::<DiskId, u32>::new();
+    for disk in cluster.pgs.iter().flat_map(|pg| &pg.disks) {
+        *loads.entry(*disk).or_default() += 1;
+    }
     for (disk, share) in cluster.disks.iter().zip(poured_shares(cluster)) {
-        let load = load(cluster, disk.id);
+        let load = loads.get(&disk.id).copied().unwrap_or(0);
         let off = (f64::from(load) - share).abs();
         assert!(off < 1.0 + 1e-6, "{what}: {disk:?} has {load} of {share}");
         assert!(load == 0 || disk.takes(), "{what}: {disk:?} has {load}");
@@ -157,11 +162,7 @@ fn check_loads(cluster: &Cluster, what: &str) {
 
 /// Fair shares under the cap, by bisection of the level to which water rises in all domains.
 pub fn poured_shares(cluster: &Cluster) -> Vec<f64> {
-    let key = |disk: &Disk| match cluster.pool.level {
-        Level::Disk => disk.id.0,
-        Level::Node => disk.node.0,
-        Level::Rack => disk.rack.0,
-    };
+    let key = |disk: &Disk| domain(cluster, disk);
     let weight = |disk: &Disk| {
         if disk.takes() {
             disk.weight as f64
@@ -169,7 +170,7 @@ pub fn poured_shares(cluster: &Cluster) -> Vec<f64> {
             0.0
         }
     };
-    let mut domains = std::collections::BTreeMap::<u32, f64>::new();
+    let mut domains = BTreeMap::<u32, f64>::new();
     for disk in &cluster.disks {
         *domains.entry(key(disk)).or_default() += weight(disk);
     }
@@ -187,7 +188,7 @@ pub fn poured_shares(cluster: &Cluster) -> Vec<f64> {
     }
     let share = |disk: &Disk| match domains[&key(disk)] {
         0.0 => 0.0,
-        domain => cap.min(high * domain) * weight(disk) / domain,
+        all => cap.min(high * all) * weight(disk) / all,
     };
     cluster.disks.iter().map(share).collect()
 }
@@ -196,22 +197,38 @@ pub fn poured_shares(cluster: &Cluster) -> Vec<f64> {
 /// replica given up before its successor is there.
 fn check_steps(cluster: &Cluster, plan: &Plan, what: &str) {
     let mut now = cluster.clone();
-    let place = |id: PgId| cluster.pgs.iter().position(|pg| pg.pg == id).unwrap();
+    let domains = cluster
+        .disks
+        .iter()
+        .map(|disk| (disk.id, domain(cluster, disk)));
+    let domains = domains.collect::<BTreeMap<DiskId, u32>>();
+    let places = cluster.pgs.iter().enumerate().map(|(at, pg)| (pg.pg, at));
+    let places = places.collect::<BTreeMap<PgId, usize>>();
     for change in &plan.changes {
-        let at = place(change.pg);
-        let before = clashes(&now, at);
+        let at = places[&change.pg];
+        let before = clashes(&now.pgs[at].disks, &domains);
         let count = now.pgs[at].disks.len();
         apply_one(&mut now, at, change);
-        assert!(clashes(&now, at) <= before, "{what}: {change:?}");
+        let after = clashes(&now.pgs[at].disks, &domains);
+        assert!(after <= before, "{what}: {change:?}");
         let copies = usize::from(cluster.pool.copies);
-        let after = now.pgs[at].disks.len();
-        assert!(after >= count.min(copies), "{what}: {change:?}");
+        let left = now.pgs[at].disks.len();
+        assert!(left >= count.min(copies), "{what}: {change:?}");
     }
     let mut whole = cluster.clone();
     apply(&mut whole, &plan.changes);
     assert_eq!(now, whole);
     let is_sorted = plan.changes.is_sorted_by_key(|change| change.need);
     assert!(is_sorted, "{what}: need before less need");
+}
+
+/// The failure domain of a disk at the level of the pool.
+pub fn domain(cluster: &Cluster, disk: &Disk) -> u32 {
+    match cluster.pool.level {
+        Level::Disk => disk.id.0,
+        Level::Node => disk.node.0,
+        Level::Rack => disk.rack.0,
+    }
 }
 
 fn apply_one(cluster: &mut Cluster, at: usize, change: &Change) {
@@ -226,19 +243,11 @@ fn apply_one(cluster: &mut Cluster, at: usize, change: &Change) {
     }
 }
 
-/// Pairs of replicas of one PG in one domain.
-fn clashes(cluster: &Cluster, at: usize) -> usize {
-    let disk = |id: &DiskId| cluster.disks.iter().find(|disk| disk.id == *id).unwrap();
-    let level = cluster.pool.level;
-    let disks = cluster.pgs[at].disks.iter().map(disk);
-    let disks = disks.collect::<Vec<&Disk>>();
-    let clash = |a: &Disk, b: &Disk| match level {
-        Level::Disk => a.id == b.id,
-        Level::Node => a.node == b.node,
-        Level::Rack => a.rack == b.rack,
-    };
+/// Pairs of replicas in one domain.
+fn clashes(disks: &[DiskId], domains: &BTreeMap<DiskId, u32>) -> usize {
     let pairs = (0..disks.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
-    pairs.filter(|&(a, b)| clash(disks[a], disks[b])).count()
+    let clash = |&(a, b): &(usize, usize)| domains[&disks[a]] == domains[&disks[b]];
+    pairs.filter(clash).count()
 }
 
 pub fn load(cluster: &Cluster, disk: DiskId) -> u32 {

@@ -5,7 +5,7 @@
 //! has room for its share rounded up; what is below its share rounded down is worth more than any cost.
 
 use super::super::*;
-use super::clusters::{append_pgs, poured_shares, random, random_event, settle};
+use super::clusters::{append_pgs, domain, poured_shares, random, random_event, settle};
 use crate::base::{DiskId, Prng};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,11 +61,7 @@ impl Flow {
 fn least_copies(cluster: &Cluster) -> u32 {
     let mut flow = Flow::default();
     let (source, sink) = (flow.node(), flow.node());
-    let key = |disk: &Disk| match cluster.pool.level {
-        Level::Disk => disk.id.0,
-        Level::Node => disk.node.0,
-        Level::Rack => disk.rack.0,
-    };
+    let key = |disk: &Disk| domain(cluster, disk);
     let (mut disks, mut domains) = (BTreeMap::<DiskId, (usize, u32)>::new(), BTreeMap::new());
     let mut worth = 0;
     for (disk, share) in cluster.disks.iter().zip(poured_shares(cluster)) {

@@ -1,10 +1,10 @@
 //! What holds of every plan, over random clusters and what happens to them.
 
 use super::super::*;
-use super::clusters::{append_pgs, append_wanted_pgs, random, random_event, settle};
+use super::clusters::{append_pgs, append_wanted_pgs, domain, random, random_event, settle};
 use crate::base::Prng;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
 
 /// Copies beyond the unavoidable that a plan may make besides a tenth: chains where domains leave no choice.
 const CHAINS: u32 = 2;
@@ -50,18 +50,14 @@ fn every_plan_is_balanced_keeps_the_domain_rule_and_moves_little() {
         }
     }
     println!("{solved} solved, {refused} refused, {moved} moved, {unavoidable} unavoidable");
-    assert!(solved > 4 * refused && refused > 20, "{solved} {refused}");
+    assert!(solved > 4 * refused && refused > 10, "{solved} {refused}");
     assert!(moved * 100 <= unavoidable * 101, "{moved} {unavoidable}");
 }
 
 /// How many domains take replicas.
 fn takers(cluster: &Cluster) -> usize {
     let serving = cluster.disks.iter().filter(|disk| disk.takes());
-    let domains = serving.map(|disk| match cluster.pool.level {
-        Level::Disk => disk.id.0,
-        Level::Node => disk.node.0,
-        Level::Rack => disk.rack.0,
-    });
+    let domains = serving.map(|disk| domain(cluster, disk));
     domains.collect::<std::collections::BTreeSet<u32>>().len()
 }
 
