@@ -23,6 +23,8 @@ pub(super) struct Assignment<'a> {
     pub pairs: Pairs,
     /// The PGs of each disk, and some that have left it since: look before use.
     holders: Vec<Vec<u32>>,
+    /// Of those, the ones that this plan put there: to move them on copies nothing more.
+    fresh: Vec<Vec<u32>>,
     pub prng: Prng,
 }
 
@@ -55,6 +57,7 @@ impl<'a> Assignment<'a> {
             room_of_domain: Vec::new(),
             pairs,
             holders,
+            fresh: vec![Vec::new(); layout.disks.len()],
             // Drawn numbers only break ties between equal choices; the same question has the same answer.
             prng: Prng::new(0x5a45_0000 + layout.pgs.len() as u64),
         };
@@ -95,6 +98,43 @@ impl<'a> Assignment<'a> {
         of
     }
 
+    /// Those of them that this plan put there.
+    pub fn fresh_on(&mut self, disk: u32) -> &[u32] {
+        let Assignment {
+            fresh, replicas, ..
+        } = self;
+        let of = &mut fresh[disk as usize];
+        of.retain(|&pg| replicas[pg as usize].has(disk));
+        of
+    }
+
+    /// The domains that have room.
+    pub fn roomy_domains(&self) -> Vec<u32> {
+        let rooms = self.room_of_domain.iter().zip(0u32..);
+        let roomy = rooms.filter(|&(&room, _)| room > 0);
+        roomy.map(|(_, domain)| domain).collect()
+    }
+
+    /// A disk with room in one of the domains `roomy`, for the replica of `pg` on `disk`. Of the list, those
+    /// that have no room any more are taken off.
+    pub fn roomy_disk_for(&mut self, pg: u32, disk: u32, roomy: &mut Vec<u32>) -> Option<u32> {
+        let rest = self.replicas[pg as usize].without(disk);
+        let mut place = 0;
+        // A PG is in few domains, so this looks at few of them.
+        while let Some(&domain) = roomy.get(place) {
+            let range = self.layout.domains[domain as usize].clone();
+            if self.room_of_domain[domain as usize] == 0 {
+                roomy.swap_remove(place);
+            } else if self.layout.has_domain(&rest, range.start as u32) {
+                place += 1;
+            } else {
+                let to = self.room.draw_in(&range, &mut self.prng);
+                return to.map(|to| to as u32);
+            }
+        }
+        None
+    }
+
     /// How many entries the list has that [`Assignment::pg_on`] looks into.
     pub fn list_len(&self, disk: u32) -> usize {
         self.holders[disk as usize].len()
@@ -116,6 +156,9 @@ impl<'a> Assignment<'a> {
         replicas.add(disk);
         self.load[disk as usize] += 1;
         self.holders[disk as usize].push(pg);
+        if !self.layout.present[pg as usize].has(disk) {
+            self.fresh[disk as usize].push(pg);
+        }
         self.update_room(disk);
     }
 

@@ -6,6 +6,8 @@
 //!
 //! A link that moves a replica which this plan made is *free*: nothing has been copied yet. The others each copy a replica, so the
 //! path with the fewest of those is looked for: everything that free links reach, then one link that costs, and so on.
+//! Which PGs could go straight to a domain with room is noted by disk before, so that a search ends as soon as it reaches one of
+//! their disks: without it, a rack of 2,500 disks that comes to hold a replica of each of 100,000 PGs took 10 s.
 //! If two links of a path move one PG into the same domain, the first goes where the second went, and what is between them falls away.
 //!
 //! Invariants: those of the assignment, after each chain. It does not look at pairs.
@@ -19,13 +21,6 @@ struct Link {
     from: Option<u32>,
 }
 
-/// Which links are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cost {
-    Free,
-    Copy,
-}
-
 /// The disks that a search has reached, cheapest first.
 struct Search {
     reached: Vec<Option<Link>>,
@@ -36,22 +31,54 @@ struct Search {
     start: Option<u32>,
 }
 
+/// Where chains may end.
+struct Ends {
+    /// The domains with room, and some that had it: room only shrinks.
+    roomy: Vec<u32>,
+    /// Of each disk, PGs that could move to one of them, and some that no longer can.
+    pgs: Vec<Vec<u32>>,
+}
+
 impl Assignment<'_> {
     /// Closes every hole of `pgs` and takes all excess away.
     pub fn repair(&mut self, pgs: &[u32]) {
-        for &pg in pgs {
-            while self.replicas[pg as usize].len() < self.copies() {
+        let copies = self.copies();
+        let has_hole = |pg: &&u32| self.replicas[**pg as usize].len() < copies;
+        let holes = pgs.iter().filter(has_hole).copied();
+        let holes = holes.collect::<Vec<u32>>();
+        let disks = 0..self.layout.disks.len() as u32;
+        let over = disks.filter(|&disk| self.excess(disk) > 0);
+        let over = over.collect::<Vec<u32>>();
+        if holes.is_empty() && over.is_empty() {
+            return;
+        }
+        let mut ends = self.ends();
+        for pg in holes {
+            while self.replicas[pg as usize].len() < copies {
                 let mut search = self.search(None);
                 self.reach(&mut search, Link { pg, from: None });
-                self.follow(search);
+                self.follow(search, &mut ends);
             }
         }
-        for disk in 0..self.layout.disks.len() as u32 {
+        for disk in over {
             while self.excess(disk) > 0 {
                 let search = self.search(Some(disk));
-                self.follow(search);
+                self.follow(search, &mut ends);
             }
         }
+    }
+
+    fn ends(&mut self) -> Ends {
+        let mut roomy = self.roomy_domains();
+        let mut pgs = vec![Vec::new(); self.layout.disks.len()];
+        for pg in 0..self.replicas.len() as u32 {
+            for disk in self.replicas[pg as usize].iter().collect::<Vec<u32>>() {
+                if self.roomy_disk_for(pg, disk, &mut roomy).is_some() {
+                    pgs[disk as usize].push(pg);
+                }
+            }
+        }
+        Ends { roomy, pgs }
     }
 
     fn search(&self, start: Option<u32>) -> Search {
@@ -63,42 +90,57 @@ impl Assignment<'_> {
         }
     }
 
-    /// Finds the cheapest disk with room, and moves along the way to it.
-    fn follow(&mut self, mut search: Search) {
+    /// Finds the cheapest way to a disk with room, and moves along it.
+    fn follow(&mut self, mut search: Search, ends: &mut Ends) {
         let (mut looked_at, mut left) = (0, 0);
         loop {
             while let Some(&disk) = search.queue.get(looked_at) {
                 if self.room.get(disk as usize) > 0 {
-                    let chain = self.chain(&search, disk);
-                    return self.walk(&chain);
+                    return self.walk(&search, disk);
                 }
-                self.expand(&mut search, disk, Cost::Free);
+                for pg in self.fresh_on(disk).to_vec() {
+                    let from = Some(disk);
+                    self.reach(&mut search, Link { pg, from });
+                }
                 looked_at += 1;
             }
             let reached = search.queue.len();
             assert!(left < reached, "targets can always be met");
-            while left < reached {
-                let disk = search.queue[left];
-                self.expand(&mut search, disk, Cost::Copy);
-                left += 1;
+            for at in left..reached {
+                let disk = search.queue[at];
+                if let Some((pg, end)) = self.end_from(disk, ends) {
+                    let from = Some(disk);
+                    search.reached[end as usize] = Some(Link { pg, from });
+                    return self.walk(&search, end);
+                }
             }
+            for at in left..reached {
+                let disk = search.queue[at];
+                if search.domains.is_empty() {
+                    break;
+                }
+                for pg in self.pgs_on(disk).to_vec() {
+                    let from = Some(disk);
+                    self.reach(&mut search, Link { pg, from });
+                }
+            }
+            left = reached;
         }
     }
 
-    /// Adds all disks that one of the PGs on `disk` could move to at this cost.
-    fn expand(&mut self, search: &mut Search, disk: u32, cost: Cost) {
-        let layout = self.layout;
-        let pgs = self.pgs_on(disk).to_vec();
-        for pg in pgs {
-            let is_free = !layout.present[pg as usize].has(disk);
-            if search.domains.is_empty() {
-                return;
+    /// A PG on `disk` that can go straight to a disk with room, by what was noted.
+    fn end_from(&mut self, disk: u32, ends: &mut Ends) -> Option<(u32, u32)> {
+        let noted = &mut ends.pgs[disk as usize];
+        while let Some(&pg) = noted.last() {
+            if self.replicas[pg as usize].has(disk) {
+                let end = self.roomy_disk_for(pg, disk, &mut ends.roomy);
+                if let Some(end) = end {
+                    return Some((pg, end));
+                }
             }
-            if is_free == (cost == Cost::Free) {
-                let from = Some(disk);
-                self.reach(search, Link { pg, from });
-            }
+            noted.pop();
         }
+        None
     }
 
     /// Adds the disks that one link leads to: those of domains that the PG has no replica in.
@@ -151,13 +193,15 @@ impl Assignment<'_> {
         chain
     }
 
-    fn walk(&mut self, chain: &[(Link, u32)]) {
-        for &(Link { pg, from }, _) in chain {
+    /// Moves along the chain that ends at `end`.
+    fn walk(&mut self, search: &Search, end: u32) {
+        let chain = self.chain(search, end);
+        for &(Link { pg, from }, _) in &chain {
             if let Some(from) = from {
                 self.take(pg, from);
             }
         }
-        for &(Link { pg, .. }, to) in chain {
+        for &(Link { pg, .. }, to) in &chain {
             self.add(pg, to);
         }
     }

@@ -22,14 +22,14 @@ impl Assignment<'_> {
     pub fn shed(&mut self) {
         for disk in 0..self.layout.disks.len() as u32 {
             self.drop_another(disk);
-            while self.excess(disk) > 0 && self.room.total() > 0 {
-                let found = self.good_move(disk).or_else(|| self.any_move(disk));
-                let Some((pg, to)) = found else {
+            while self.excess(disk) > 0 {
+                let Some((pg, to)) = self.good_move(disk) else {
                     break;
                 };
                 self.take(pg, disk);
                 self.add(pg, to);
             }
+            self.any_moves(disk);
         }
     }
 
@@ -70,9 +70,7 @@ impl Assignment<'_> {
             let relief = self.pairs.relief(disk, &rest);
             let was = best;
             for _ in 0..DISKS_COMPARED {
-                let Some(to) = self.room.draw(&mut self.prng) else {
-                    return None;
-                };
+                let to = self.room.draw(&mut self.prng)?;
                 self.keep_calmer(&mut best, pg, to as u32, &rest, relief);
             }
             compared += usize::from(best != was);
@@ -100,24 +98,20 @@ impl Assignment<'_> {
         }
     }
 
-    /// Looks at every PG of the disk and every domain with room.
-    fn any_move(&mut self, disk: u32) -> Option<(u32, u32)> {
-        let rooms = self.room_of_domain.iter().enumerate();
-        let roomy = rooms.filter(|&(_, &room)| room > 0);
-        let ranges = roomy.map(|(domain, _)| self.layout.domains[domain].clone());
-        let ranges = ranges.collect::<Vec<_>>();
-        let pgs = self.pgs_on(disk).to_vec();
-        for pg in pgs {
-            let rest = self.replicas[pg as usize].without(disk);
-            // At most `copies` domains are taken, so this looks at few.
-            let free = |range: &&std::ops::Range<usize>| {
-                !self.layout.has_domain(&rest, range.start as u32)
-            };
-            if let Some(range) = ranges.iter().find(free) {
-                let to = self.room.draw_in(range, &mut self.prng)?;
-                return Some((pg, to as u32));
+    /// Looks at every PG of the disk and every domain with room. Once is enough: room only shrinks.
+    fn any_moves(&mut self, disk: u32) {
+        if self.excess(disk) == 0 {
+            return;
+        }
+        let mut roomy = self.roomy_domains();
+        for pg in self.pgs_on(disk).to_vec() {
+            if self.excess(disk) == 0 {
+                return;
+            }
+            if let Some(to) = self.roomy_disk_for(pg, disk, &mut roomy) {
+                self.take(pg, disk);
+                self.add(pg, to);
             }
         }
-        None
     }
 }

@@ -33,10 +33,6 @@ impl Weighted {
         }
     }
 
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
     pub fn get(&self, number: usize) -> u32 {
         self.weights[number]
     }
