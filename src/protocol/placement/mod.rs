@@ -41,6 +41,7 @@
 //!    its fair share; of weights: what shares grow by); what has to leave or is missing, replicas on disks that are gone or drained, more than one in a
 //!    domain, missing copies, and `sum of max(0, kept - ceil(share))`; and for each PG the capped domains that it is not in.
 //!    [`Plan::moved`] is at most 1.1 times that, where there are three times as many domains as copies or more (1.00 in all that is benched).
+//!    (Where copies are lowered it is counted after the choice of what is dropped, and may be above the least.)
 //!    Among fewer domains the rule itself forces more: there `tests/least.rs` computes the true least by a flow of least cost, and
 //!    plans come within 1 % of it in sum, never more than a tenth and 3 replicas above.
 //! 4. **Each step.** Changes come in order of need ([`Need`]), one replica of one PG each; none breaks the domain rule where it held, and the old replica is

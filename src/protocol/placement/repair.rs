@@ -116,15 +116,22 @@ impl Assignment<'_> {
             }
             for at in left..reached {
                 let disk = search.queue[at];
-                if search.domains.is_empty() {
-                    break;
-                }
-                for pg in self.pgs_on(disk).to_vec() {
-                    let from = Some(disk);
-                    self.reach(&mut search, Link { pg, from });
-                }
+                self.expand(&mut search, disk);
             }
             left = reached;
+        }
+    }
+
+    /// Adds all disks that one of the PGs on `disk` could move to.
+    fn expand(&self, search: &mut Search, disk: u32) {
+        let from = Some(disk);
+        for place in 0..self.list_len(disk) {
+            if search.domains.is_empty() {
+                return;
+            }
+            if let Some(pg) = self.pg_on(disk, place) {
+                self.reach(search, Link { pg, from });
+            }
         }
     }
 
