@@ -107,7 +107,8 @@ fn add_node(cluster: &mut Cluster) {
     }));
 }
 
-/// Time of this thread on a core so far, in milliseconds: on a shared machine the clock on the wall counts others too.
+/// Time of this thread on a core so far, in milliseconds: on a shared machine the clock on the wall counts
+/// others too.
 fn cpu_ms() -> f64 {
     let text = read_to_string("/proc/thread-self/schedstat").expect("Linux counts time on a core");
     let nanoseconds = text.split(' ').next().map(str::parse::<f64>);

@@ -150,7 +150,7 @@ impl<'a> Assignment<'a> {
         let replicas = &mut self.replicas[pg as usize];
         assert!(
             !self.layout.has_domain(replicas, disk) && replicas.len() < self.layout.copies(),
-            "one replica of a PG in each failure domain"
+            "one-replica-a-domain: a PG has at most one in each, and no more than copies"
         );
         self.pairs.add(disk, replicas);
         replicas.add(disk);

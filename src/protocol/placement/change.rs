@@ -1,14 +1,15 @@
 //! Changes: what the manager does one after another to come from the map that is to the map that was found.
 //!
-//! Of one PG, what leaves is matched with what arrives: first inside a failure domain, then what is lost with whatever is
-//! left. After that the other arrivals are in domains that nothing shares, so in every order each step keeps the domain
-//! rule where it held before, and breaks it no further where it did not.
+//! Of one PG, what leaves is matched with what arrives: first inside a failure domain, then what is lost with
+//! whatever is left. After that the other arrivals are in domains that nothing shares, so in every order each
+//! step keeps the domain rule where it held before, and breaks it no further where it did not.
 //!
-//! The order is by need: lost replicas first, of the PGs with the fewest good ones left before others; then what breaks the
-//! domain rule; then drained disks; then balance; new PGs last. A PG changes one replica at a time: its next change is begun
-//! when the one before is done.
+//! The order is by need: lost replicas first, of the PGs with the fewest good ones left before others; then what
+//! breaks the domain rule; then drained disks; then balance; new PGs last. A PG changes one replica at a time:
+//! its next change is begun when the one before is done.
 //!
-//! Invariants: applied in this order, the changes of a plan give its map. It does not know how long a change takes.
+//! Invariants: applied in this order, the changes of a plan give its map. It does not know how long a change
+//! takes.
 
 use super::cluster::{Cluster, DiskState};
 use super::layout::Layout;

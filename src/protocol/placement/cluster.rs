@@ -48,7 +48,8 @@ pub struct Disk {
     pub id: DiskId,
     pub node: NodeId,
     pub rack: RackId,
-    /// Its part of the pool, in any unit that all disks share (bytes, say); 0 means draining. At most [`WEIGHT_MAX`].
+    /// Its part of the pool, in any unit that all disks share (bytes, say); 0 means draining. At most
+    /// [`WEIGHT_MAX`].
     pub weight: u64,
     pub state: DiskState,
 }

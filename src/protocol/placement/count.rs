@@ -1,14 +1,15 @@
 //! How many PGs a pool should have.
 //!
-//! A disk's replicas are its share rounded, so its load is less than one replica off: with [`REPLICAS_MIN`] replicas that is 5 %.
-//! A pool whose disks are alike gets [`REPLICAS_A_DISK`] a disk (3 %); where weights differ, as many PGs as give its lightest disk
-//! [`REPLICAS_MIN`], but no more than [`GROWTH_MAX`] times as many: one tiny disk must not make PGs of which the
-//! large ones have thousands. More PGs would cost memory, versions and marks everywhere and spread no better.
+//! A disk's replicas are its share rounded, so its load is less than one replica off: with [`REPLICAS_MIN`]
+//! replicas that is 5 %. A pool whose disks are alike gets [`REPLICAS_A_DISK`] a disk (3 %); where weights
+//! differ, as many PGs as give its lightest disk [`REPLICAS_MIN`], but no more than [`GROWTH_MAX`] times as
+//! many: one tiny disk must not make PGs of which the large ones have thousands. More PGs would cost memory,
+//! versions and marks everywhere and spread no better.
 //!
 //! The same number answers for `local` volumes: they hash over the PGs with a replica on their node, so with
 //! [`LOCAL_PGS_MIN`] of those no PG, and so no partner, carries more than 5 % of such a volume. A node has at
-//! least what its heaviest disk has, and the lightest disk counted here has [`REPLICAS_MIN`]; `measure` names the nodes
-//! that have fewer.
+//! least what its heaviest disk has, and the lightest disk counted here has [`REPLICAS_MIN`]; `measure` names
+//! the nodes that have fewer.
 //!
 //! It does not know what is in the PGs.
 

@@ -1,13 +1,13 @@
 //! Fills holes: gives each PG that has too few replicas the missing ones.
 //!
-//! PG by PG. First the *tight* domains: one that has as much room as there are PGs left must be in each of them, or
-//! its room is never used up; there are at most `copies` of those. Where all PGs begin empty this alone makes every
-//! target come out exactly (the greedy proof of the wrap-around rule). The other replicas are drawn by room, some at a time, and of these the
-//! one is taken that crowds its pairs least ("the power of two choices": the best of a few draws is nearly as even as the best of
-//! all, Mitzenmacher 2001).
+//! PG by PG. First the *tight* domains: one that has as much room as there are PGs left must be in each of them,
+//! or its room is never used up; there are at most `copies` of those. Where all PGs begin empty this alone makes
+//! every target come out exactly (the greedy proof of the wrap-around rule). The other replicas are drawn by
+//! room, some at a time, and of these the one is taken that crowds its pairs least ("the power of two choices":
+//! the best of a few draws is nearly as even as the best of all, Mitzenmacher 2001).
 //!
-//! Invariants: the domain rule, and no disk above its target. A hole for which no disk with room is left in another domain stays
-//! for `repair`.
+//! Invariants: the domain rule, and no disk above its target. A hole for which no disk with room is left in
+//! another domain stays for `repair`.
 
 use super::assignment::Assignment;
 use super::replicas::Replicas;
@@ -44,7 +44,8 @@ impl Assignment<'_> {
         }
     }
 
-    /// The next domain with room for at least `left` replicas. Entries of the heap may be too high: room only shrinks.
+    /// The next domain with room for at least `left` replicas. Entries of the heap may be too high: room only
+    /// shrinks.
     fn pop_tight(&self, tight: &mut BinaryHeap<(u64, u32)>, left: u64) -> Option<u32> {
         loop {
             let (noted, domain) = tight.peek().copied()?;

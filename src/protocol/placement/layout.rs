@@ -3,8 +3,8 @@
 //!
 //! The sorting is what makes the answer independent of the order of the question.
 //!
-//! Invariants: a domain is a range of disks; the disks of a node have consecutive numbers. It does not know how many
-//! replicas a disk should have.
+//! Invariants: a domain is a range of disks; the disks of a node have consecutive numbers. It does not know how
+//! many replicas a disk should have.
 
 use super::cluster::{
     COPIES_MAX, Cluster, DISKS_MAX, Disk, Level, NODES_MAX, PGS_MAX, PgReplicas, Pool,

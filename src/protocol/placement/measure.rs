@@ -1,9 +1,11 @@
-//! Measuring a map: how far disks are from their fair shares, how often the domain rule is broken, who is whose partner, and
-//! which nodes are short of PGs for `local` volumes. It looks at values only, so it judges any map, the solver's too.
+//! Measuring a map: how far disks are from their fair shares, how often the domain rule is broken, who is whose
+//! partner, and which nodes are short of PGs for `local` volumes. It looks at values only, so it judges any map,
+//! the solver's too.
 //!
-//! Of two nodes `a` and `b` in different domains, `n_a (copies - 1) s_b / (S - s_D)` PGs in common are expected, when `a` has
-//! `n_a` replicas, `s_b` is the fair share of `b`, `S` the sum of all shares and `s_D` that of the domain of `a`: the
-//! other replicas of its PGs, dealt out fairly. Seen from `b` it may be more; the larger one counts.
+//! Of two nodes `a` and `b` in different domains, `n_a (copies - 1) s_b / (S - s_D)` PGs in common are expected,
+//! when `a` has `n_a` replicas, `s_b` is the fair share of `b`, `S` the sum of all shares and `s_D` that of the
+//! domain of `a`: the other replicas of its PGs, dealt out fairly. Seen from `b` it may be more; the larger one
+//! counts.
 //!
 //! It does not know how the map came about.
 
@@ -17,7 +19,8 @@ use crate::base::NodeId;
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// PGs that have not as many replicas as the pool has copies, in as many domains, on disks that take replicas.
+    /// PGs that have not as many replicas as the pool has copies, in as many domains, on disks that take
+    /// replicas.
     pub broken: u32,
     pub balance: Balance,
     pub partners: Partners,
@@ -29,8 +32,8 @@ pub struct Measure {
 pub struct Balance {
     /// The most that a disk is off, in replicas.
     pub replicas: f64,
-    /// The same in percent of its share, over disks whose share is at least [`REPLICAS_MIN`]; of a smaller one, one
-    /// replica is more than 5 %.
+    /// The same in percent of its share, over disks whose share is at least [`REPLICAS_MIN`]; of a smaller one,
+    /// one replica is more than 5 %.
     pub percent: f64,
     /// The most that a node is off, in percent of its share, where that is at least [`REPLICAS_MIN`].
     pub percent_of_node: f64,
@@ -47,8 +50,8 @@ pub struct Partners {
     pub expected: f64,
     /// The fewest partners of a node that holds replicas.
     pub fewest: u32,
-    /// Of a lost node's PGs, the largest part that one other node has in common with it, in units of what is expected (1 is even).
-    /// Over pairs of which at least [`REPLICAS_MIN`] PGs are expected; 0 if there is none.
+    /// Of a lost node's PGs, the largest part that one other node has in common with it, in units of what is
+    /// expected (1 is even). Over pairs of which at least [`REPLICAS_MIN`] PGs are expected; 0 if there is none.
     pub crowd: f64,
 }
 

@@ -1,5 +1,5 @@
-//! How often two nodes, and two disks, hold replicas of the same PG: what decides who helps whom in a rebuild, and where
-//! the second copies of a node's `local` volumes lie.
+//! How often two nodes, and two disks, hold replicas of the same PG: what decides who helps whom in a rebuild,
+//! and where the second copies of a node's `local` volumes lie.
 //!
 //! Of two nodes with fair shares `a` and `b` about `a b` times a constant PGs in common are fair, so a pair's
 //! count counts divided by both shares. Disks are counted too where there are few enough of them to have pairs
@@ -60,8 +60,8 @@ impl Pairs {
         }
     }
 
-    /// How crowded it would be made by a replica on `disk` of a PG that has `others`: the pairs that there are already, in
-    /// fair pairs (up to a factor that is the same for all).
+    /// How crowded it would be made by a replica on `disk` of a PG that has `others`: the pairs that there are
+    /// already, in fair pairs (up to a factor that is the same for all).
     pub fn crowd(&self, disk: u32, others: &Replicas) -> f64 {
         self.sum(disk, others, 0)
     }
@@ -95,8 +95,8 @@ impl Table {
     fn new(shares: &[f64]) -> Table {
         let side = shares.len();
         let all = shares.iter().sum::<f64>();
-        // A pair of mean shares is expected `all / side^2` times for each other replica of a PG: counted in that, tables of
-        // nodes and of disks can be added up.
+        // A pair of mean shares is expected `all / side^2` times for each other replica of a PG: counted in
+        // that, tables of nodes and of disks can be added up.
         let scale = side as f64 / all.sqrt();
         let mean = all / side as f64;
         let inverse = shares.iter().map(|&share| match share > 0.0 {

@@ -1,14 +1,16 @@
 //! Repairs what single moves could not: chains of moves that end at a disk with room (augmenting paths).
 //!
-//! Seen as a flow, each PG sends `copies` units through different domains into disks, and a disk takes as many as its target. Targets
-//! can always be met (see `share`), so as long as a PG has a hole, or a disk excess, there is an augmenting path from it (Ford and Fulkerson,
-//! 1956): the hole takes a disk that is full, which hands one of its PGs to the next, until one has room.
+//! Seen as a flow, each PG sends `copies` units through different domains into disks, and a disk takes as many
+//! as its target. Targets can always be met (see `share`), so as long as a PG has a hole, or a disk excess,
+//! there is an augmenting path from it (Ford and Fulkerson, 1956): the hole takes a disk that is full, which
+//! hands one of its PGs to the next, until one has room.
 //!
-//! A link that moves a replica which this plan made is *free*: nothing has been copied yet. The others each copy a replica, so the
-//! path with the fewest of those is looked for: everything that free links reach, then one link that costs, and so on.
-//! Which PGs could go straight to a domain with room is noted by disk before, so that a search ends as soon as it reaches one of
-//! their disks: without it, a rack of 2,500 disks that comes to hold a replica of each of 100,000 PGs took 10 s.
-//! If two links of a path move one PG into the same domain, the first goes where the second went, and what is between them falls away.
+//! A link that moves a replica which this plan made is *free*: nothing has been copied yet. The others each copy
+//! a replica, so the path with the fewest of those is looked for: everything that free links reach, then one
+//! link that costs, and so on. Which PGs could go straight to a domain with room is noted by disk before, so
+//! that a search ends as soon as it reaches one of their disks: without it, a rack of 2,500 disks that comes to
+//! hold a replica of each of 100,000 PGs took 10 s. If two links of a path move one PG into the same domain, the
+//! first goes where the second went, and what is between them falls away.
 //!
 //! Invariants: those of the assignment, after each chain. It does not look at pairs.
 
@@ -105,7 +107,7 @@ impl Assignment<'_> {
                 looked_at += 1;
             }
             let reached = search.queue.len();
-            assert!(left < reached, "targets can always be met");
+            assert!(left < reached, "targets-can-be-met: a chain always ends");
             for at in left..reached {
                 let disk = search.queue[at];
                 if let Some((pg, end)) = self.end_from(disk, ends) {

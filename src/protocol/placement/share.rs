@@ -1,17 +1,18 @@
 //! Fair shares by filling water, and whole targets next to them.
 //!
-//! Of `P` PGs with `c` copies, `R = P c` replicas are shared out by weight. But no domain can hold more than `P` of them,
-//! one of each PG: a domain whose share would be more is *capped*: it gets exactly `P`, and what it cannot
-//! take is shared by the others, again by weight (which may cap the next one; at most `c - 1` are capped so). Inside
-//! a domain the share is split by weight. This is the fair share under the cap, and what balance is measured against.
+//! Of `P` PGs with `c` copies, `R = P c` replicas are shared out by weight. But no domain can hold more than `P`
+//! of them, one of each PG: a domain whose share would be more is *capped*: it gets exactly `P`, and what it
+//! cannot take is shared by the others, again by weight (which may cap the next one; at most `c - 1` are capped
+//! so). Inside a domain the share is split by weight. This is the fair share under the cap, and what balance is
+//! measured against.
 //!
 //! The target of a disk is its share rounded down or up: what it holds now, where that is one of the two, so
-//! that nothing moves for a fraction. Whether such targets can be met is not a question: any whole numbers with the sum
-//! `P c`, of which no domain has more than `P`, can be dealt out one domain after another, round and round over the PGs
-//! (McNaughton's wrap-around rule of 1959, for machines and hours).
+//! that nothing moves for a fraction. Whether such targets can be met is not a question: any whole numbers with
+//! the sum `P c`, of which no domain has more than `P`, can be dealt out one domain after another, round and
+//! round over the PGs (McNaughton's wrap-around rule of 1959, for machines and hours).
 //!
-//! Invariants: targets sum to `R`; no domain's exceed `P`; each is its disk's share rounded down or up. Nothing here
-//! knows which PG is where.
+//! Invariants: targets sum to `R`; no domain's exceed `P`; each is its disk's share rounded down or up. Nothing
+//! here knows which PG is where.
 
 use super::layout::Layout;
 use crate::base::mix64;
@@ -164,7 +165,7 @@ pub(super) fn targets(layout: &Layout, shares: &[Share], kept: &[u32], pgs: usiz
             all += 1;
         }
     }
-    assert_eq!(all, wanted, "targets sum to the replicas of all PGs");
+    assert_eq!(all, wanted, "targets-sum-up: to the replicas of all PGs");
     targets
 }
 

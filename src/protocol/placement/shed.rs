@@ -1,7 +1,7 @@
 //! Sheds excess: takes from disks that have more than their target, and gives to those that have room.
 //!
-//! Which PG leaves a disk is free, so a few are drawn, with a few disks for each to go to, and the move is taken after which
-//! pairs are crowded least. Every move lowers the sum of excesses by one.
+//! Which PG leaves a disk is free, so a few are drawn, with a few disks for each to go to, and the move is taken
+//! after which pairs are crowded least. Every move lowers the sum of excesses by one.
 //!
 //! Invariants: those of the assignment. Excess that no single move can shed stays for `repair`.
 
@@ -33,8 +33,8 @@ impl Assignment<'_> {
         }
     }
 
-    /// Where a PG had more replicas than it is to have, one of those that were to be dropped may stay instead of the one on
-    /// `disk`: that copies nothing.
+    /// Where a PG had more replicas than it is to have, one of those that were to be dropped may stay instead of
+    /// the one on `disk`: that copies nothing.
     fn drop_another(&mut self, disk: u32) {
         let layout = self.layout;
         if self.excess(disk) == 0 {

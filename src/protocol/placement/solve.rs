@@ -1,8 +1,8 @@
 //! Solving: from a cluster to the changes that balance it.
 //!
-//! In two turns. First the PGs that have replicas are balanced over the disks there are now; then the new PGs are dealt
-//! out. Had both been done at once, twice the disks and twice the PGs would be balanced by giving all new PGs to all
-//! new disks, and the volumes that hash over the old PGs would never see a new disk.
+//! In two turns. First the PGs that have replicas are balanced over the disks there are now; then the new PGs
+//! are dealt out. Had both been done at once, twice the disks and twice the PGs would be balanced by giving all
+//! new PGs to all new disks, and the volumes that hash over the old PGs would never see a new disk.
 //!
 //! Invariants: afterwards every PG has `copies` replicas in different domains, and every disk its share
 //! rounded down or up. It does not know why the cluster changed.
@@ -21,7 +21,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Replicas that are copied, of PGs that had some already.
     pub moved: u32,
-    /// The fewest that any solver must copy for a map that is balanced to a replica (see the door).
+    /// What any solver must copy, by the definition of the door. It is no exact minimum: among few domains more
+    /// may be needed, and rounding may save a little of what a full domain is short of.
     pub unavoidable: u32,
     /// Replicas of new PGs: nothing is copied for them.
     pub placed: u32,
@@ -71,8 +72,8 @@ fn settle(assignment: &mut Assignment, pgs: &[u32]) {
     assignment.repair(&holes);
 }
 
-/// The replicas that may stay: on disks that take replicas, one in a domain, no more than there are copies. Of several that
-/// exclude one another, the one on the disk that is furthest below its share stays.
+/// The replicas that may stay: on disks that take replicas, one in a domain, no more than there are copies. Of
+/// several that exclude one another, the one on the disk that is furthest below its share stays.
 fn kept(layout: &Layout, shares: &[Share]) -> Vec<Replicas> {
     let values = shares.iter().map(|share| share.value());
     let values = values.collect::<Vec<f64>>();
@@ -104,8 +105,8 @@ fn loads(layout: &Layout, replicas: &[Replicas]) -> Vec<u32> {
     loads
 }
 
-/// The replicas that have to be copied at least, of three bounds the highest: what has to arrive at disks; what is missing and
-/// what has to leave; and of each PG, what it misses, or the full domains that it is not in.
+/// The replicas that have to be copied at least, of three bounds the highest: what has to arrive at disks; what
+/// is missing and what has to leave; and of each PG, what it misses, or the full domains that it is not in.
 fn unavoidable(
     layout: &Layout,
     shares: &[Share],

@@ -1,5 +1,5 @@
-//! Draws by weight from numbers whose weights change: a binary indexed tree (Fenwick, 1994), so that a draw and a change
-//! cost one step for each doubling of the numbers.
+//! Draws by weight from numbers whose weights change: a binary indexed tree (Fenwick, 1994), so that a draw and
+//! a change cost one step for each doubling of the numbers.
 //!
 //! Invariant: the tree's sums are those of the weights. It does not know what it draws.
 

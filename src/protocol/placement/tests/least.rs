@@ -1,8 +1,9 @@
-//! The least that any plan can copy, exactly: a flow of least cost, by shortest paths one unit at a time. Far too slow to
-//! solve with, and so a judge that shares nothing with the solver.
+//! The least that any plan can copy, exactly: a flow of least cost, by shortest paths one unit at a time. Far
+//! too slow to solve with, and so a judge that shares nothing with the solver.
 //!
-//! source -> PG (copies) -> PG in domain (1) -> its disk of now (cost 0), or any disk of the domain (cost 1) -> sink. A disk
-//! has room for its share rounded up; what is below its share rounded down is worth more than any cost.
+//! source -> PG (copies) -> PG in domain (1) -> its disk of now (cost 0), or any disk of the domain (cost 1) ->
+//! sink. A disk has room for its share rounded up; what is below its share rounded down is worth more than any
+//! cost.
 
 use super::super::*;
 use super::clusters::{append_pgs, domain, poured_shares, random, random_event, settle};

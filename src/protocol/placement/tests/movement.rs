@@ -1,4 +1,5 @@
-//! What moves when disks come, go and change, measured by the definitions of the door, which know nothing of rounding.
+//! What moves when disks come, go and change, measured by the definitions of the door, which know nothing of
+//! rounding.
 
 use super::super::*;
 use super::clusters::{append_wanted_pgs, load, poured_shares, settle};

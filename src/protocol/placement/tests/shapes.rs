@@ -70,7 +70,8 @@ fn unequal_racks_are_capped_one_after_another() {
     let mut unequal = cluster(3, Level::Rack, racks);
     append_pgs(&mut unequal, 60);
     settle(&mut unequal, "unequal racks");
-    // The first rack weighs 100 of 140 and is capped; of the others' 40 the second has half of two copies: capped just so.
+    // The first rack weighs 100 of 140 and is capped; of the others' 40 the second has half of two copies:
+    // capped just so.
     assert_eq!(loads(&unequal), [30, 30, 60, 15, 15, 30]);
 }
 

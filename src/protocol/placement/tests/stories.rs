@@ -1,6 +1,6 @@
-//! Golden stories: a text file is a conversation. Lines with `>` are what happens, what follows is what comes of it; `#`
-//! begins a remark. The test plays the first and compares the second byte for byte; with `SARSEN_REWRITE_STORIES=1` it
-//! writes what came of it instead.
+//! Golden stories: a text file is a conversation. Lines with `>` are what happens, what follows is what comes of
+//! it; `#` begins a remark. The test plays the first and compares the second byte for byte; with
+//! `SARSEN_REWRITE_STORIES=1` it writes what came of it instead.
 //!
 //! ```text
 //!   > pool copies 2 level node
