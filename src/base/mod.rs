@@ -14,6 +14,7 @@ mod map;
 mod prng;
 mod request;
 mod stamp;
+mod switches;
 mod time;
 
 pub use block::{
@@ -22,10 +23,11 @@ pub use block::{
 };
 pub use bounded::{Ring, Slab};
 pub use buffer::{BufId, BufRef};
-pub use faults::{Break, Breaks, Rule, RulesOff};
+pub use faults::{Break, Breaks};
 pub use ids::{DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
 pub use map::FixedMap;
 pub use prng::{Prng, mix64};
 pub use request::{IoError, MapRun, Reply, Request, RequestKind, Token};
 pub use stamp::{Epoch, Stamp};
+pub(crate) use switches::switches;
 pub use time::Time;

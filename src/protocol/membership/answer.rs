@@ -68,13 +68,13 @@ impl Holder {
     ) {
         // A grantor with a longer lease does not make this node's longer than what it was configured to fear.
         let length = length.min(self.parameters.lease);
-        let held = match self.rules.keep(Rule::DriftCounts) {
-            true => self.parameters.held(length),
-            false => length,
+        let held = match self.off.on(Rule::DriftCounts) {
+            false => self.parameters.held(length),
+            true => length,
         };
-        let until = match self.rules.keep(Rule::CountFromSend) {
-            true => sent.at + held,
-            false => now + held,
+        let until = match self.off.on(Rule::CountFromSend) {
+            false => sent.at + held,
+            true => now + held,
         };
         if until <= now || lease <= self.lost {
             return; // it was on its way too long, or this number is fenced

@@ -76,7 +76,7 @@ impl Grantor {
         if ask.want == Want::Release {
             return self.on_release(now, ask, out);
         }
-        if self.rules.keep(Rule::ClocksAreChecked) && !self.clock_serves(now, &ask, out) {
+        if !self.off.on(Rule::ClocksAreChecked) && !self.clock_serves(now, &ask, out) {
             return self.refuse(&ask, Refusal::ClockOutOfBounds, out);
         }
         self.grant_or_wait(now, ask, out);
@@ -146,7 +146,7 @@ impl Grantor {
                 entry.holder != ask.incarnation || may_be_an_earlier_starts(entry, &ask)
             }
         };
-        if has_to_wait && self.rules.keep(Rule::LaterStartWaits) {
+        if has_to_wait && !self.off.on(Rule::LaterStartWaits) {
             entry.waiting = Some(ask);
             return;
         }
@@ -156,9 +156,9 @@ impl Grantor {
     fn grant(&mut self, now: Time, ask: Ask, out: &mut Vec<GrantorOutput>) {
         let (node, incarnation) = (ask.node, ask.incarnation);
         let lease = self.number_for(&ask, out);
-        let waited = match self.rules.keep(Rule::DriftCounts) {
-            true => self.parameters.waited(self.parameters.lease),
-            false => self.parameters.lease,
+        let waited = match self.off.on(Rule::DriftCounts) {
+            false => self.parameters.waited(self.parameters.lease),
+            true => self.parameters.lease,
         };
         let Some(entry) = self.nodes.get_mut(&node) else {
             return;
@@ -227,7 +227,7 @@ impl Grantor {
         lease: LeaseNumber,
         out: &mut Vec<GrantorOutput>,
     ) {
-        if !self.rules.keep(Rule::MajorityConfirms) {
+        if self.off.on(Rule::MajorityConfirms) {
             let length = self.parameters.lease;
             return self.answer(&ask, Answer::Granted { lease, length }, out);
         }

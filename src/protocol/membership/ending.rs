@@ -24,9 +24,9 @@ impl Grantor {
             }
         }
         for node in due.drain(..) {
-            match self.rules.keep(Rule::ExpiryConfirmed) {
-                true => self.begin_ending(node),
-                false => self.end(now, node, End::RanOut, out),
+            match self.off.on(Rule::ExpiryConfirmed) {
+                false => self.begin_ending(node),
+                true => self.end(now, node, End::RanOut, out),
             }
         }
         self.due = due;

@@ -3,7 +3,7 @@
 use super::clock::ClockWatch;
 use super::message::{Ask, Incarnation, LeaseNumber, Term};
 use super::parameters::Parameters;
-use super::rule::{Rule, Rules};
+use super::rule::{Rule, RulesOff};
 use crate::base::Time;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +82,14 @@ impl Entry {
         led_since: Time,
         term: Term,
         parameters: &Parameters,
-        rules: Rules,
+        off: RulesOff,
     ) {
         if self.recorded == Incarnation(0) {
             return; // never started, so never granted anything
         }
-        let until = match rules.keep(Rule::NewLeaderWaits) {
-            true => led_since + parameters.waited(parameters.lease),
-            false => led_since,
+        let until = match off.on(Rule::NewLeaderWaits) {
+            false => led_since + parameters.waited(parameters.lease),
+            true => led_since,
         };
         self.state = LeaseState::Live { until };
         self.holder = self.recorded;

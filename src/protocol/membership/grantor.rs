@@ -23,7 +23,7 @@ use super::entry::{Entry, LeaseState, earlier};
 use super::message::{Answer, Ask, Incarnation, LeaseNumber, Term};
 use super::parameters::{Parameters, Unsound};
 use super::rounds::{Begin, Rounds};
-use super::rule::Rules;
+use super::rule::RulesOff;
 use crate::base::{NodeId, Time};
 use std::collections::BTreeMap;
 
@@ -120,7 +120,7 @@ pub(super) enum Role {
 pub struct Grantor {
     pub(super) me: NodeId,
     pub(super) parameters: Parameters,
-    pub(super) rules: Rules,
+    pub(super) off: RulesOff,
     pub(super) role: Role,
     pub(super) led_since: Time,
     pub(super) nodes: BTreeMap<NodeId, Entry>,
@@ -143,13 +143,13 @@ impl Grantor {
         now: Time,
         me: NodeId,
         parameters: Parameters,
-        rules: Rules,
+        off: RulesOff,
     ) -> Result<Grantor, Unsound> {
         parameters.check()?;
         Ok(Grantor {
             me,
             parameters,
-            rules,
+            off,
             role: Role::Following { leader: None },
             led_since: now,
             nodes: BTreeMap::new(),
@@ -271,7 +271,7 @@ impl Grantor {
         self.led_since = now;
         self.rounds.start_over(term);
         for entry in self.nodes.values_mut() {
-            entry.inherit(now, term, &self.parameters, self.rules);
+            entry.inherit(now, term, &self.parameters, self.off);
             self.next_end = earlier(self.next_end, entry.state);
         }
     }
@@ -309,7 +309,7 @@ impl Grantor {
             if self.is_leading() {
                 // A node that this leader did not know: counted as the others are.
                 let term = self.rounds.term;
-                entry.inherit(self.led_since, term, &self.parameters, self.rules);
+                entry.inherit(self.led_since, term, &self.parameters, self.off);
             }
             self.next_end = earlier(self.next_end, entry.state);
             self.nodes.insert(node, entry);

@@ -21,7 +21,7 @@ use super::message::{
     Answer, Answered, Ask, Incarnation, LeaseNumber, Refusal, Standing, Term, Want,
 };
 use super::parameters::{Parameters, Unsound};
-use super::rule::{Rule, Rules};
+use super::rule::{Rule, RulesOff};
 use crate::base::{NodeId, Time};
 
 /// Members of a manager at most (design.md: 1, 3 or 5).
@@ -114,7 +114,7 @@ pub struct Holder {
     pub(super) node: NodeId,
     pub(super) incarnation: Incarnation,
     pub(super) parameters: Parameters,
-    pub(super) rules: Rules,
+    pub(super) off: RulesOff,
     pub(super) members: Vec<NodeId>,
     /// Which member is asked next.
     pub(super) target: usize,
@@ -150,7 +150,7 @@ impl Holder {
         incarnation: Incarnation,
         members: Vec<NodeId>,
         parameters: Parameters,
-        rules: Rules,
+        off: RulesOff,
     ) -> Result<Holder, Unsound> {
         parameters.check()?;
         assert!(
@@ -161,7 +161,7 @@ impl Holder {
             node,
             incarnation,
             parameters,
-            rules,
+            off,
             members: Vec::new(),
             target: 0,
             turn: 0,
@@ -256,7 +256,7 @@ impl Holder {
             return Err("fenced-stays-fenced");
         }
         let most = self.last_send + self.parameters.lease;
-        if self.rules.keep(Rule::CountFromSend) && self.valid_until > most {
+        if !self.off.on(Rule::CountFromSend) && self.valid_until > most {
             return Err("counts-from-send");
         }
         if self.lease.is_some() != (self.valid_until > Time(0)) {

@@ -76,4 +76,4 @@ pub use grantor::{End, Grantor, GrantorInput, GrantorOutput, NODES_MAX};
 pub use holder::{Holder, HolderInput, HolderOutput, Loss, MEMBERS_MAX};
 pub use message::{Answer, Answered, Ask, Incarnation, LeaseNumber, Refusal, Standing, Term, Want};
 pub use parameters::{Parameters, Unsound};
-pub use rule::{Rule, Rules};
+pub use rule::{Rule, RulesOff};

@@ -15,7 +15,8 @@ use super::FLYING_MAX;
 use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::recovery::Recovery;
-use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, Rule, RulesOff, VolumeId};
+use super::rule::{Rule, RulesOff};
+use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests that wait until a group serves; more are refused as [`Failure::Busy`].

@@ -44,6 +44,7 @@ pub mod group;
 mod message;
 mod recovery;
 pub mod replica;
+mod rule;
 mod window;
 
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use configuration::{Configuration, Member, Reconfigure, Refused, Role};
 pub use group::Group;
 pub use message::{Answer, Asked, Change, Header, Message, Refusal};
 pub use replica::Replica;
+pub use rule::{Rule, RulesOff};
 pub use window::{Entry, WINDOW_MAX};
 
 /// Writes that one group has in flight; more wait with the caller. A window holds twice as many, because a mark reaches a replica with a

@@ -9,8 +9,9 @@
 //! disks the other replicas are on, or whether it is still on the PG's list: its fences are enough.
 
 use super::message::{Answer, Change, Header, Message, Refusal};
+use super::rule::{Rule, RulesOff};
 use super::window::Window;
-use crate::base::{BlockRun, BufRef, ChunkId, Epoch, PgId, Rule, RulesOff, Stamp, VolumeId};
+use crate::base::{BlockRun, BufRef, ChunkId, Epoch, PgId, Stamp, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Frames that wait for a fence to be durable; more are refused as [`Refusal::Busy`].

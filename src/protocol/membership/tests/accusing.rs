@@ -17,7 +17,7 @@ struct Site {
 
 impl Site {
     fn new(nodes: u32) -> Site {
-        let grantor = Grantor::new(Time(1), NodeId(900), Parameters::DEFAULT, Rules::KEPT);
+        let grantor = Grantor::new(Time(1), NodeId(900), Parameters::DEFAULT, RulesOff::NONE);
         let mut site = Site {
             grantor: grantor.unwrap(),
             nodes,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const GOOD: Parameters = Parameters::DEFAULT;
 
-fn bad(seed: u64, ppm: i64, rules: Rules) -> Knobs {
+fn bad(seed: u64, ppm: i64, off: RulesOff) -> Knobs {
     Knobs {
         members: 3,
         holders: 3,
@@ -20,7 +20,7 @@ fn bad(seed: u64, ppm: i64, rules: Rules) -> Knobs {
         faults: 0,
         elections: false,
         bad_clock: Some(ppm),
-        ..Knobs::wild(seed, rules)
+        ..Knobs::wild(seed, off)
     }
 }
 
@@ -31,7 +31,7 @@ const RATES: [i64; 6] = [-400_000, -83_333, -8_000, 8_000, 83_333, 400_000];
 fn a_clock_beyond_the_bound_is_found_and_from_then_on_believes_nothing_too_long() {
     for seed in 0..150 {
         for ppm in RATES {
-            let mut world = World::new(seed, bad(seed, ppm, Rules::KEPT));
+            let mut world = World::new(seed, bad(seed, ppm, RulesOff::NONE));
             assert_eq!(world.run(), Ok(()), "seed {seed}, {ppm} ppm");
             let found = world.bad_clock_found;
             // After round trip / excess: 2 ms / 5,000 ppm at the least excess, and two renewals.
@@ -51,7 +51,7 @@ fn a_clock_beyond_the_bound_is_found_and_from_then_on_believes_nothing_too_long(
 #[cfg(feature = "sim")]
 #[test]
 fn clocks_that_are_not_checked_are_not_found() {
-    let mut world = World::new(1, bad(1, -83_333, Rules::without(Rule::ClocksAreChecked)));
+    let mut world = World::new(1, bad(1, -83_333, RulesOff::only(Rule::ClocksAreChecked)));
     assert_eq!(world.run(), Ok(()));
     assert_eq!(world.bad_clock_found, None);
 }
@@ -150,7 +150,7 @@ fn a_clock_that_jumps_is_found_and_after_ten_good_seconds_believed_again() {
 
 #[test]
 fn a_leader_whose_own_clock_is_bad_says_so_once() {
-    let mut grantor = Grantor::new(Time(1), NodeId(1), GOOD, Rules::KEPT).unwrap();
+    let mut grantor = Grantor::new(Time(1), NodeId(1), GOOD, RulesOff::NONE).unwrap();
     let mut out = Vec::new();
     for node in 10..15 {
         let (node, incarnation) = (NodeId(node), Incarnation(1));

@@ -18,7 +18,7 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        let grantor = Grantor::new(Time(1), NodeId(1), Parameters::DEFAULT, Rules::KEPT);
+        let grantor = Grantor::new(Time(1), NodeId(1), Parameters::DEFAULT, RulesOff::NONE);
         let mut site = Site {
             grantor: grantor.unwrap(),
             out: Vec::new(),

@@ -17,7 +17,15 @@ fn at(ms: u64) -> Time {
 
 fn holder() -> Holder {
     let members = vec![NodeId(1), NodeId(2), NodeId(3)];
-    Holder::new(at(0), NodeId(4), Incarnation(5), members, GOOD, Rules::KEPT).unwrap()
+    Holder::new(
+        at(0),
+        NodeId(4),
+        Incarnation(5),
+        members,
+        GOOD,
+        RulesOff::NONE,
+    )
+    .unwrap()
 }
 
 fn granted(request: u64, incarnation: u64, lease: LeaseNumber) -> HolderInput {
@@ -177,7 +185,7 @@ fn a_stop_that_nobody_answers_ends_when_the_lease_has_run_out_by_itself() {
 
 fn leader() -> (Grantor, Vec<GrantorOutput>) {
     let (mut grantor, mut out) = (
-        Grantor::new(at(0), NodeId(1), GOOD, Rules::KEPT).unwrap(),
+        Grantor::new(at(0), NodeId(1), GOOD, RulesOff::NONE).unwrap(),
         Vec::new(),
     );
     let (node, incarnation) = (NodeId(4), Incarnation(0));

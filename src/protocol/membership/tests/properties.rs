@@ -39,7 +39,7 @@ fn seeds(usual: u64) -> u64 {
 
 #[test]
 fn whatever_the_network_does_nobody_believes_in_an_expired_lease_and_everybody_comes_back() {
-    let tally = run_all(seeds(1_500), |seed| Knobs::wild(seed, Rules::KEPT));
+    let tally = run_all(seeds(1_500), |seed| Knobs::wild(seed, RulesOff::NONE));
     eprintln!("{tally:?}");
     // The runs are worth something: all of it happened, and often.
     assert!(tally.expired > 1_500 && tally.fenced > 1_500 && tally.restarts > 500);
@@ -48,14 +48,14 @@ fn whatever_the_network_does_nobody_believes_in_an_expired_lease_and_everybody_c
 
 #[test]
 fn where_messages_arrive_in_time_nobody_is_expired_though_leaders_die() {
-    let tally = run_all(seeds(500), |seed| Knobs::calm(seed, Rules::KEPT));
+    let tally = run_all(seeds(500), |seed| Knobs::calm(seed, RulesOff::NONE));
     eprintln!("{tally:?}");
     assert!(tally.elections > 1_000 && tally.extended > 50_000);
 }
 
 #[test]
 fn the_same_seed_tells_the_same_story() {
-    let steps = |seed| run(seed, Knobs::wild(seed, Rules::KEPT)).1;
+    let steps = |seed| run(seed, Knobs::wild(seed, RulesOff::NONE)).1;
     for seed in 0..20 {
         assert_eq!(format!("{:?}", steps(seed)), format!("{:?}", steps(seed)));
     }
@@ -65,7 +65,7 @@ fn the_same_seed_tells_the_same_story() {
 fn an_election_that_takes_longer_than_the_parameters_allow_is_seen_as_a_false_expiry() {
     let slow = |seed| Knobs {
         gap: (330 * MS, 380 * MS),
-        ..Knobs::calm(seed, Rules::KEPT)
+        ..Knobs::calm(seed, RulesOff::NONE)
     };
     let broken = (0..50).find_map(|seed| run(seed, slow(seed)).0.err());
     assert!(broken.is_some_and(|broken| broken.contains("no-false-expiry")));
@@ -75,7 +75,7 @@ fn an_election_that_takes_longer_than_the_parameters_allow_is_seen_as_a_false_ex
 fn a_site_whose_faults_never_stop_is_seen_not_to_come_back() {
     let endless = |seed| Knobs {
         heals: false,
-        ..Knobs::wild(seed, Rules::KEPT)
+        ..Knobs::wild(seed, RulesOff::NONE)
     };
     let broken = (0..50).find_map(|seed| run(seed, endless(seed)).0.err());
     assert!(broken.is_some_and(|broken| broken.starts_with("comes-back")));
@@ -84,7 +84,7 @@ fn a_site_whose_faults_never_stop_is_seen_not_to_come_back() {
 /// The first seed on which a rule's absence is seen, and what was seen.
 #[cfg(feature = "sim")]
 fn first_broken(rule: Rule, seeds: u64) -> Option<(u64, String)> {
-    let wild = |seed| run(seed, Knobs::wild(seed, Rules::without(rule))).0;
+    let wild = |seed| run(seed, Knobs::wild(seed, RulesOff::only(rule))).0;
     (0..seeds).find_map(|seed| wild(seed).err().map(|broken| (seed, broken)))
 }
 

@@ -1,13 +1,13 @@
 //! The golden stories in `testscripts/`: steps after `>`, what the machines then say below each, prose after `#`.
 //!
 //! A story has its own little site: members that lead or follow, nodes, one message queue. Nothing is delivered, lost or
-//! confirmed unless a step says so, except under `run`, where everything is, at once. Rewritten with `SARSEN_REWRITE_STORIES=1`.
+//! confirmed unless a step says so, except under `run`, where everything is, at once.
 
 use super::super::*;
 use crate::base::{NodeId, Time};
+use crate::protocol::stories;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 /// Clocks begin here, so that no time is 0.
@@ -151,7 +151,7 @@ impl Site {
         let now = clock(ppm, self.now);
         let incarnation = Incarnation(incarnation);
         let parameters = Parameters::DEFAULT;
-        let holder = Holder::new(now, node, incarnation, members, parameters, Rules::KEPT);
+        let holder = Holder::new(now, node, incarnation, members, parameters, RulesOff::NONE);
         let node_of = Node {
             holder: holder.unwrap(),
             ppm,
@@ -172,7 +172,7 @@ impl Site {
     ) {
         let now = clock(0, self.now);
         let grantor = self.members.entry(member).or_insert_with(|| {
-            Grantor::new(clock(0, 0), member, Parameters::DEFAULT, Rules::KEPT).unwrap()
+            Grantor::new(clock(0, 0), member, Parameters::DEFAULT, RulesOff::NONE).unwrap()
         });
         let mut out = Vec::new();
         act(grantor, now, &mut out);
@@ -402,38 +402,7 @@ fn of_grantor(output: &GrantorOutput) -> String {
     }
 }
 
-/// Tells a story anew: its prose and steps stay, what was said is what is said now.
-fn tell(text: &str) -> String {
-    let mut site = Site::new();
-    let mut told = String::new();
-    for line in text.lines() {
-        if line.is_empty() || line.starts_with('#') {
-            writeln!(told, "{line}").unwrap();
-        } else if let Some(step) = line.strip_prefix("> ") {
-            writeln!(told, "{line}").unwrap();
-            told += &site.step(step);
-        }
-    }
-    told
-}
-
 #[test]
 fn every_story_is_told_as_it_is_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol/membership/testscripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    let rewrites = std::env::var_os("SARSEN_REWRITE_STORIES").is_some_and(|value| value == "1");
-    for path in &paths {
-        let text = std::fs::read_to_string(path).unwrap();
-        let told = tell(&text);
-        if rewrites {
-            std::fs::write(path, told).unwrap();
-        } else {
-            assert_eq!(told, text, "{}", path.display());
-        }
-    }
-    assert!(paths.len() >= 12, "the stories are there");
+    stories::play("membership", Site::new, Site::step);
 }

@@ -160,12 +160,7 @@ impl World {
         };
         for member in 0..knobs.members {
             let clock = world.clock();
-            let grantor = Grantor::new(
-                clock.at(0),
-                member_id(member),
-                knobs.parameters,
-                knobs.rules,
-            );
+            let grantor = Grantor::new(clock.at(0), member_id(member), knobs.parameters, knobs.off);
             world.members.push(Member {
                 grantor: grantor.expect("the parameters fit"),
                 clock,
@@ -291,10 +286,10 @@ impl World {
         }
         let members = (0..self.knobs.members).map(member_id).collect();
         let Knobs {
-            parameters, rules, ..
+            parameters, off, ..
         } = self.knobs;
         let now = clock.at(self.now);
-        let holder = Holder::new(now, node, incarnation, members, parameters, rules);
+        let holder = Holder::new(now, node, incarnation, members, parameters, off);
         self.processes.push(Process {
             node,
             holder: holder.expect("the parameters fit"),

@@ -1,6 +1,4 @@
-//! Golden stories: a text file is a conversation. Lines with `>` are what happens, what follows is what comes of
-//! it; `#` begins a remark. The test plays the first and compares the second byte for byte; with
-//! `SARSEN_REWRITE_STORIES=1` it writes what came of it instead.
+//! The golden stories in `testscripts/`, of clusters that change:
 //!
 //! ```text
 //!   > pool copies 2 level node
@@ -13,53 +11,28 @@
 use super::super::*;
 use super::clusters::append_pgs;
 use crate::base::{DiskId, NodeId};
+use crate::protocol::stories;
 use std::fmt::Write;
-use std::path::Path;
 
 #[test]
 fn the_stories_come_out_as_they_are_told() {
-    let folder = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/src/protocol/placement/testscripts"
-    );
-    let files = std::fs::read_dir(folder).unwrap();
-    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() >= 8, "the stories are there");
-    for path in paths {
-        tell(&path);
-    }
+    stories::play("placement", empty, |cluster, command| {
+        let mut said = String::new();
+        step(cluster, command, &mut said);
+        said
+    });
 }
 
-fn tell(path: &Path) {
-    let told = std::fs::read_to_string(path).unwrap();
-    let played = play(&told);
-    if std::env::var_os("SARSEN_REWRITE_STORIES").is_some_and(|value| value == "1") {
-        return std::fs::write(path, played).unwrap();
-    }
-    assert_eq!(played, told, "{}", path.display());
-}
-
-fn play(told: &str) -> String {
+fn empty() -> Cluster {
     let pool = Pool {
         copies: 1,
         level: Level::Node,
     };
-    let mut cluster = Cluster {
+    Cluster {
         pool,
         disks: Vec::new(),
         pgs: Vec::new(),
-    };
-    let mut played = String::new();
-    for line in told.lines() {
-        if let Some(command) = line.strip_prefix("> ") {
-            writeln!(played, "{line}").unwrap();
-            step(&mut cluster, command, &mut played);
-        } else if line.starts_with('#') || line.is_empty() {
-            writeln!(played, "{line}").unwrap();
-        }
     }
-    played
 }
 
 fn step(cluster: &mut Cluster, command: &str, out: &mut String) {

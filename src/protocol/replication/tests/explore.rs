@@ -1,8 +1,9 @@
 //! Every order of events of a small world.
 
 use super::world::{Bounds, Event, World};
-use crate::base::{Prng, Rule, RulesOff};
-use std::collections::HashSet;
+use crate::base::{FixedMap, Prng};
+use crate::protocol::replication::{Rule, RulesOff};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,7 +20,7 @@ const SOMETIMES: &[&str] = &[
 struct Ended {
     states: usize,
     found: Option<(Vec<Event>, String)>,
-    seen: HashSet<&'static str>,
+    seen: BTreeSet<&'static str>,
 }
 
 /// Searches depth first, until something is wrong or `most` states were seen.
@@ -27,9 +28,9 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
     let mut ended = Ended {
         states: 0,
         found: None,
-        seen: HashSet::new(),
+        seen: BTreeSet::new(),
     };
-    let mut known: HashSet<u64> = HashSet::new();
+    let mut known: FixedMap<u64, ()> = FixedMap::default();
     let first = World::new(bounds, off);
     let events = first.events(bounds);
     let mut path: Vec<(World, Vec<Event>, Event)> = Vec::new();
@@ -51,7 +52,7 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
         }
         let mut hasher = DefaultHasher::new();
         next.hash(&mut hasher);
-        if !known.insert(hasher.finish()) {
+        if known.insert(hasher.finish(), ()).is_some() {
             continue;
         }
         ended.states += 1;
@@ -180,11 +181,6 @@ fn wider_worlds_are_sound_wherever_one_wanders() {
 fn each_rule_that_is_switched_off_is_missed() {
     for &(rule, bounds) in SHOWN {
         let found = wander(&bounds, RulesOff::only(rule), WALKS);
-        eprintln!(
-            "{}: {:?}",
-            rule.name(),
-            found.as_ref().map(|f| (f.0, f.1.len(), &f.2))
-        );
         assert!(found.is_some(), "{} is not missed", rule.name());
         assert!(wander(&bounds, RulesOff::NONE, 500).is_none());
     }

@@ -3,9 +3,9 @@
 //! Blocks hold letters. Disks are fast: what a replica asks of its disk has happened when the step ends.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, RulesOff,
-    VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
 };
+use crate::protocol::replication::RulesOff;
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Replica};
 use crate::protocol::replication::{

@@ -4,12 +4,12 @@
 //! The block holds the number of the write that it was written by; 0: none.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Rule,
-    RulesOff, VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
 };
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
+use crate::protocol::replication::{Rule, RulesOff};
 
 const RANGE: VolumeId = VolumeId(1);
 const PG: PgId = PgId(1);

@@ -151,7 +151,7 @@ impl World {
         }
         let is_mine = process.holder.lease() == Some(lease);
         let may = is_mine && process.holder.is_valid(process.clock.at(self.now));
-        if self.knobs.rules.keep(Rule::CheckInHand) && !may {
+        if !self.knobs.off.on(Rule::CheckInHand) && !may {
             return;
         }
         self.tally.replies += 1;

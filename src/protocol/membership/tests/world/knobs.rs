@@ -30,12 +30,12 @@ pub struct Knobs {
     pub bad_clock: Option<i64>,
     /// Everything arrives in time: nobody may be expired.
     pub calm: bool,
-    pub rules: Rules,
+    pub off: RulesOff,
 }
 
 impl Knobs {
     /// Everything that can go wrong does.
-    pub fn wild(seed: u64, rules: Rules) -> Knobs {
+    pub fn wild(seed: u64, off: RulesOff) -> Knobs {
         let mut prng = Prng::new(seed ^ 0x6d65_6d62);
         // A larger drift than real clocks have, in half of the runs: it makes what drift is about easy to see.
         let drift_ppm = [1_000, 10_000][prng.below(2) as usize];
@@ -65,13 +65,13 @@ impl Knobs {
             heals: true,
             bad_clock: None,
             calm: false,
-            rules,
+            off,
         }
     }
 
     /// Every round trip is in time; leaders die, and the next leads within `election`.
-    pub fn calm(seed: u64, rules: Rules) -> Knobs {
-        let wild = Knobs::wild(seed, rules);
+    pub fn calm(seed: u64, off: RulesOff) -> Knobs {
+        let wild = Knobs::wild(seed, off);
         Knobs {
             // One member alone is away for as long as it is away.
             elections: wild.elections && wild.members > 1,
