@@ -1,6 +1,6 @@
 //! What orders writes and fences writers.
 
-/// Fences writers: whose turn at a range this is. Ordered (protocols.md, O1).
+/// Fences writers: whose turn at a range this is. They are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch {
     /// Raised only by a forced take-over.

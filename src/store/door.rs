@@ -364,7 +364,7 @@ pub struct Options {
     pub scratch_blocks: u32,
     /// Bound of journaled payload that is kept in memory, in bytes.
     pub overlay_bytes: u64,
-    /// Whether slots are zeroed ahead of their first use (files; see design.md).
+    /// Whether slots are zeroed ahead of their first use (files: a durable write into an unwritten extent costs twice one into a written extent).
     pub zero_ahead: bool,
     /// Whether the device wants to be told of unused slots.
     pub discard: bool,

@@ -24,7 +24,7 @@ use super::parameters::{Parameters, Unsound};
 use super::rule::{Rule, RulesOff};
 use crate::base::{NodeId, Time};
 
-/// Members of a manager at most (design.md: 1, 3 or 5).
+/// Members of a manager at most: it has 1, 3 or 5.
 pub const MEMBERS_MAX: usize = 5;
 /// How many requests are remembered: at one a retry, 160 ms of them. An answer to an older one is worth little.
 pub(super) const REMEMBERED: usize = 8;

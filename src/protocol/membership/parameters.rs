@@ -69,7 +69,7 @@ pub struct Unsound {
 }
 
 impl Parameters {
-    /// What Sarsen uses: design.md, "Times".
+    /// What Sarsen uses: the sums in this file's head come out with these.
     pub const DEFAULT: Parameters = Parameters {
         lease: Duration::from_millis(400),
         renewal: Duration::from_millis(100),
