@@ -27,6 +27,7 @@ pub mod sim;
 pub mod store;
 #[cfg(test)]
 mod tidy;
+pub mod wire;
 
 #[cfg(all(sarsen_no_dsync, not(debug_assertions)))]
 compile_error!("sarsen_no_dsync leaves durability out; it is for tests and cannot be released");

@@ -7,6 +7,7 @@
 mod block;
 mod bounded;
 mod buffer;
+pub mod bytes;
 pub mod crc;
 mod faults;
 mod ids;
