@@ -67,7 +67,7 @@ pub struct Local {
 /// Measures a map.
 ///
 /// # Errors
-/// As [`solve`](super::solve).
+/// As [`solve`](super::solve()).
 pub fn measure(cluster: &Cluster) -> Result<Measure, Refusal> {
     let layout = Layout::new(cluster)?;
     let shares = fair_shares(&layout, layout.pgs.len());

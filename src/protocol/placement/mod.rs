@@ -33,7 +33,7 @@
 //! # What holds
 //!
 //! 1. **The domain rule.** No two replicas of a PG in one failure domain of the pool's level. With fewer domains
-//!    than copies [`solve`] refuses and names the level that would do; nothing is half done. While a domain is
+//!    than copies [`solve()`] refuses and names the level that would do; nothing is half done. While a domain is
 //!    missing after a failure, PGs stay as they are: a copy short.
 //! 2. **Balance.** Every disk has its fair share rounded down or up, so it is less than one replica off: at most
 //!    5 % where its share is 20 or more ([`REPLICAS_MIN`], which [`pgs_wanted`] sees to). The fair share is by
@@ -54,7 +54,7 @@
 //! 5. **Old PGs spread too.** New PGs are dealt out after the old ones are balanced (see `solve`), since volumes
 //!    hash over the PGs that there were when they were made.
 //! 6. **Local volumes.** One hashes over the PGs that have a replica on its home node: about the node's fair
-//!    share of replicas. With [`LOCAL_PGS_MIN`] of them none carries more than 5 %; [`measure`] names nodes that
+//!    share of replicas. With [`LOCAL_PGS_MIN`] of them none carries more than 5 %; [`measure()`] names nodes that
 //!    have fewer (very light ones: see `count`).
 //! 7. **Partners.** The other replicas of a node's PGs spread over all other nodes in proportion to their
 //!    shares, so a rebuild, and the second copies of local volumes, are many to many. The bound that is held by

@@ -1,5 +1,8 @@
 //! The machines in small worlds, exhaustively, and in stories.
 
+// Rules can be switched off where there is a simulator.
+#[cfg(feature = "sim")]
 mod explore;
 mod stories;
+#[cfg(feature = "sim")]
 mod world;
