@@ -443,6 +443,8 @@ impl Store {
             return;
         }
         out.list.push(Output::Note(Note::DiskFailed));
+        // What is left of dropped layers is found again by the next opening.
+        self.sweep = None;
         if let State::Closing(op, _) = before {
             done(op, Err(StoreError::DiskFailed), out);
         }
