@@ -11,7 +11,7 @@ use super::frame::{Malformed, TOO_SHORT, epoch, malformed, put_epoch};
 use super::message::{place, put_place};
 use crate::base::Epoch;
 use crate::base::bytes::{Put, Take};
-use crate::protocol::replication::{Answer, Asked, Entry, Refusal, WINDOW_MAX};
+use crate::protocol::replication::{Answer, Asked, Entry, MEMBERS_MAX, Refusal, WINDOW_MAX};
 
 const DONE: u8 = 1;
 const VALUE: u8 = 2;
@@ -68,7 +68,7 @@ pub(super) fn decode(take: &mut Take<'_>, blocks: u32) -> Result<Answer, Malform
         VALUE => value(take),
         SEALED => {
             let count = take.u32().ok_or(TOO_SHORT)? as usize;
-            if count > WINDOW_MAX {
+            if count > MEMBERS_MAX * WINDOW_MAX {
                 return malformed("entries", count as u64);
             }
             let window: Result<Vec<Entry>, Malformed> = (0..count).map(|_| entry(take)).collect();

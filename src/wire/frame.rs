@@ -19,14 +19,14 @@
 use super::{answer, message};
 use crate::base::bytes::{Put, Take};
 use crate::base::{BLOCK, CHUNK, Epoch, PgId, VolumeId, crc};
-use crate::protocol::replication::{Answer, Header, Message, WINDOW_MAX};
+use crate::protocol::replication::{Answer, Header, MEMBERS_MAX, Message, WINDOW_MAX};
 use std::fmt;
 
 const MAGIC: [u8; 4] = *b"SRSN";
 /// Bytes of a head.
 pub const HEAD_LEN: usize = 64;
-/// Bytes of a body at most: a window that is told whole.
-pub const BODY_MAX: usize = 64 + WINDOW_MAX * answer::ENTRY_LEN;
+/// Bytes of a body at most: a window that is told whole, amid a recovery of all members' windows.
+pub const BODY_MAX: usize = 64 + MEMBERS_MAX * WINDOW_MAX * answer::ENTRY_LEN;
 /// Bytes of payload at most: a chunk.
 pub const PAYLOAD_MAX: u64 = CHUNK;
 

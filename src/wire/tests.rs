@@ -6,7 +6,7 @@ use crate::base::{
     BlockRun, ChunkId, ChunkNo, Epoch, FamilyId, LayerId, NodeId, PgId, Prng, VolumeId,
 };
 use crate::protocol::replication::{
-    Answer, Asked, Change, Entry, Header, Message, Refusal, WINDOW_MAX,
+    Answer, Asked, Change, Entry, Header, MEMBERS_MAX, Message, Refusal, WINDOW_MAX,
 };
 
 const HEADER: Header = Header {
@@ -153,7 +153,7 @@ fn the_longest_window_fits_a_body() {
         _ => None,
     };
     let entry = all().into_iter().find_map(window_of).unwrap();
-    let window = vec![entry; WINDOW_MAX];
+    let window = vec![entry; MEMBERS_MAX * WINDOW_MAX];
     let frame = Frame::Answer(HEADER, Answer::Sealed { window });
     let bytes = encode(&frame, 0);
     assert!(bytes.len() <= HEAD_LEN + BODY_MAX);

@@ -81,6 +81,7 @@ pub enum Answer {
         id: u64,
         /// The newest write in the window that the blocks may hold a part of (R9); `None`: all of it is acknowledged.
         newest: Option<(Epoch, u64)>,
+        /// Of the blocks of the run, in their order.
         crcs: [u32; 16],
         /// A bit for each block of the chunk that reads as zeroes, and has no crc.
         zeroes: u16,

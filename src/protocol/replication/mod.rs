@@ -33,7 +33,8 @@
 //! - *no-overlap-in-flight*: a group has no two overlapping writes in flight (R2); its caller sees to it, and it asserts.
 //! - *acknowledged-by-all*: a write is acknowledged when every member of the present version has said that it is durable
 //!   under that version (R3, R12).
-//! - *windows-are-bounded*: a replica keeps at most [`WINDOW_MAX`] entries, a group has at most [`FLYING_MAX`] writes in flight (R22).
+//! - *windows-are-bounded*: a replica takes at most [`WINDOW_MAX`] entries of a range (amid a recovery as many of each member), a group has
+//!   at most [`FLYING_MAX`] writes in flight (R22).
 //!
 //! # What is not here yet
 //! Joining, filling and promoting a replica (R12 to R16), snapshots as cuts (R21), leases (R17, R18: the caller asks `membership` before it

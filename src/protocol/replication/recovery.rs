@@ -7,6 +7,9 @@ use super::window::Entry;
 use crate::base::{BlockRun, ChunkId, DiskId, Epoch};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Runs of blocks that are read, or written again, at once.
+const AT_ONCE: usize = 64;
+
 /// A block in a chunk.
 type Block = (ChunkId, u32);
 
@@ -18,10 +21,10 @@ type Newest = Option<(Epoch, u64, DiskId)>;
 pub(super) struct Recovery {
     /// Members that have not answered the seal.
     unsealed: BTreeSet<DiskId>,
-    /// Blocks in windows.
+    /// Blocks in windows that are not being read yet.
     found: BTreeMap<Block, Newest>,
-    /// Reads by their numbers; `None` until all members are sealed.
-    reading: Option<BTreeMap<u64, (DiskId, ChunkId, BlockRun)>>,
+    /// Reads by their numbers.
+    reading: BTreeMap<u64, (DiskId, ChunkId, BlockRun)>,
 }
 
 impl Recovery {
@@ -30,7 +33,7 @@ impl Recovery {
         Recovery {
             unsealed: members.into_iter().collect(),
             found: BTreeMap::new(),
-            reading: None,
+            reading: BTreeMap::new(),
         }
     }
 
@@ -43,14 +46,9 @@ impl Recovery {
         self.unsealed.is_empty()
     }
 
-    /// Whether [`Recovery::plan`] was called.
-    pub fn is_planned(&self) -> bool {
-        self.reading.is_some()
-    }
-
-    /// Whether everything that was planned is read.
+    /// Whether everything that was found is read.
     pub fn is_read(&self) -> bool {
-        self.reading.as_ref().is_some_and(BTreeMap::is_empty)
+        self.is_sealed() && self.found.is_empty() && self.reading.is_empty()
     }
 
     /// A member told its window.
@@ -68,47 +66,51 @@ impl Recovery {
         }
     }
 
-    /// Decides what is read of which replica, in runs; `otherwise` is one that is in sync. `last` is the last number of a read.
-    pub fn plan(
+    /// What is read next of which replica, where so many runs are being written: runs of blocks that one replica has the newest
+    /// value of; `otherwise` is one that is in sync. `last` is the last number of a read.
+    pub fn next_reads(
         &mut self,
+        writing: usize,
         otherwise: DiskId,
         last: &mut u64,
     ) -> Vec<(DiskId, u64, ChunkId, BlockRun)> {
-        let mut masks: BTreeMap<(ChunkId, DiskId), u16> = BTreeMap::new();
-        for (&(at, block), newest) in &self.found {
-            let from = newest.map_or(otherwise, |(_, _, from)| from);
-            *masks.entry((at, from)).or_default() |= 1 << block;
-        }
         let mut reads = Vec::new();
-        for ((at, from), mask) in masks {
-            for run in BlockRun::runs_of(mask) {
-                *last += 1;
-                reads.push((from, *last, at, run));
+        while self.reading.len() + writing < AT_ONCE {
+            let Some((&(at, first), &newest)) = self.found.iter().next() else {
+                break;
+            };
+            let of = |newest: Newest| newest.map_or(otherwise, |(_, _, from)| from);
+            let from = of(newest);
+            let mut count = 0;
+            while let Some(&newest) = self.found.get(&(at, first + count))
+                && of(newest) == from
+            {
+                self.found.remove(&(at, first + count));
+                count += 1;
             }
+            let run = BlockRun::new(first, count).expect("blocks of one chunk, in their order");
+            *last += 1;
+            self.reading.insert(*last, (from, at, run));
+            reads.push((from, *last, at, run));
         }
-        let reading = reads
-            .iter()
-            .map(|&(from, id, at, run)| (id, (from, at, run)));
-        self.reading = Some(reading.collect());
         reads
     }
 
     /// The reads that a replica has not answered.
     pub fn reads_of(&self, disk: DiskId) -> impl Iterator<Item = (u64, ChunkId, BlockRun)> + '_ {
-        let reading = self.reading.iter().flatten();
-        reading
+        self.reading
+            .iter()
             .filter(move |(_, (from, ..))| *from == disk)
             .map(|(&id, &(_, at, run))| (id, at, run))
     }
 
     /// A block was read: where it belongs, if it was asked for.
     pub fn value(&mut self, from: DiskId, id: u64) -> Option<(ChunkId, BlockRun)> {
-        let reading = self.reading.as_mut()?;
-        let &(of, at, run) = reading.get(&id)?;
+        let &(of, at, run) = self.reading.get(&id)?;
         if of != from {
             return None;
         }
-        reading.remove(&id);
+        self.reading.remove(&id);
         Some((at, run))
     }
 }

@@ -8,6 +8,7 @@
 //! What survives a crash is [`Durable`]; a replica is made from it again. It does not know how its store keeps it, which
 //! disks the other replicas are on, or whether it is still on the PG's list: its fences are enough.
 
+use super::MEMBERS_MAX;
 use super::message::{Answer, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
 use super::window::Window;
@@ -387,7 +388,15 @@ impl Replica {
             .values()
             .map(|storing| storing.change.places(at).count())
             .sum();
-        let room = of.window.has_room(more + change.places(at).count());
+        // Recovery writes what any member had, so it may need as much room as all of them took.
+        let windows = if frame.header.mark == 0 {
+            MEMBERS_MAX
+        } else {
+            1
+        };
+        let room = of
+            .window
+            .has_room(more + change.places(at).count(), windows);
         if !room || self.storing.len() >= FLYING_MAX {
             return refuse(&frame, Refusal::Busy, out);
         }
@@ -584,7 +593,7 @@ impl Replica {
                 entries.iter().all(|entry| entry.epoch <= of.epoch),
                 "fences-only-grow: nothing is in a window that is newer than its fence"
             );
-            assert!(of.window.has_room(0), "windows-are-bounded");
+            assert!(of.window.has_room(0, MEMBERS_MAX), "windows-are-bounded");
         }
         assert!(self.held.len() <= HELD_MAX + 1, "windows-are-bounded");
     }

@@ -34,9 +34,9 @@ impl Window {
         &self.entries
     }
 
-    /// Whether `more` entries still fit.
-    pub fn has_room(&self, more: usize) -> bool {
-        self.entries.len() + more <= WINDOW_MAX
+    /// Whether `more` entries still fit into the room of so many windows.
+    pub fn has_room(&self, more: usize, windows: usize) -> bool {
+        self.entries.len() + more <= windows * WINDOW_MAX
     }
 
     /// The version that a write is stamped with; `None`: it is not here.

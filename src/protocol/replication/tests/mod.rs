@@ -3,6 +3,7 @@
 // Rules can be switched off where there is a simulator.
 #[cfg(feature = "sim")]
 mod explore;
+mod recovery;
 mod stories;
 #[cfg(feature = "sim")]
 mod world;

@@ -99,6 +99,7 @@ impl Site {
                 let from = DiskId(number(disk));
                 self.owner(number(owner), group::Input::Unanswered { from });
             }
+            ["owner", owner, "is", "quiet"] => self.owner(number(owner), group::Input::Quiet),
             ["owner", owner, "connects", "to", disk] => {
                 let to = DiskId(number(disk));
                 self.owner(number(owner), group::Input::Connected { to });
