@@ -26,23 +26,28 @@ const WAITING_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u64);
 
-/// What a group is told.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// What the manager says of the PG. An older version than is known is ignored.
-    Configured(Configuration),
+/// What is asked of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ask {
     /// Make this durable everywhere. `payload` stays as it is until the answer.
     Change {
-        tag: Tag,
         at: ChunkId,
         change: Change,
         payload: Option<BufRef>,
     },
     Read {
-        tag: Tag,
         at: ChunkId,
         run: BlockRun,
     },
+}
+
+/// What a group is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// What the manager says of the PG. An older version than is known is ignored.
+    Configured(Configuration),
+    /// A front end asks.
+    Ask { tag: Tag, ask: Ask },
     /// A replica's answer to a frame of this group.
     Answer {
         from: DiskId,
@@ -146,21 +151,6 @@ struct Held {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Waiting {
-    Change {
-        tag: Tag,
-        at: ChunkId,
-        change: Change,
-        payload: Option<BufRef>,
-    },
-    Read {
-        tag: Tag,
-        at: ChunkId,
-        run: BlockRun,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Members that have not answered the seal, and what the others told.
     Recovering(Recovery),
@@ -184,7 +174,8 @@ pub struct Group {
     flying: VecDeque<Flying>,
     reading: BTreeMap<u64, Reading>,
     reads: u64,
-    waiting: VecDeque<Waiting>,
+    /// What was asked before it serves.
+    waiting: VecDeque<(Tag, Ask)>,
     off: RulesOff,
 }
 
@@ -237,21 +228,7 @@ impl Group {
     pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Configured(configuration) => self.on_configured(configuration, out),
-            Input::Change {
-                tag,
-                at,
-                change,
-                payload,
-            } => {
-                let waiting = Waiting::Change {
-                    tag,
-                    at,
-                    change,
-                    payload,
-                };
-                self.on_asked(tag, waiting, out);
-            }
-            Input::Read { tag, at, run } => self.on_asked(tag, Waiting::Read { tag, at, run }, out),
+            Input::Ask { tag, ask } => self.on_asked(tag, ask, out),
             Input::Answer {
                 from,
                 header,
@@ -389,7 +366,7 @@ impl Group {
         }
     }
 
-    fn on_asked(&mut self, tag: Tag, asked: Waiting, out: &mut Vec<Output>) {
+    fn on_asked(&mut self, tag: Tag, ask: Ask, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Fenced => {
                 let why = Failure::Fenced;
@@ -400,16 +377,15 @@ impl Group {
                     let why = Failure::Busy;
                     return out.push(Output::Failed { tag, why });
                 }
-                self.waiting.push_back(asked);
+                self.waiting.push_back((tag, ask));
             }
-            _ => self.begin(asked, out),
+            _ => self.begin(tag, ask, out),
         }
     }
 
-    fn begin(&mut self, asked: Waiting, out: &mut Vec<Output>) {
-        match asked {
-            Waiting::Change {
-                tag,
+    fn begin(&mut self, tag: Tag, ask: Ask, out: &mut Vec<Output>) {
+        match ask {
+            Ask::Change {
                 at,
                 change,
                 payload,
@@ -420,7 +396,7 @@ impl Group {
                 }
                 self.change(Some(tag), at, change, payload, out);
             }
-            Waiting::Read { tag, at, run } => {
+            Ask::Read { at, run } => {
                 if self.reading.len() >= FLYING_MAX {
                     let why = Failure::Busy;
                     return out.push(Output::Failed { tag, why });
@@ -608,9 +584,7 @@ impl Group {
             .filter(|flying| !flying.ended)
             .filter_map(|flying| flying.tag)
             .chain(reads.into_values().map(|reading| reading.tag))
-            .chain(waiting.into_iter().map(|waiting| match waiting {
-                Waiting::Change { tag, .. } | Waiting::Read { tag, .. } => tag,
-            }));
+            .chain(waiting.into_iter().map(|(tag, _)| tag));
         let why = Failure::Fenced;
         out.extend(tags.map(|tag| Output::Failed { tag, why }));
     }
@@ -770,8 +744,8 @@ impl Group {
     fn serve(&mut self, out: &mut Vec<Output>) {
         self.phase = Phase::Serving;
         out.push(Output::Serving);
-        for asked in std::mem::take(&mut self.waiting) {
-            self.begin(asked, out);
+        for (tag, ask) in std::mem::take(&mut self.waiting) {
+            self.begin(tag, ask, out);
         }
     }
 

@@ -78,7 +78,13 @@ impl Site {
             }
             ["owner", owner, "reads", "block", at] => {
                 let (tag, run) = (self.tag(), block(number(at)));
-                self.owner(number(owner), group::Input::Read { tag, at: AT, run });
+                self.owner(
+                    number(owner),
+                    group::Input::Ask {
+                        tag,
+                        ask: group::Ask::Read { at: AT, run },
+                    },
+                );
             }
             ["owner", owner, "learns"] => {
                 let now = self.manager.clone().expect("a PG");
@@ -190,11 +196,13 @@ impl Site {
         let at = AT;
         self.owner(
             owner,
-            group::Input::Change {
+            group::Input::Ask {
                 tag,
-                at,
-                change,
-                payload,
+                ask: group::Ask::Change {
+                    at,
+                    change,
+                    payload,
+                },
             },
         );
     }

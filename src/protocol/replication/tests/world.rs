@@ -380,11 +380,13 @@ impl World {
         let at = AT;
         self.step_owner(
             owner,
-            group::Input::Change {
+            group::Input::Ask {
                 tag,
-                at,
-                change,
-                payload,
+                ask: group::Ask::Change {
+                    at,
+                    change,
+                    payload,
+                },
             },
         )
     }
@@ -392,7 +394,13 @@ impl World {
     fn read(&mut self, owner: usize) -> Result<(), String> {
         let tag = self.ask(owner, true, u32::MAX);
         let (at, run) = (AT, run());
-        self.step_owner(owner, group::Input::Read { tag, at, run })
+        self.step_owner(
+            owner,
+            group::Input::Ask {
+                tag,
+                ask: group::Ask::Read { at, run },
+            },
+        )
     }
 
     fn step_owner(&mut self, owner: usize, input: group::Input) -> Result<(), String> {
