@@ -48,11 +48,11 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) enum Io {
     Recovery,
-    /// The superblock with a new incarnation, before the store serves.
-    /// The flush before the superblocks of an opening, or one of them.
+    /// Before the store serves: the superblock with its new incarnation, one copy or the other; `None`: the flush before them.
     Opening {
         copy: Option<u8>,
     },
+    /// The superblock that says that the store is closed, one copy or the other.
     Closing {
         copy: u8,
     },

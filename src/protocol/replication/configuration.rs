@@ -133,6 +133,11 @@ impl Configuration {
         Some(found.role)
     }
 
+    /// A bit for the place of a replica on the list; 0 where it has none.
+    pub(super) fn bit(&self, disk: DiskId) -> u8 {
+        self.place(disk).map_or(0, |place| 1 << place)
+    }
+
     /// Changes the configuration of `version`; `min_copies` is the pool's.
     pub fn apply(
         &mut self,

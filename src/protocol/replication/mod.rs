@@ -43,7 +43,6 @@
 mod configuration;
 pub mod group;
 mod message;
-mod recovery;
 pub mod replica;
 mod rule;
 mod window;

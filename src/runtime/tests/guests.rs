@@ -64,7 +64,7 @@ impl Host {
         let Host { node, dir } = self;
         wait(node.handle.hand_over_guests());
         wait(node.handle.control(Control::Close {
-            how: crate::store::Closing::Whole,
+            how: Closing::Quick,
         }))
         .unwrap();
         let handed = node.runtime.stop();
@@ -645,7 +645,7 @@ fn a_front_end_in_the_middle_of_a_message_is_not_handed_over_and_its_socket_is_c
     let handle = host.node.handle.clone();
     wait(async move { tokio::time::timeout(limit, handle.hand_over_guests()).await }).unwrap_err();
     wait(host.node.handle.control(Control::Close {
-        how: crate::store::Closing::Whole,
+        how: Closing::Quick,
     }))
     .unwrap();
     let handed = host.node.runtime.stop();

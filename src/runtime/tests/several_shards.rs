@@ -365,7 +365,7 @@ fn the_stores_close_under_load_and_nothing_hangs() {
     let node = site.start();
     let load = endless_load(&node);
     wait(node.handle.control(Control::Close {
-        how: crate::store::Closing::Whole,
+        how: Closing::Whole,
     }))
     .unwrap();
     assert!(matches!(load.join().unwrap(), Err(BenchError::Io(_))));

@@ -3,8 +3,8 @@
 //! Every block in any window may be on one replica and not on another. Its value is that of the newest write in the windows of replicas that are
 //! in sync; a block that only a joining replica's window has is read of one that is in sync, because nothing of it was acknowledged.
 
-use super::window::Entry;
 use crate::base::{BlockRun, ChunkId, DiskId, Epoch};
+use crate::protocol::replication::window::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of blocks that are read, or written again, at once.

@@ -2,22 +2,29 @@
 //! over what an earlier owner left.
 //!
 //! ```text
-//!   new(epoch) ──► Sealing ──all sealed under one version──► Recovering ──every block written again──► Serving
-//!                    ▲   any change of version                  │                                        │
-//!                    └──────────────────────────────────────────┘          a change of version: what is in flight is sent again
+//!   new(epoch) ──► Recovering ──all sealed under one version, every block in a window written again──► Serving
+//!                    ▲      │ any change of version                                                      │
+//!                    └──────┘                               a change of version: what is in flight is sent again
 //!   any ──a replica knows a higher epoch──► Fenced: everything that waits is told
 //! ```
 //!
 //! What is asked before recovery is done waits (R8). The caller has no two overlapping changes in flight (R2), gives a read only to blocks
 //! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17).
 
+mod read;
+mod recover;
+mod recovery;
+mod write;
+
 use super::FLYING_MAX;
 use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
-use super::recovery::Recovery;
 use super::rule::{Rule, RulesOff};
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, VolumeId};
+use read::{Held, Reading};
+use recovery::Recovery;
 use std::collections::{BTreeMap, VecDeque};
+use write::Flying;
 
 /// Requests that wait until a group serves; more are refused as [`Failure::Busy`].
 const WAITING_MAX: usize = 1024;
@@ -115,44 +122,9 @@ pub enum Failure {
     Unreadable,
 }
 
-/// A change that is not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Flying {
-    sequence: u64,
-    /// `None`: recovery's own.
-    tag: Option<Tag>,
-    at: ChunkId,
-    change: Change,
-    payload: Option<BufRef>,
-    /// Who has it durable under the present version.
-    durable: Vec<DiskId>,
-    ended: bool,
-}
-
-/// A read that is not answered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Reading {
-    tag: Tag,
-    at: ChunkId,
-    run: BlockRun,
-    from: DiskId,
-    /// Replicas that could not read it.
-    failed: Vec<DiskId>,
-    /// What was read, held until this change is acknowledged (R9).
-    held: Option<Held>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Held {
-    until: u64,
-    crcs: [u32; 16],
-    zeroes: u16,
-    payload: Option<BufRef>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Members that have not answered the seal, and what the others told.
+    /// Every member is sealed, and what they have in their windows is written again.
     Recovering(Recovery),
     Serving,
     Fenced,
@@ -173,6 +145,9 @@ pub struct Group {
     /// In the order of their numbers; the front one is not ended.
     flying: VecDeque<Flying>,
     reading: BTreeMap<u64, Reading>,
+    /// How many of them are held.
+    held: usize,
+    /// The last number of a read.
     reads: u64,
     /// What was asked before it serves.
     waiting: VecDeque<(Tag, Ask)>,
@@ -199,6 +174,7 @@ impl Group {
             sequence: 0,
             flying: VecDeque::new(),
             reading: BTreeMap::new(),
+            held: 0,
             reads: 0,
             waiting: VecDeque::new(),
             off,
@@ -286,19 +262,6 @@ impl Group {
             .map(|member| member.disk)
     }
 
-    fn start_recovery(&mut self, out: &mut Vec<Output>) {
-        // What recovery wrote under an older version is in windows now, or nowhere.
-        self.flying.retain(|flying| flying.tag.is_some());
-        let mut members: Vec<DiskId> = self.writers().collect();
-        if self.off.on(Rule::R5) {
-            members.truncate(1);
-        }
-        for &disk in &members {
-            self.send(disk, Message::Seal, None, out);
-        }
-        self.phase = Phase::Recovering(Recovery::new(members));
-    }
-
     fn on_configured(&mut self, configuration: Configuration, out: &mut Vec<Output>) {
         if configuration.version() <= self.version() || self.phase == Phase::Fenced {
             return;
@@ -313,10 +276,8 @@ impl Group {
         }
         // Everything in flight starts over, and acknowledgements under the old version do not count (R3).
         let keeps = self.off.on(Rule::R3Answers);
-        for flying in &mut self.flying {
-            if !keeps {
-                flying.durable.clear();
-            }
+        if !keeps {
+            self.flying.iter_mut().for_each(|flying| flying.durable = 0);
         }
         let members: Vec<DiskId> = self.writers().collect();
         for disk in members {
@@ -327,21 +288,6 @@ impl Group {
             self.read_again(id, out);
         }
         self.end_changes(out);
-    }
-
-    /// Sends every change in flight that a replica has not answered, in their order (R2).
-    fn send_changes(&self, to: DiskId, out: &mut Vec<Output>) {
-        for flying in &self.flying {
-            if !flying.ended && !flying.durable.contains(&to) {
-                let (sequence, at, change) = (flying.sequence, flying.at, flying.change);
-                let message = Message::Change {
-                    sequence,
-                    at,
-                    change,
-                };
-                self.send(to, message, flying.payload, out);
-            }
-        }
     }
 
     /// A replica is there again: it is sent what it has not answered.
@@ -415,79 +361,6 @@ impl Group {
                 self.read_again(id, out);
             }
         }
-    }
-
-    /// Gives a change its number, and sends it to every member.
-    fn change(
-        &mut self,
-        tag: Option<Tag>,
-        at: ChunkId,
-        change: Change,
-        payload: Option<BufRef>,
-        out: &mut Vec<Output>,
-    ) {
-        let overlaps =
-            |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
-        assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
-        self.sequence += 1;
-        let sequence = self.sequence;
-        // The header is that of before the change, so its mark cannot pass it.
-        let header = self.header_before(sequence);
-        for to in self.writers() {
-            let message = Message::Change {
-                sequence,
-                at,
-                change,
-            };
-            out.push(Output::Send {
-                to,
-                header,
-                message,
-                payload,
-            });
-        }
-        self.flying.push_back(Flying {
-            sequence,
-            tag,
-            at,
-            change,
-            payload,
-            durable: Vec::new(),
-            ended: false,
-        });
-    }
-
-    fn header_before(&self, sequence: u64) -> Header {
-        let header = self.header();
-        Header {
-            mark: header.mark.min(sequence - 1),
-            ..header
-        }
-    }
-
-    /// Sends a read to a replica that may serve it and has not failed to.
-    fn read_again(&mut self, id: u64, out: &mut Vec<Output>) {
-        let Some(reading) = self.reading.get(&id) else {
-            return;
-        };
-        let can = |disk: &DiskId| !reading.failed.contains(disk);
-        let near = self
-            .configuration
-            .in_sync()
-            .find(|&disk| Some(disk) == self.near)
-            .filter(can);
-        let from = near.or_else(|| self.configuration.in_sync().find(can));
-        let (tag, at, run) = (reading.tag, reading.at, reading.run);
-        let Some(from) = from else {
-            self.reading.remove(&id);
-            let why = Failure::Unreadable;
-            return out.push(Output::Failed { tag, why });
-        };
-        if let Some(reading) = self.reading.get_mut(&id) {
-            reading.from = from;
-            reading.held = None;
-        }
-        self.send(from, Message::Read { id, at, run }, None, out);
     }
 
     fn on_answer(
@@ -578,6 +451,7 @@ impl Group {
         out.push(Output::Fenced { by });
         let changes = std::mem::take(&mut self.flying);
         let reads = std::mem::take(&mut self.reading);
+        self.held = 0;
         let waiting = std::mem::take(&mut self.waiting);
         let tags = changes
             .into_iter()
@@ -587,166 +461,6 @@ impl Group {
             .chain(waiting.into_iter().map(|(tag, _)| tag));
         let why = Failure::Fenced;
         out.extend(tags.map(|tag| Output::Failed { tag, why }));
-    }
-
-    fn on_done(&mut self, from: DiskId, sequence: u64, out: &mut Vec<Output>) {
-        let place = self
-            .flying
-            .binary_search_by_key(&sequence, |flying| flying.sequence);
-        let Ok(place) = place else {
-            return; // acknowledged before: an answer that came twice
-        };
-        let flying = &mut self.flying[place];
-        if !flying.durable.contains(&from) {
-            flying.durable.push(from);
-        }
-        self.end_changes(out);
-    }
-
-    /// Acknowledges what every member has durable.
-    fn end_changes(&mut self, out: &mut Vec<Output>) {
-        let writers: Vec<DiskId> = self.writers().collect();
-        for flying in self.flying.iter_mut().filter(|flying| !flying.ended) {
-            if writers.iter().all(|disk| flying.durable.contains(disk)) {
-                flying.ended = true;
-                if let Some(tag) = flying.tag {
-                    out.push(Output::Changed { tag });
-                }
-            }
-        }
-        while self.flying.front().is_some_and(|oldest| oldest.ended) {
-            self.flying.pop_front();
-        }
-        self.let_reads_go(out);
-        self.step_recovery(out);
-    }
-
-    fn on_value(
-        &mut self,
-        from: DiskId,
-        id: u64,
-        newest: Option<(Epoch, u64)>,
-        value: Held,
-        out: &mut Vec<Output>,
-    ) {
-        let has_payload =
-            |run: BlockRun| value.payload.is_some() || value.zeroes & run.mask() == run.mask();
-        if let Phase::Recovering(recovery) = &mut self.phase
-            && let Some((at, run)) = recovery.value(from, id)
-        {
-            return match has_payload(run) {
-                true => self.write_again(at, run, &value, out),
-                // What it says is not to be relied on: the manager takes it out, and recovery starts over.
-                false => self.accuse(from, out),
-            };
-        }
-        let Some(reading) = self.reading.get_mut(&id) else {
-            return;
-        };
-        if reading.from != from || reading.held.is_some() {
-            return; // it was asked of another one since
-        }
-        if !has_payload(reading.run) {
-            reading.failed.push(from);
-            return self.read_again(id, out);
-        }
-        let until = match newest {
-            Some((epoch, sequence)) if epoch == self.epoch => sequence,
-            _ => 0,
-        };
-        reading.held = Some(Held { until, ..value });
-        self.let_reads_go(out);
-    }
-
-    /// Hands out what was read and holds nothing of a change that is still in flight (R9).
-    fn let_reads_go(&mut self, out: &mut Vec<Output>) {
-        let flies = |sequence: u64| {
-            let found = self
-                .flying
-                .binary_search_by_key(&sequence, |flying| flying.sequence);
-            found.is_ok_and(|place| !self.flying[place].ended)
-        };
-        let holds = !self.off.on(Rule::R9);
-        let is_free = |reading: &Reading| {
-            reading
-                .held
-                .as_ref()
-                .is_some_and(|held| !holds || !flies(held.until))
-        };
-        let free: Vec<u64> = self
-            .reading
-            .iter()
-            .filter(|(_, reading)| is_free(reading))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in free {
-            let Some(Reading {
-                tag,
-                held: Some(held),
-                ..
-            }) = self.reading.remove(&id)
-            else {
-                continue;
-            };
-            out.push(Output::Value {
-                tag,
-                crcs: held.crcs,
-                zeroes: held.zeroes,
-                payload: held.payload,
-            });
-        }
-    }
-
-    /// Writes what recovery read to all members, under this epoch and version (R7).
-    fn write_again(&mut self, at: ChunkId, run: BlockRun, value: &Held, out: &mut Vec<Output>) {
-        let zeroes = value.zeroes & run.mask();
-        for run in BlockRun::runs_of(zeroes) {
-            self.change(None, at, Change::Zero { run }, None, out);
-        }
-        for part in BlockRun::runs_of(run.mask() & !zeroes) {
-            let from = (part.first() - run.first()) as usize;
-            let mut crcs = [0; 16];
-            let count = part.count() as usize;
-            crcs[..count].copy_from_slice(&value.crcs[from..from + count]);
-            let payload = value
-                .payload
-                .map(|payload| payload.plus(part.first() - run.first()));
-            self.change(None, at, Change::Write { run: part, crcs }, payload, out);
-        }
-    }
-
-    /// Goes on with recovery: reads what is lost somewhere, some of it at a time, and serves when all of it is written again.
-    fn step_recovery(&mut self, out: &mut Vec<Output>) {
-        let own = |flying: &&Flying| flying.tag.is_none() && !flying.ended;
-        let writing = self.flying.iter().filter(own).count();
-        let Phase::Recovering(recovery) = &mut self.phase else {
-            return;
-        };
-        if !recovery.is_sealed() {
-            return;
-        }
-        if self.off.on(Rule::R7) {
-            return self.serve(out);
-        }
-        let Some(in_sync) = self.configuration.in_sync().next() else {
-            return debug_assert!(false, "a configuration has a replica that is in sync");
-        };
-        let reads = recovery.next_reads(writing, in_sync, &mut self.reads);
-        let is_done = recovery.is_read() && writing == 0;
-        for (from, id, at, run) in reads {
-            self.send(from, Message::Read { id, at, run }, None, out);
-        }
-        if is_done {
-            self.serve(out);
-        }
-    }
-
-    fn serve(&mut self, out: &mut Vec<Output>) {
-        self.phase = Phase::Serving;
-        out.push(Output::Serving);
-        for (tag, ask) in std::mem::take(&mut self.waiting) {
-            self.begin(tag, ask, out);
-        }
     }
 
     /// Asserts the named invariants.
@@ -765,5 +479,7 @@ impl Group {
             "the mark passes what is acknowledged"
         );
         assert!(self.flying.len() <= FLYING_MAX, "windows-are-bounded");
+        let held = self.reading.values().filter(|read| read.held.is_some());
+        assert_eq!(held.count(), self.held, "held reads are counted");
     }
 }

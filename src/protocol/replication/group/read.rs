@@ -1,0 +1,131 @@
+//! A read: of one replica that is in sync, of the next where that one cannot, and held while a change that it may have seen is in flight (R9).
+
+use super::{Failure, Group, Output, Phase, Tag};
+use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch};
+use crate::protocol::replication::message::Message;
+use crate::protocol::replication::rule::Rule;
+
+/// A read that is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Reading {
+    pub tag: Tag,
+    pub at: ChunkId,
+    pub run: BlockRun,
+    pub from: DiskId,
+    /// Replicas that could not read it.
+    pub failed: Vec<DiskId>,
+    /// What was read, held until this change is acknowledged (R9).
+    pub held: Option<Held>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    pub until: u64,
+    pub crcs: [u32; 16],
+    pub zeroes: u16,
+    pub payload: Option<BufRef>,
+}
+
+impl Group {
+    /// Sends a read to a replica that may serve it and has not failed to.
+    pub(super) fn read_again(&mut self, id: u64, out: &mut Vec<Output>) {
+        let Some(reading) = self.reading.get(&id) else {
+            return;
+        };
+        let can = |disk: &DiskId| !reading.failed.contains(disk);
+        let near = self
+            .configuration
+            .in_sync()
+            .find(|&disk| Some(disk) == self.near)
+            .filter(can);
+        let from = near.or_else(|| self.configuration.in_sync().find(can));
+        let (tag, at, run) = (reading.tag, reading.at, reading.run);
+        let Some(from) = from else {
+            if let Some(Reading { held: Some(_), .. }) = self.reading.remove(&id) {
+                self.held -= 1;
+            }
+            let why = Failure::Unreadable;
+            return out.push(Output::Failed { tag, why });
+        };
+        if let Some(reading) = self.reading.get_mut(&id) {
+            reading.from = from;
+            self.held -= usize::from(reading.held.take().is_some());
+        }
+        self.send(from, Message::Read { id, at, run }, None, out);
+    }
+
+    pub(super) fn on_value(
+        &mut self,
+        from: DiskId,
+        id: u64,
+        newest: Option<(Epoch, u64)>,
+        value: Held,
+        out: &mut Vec<Output>,
+    ) {
+        let has_payload =
+            |run: BlockRun| value.payload.is_some() || value.zeroes & run.mask() == run.mask();
+        if let Phase::Recovering(recovery) = &mut self.phase
+            && let Some((at, run)) = recovery.value(from, id)
+        {
+            return match has_payload(run) {
+                true => self.write_again(at, run, &value, out),
+                // What it says is not to be relied on: the manager takes it out, and recovery starts over.
+                false => self.accuse(from, out),
+            };
+        }
+        let Some(reading) = self.reading.get_mut(&id) else {
+            return;
+        };
+        if reading.from != from || reading.held.is_some() {
+            return; // it was asked of another one since
+        }
+        if !has_payload(reading.run) {
+            reading.failed.push(from);
+            return self.read_again(id, out);
+        }
+        let until = match newest {
+            Some((epoch, sequence)) if epoch == self.epoch => sequence,
+            _ => 0,
+        };
+        if self.flies(until) && !self.off.on(Rule::R9) {
+            self.held += 1;
+            if let Some(reading) = self.reading.get_mut(&id) {
+                reading.held = Some(Held { until, ..value });
+            }
+        } else if let Some(Reading { tag, .. }) = self.reading.remove(&id) {
+            hand_out(tag, value, out);
+        }
+    }
+
+    /// Hands out what was read and holds nothing of a change that is still in flight (R9).
+    pub(super) fn let_reads_go(&mut self, out: &mut Vec<Output>) {
+        if self.held == 0 {
+            return;
+        }
+        let is_free = |(&id, reading): (&u64, &Reading)| {
+            let held = reading.held.as_ref()?;
+            (!self.flies(held.until)).then_some(id)
+        };
+        let free: Vec<u64> = self.reading.iter().filter_map(is_free).collect();
+        for id in free {
+            if let Some(Reading {
+                tag,
+                held: Some(held),
+                ..
+            }) = self.reading.remove(&id)
+            {
+                self.held -= 1;
+                hand_out(tag, held, out);
+            }
+        }
+    }
+}
+
+fn hand_out(tag: Tag, held: Held, out: &mut Vec<Output>) {
+    out.push(Output::Value {
+        tag,
+        crcs: held.crcs,
+        zeroes: held.zeroes,
+        payload: held.payload,
+    });
+}

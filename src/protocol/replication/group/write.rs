@@ -1,0 +1,138 @@
+//! A change: it gets its number, goes to every member, and is acknowledged when all have it durable.
+
+use super::{Group, Output, Tag};
+use crate::base::{BufRef, ChunkId, DiskId};
+use crate::protocol::replication::message::{Change, Message};
+
+/// A change that is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Flying {
+    pub sequence: u64,
+    /// `None`: recovery's own.
+    pub tag: Option<Tag>,
+    at: ChunkId,
+    change: Change,
+    payload: Option<BufRef>,
+    /// Who has it durable under the present version: a bit for each place in the configuration.
+    pub durable: u8,
+    pub ended: bool,
+}
+
+impl Group {
+    /// Gives a change its number, and sends it to every member.
+    pub(super) fn change(
+        &mut self,
+        tag: Option<Tag>,
+        at: ChunkId,
+        change: Change,
+        payload: Option<BufRef>,
+        out: &mut Vec<Output>,
+    ) {
+        let overlaps =
+            |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
+        assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
+        // Of before the change, so that its mark cannot pass it.
+        let header = self.header();
+        self.sequence += 1;
+        let sequence = self.sequence;
+        for to in self.writers() {
+            let message = Message::Change {
+                sequence,
+                at,
+                change,
+            };
+            out.push(Output::Send {
+                to,
+                header,
+                message,
+                payload,
+            });
+        }
+        self.flying.push_back(Flying {
+            sequence,
+            tag,
+            at,
+            change,
+            payload,
+            durable: 0,
+            ended: false,
+        });
+    }
+
+    /// Sends every change in flight that a replica has not answered, in their order (R2).
+    pub(super) fn send_changes(&self, to: DiskId, out: &mut Vec<Output>) {
+        let bit = self.configuration.bit(to);
+        for flying in &self.flying {
+            if !flying.ended && flying.durable & bit == 0 {
+                let (sequence, at, change) = (flying.sequence, flying.at, flying.change);
+                let message = Message::Change {
+                    sequence,
+                    at,
+                    change,
+                };
+                self.send(to, message, flying.payload, out);
+            }
+        }
+    }
+
+    pub(super) fn on_done(&mut self, from: DiskId, sequence: u64, out: &mut Vec<Output>) {
+        let Some(place) = self.place_of(sequence) else {
+            return; // acknowledged before: an answer that came twice
+        };
+        self.flying[place].durable |= self.configuration.bit(from);
+        let needs = self.writers_mask();
+        if self.end_if_durable(place, needs, out) {
+            self.changes_ended(out);
+        }
+    }
+
+    /// Acknowledges everything that the members of a new configuration have durable.
+    pub(super) fn end_changes(&mut self, out: &mut Vec<Output>) {
+        let needs = self.writers_mask();
+        for place in 0..self.flying.len() {
+            self.end_if_durable(place, needs, out);
+        }
+        self.changes_ended(out);
+    }
+
+    /// Acknowledges a change that every member has durable; whether it did.
+    fn end_if_durable(&mut self, place: usize, needs: u8, out: &mut Vec<Output>) -> bool {
+        let flying = &mut self.flying[place];
+        if flying.ended || flying.durable & needs != needs {
+            return false;
+        }
+        flying.ended = true;
+        if let Some(tag) = flying.tag {
+            out.push(Output::Changed { tag });
+        }
+        true
+    }
+
+    /// The mark moves, and what waited for these changes goes on.
+    fn changes_ended(&mut self, out: &mut Vec<Output>) {
+        while self.flying.front().is_some_and(|oldest| oldest.ended) {
+            self.flying.pop_front();
+        }
+        self.let_reads_go(out);
+        self.step_recovery(out);
+    }
+
+    /// The members that a change needs, a bit for each.
+    fn writers_mask(&self) -> u8 {
+        let bits = self.writers().map(|disk| self.configuration.bit(disk));
+        bits.fold(0, |mask, bit| mask | bit)
+    }
+
+    /// Where a change in flight stands.
+    fn place_of(&self, sequence: u64) -> Option<usize> {
+        self.flying
+            .binary_search_by_key(&sequence, |flying| flying.sequence)
+            .ok()
+    }
+
+    /// Whether a change is not acknowledged.
+    pub(super) fn flies(&self, sequence: u64) -> bool {
+        self.place_of(sequence)
+            .is_some_and(|place| !self.flying[place].ended)
+    }
+}
