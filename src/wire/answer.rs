@@ -141,6 +141,7 @@ fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
         Refusal::Busy => (3, Epoch::default(), 0),
         Refusal::Failed => (4, Epoch::default(), 0),
         Refusal::NoReplica => (5, Epoch::default(), 0),
+        Refusal::Session => (6, Epoch::default(), 0),
     };
     put.u8(tag);
     put_epoch(epoch, put);
@@ -167,6 +168,7 @@ fn refused(take: &mut Take<'_>) -> Result<Answer, Malformed> {
         3 if (epoch, version) == (none, 0) => Refusal::Busy,
         4 if (epoch, version) == (none, 0) => Refusal::Failed,
         5 if (epoch, version) == (none, 0) => Refusal::NoReplica,
+        6 if (epoch, version) == (none, 0) => Refusal::Session,
         _ => return malformed("why it was refused", tag),
     };
     Ok(Answer::Refused { what, why })

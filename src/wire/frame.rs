@@ -13,7 +13,7 @@
 //! | 32 | 12 | epoch: generation, site, host, 4 each |
 //! | 44 | 4 | crc32c of the body |
 //! | 48 | 8 | commit mark |
-//! | 56 | 4 | zero |
+//! | 56 | 4 | session of the addressee; 0: it is in sync |
 //! | 60 | 4 | crc32c of the 60 bytes before |
 
 use super::{answer, message};
@@ -87,7 +87,7 @@ impl Head {
     /// Reads the head of a frame.
     pub fn decode(bytes: &[u8; HEAD_LEN]) -> Result<Head, Malformed> {
         let crc_of = crc::of(&bytes[..HEAD_LEN - 4]);
-        let fields = || -> Option<(u8, [u8; 3], Head, u32, u32)> {
+        let fields = || -> Option<(u8, [u8; 3], Head, u32)> {
             let mut take = Take::new(&bytes[4..]);
             let kind = take.u8()?;
             let zero: [u8; 3] = take.bytes(3)?.try_into().ok()?;
@@ -97,11 +97,13 @@ impl Head {
             let epoch = epoch(&mut take)?;
             let body_crc = take.u32()?;
             let mark = take.u64()?;
+            let session = take.u32()?;
             let header = Header {
                 range,
                 pg,
                 epoch,
                 version,
+                session,
                 mark,
             };
             let head = Head {
@@ -111,9 +113,9 @@ impl Head {
                 header,
                 body_crc,
             };
-            Some((kind, zero, head, take.u32()?, take.u32()?))
+            Some((kind, zero, head, take.u32()?))
         };
-        let (kind, zero, head, rest, crc) = fields().ok_or(TOO_SHORT)?;
+        let (kind, zero, head, crc) = fields().ok_or(TOO_SHORT)?;
         if bytes[..4] != MAGIC {
             let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             return malformed("magic", found);
@@ -121,8 +123,8 @@ impl Head {
         if crc != crc_of {
             return malformed("crc of the head", crc);
         }
-        if zero != [0; 3] || rest != 0 {
-            return malformed("zero", rest | u32::from(zero[0]));
+        if zero != [0; 3] {
+            return malformed("zero", zero[0].max(zero[1]).max(zero[2]));
         }
         if head.body_len as usize > BODY_MAX {
             return malformed("length of the body", head.body_len);
@@ -207,7 +209,7 @@ fn encode(
     put_epoch(header.epoch, &mut put);
     put.u32(body_crc);
     put.u64(header.mark);
-    put.u32(0);
+    put.u32(header.session);
     let crc = crc::of(&head);
     Put(&mut head).u32(crc);
     out[start..start + HEAD_LEN].copy_from_slice(&head);

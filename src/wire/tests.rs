@@ -18,6 +18,7 @@ const HEADER: Header = Header {
         host: 3,
     },
     version: 4,
+    session: 6,
     mark: 5,
 };
 const AT: ChunkId = ChunkId {

@@ -133,6 +133,14 @@ impl Configuration {
         Some(found.role)
     }
 
+    /// The session that a replica joins in; 0: it is in sync, or no member.
+    pub fn session(&self, disk: DiskId) -> u32 {
+        match self.role(disk) {
+            Some(Role::Joining { session, .. }) => session,
+            _ => 0,
+        }
+    }
+
     /// A bit for the place of a replica on the list; 0 where it has none.
     pub(super) fn bit(&self, disk: DiskId) -> u8 {
         self.place(disk).map_or(0, |place| 1 << place)

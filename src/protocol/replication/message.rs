@@ -12,6 +12,8 @@ pub struct Header {
     pub epoch: Epoch,
     /// Of the configuration that the sender knows.
     pub version: u32,
+    /// What the addressee is under that version: the number of the session that it joins in; 0: it is in sync (R16).
+    pub session: u32,
     /// Up to this number everything of this range and epoch in this PG is acknowledged; 0 before recovery is done (R8, R10).
     pub mark: u64,
 }
@@ -39,6 +41,14 @@ impl Change {
             let chunk = ChunkNo(at.chunk.0 + n);
             (ChunkId { chunk, ..at }, mask)
         })
+    }
+
+    /// How many chunks it changes.
+    pub fn chunks(&self) -> usize {
+        match *self {
+            Change::Write { .. } | Change::Zero { .. } => 1,
+            Change::ZeroChunks { count } => count as usize,
+        }
     }
 
     /// Whether two changes have a block in common.
@@ -124,6 +134,8 @@ pub enum Refusal {
     Epoch(Epoch),
     /// It knows a higher version: the coordinator asks the manager what it says.
     Version(u32),
+    /// The session that it was asked in has ended with a restart (R16).
+    Session,
     /// Too much is waiting or above the mark here; ask again.
     Busy,
     /// Its disk failed, or the block is damaged.

@@ -25,6 +25,9 @@
 //! - *The coordinator dies.* Who takes the range over has a higher epoch. It *seals* every member: each takes the epoch durably, refuses
 //!   the old one from then on, and tells its *window*, the writes above the last mark, which may be on some replicas and not on
 //!   others. Each block in any window is written again to all members, with the newest value that an in-sync one has (R7). Then it serves.
+//! - *A replica comes back.* The manager has it join under version + 1: from then on its acknowledgement is needed (R12), and it takes nothing
+//!   before an in-sync replica has handed over its fences (R13). Behind what it takes it is filled with what was written since it was
+//!   last in sync (R14, R15); then the manager promotes that very session (R16).
 //! - *Both at once, in any order, with frames that come late or twice.* The fences decide: a replica refuses what is older
 //!   than it has seen (R1), and an answer counts only for the epoch and version that asked.
 //!
@@ -37,10 +40,11 @@
 //!   at most [`FLYING_MAX`] writes in flight (R22).
 //!
 //! # What is not here yet
-//! Joining, filling and promoting a replica (R12 to R16), snapshots as cuts (R21), leases (R17, R18: the caller asks `membership` before it
+//! Snapshots as cuts (R21), leases (R17, R18: the caller asks `membership` before it
 //! replies). The machines do not know where frames travel, how long anything takes, or what a block holds.
 
 mod configuration;
+pub mod fill;
 pub mod group;
 mod message;
 pub mod replica;

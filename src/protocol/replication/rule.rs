@@ -27,4 +27,22 @@ switches! {
     R10 = "r10",
     /// A member that joins is in the write set.
     R12 = "r12",
+    /// A joiner takes nothing until a source has taken over the joining version, and has handed over its fences.
+    R13 = "r13",
+    /// Before a source hands them over, what it took under an older version is on its disk.
+    R13Settled = "r13-settled",
+    /// What the joiner itself has newer than its last in-sync version is filled as well.
+    R14Own = "r14-own",
+    /// What the joiner had in its window is filled as well.
+    R14Window = "r14-window",
+    /// A source does not win over blocks that were written in this session.
+    R14Written = "r14-written",
+    /// What is filled was read and is written under equal versions.
+    R15Versions = "r15-versions",
+    /// What is filled brings the source's window entries along.
+    R15Entries = "r15-entries",
+    /// What is filled keeps the source's stamp (also O17).
+    R15Stamps = "r15-stamps",
+    /// A restart of a joiner ends its session.
+    R16 = "r16",
 }

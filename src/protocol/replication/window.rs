@@ -3,6 +3,8 @@
 //! It answers two questions: which blocks a new owner has to write again (R7), and whether a frame that comes again was
 //! carried out already. For the second an entry stays until a mark passes it, also where a later write of the same epoch covers
 //! all of its blocks: without it, a late duplicate would land on top (R10).
+//!
+//! What a joiner held before its session stands apart: no mark clears that, only a fill of the chunk or a write over the blocks does.
 
 use crate::base::{ChunkId, Epoch};
 
@@ -22,16 +24,30 @@ pub struct Entry {
     pub version: u32,
 }
 
+impl Entry {
+    fn name(&self) -> (Epoch, u64) {
+        (self.epoch, self.sequence)
+    }
+}
+
 /// The window of one range.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Window {
-    /// In the order in which they became durable.
+    /// In the order of their epochs and numbers, in which they come but for a few places.
     entries: Vec<Entry>,
+    /// What a joiner held before its session.
+    before: Vec<Entry>,
 }
 
 impl Window {
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Everything that may not be everywhere.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.before.iter().chain(&self.entries)
+    }
+
+    /// What was held before the session, and is not filled yet.
+    pub fn before(&self) -> &[Entry] {
+        &self.before
     }
 
     /// Whether `more` entries still fit into the room of so many windows.
@@ -41,8 +57,9 @@ impl Window {
 
     /// The version that a write is stamped with; `None`: it is not here.
     pub fn version_of(&self, epoch: Epoch, sequence: u64) -> Option<u32> {
-        let is_it = |entry: &&Entry| (entry.epoch, entry.sequence) == (epoch, sequence);
-        self.entries.iter().find(is_it).map(|entry| entry.version)
+        let place = self.place_of((epoch, sequence));
+        let found = self.entries.get(place)?;
+        (found.name() == (epoch, sequence)).then_some(found.version)
     }
 
     /// Takes a write that is durable, or stamps it anew.
@@ -51,17 +68,20 @@ impl Window {
         (epoch, sequence, version): (Epoch, u64, u32),
         places: impl Iterator<Item = (ChunkId, u16)>,
     ) {
-        self.entries
-            .retain(|entry| (entry.epoch, entry.sequence) != (epoch, sequence));
+        let name = (epoch, sequence);
+        self.remove(name);
         for (at, blocks) in places {
+            for older in self.before.iter_mut().filter(|older| older.at == at) {
+                older.blocks &= !blocks;
+            }
             for older in self.entries.iter_mut().filter(|older| older.at == at) {
                 debug_assert!(
-                    (older.epoch, older.sequence) < (epoch, sequence) || older.blocks & blocks == 0,
+                    older.name() < name || older.blocks & blocks == 0,
                     "no-overlap-in-flight: writes of a block come in their order"
                 );
                 older.blocks &= !blocks;
             }
-            self.entries.push(Entry {
+            self.insert(Entry {
                 epoch,
                 sequence,
                 at,
@@ -69,24 +89,79 @@ impl Window {
                 version,
             });
         }
+        self.before.retain(|entry| entry.blocks != 0);
         // Of an epoch that is fenced, no duplicate is taken any more.
-        self.entries
-            .retain(|entry| entry.blocks != 0 || entry.epoch == epoch);
+        if self
+            .entries
+            .first()
+            .is_some_and(|first| first.epoch < epoch)
+        {
+            self.entries
+                .retain(|entry| entry.blocks != 0 || entry.epoch == epoch);
+        }
     }
 
     /// Everything of `epoch` up to `mark` is acknowledged (R10).
     pub fn pass(&mut self, epoch: Epoch, mark: u64) {
-        self.entries
-            .retain(|entry| entry.epoch != epoch || entry.sequence > mark);
+        let from = self.place_of((epoch, 0));
+        let until = self.place_behind((epoch, mark));
+        self.entries.drain(from..until);
     }
 
     /// The newest write of any of these blocks.
     pub fn newest(&self, at: ChunkId, blocks: u16) -> Option<(Epoch, u64)> {
         let meets = |entry: &&Entry| entry.at == at && entry.blocks & blocks != 0;
-        self.entries
+        self.entries().filter(meets).map(Entry::name).max()
+    }
+
+    /// A session begins: no mark clears what is here now.
+    pub fn begin_session(&mut self) {
+        self.before.append(&mut self.entries);
+        self.before.retain(|entry| entry.blocks != 0);
+    }
+
+    /// These blocks of a chunk were filled, and nothing that was held of them before is here any more.
+    pub fn filled(&mut self, at: ChunkId, blocks: u16) {
+        for entry in self.before.iter_mut().filter(|entry| entry.at == at) {
+            entry.blocks &= !blocks;
+        }
+        self.before.retain(|entry| entry.blocks != 0);
+    }
+
+    /// Takes an entry over with what was filled (R15).
+    pub fn adopt(&mut self, entry: Entry) {
+        let place = self.place_of(entry.name());
+        let same = self.entries[place..]
             .iter()
-            .filter(meets)
-            .map(|entry| (entry.epoch, entry.sequence))
-            .max()
+            .take_while(|other| other.name() == entry.name())
+            .any(|other| other.at == entry.at);
+        if !same {
+            self.insert(entry);
+        }
+    }
+
+    /// Where the first entry of that name, or of a later one, stands.
+    fn place_of(&self, name: (Epoch, u64)) -> usize {
+        match self.entries.last() {
+            Some(last) if last.name() < name => self.entries.len(),
+            _ => self.entries.partition_point(|entry| entry.name() < name),
+        }
+    }
+
+    /// Where the first entry of a later name stands.
+    fn place_behind(&self, name: (Epoch, u64)) -> usize {
+        match self.entries.last() {
+            Some(last) if last.name() <= name => self.entries.len(),
+            _ => self.entries.partition_point(|entry| entry.name() <= name),
+        }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.entries.insert(self.place_behind(entry.name()), entry);
+    }
+
+    fn remove(&mut self, name: (Epoch, u64)) {
+        let (from, until) = (self.place_of(name), self.place_behind(name));
+        self.entries.drain(from..until);
     }
 }

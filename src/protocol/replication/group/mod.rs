@@ -223,7 +223,7 @@ impl Group {
     }
 
     /// What stands on each frame.
-    fn header(&self) -> Header {
+    fn header(&self, to: DiskId) -> Header {
         let mark = match self.phase {
             Phase::Serving => self.mark(),
             _ if self.off.on(Rule::R8) => self.mark(),
@@ -234,6 +234,7 @@ impl Group {
             pg: self.pg,
             epoch: self.epoch,
             version: self.configuration.version(),
+            session: self.configuration.session(to),
             mark,
         }
     }
@@ -248,7 +249,7 @@ impl Group {
     fn send(&self, to: DiskId, message: Message, payload: Option<BufRef>, out: &mut Vec<Output>) {
         out.push(Output::Send {
             to,
-            header: self.header(),
+            header: self.header(to),
             message,
             payload,
         });
@@ -422,6 +423,7 @@ impl Group {
             }
             Refusal::Version(_) => {} // it was asked again under that version
             Refusal::Busy => {}       // the driver asks again with `Connected`, later
+            Refusal::Session if header.version == self.version() => self.accuse(from, out),
             Refusal::Failed | Refusal::NoReplica if header.version == self.version() => {
                 let Asked::Read { id } = what else {
                     return self.accuse(from, out);
@@ -435,7 +437,7 @@ impl Group {
                     _ => self.accuse(from, out),
                 }
             }
-            Refusal::Failed | Refusal::NoReplica => {}
+            Refusal::Session | Refusal::Failed | Refusal::NoReplica => {}
         }
     }
 

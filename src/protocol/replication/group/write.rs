@@ -31,23 +31,8 @@ impl Group {
         let overlaps =
             |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
         assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
-        // Of before the change, so that its mark cannot pass it.
-        let header = self.header();
         self.sequence += 1;
         let sequence = self.sequence;
-        for to in self.writers() {
-            let message = Message::Change {
-                sequence,
-                at,
-                change,
-            };
-            out.push(Output::Send {
-                to,
-                header,
-                message,
-                payload,
-            });
-        }
         self.flying.push_back(Flying {
             sequence,
             tag,
@@ -57,6 +42,14 @@ impl Group {
             durable: 0,
             ended: false,
         });
+        for to in self.writers() {
+            let message = Message::Change {
+                sequence,
+                at,
+                change,
+            };
+            self.send(to, message, payload, out);
+        }
     }
 
     /// Sends every change in flight that a replica has not answered, in their order (R2).

@@ -107,6 +107,7 @@ const SMALL: Bounds = Bounds {
     duplicates: 0,
     crashes: 0,
     slow_disks: false,
+    joins: false,
 };
 
 /// The rules that worlds of this size show, and a world in which each is missed. R3, R12 to R16 need replicas that join.

@@ -3,9 +3,11 @@
 //! Blocks hold letters. Disks are fast: what a replica asks of its disk has happened when the step ends.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
+    VolumeId,
 };
 use crate::protocol::replication::RulesOff;
+use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Replica};
 use crate::protocol::replication::{
@@ -23,6 +25,9 @@ fn the_stories_come_out_as_they_are_told() {
 enum Frame {
     To(u32, DiskId, Header, Message, Option<BufRef>),
     From(DiskId, u32, Header, Answer, Option<BufRef>),
+    /// From a joiner to its source, and back.
+    Ask(DiskId, DiskId, FillHeader, FillAsk),
+    Fill(DiskId, DiskId, FillHeader, FillAnswer, Option<BufRef>),
 }
 
 #[derive(Default)]
@@ -31,6 +36,7 @@ struct Site {
     replicas: BTreeMap<DiskId, Replica>,
     /// What each disk holds: a letter a block; `.`: zeroes.
     blocks: BTreeMap<(DiskId, u32), u32>,
+    stamps: BTreeMap<DiskId, Stamp>,
     owners: BTreeMap<u32, Group>,
     frames: Vec<Frame>,
     /// Frames to and from these wait.
@@ -93,7 +99,7 @@ impl Site {
             ["owner", owner, "dies"] => {
                 let owner = number(owner);
                 self.owners.remove(&owner);
-                self.frames.retain(|frame| frame.owner() != owner);
+                self.frames.retain(|frame| frame.owner() != Some(owner));
             }
             ["owner", owner, "is", "stopped"] => {
                 self.stopped.insert(number(owner));
@@ -110,7 +116,25 @@ impl Site {
                 let to = DiskId(number(disk));
                 self.owner(number(owner), group::Input::Connected { to });
             }
-            ["manager", "evicts", disk] => self.evict(DiskId(number(disk))),
+            ["manager", "evicts", disk] => {
+                let disk = DiskId(number(disk));
+                self.reconfigure(Reconfigure::Evict { disk });
+            }
+            ["manager", "joins", disk] => {
+                let disk = DiskId(number(disk));
+                self.reconfigure(Reconfigure::Join { disk });
+            }
+            ["manager", "promotes", disk, "of", "session", session] => {
+                let (disk, session) = (DiskId(number(disk)), number(session));
+                self.reconfigure(Reconfigure::Promote { disk, session });
+            }
+            ["replica", disk, "learns"] => {
+                let now = self.manager.clone().expect("a PG");
+                self.replica(DiskId(number(disk)), replica::Input::Configured(now));
+            }
+            ["replica", disk, "asks", "again"] => {
+                self.replica(DiskId(number(disk)), replica::Input::AskAgain);
+            }
             ["replica", disk, "is", "cut", "off"] => {
                 self.cut_off.insert(DiskId(number(disk)));
             }
@@ -120,9 +144,9 @@ impl Site {
             ["replica", disk, "loses", "power"] => {
                 let disk = DiskId(number(disk));
                 let durable = self.replicas[&disk].durable();
-                let replica = Replica::new(PgId(1), durable, RulesOff::NONE);
+                let replica = Replica::new((PgId(1), disk), durable, RulesOff::NONE);
                 self.replicas.insert(disk, replica);
-                self.frames.retain(|frame| frame.disk() != disk);
+                self.frames.retain(|frame| !frame.disks().contains(&disk));
             }
             ["run"] => self.run(),
             ["blocks"] => self.show(),
@@ -142,7 +166,7 @@ impl Site {
             .collect();
         self.manager = Some(Configuration::new(disks.iter().copied()));
         for disk in disks {
-            let replica = Replica::new(PgId(1), Durable::created(1), RulesOff::NONE);
+            let replica = Replica::new((PgId(1), disk), Durable::created(1), RulesOff::NONE);
             self.replicas.insert(disk, replica);
         }
     }
@@ -160,9 +184,9 @@ impl Site {
         self.take(owner, out);
     }
 
-    fn evict(&mut self, disk: DiskId) {
+    fn reconfigure(&mut self, change: Reconfigure) {
         let manager = self.manager.as_mut().expect("a PG");
-        let done = manager.apply(manager.version(), Reconfigure::Evict { disk }, 1);
+        let done = manager.apply(manager.version(), change, 1);
         let members: Vec<String> = manager
             .members()
             .iter()
@@ -264,7 +288,8 @@ impl Site {
         loop {
             let (cut_off, stopped) = (&self.cut_off, &self.stopped);
             let place = self.frames.iter().position(|frame| {
-                !cut_off.contains(&frame.disk()) && !stopped.contains(&frame.owner())
+                let is_cut_off = frame.disks().iter().any(|disk| cut_off.contains(disk));
+                !is_cut_off && frame.owner().is_none_or(|owner| !stopped.contains(&owner))
             });
             let Some(place) = place else { return };
             match self.frames.remove(place) {
@@ -286,6 +311,18 @@ impl Site {
                     };
                     self.owner(owner, input);
                 }
+                Frame::Ask(from, to, header, ask) => {
+                    let from = Asker(from.0);
+                    self.replica(to, replica::Input::FillAsk { from, header, ask });
+                }
+                Frame::Fill(_, to, header, answer, payload) => {
+                    let input = replica::Input::FillAnswer {
+                        header,
+                        answer,
+                        payload,
+                    };
+                    self.replica(to, input);
+                }
             }
         }
     }
@@ -298,11 +335,22 @@ impl Site {
         for output in out {
             let input = match output {
                 replica::Output::Fence {
-                    op, version, epoch, ..
+                    op,
+                    version,
+                    session,
+                    fences,
                 } => {
+                    let epochs: Vec<String> = fences
+                        .iter()
+                        .map(|(_, epoch)| format!("epoch {}, ", epoch.host))
+                        .collect();
+                    let session = match session {
+                        0 => String::new(),
+                        session => format!(", session {session}"),
+                    };
                     self.say(&format!(
-                        "replica {disk} is fenced, on disk: epoch {}, version {version}",
-                        epoch.host
+                        "replica {disk} is fenced, on disk: {}version {version}{session}",
+                        epochs.concat()
                     ));
                     replica::Input::Stored { op, ok: true }
                 }
@@ -317,6 +365,7 @@ impl Site {
                         unreachable!("stories change blocks");
                     };
                     let value = payload.map_or(0, |payload| payload.id.0);
+                    self.stamps.insert(disk, stamp);
                     self.blocks.insert((disk, run.first()), value);
                     self.say(&format!(
                         "replica {disk} has {} on disk, stamped {}.{}.{}",
@@ -347,8 +396,137 @@ impl Site {
                         .push(Frame::From(disk, to.0, header, answer, payload));
                     continue;
                 }
+                filling => match self.fill(disk, filling) {
+                    Some(input) => input,
+                    None => continue,
+                },
             };
             self.replica(disk, input);
+        }
+    }
+
+    /// Carries out what belongs to joining; what the disk answers.
+    fn fill(&mut self, disk: DiskId, output: replica::Output) -> Option<replica::Input> {
+        let stamp = self.stamps.get(&disk).copied().unwrap_or_default();
+        match output {
+            replica::Output::List { op, since, .. } => Some(replica::Input::Listed {
+                op,
+                chunks: (stamp.version > since).then_some(AT).into_iter().collect(),
+                more: false,
+            }),
+            replica::Output::Fetch { op, .. } => {
+                let held = |at: &u32| {
+                    self.blocks
+                        .get(&(disk, *at))
+                        .is_some_and(|value| *value > 0)
+                };
+                let data = (0..16).filter(held).fold(0, |mask, at| mask | 1 << at);
+                Some(replica::Input::Fetched {
+                    op,
+                    content: Content {
+                        stamp,
+                        data,
+                        zeroes: 0,
+                        crcs: [0; 16],
+                    },
+                    // Where it is: the blocks of this disk.
+                    payload: Some(buf(disk.0)),
+                })
+            }
+            replica::Output::Fill {
+                op,
+                blocks,
+                content,
+                payload,
+                ..
+            } => {
+                let source = DiskId(payload.expect("every chunk here has data").id.0);
+                for at in (0..16).filter(|at| blocks & 1 << at != 0) {
+                    let value = self.blocks.get(&(source, at)).copied().unwrap_or(0);
+                    let of_source = if content.data & 1 << at != 0 {
+                        value
+                    } else {
+                        0
+                    };
+                    self.blocks.insert((disk, at), of_source);
+                }
+                let stamp = match blocks {
+                    u16::MAX => content.stamp,
+                    _ => content.stamp.max(stamp),
+                };
+                self.stamps.insert(disk, stamp);
+                self.say(&format!(
+                    "replica {disk} has the chunk as {source} has it, but for {} blocks, stamped {}.{}.{}",
+                    (!blocks).count_ones(),
+                    stamp.version,
+                    stamp.epoch.host,
+                    stamp.sequence
+                ));
+                Some(replica::Input::Stored { op, ok: true })
+            }
+            replica::Output::FillAsk { to, header, ask } => {
+                let what = match ask {
+                    FillAsk::Fences { .. } => "its fences".to_owned(),
+                    FillAsk::List { since, .. } => format!("what is newer than version {since}"),
+                    FillAsk::Fetch { .. } => "the chunk".to_owned(),
+                };
+                let (session, version) = (header.session, header.version);
+                self.say(&format!(
+                    "replica {disk} asks {to} for {what}: session {session}, version {version}"
+                ));
+                self.frames.push(Frame::Ask(disk, to, header, ask));
+                None
+            }
+            replica::Output::FillAnswer {
+                to,
+                header,
+                answer,
+                payload,
+            } => {
+                let what = match &answer {
+                    FillAnswer::Fences { fences, .. } => {
+                        let epochs: Vec<String> = fences
+                            .iter()
+                            .map(|(_, epoch)| format!("epoch {}", epoch.host))
+                            .collect();
+                        format!("its fences [{}]", epochs.join(", "))
+                    }
+                    FillAnswer::Listed { chunks, .. } => format!("{} chunks", chunks.len()),
+                    FillAnswer::Content { entries, .. } => {
+                        let entries: Vec<String> = entries
+                            .iter()
+                            .map(|(_, entry)| format!("{}.{}", entry.epoch.host, entry.sequence))
+                            .collect();
+                        format!("the chunk, window [{}]", entries.join(" "))
+                    }
+                    FillAnswer::Version(version) => format!("it has version {version} by now"),
+                    FillAnswer::NotNow => "not now".to_owned(),
+                };
+                let to = DiskId(to.0);
+                self.say(&format!("replica {disk} answers {to}: {what}"));
+                self.frames
+                    .push(Frame::Fill(disk, to, header, answer, payload));
+                None
+            }
+            replica::Output::Learn { version } => {
+                self.say(&format!(
+                    "replica {disk} asks the manager for version {version}"
+                ));
+                None
+            }
+            replica::Output::Filled { session, .. } => {
+                self.say(&format!(
+                    "replica {disk} tells the manager: session {session} is filled"
+                ));
+                None
+            }
+            replica::Output::Lost { session } => {
+                self.say(&format!(
+                    "replica {disk} tells the manager: session {session} is lost"
+                ));
+                None
+            }
+            other => unreachable!("{other:?} is carried out above"),
         }
     }
 
@@ -389,15 +567,18 @@ impl Site {
 }
 
 impl Frame {
-    fn owner(&self) -> u32 {
+    fn owner(&self) -> Option<u32> {
         match self {
-            Frame::To(owner, ..) | Frame::From(_, owner, ..) => *owner,
+            Frame::To(owner, ..) | Frame::From(_, owner, ..) => Some(*owner),
+            Frame::Ask(..) | Frame::Fill(..) => None,
         }
     }
 
-    fn disk(&self) -> DiskId {
-        match self {
-            Frame::To(_, disk, ..) | Frame::From(disk, ..) => *disk,
+    /// The replicas that it goes to and comes from.
+    fn disks(&self) -> [DiskId; 2] {
+        match *self {
+            Frame::To(_, disk, ..) | Frame::From(disk, ..) => [disk, disk],
+            Frame::Ask(from, to, ..) | Frame::Fill(from, to, ..) => [from, to],
         }
     }
 }

@@ -4,12 +4,14 @@
 //! The block holds the number of the write that it was written by; 0: none.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
+    VolumeId,
 };
+use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
-use crate::protocol::replication::{Rule, RulesOff};
+use crate::protocol::replication::{Role, Rule, RulesOff};
 
 const RANGE: VolumeId = VolumeId(1);
 const PG: PgId = PgId(1);
@@ -34,6 +36,8 @@ pub struct Bounds {
     pub crashes: u8,
     /// What a disk is asked happens later; else at once.
     pub slow_disks: bool,
+    /// Whether replicas that are out come back.
+    pub joins: bool,
 }
 
 /// What can happen next.
@@ -53,6 +57,24 @@ pub enum Event {
     },
     Evict {
         disk: u32,
+    },
+    Join {
+        disk: u32,
+    },
+    /// The session that this replica says is filled.
+    Promote {
+        at: usize,
+    },
+    /// A replica hears of the newest configuration.
+    Tell {
+        disk: usize,
+    },
+    /// A joiner asks, or is answered.
+    FillAsk {
+        at: usize,
+    },
+    FillAnswer {
+        at: usize,
     },
     /// An owner hears of the newest configuration.
     Learn {
@@ -90,7 +112,7 @@ struct Frame {
 }
 
 /// Headers and messages in an order, so that the network is a set whatever came first.
-type HeaderKey = (Epoch, u32, u64);
+type HeaderKey = (Epoch, u32, u32, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Message2 {
@@ -109,11 +131,27 @@ struct Reply {
     payload: Option<BufRef>,
 }
 
+/// A question of a joiner, and an answer of its source.
+type Question = (usize, Asker, FillHeader, FillAsk);
+type FillReply = (usize, FillHeader, FillAnswer, Option<BufRef>);
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
     Fence,
-    Change { value: u32 },
+    Change {
+        value: u32,
+        stamp: Stamp,
+    },
     Read,
+    List {
+        since: u32,
+    },
+    Fetch,
+    Fill {
+        value: u32,
+        stamp: Stamp,
+        is_all: bool,
+    },
 }
 
 /// A write or a read of a user, with when it began and ended in the order of all such moments.
@@ -131,12 +169,18 @@ struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     replicas: Vec<Replica>,
-    /// What each disk holds.
-    blocks: Vec<u32>,
+    /// What each disk holds, and how its chunk is stamped.
+    blocks: Vec<(u32, Stamp)>,
     owners: Vec<Group>,
     manager: Configuration,
     frames: Vec<Frame>,
     answers: Vec<Reply>,
+    fill_asks: Vec<Question>,
+    fill_answers: Vec<FillReply>,
+    /// What the manager was told: these sessions are filled.
+    filled: Vec<(u32, u32)>,
+    /// What each replica was told of last.
+    told: Vec<u32>,
     disks: Vec<(usize, Op, Work)>,
     history: Vec<Asked>,
     moment: u32,
@@ -172,9 +216,13 @@ impl World {
         let mut world = World {
             replicas: disks
                 .clone()
-                .map(|_| Replica::new(PG, Durable::created(1), off))
+                .map(|disk| Replica::new((PG, DiskId(disk)), Durable::created(1), off))
                 .collect(),
-            blocks: disks.clone().map(|_| 0).collect(),
+            blocks: disks.clone().map(|_| (0, Stamp::default())).collect(),
+            told: disks.clone().map(|_| 1).collect(),
+            fill_asks: Vec::new(),
+            fill_answers: Vec::new(),
+            filled: Vec::new(),
             owners: Vec::new(),
             manager: Configuration::new(disks.map(DiskId)),
             frames: Vec::new(),
@@ -210,6 +258,9 @@ impl World {
                     .map(|disk| Event::Evict { disk: disk.0 }),
             );
         }
+        if bounds.joins {
+            self.joining_events(bounds, &mut events);
+        }
         for (owner, group) in self.owners.iter().enumerate() {
             if group.version() < self.manager.version() {
                 events.push(Event::Learn { owner });
@@ -244,6 +295,29 @@ impl World {
         events
     }
 
+    fn joining_events(&self, bounds: &Bounds, events: &mut Vec<Event>) {
+        let now = self.manager.version();
+        for member in self.manager.members() {
+            let disk = member.disk.0;
+            if now < bounds.versions && matches!(member.role, Role::Out { .. }) {
+                events.push(Event::Join { disk });
+            }
+            // A joiner that fails is dropped.
+            if now < bounds.versions && matches!(member.role, Role::Joining { .. }) {
+                events.push(Event::Evict { disk });
+            }
+            if self.told[disk as usize] < now {
+                let disk = disk as usize;
+                events.push(Event::Tell { disk });
+            }
+        }
+        if now < bounds.versions {
+            events.extend((0..self.filled.len()).map(|at| Event::Promote { at }));
+        }
+        events.extend((0..self.fill_asks.len()).map(|at| Event::FillAsk { at }));
+        events.extend((0..self.fill_answers.len()).map(|at| Event::FillAnswer { at }));
+    }
+
     /// Lets one thing happen; what is wrong with what a user saw, if anything is.
     pub fn step(&mut self, event: Event) -> Result<(), String> {
         let result = self.happen(event);
@@ -258,7 +332,7 @@ impl World {
         if !self.off.on(Rule::R1) {
             let replicas = &self.replicas;
             self.frames.retain(|frame| {
-                let (epoch, version, _) = frame.header;
+                let (epoch, version, ..) = frame.header;
                 let replica = &replicas[frame.disk];
                 epoch >= replica.epoch(RANGE) && version >= replica.version()
             });
@@ -313,6 +387,44 @@ impl World {
                     .apply(version, change, 1)
                     .map_err(|refused| refused.to_string())
             }
+            Event::Join { disk } => {
+                let change = Reconfigure::Join { disk: DiskId(disk) };
+                let version = self.manager.version();
+                self.manager
+                    .apply(version, change, 1)
+                    .map_err(|refused| refused.to_string())
+            }
+            Event::Promote { at } => {
+                let (disk, session) = self.filled.remove(at);
+                let disk = DiskId(disk);
+                let version = self.manager.version();
+                // Refused where that session is over.
+                let _ = self
+                    .manager
+                    .apply(version, Reconfigure::Promote { disk, session }, 1);
+                Ok(())
+            }
+            Event::Tell { disk } => {
+                self.told[disk] = self.manager.version();
+                let input = replica::Input::Configured(self.manager.clone());
+                self.step_replica(disk, input);
+                Ok(())
+            }
+            Event::FillAsk { at } => {
+                let (disk, from, header, ask) = self.fill_asks.remove(at);
+                self.step_replica(disk, replica::Input::FillAsk { from, header, ask });
+                Ok(())
+            }
+            Event::FillAnswer { at } => {
+                let (disk, header, answer, payload) = self.fill_answers.remove(at);
+                let input = replica::Input::FillAnswer {
+                    header,
+                    answer,
+                    payload,
+                };
+                self.step_replica(disk, input);
+                Ok(())
+            }
             Event::Learn { owner } => {
                 let configuration = self.manager.clone();
                 self.step_owner(owner, group::Input::Configured(configuration))
@@ -330,7 +442,8 @@ impl World {
                 self.crashes -= 1;
                 self.disks.retain(|(of, ..)| *of != disk);
                 let durable = self.replicas[disk].durable();
-                self.replicas[disk] = Replica::new(PG, durable, self.off);
+                self.replicas[disk] = Replica::new((PG, DiskId(disk as u32)), durable, self.off);
+                self.told[disk] = 0;
                 Ok(())
             }
             Event::Connect { owner, disk } => {
@@ -468,7 +581,7 @@ impl World {
             owner,
             disk,
             sequence_of_kind,
-            header: (header.epoch, header.version, header.mark),
+            header: (header.epoch, header.version, header.session, header.mark),
             message,
             payload: payload.map(|payload| payload.id.0),
         };
@@ -477,12 +590,13 @@ impl World {
     }
 
     fn deliver(&mut self, frame: &Frame) {
-        let (epoch, version, mark) = frame.header;
+        let (epoch, version, session, mark) = frame.header;
         let header = Header {
             range: RANGE,
             pg: PG,
             epoch,
             version,
+            session,
             mark,
         };
         let (at, run) = (AT, run());
@@ -523,22 +637,42 @@ impl World {
                     op,
                     change,
                     payload,
+                    stamp,
                     ..
                 } => {
-                    let overlaps = |(of, _, work): &(usize, Op, Work)| {
-                        *of == disk && matches!(work, Work::Change { .. })
-                    };
-                    assert!(
-                        !self.disks.iter().any(overlaps),
-                        "a store has no overlapping changes in flight"
-                    );
                     let value = match change {
                         Change::Write { .. } => payload.expect("a write has payload").id.0,
                         _ => 0,
                     };
-                    self.disks.push((disk, op, Work::Change { value }));
+                    self.begin_change(disk, op, Work::Change { value, stamp });
+                }
+                replica::Output::Fill {
+                    op,
+                    content,
+                    payload,
+                    blocks,
+                    ..
+                } => {
+                    let stamp = content.stamp;
+                    let is_all = blocks == u16::MAX;
+                    let data = payload.filter(|_| content.data & 1 != 0);
+                    let value = match blocks & 1 != 0 {
+                        true => data.map_or(0, |payload| payload.id.0),
+                        false => self.blocks[disk].0,
+                    };
+                    let work = Work::Fill {
+                        value,
+                        stamp,
+                        is_all,
+                    };
+                    self.begin_change(disk, op, work);
                 }
                 replica::Output::Read { op, .. } => self.disks.push((disk, op, Work::Read)),
+                replica::Output::Fetch { op, .. } => self.disks.push((disk, op, Work::Fetch)),
+                replica::Output::List { op, since, after } => {
+                    assert_eq!(after, None, "there is one chunk, so one page");
+                    self.disks.push((disk, op, Work::List { since }));
+                }
                 replica::Output::Answer {
                     to,
                     header,
@@ -551,6 +685,27 @@ impl World {
                     answer,
                     payload,
                 }),
+                replica::Output::FillAsk { to, header, ask } => {
+                    let question = (to.0 as usize, Asker(disk as u32), header, ask);
+                    let place = self.fill_asks.partition_point(|other| *other < question);
+                    self.fill_asks.insert(place, question);
+                }
+                replica::Output::FillAnswer {
+                    to,
+                    header,
+                    answer,
+                    payload,
+                } => self
+                    .fill_answers
+                    .push((to.0 as usize, header, answer, payload)),
+                replica::Output::Filled { session, .. } => {
+                    let what = (disk as u32, session);
+                    if !self.filled.contains(&what) {
+                        self.filled.push(what);
+                    }
+                }
+                // Replicas hear of configurations, and the manager drops them, when they like.
+                replica::Output::Learn { .. } | replica::Output::Lost { .. } => {}
             }
         }
         if !self.slow_disks && !self.disks.is_empty() {
@@ -558,24 +713,57 @@ impl World {
         }
     }
 
+    fn begin_change(&mut self, disk: usize, op: Op, work: Work) {
+        let overlaps = |(of, _, work): &(usize, Op, Work)| {
+            *of == disk && matches!(work, Work::Change { .. } | Work::Fill { .. })
+        };
+        assert!(
+            !self.disks.iter().any(overlaps),
+            "a store has no overlapping changes in flight"
+        );
+        self.disks.push((disk, op, work));
+    }
+
     fn carry_out(&mut self, at: usize) {
         let (disk, op, work) = self.disks.remove(at);
         let ok = true;
+        let (value, stamp) = self.blocks[disk];
         let input = match work {
             Work::Fence => replica::Input::Stored { op, ok },
-            Work::Change { value } => {
-                self.blocks[disk] = value;
+            Work::Change { value, stamp } => {
+                self.blocks[disk] = (value, stamp);
                 replica::Input::Stored { op, ok }
             }
-            Work::Read => {
-                let value = self.blocks[disk];
-                replica::Input::Loaded {
-                    op,
-                    crcs: [0; 16],
-                    zeroes: u16::from(value == 0),
-                    payload: buf(value),
-                }
+            Work::Fill {
+                value,
+                stamp: of,
+                is_all,
+            } => {
+                let stamp = if is_all { of } else { of.max(stamp) };
+                self.blocks[disk] = (value, stamp);
+                replica::Input::Stored { op, ok }
             }
+            Work::Read => replica::Input::Loaded {
+                op,
+                crcs: [0; 16],
+                zeroes: u16::from(value == 0),
+                payload: buf(value),
+            },
+            Work::List { since } => replica::Input::Listed {
+                op,
+                chunks: (stamp.version > since).then_some(AT).into_iter().collect(),
+                more: false,
+            },
+            Work::Fetch => replica::Input::Fetched {
+                op,
+                content: Content {
+                    stamp,
+                    data: u16::from(value != 0),
+                    zeroes: 0,
+                    crcs: [0; 16],
+                },
+                payload: (value != 0).then(|| buf(value)),
+            },
         };
         self.step_replica(disk, input);
     }
@@ -651,6 +839,9 @@ impl World {
             "a read saw a write" => self
                 .is_any(|a| a.is_read && a.ended.is_some() && a.value != 0 && a.value != u32::MAX),
             "one replica is left" => self.manager.in_sync().count() == 1,
+            "a replica came back" => {
+                self.manager.version() > 3 && self.manager.in_sync().count() == self.replicas.len()
+            }
             _ => unreachable!("{what}"),
         }
     }

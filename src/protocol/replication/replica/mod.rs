@@ -1,0 +1,396 @@
+//! A replica of one PG, at its disk: it refuses what is older than it has seen, makes changes durable, and
+//! remembers what others may not have.
+//!
+//! A frame goes through gates, in this order (`gates.rs`): the *fences* (R1), which may have to be raised on disk first (R6); the *session*,
+//! which a joiner has to begin before it takes anything (R13); the *mark*, which passes what everybody has (R10); and what the message itself
+//! asks (`change.rs`, `read.rs`, `seal.rs`). While fences are being raised everything waits in its order, so that no answer overtakes the
+//! fence that it was given under.
+//!
+//! ```text
+//!                    frame of its session           all of its fences and the session durable
+//!   in sync, or out ───────────────────► asking ──────────────────────────────────────────────► filling ──► filled
+//!        ▲                                 a source for its fences        takes changes, and        │      all is there
+//!        │                                                                fetches what it lacks     │
+//!        └────────────────────────── a frame, or a configuration, that says: in sync ◄──────────────┴────────┘
+//!        a restart ends a session: what it had taken in it is known no more (R16)
+//! ```
+//!
+//! `session.rs` is the joiner's side, `agenda.rs` what it still has to fetch, `source.rs` the other side; `work.rs` sees to it that a chunk that is
+//! being filled, or fetched for another, does not change meanwhile.
+//!
+//! What survives a crash is [`Durable`]; a replica is made from it again. It does not know how its store keeps it, or whether it is
+//! still on the PG's list: its fences are enough.
+
+mod agenda;
+mod change;
+mod durable;
+mod gates;
+mod read;
+mod seal;
+mod session;
+mod source;
+mod work;
+
+pub use durable::{Durable, RANGES_MAX};
+
+use super::MEMBERS_MAX;
+use super::configuration::Configuration;
+use super::fill::{Content, FillAnswer, FillAsk, FillHeader};
+use super::message::{Answer, Change, Header, Message, Refusal};
+use super::rule::{Rule, RulesOff};
+use super::window::Entry;
+use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, Stamp, VolumeId};
+use change::Storing;
+use gates::{Raise, Waiting};
+use read::Loading;
+use session::Session;
+use source::Listing;
+use std::collections::{BTreeMap, VecDeque};
+use work::Works;
+
+/// Frames that wait for a fence to be durable, or for a session to begin; more are refused as [`Refusal::Busy`].
+const HELD_MAX: usize = 1024;
+/// Changes and reads of one replica in flight at its store.
+const FLYING_MAX: usize = 1024;
+
+/// Who asked: the driver's name for a connection, which is handed back with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asker(pub u32);
+
+/// What a replica is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A frame of a coordinator; `payload` of a write.
+    Frame {
+        from: Asker,
+        header: Header,
+        message: Message,
+        payload: Option<BufRef>,
+    },
+    /// What the manager says of the PG. An older version than is known is ignored.
+    Configured(Configuration),
+    /// A joiner asks.
+    FillAsk {
+        from: Asker,
+        header: FillHeader,
+        ask: FillAsk,
+    },
+    /// The source answers; `payload`, of content with data, has a place for each of the chunk's 16 blocks.
+    FillAnswer {
+        header: FillHeader,
+        answer: FillAnswer,
+        payload: Option<BufRef>,
+    },
+    /// The connection to a source was lost, or its answer is overdue.
+    Unanswered { from: DiskId },
+    /// What was asked of a source, and is not answered, is asked again.
+    AskAgain,
+    /// So many chunks may be on their way to this replica at once: what guests' latency leaves room for.
+    Pace(u32),
+    /// The answer to [`Output::Fence`], [`Output::Change`] and [`Output::Fill`].
+    Stored { op: Op, ok: bool },
+    /// The answer to [`Output::Read`]: the crcs of the blocks, a bit for each block that is zeroes, and where they are.
+    Loaded {
+        op: Op,
+        crcs: [u32; 16],
+        zeroes: u16,
+        payload: BufRef,
+    },
+    /// The answer to [`Output::List`].
+    Listed {
+        op: Op,
+        chunks: Vec<ChunkId>,
+        more: bool,
+    },
+    /// The answer to [`Output::Fetch`].
+    Fetched {
+        op: Op,
+        content: Content,
+        payload: Option<BufRef>,
+    },
+    /// The other answer to [`Output::Read`], [`Output::List`] and [`Output::Fetch`].
+    NotLoaded { op: Op },
+}
+
+/// The replica's name for what it asked of its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    Fence,
+    Change {
+        range: VolumeId,
+        epoch: Epoch,
+        sequence: u64,
+    },
+    Read {
+        range: VolumeId,
+        epoch: Epoch,
+        version: u32,
+        id: u64,
+    },
+    /// Its own list, as a joiner.
+    OwnList,
+    /// For a joiner; all three by a number of their own.
+    List(u64),
+    Fetch(u64),
+    Fill(u64),
+}
+
+/// What a replica wants done.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Make the fences durable, as one.
+    Fence {
+        op: Op,
+        version: u32,
+        session: u32,
+        fences: Vec<(VolumeId, Epoch)>,
+    },
+    /// Make a change durable, with its stamp, as one with its entry in the window.
+    Change {
+        op: Op,
+        range: VolumeId,
+        at: ChunkId,
+        change: Change,
+        stamp: Stamp,
+        payload: Option<BufRef>,
+    },
+    Read {
+        op: Op,
+        at: ChunkId,
+        run: BlockRun,
+    },
+    /// Which chunks are stamped with a version above `since`, in the order of [`super::fill::Place`], at most
+    /// [`super::fill::PAGE_MAX`] from behind `after` on.
+    List {
+        op: Op,
+        since: u32,
+        after: Option<ChunkId>,
+    },
+    /// What a chunk's layer holds by itself.
+    Fetch {
+        op: Op,
+        at: ChunkId,
+    },
+    /// Make these blocks of a chunk durably what `content` says, as one, with the entries. The chunk's stamp becomes the one of `content`, or
+    /// stays what it is where that is higher and other blocks of the chunk hold something.
+    Fill {
+        op: Op,
+        at: ChunkId,
+        blocks: u16,
+        content: Content,
+        entries: Vec<(VolumeId, Entry)>,
+        payload: Option<BufRef>,
+    },
+    Answer {
+        to: Asker,
+        /// Of what was asked.
+        header: Header,
+        answer: Answer,
+        payload: Option<BufRef>,
+    },
+    FillAnswer {
+        to: Asker,
+        header: FillHeader,
+        answer: FillAnswer,
+        payload: Option<BufRef>,
+    },
+    /// Ask a source.
+    FillAsk {
+        to: DiskId,
+        header: FillHeader,
+        ask: FillAsk,
+    },
+    /// The manager is asked for the configuration: somebody knows this version.
+    Learn {
+        version: u32,
+    },
+    /// Everything is here: the manager may promote the session.
+    Filled {
+        session: u32,
+        version: u32,
+    },
+    /// The session cannot go on here: the manager takes the replica out, and has it join anew.
+    Lost {
+        session: u32,
+    },
+}
+
+/// A frame that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Frame {
+    from: Asker,
+    header: Header,
+    message: Message,
+    payload: Option<BufRef>,
+}
+
+/// A replica. See the [module](self).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Replica {
+    pg: PgId,
+    disk: DiskId,
+    durable: Durable,
+    /// The newest that is known.
+    configuration: Option<Configuration>,
+    /// The fences that are on their way to the disk.
+    raising: Option<Raise>,
+    held: VecDeque<Waiting>,
+    storing: BTreeMap<Op, Storing>,
+    loading: BTreeMap<Op, Loading>,
+    /// Seals that wait until nothing of their range is on its way to the disk.
+    sealing: Vec<Frame>,
+    session: Option<Box<Session>>,
+    /// Lists for joiners, and questions of joiners that wait until nothing of an older version is on its way to the disk.
+    listing: Vec<Listing>,
+    asking: Vec<(Asker, FillHeader, FillAsk)>,
+    works: Works,
+    /// Chunks on their way here at once.
+    pace: u32,
+    off: RulesOff,
+}
+
+impl Replica {
+    /// The replica of `pg` on `disk`, from what is durable of it.
+    pub fn new((pg, disk): (PgId, DiskId), durable: Durable, off: RulesOff) -> Replica {
+        Replica {
+            pg,
+            disk,
+            durable,
+            configuration: None,
+            raising: None,
+            held: VecDeque::new(),
+            storing: BTreeMap::new(),
+            loading: BTreeMap::new(),
+            sealing: Vec::new(),
+            session: None,
+            listing: Vec::new(),
+            asking: Vec::new(),
+            works: Works::default(),
+            pace: session::PACE_FIRST,
+            off,
+        }
+    }
+
+    /// What a crash leaves of it, at this moment.
+    pub fn durable(&self) -> Durable {
+        let mut durable = self.durable.clone();
+        if self.off.on(Rule::R6) {
+            durable.forget_fences();
+        }
+        durable
+    }
+
+    /// The highest version that it has answered under.
+    pub fn version(&self) -> u32 {
+        self.durable.version
+    }
+
+    /// The epoch that a range is fenced with; the lowest where nobody has asked for it yet.
+    pub fn epoch(&self, range: VolumeId) -> Epoch {
+        self.durable.epoch(range)
+    }
+
+    /// Takes one input, and puts into `out` what follows from it.
+    pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Frame {
+                from,
+                header,
+                message,
+                payload,
+            } => {
+                let frame = Frame {
+                    from,
+                    header,
+                    message,
+                    payload,
+                };
+                self.admit(Waiting::Frame(frame), out);
+            }
+            Input::FillAsk { from, header, ask } => {
+                self.admit(Waiting::Ask(from, header, ask), out);
+            }
+            Input::Configured(configuration) => self.on_configured(configuration, out),
+            Input::FillAnswer {
+                header,
+                answer,
+                payload,
+            } => self.on_fill_answer(header, answer, payload, out),
+            Input::Unanswered { from } => self.on_source_lost(from, out),
+            Input::AskAgain => self.ask_again(out),
+            Input::Pace(chunks) => {
+                self.pace = chunks.clamp(1, session::PACE_MAX);
+                self.go_on_filling(out);
+            }
+            Input::Stored { op, ok } => match op {
+                Op::Fence => self.on_fenced(ok, out),
+                Op::Change { .. } => self.on_stored(op, ok, out),
+                Op::Fill(work) => self.on_filled(work, ok, out),
+                _ => debug_assert!(false, "what is read is not stored"),
+            },
+            Input::Loaded {
+                op,
+                crcs,
+                zeroes,
+                payload,
+            } => self.on_loaded(op, crcs, zeroes, payload, out),
+            Input::Listed { op, chunks, more } => match op {
+                Op::OwnList => self.on_own_list(Some((chunks, more)), out),
+                _ => self.on_listed(op, Some((chunks, more)), out),
+            },
+            Input::Fetched {
+                op,
+                content,
+                payload,
+            } => self.on_fetched(op, Some((content, payload)), out),
+            Input::NotLoaded { op } => match op {
+                Op::OwnList => self.on_own_list(None, out),
+                Op::List(_) => self.on_listed(op, None, out),
+                Op::Fetch(_) => self.on_fetched(op, None, out),
+                _ => {
+                    if let Some(loading) = self.loading.remove(&op) {
+                        refuse(&loading.frame, Refusal::Failed, out);
+                    }
+                }
+            },
+        }
+    }
+
+    /// Asserts the named invariants.
+    pub fn check(&self) {
+        for of in self.durable.ranges.values() {
+            assert!(
+                of.window.entries().all(|entry| entry.epoch <= of.epoch),
+                "fences-only-grow: nothing is in a window that is newer than its fence"
+            );
+            assert!(of.window.has_room(0, MEMBERS_MAX), "windows-are-bounded");
+        }
+        assert!(
+            self.durable.ranges.len() <= RANGES_MAX,
+            "windows-are-bounded"
+        );
+        assert!(self.held.len() <= HELD_MAX + 1, "windows-are-bounded");
+        if let Some(session) = &self.session {
+            session.check(self.durable.session);
+        }
+    }
+}
+
+fn done(frame: &Frame, sequence: u64, out: &mut Vec<Output>) {
+    out.push(Output::Answer {
+        to: frame.from,
+        header: frame.header,
+        answer: Answer::Done { sequence },
+        payload: None,
+    });
+}
+
+fn refuse(frame: &Frame, why: Refusal, out: &mut Vec<Output>) {
+    let what = frame.message.asked();
+    out.push(Output::Answer {
+        to: frame.from,
+        header: frame.header,
+        answer: Answer::Refused { what, why },
+        payload: None,
+    });
+}

@@ -1,0 +1,141 @@
+//! Chunks that are being filled, or fetched for a joiner. What changes such a chunk waits: what is handed over with a chunk, or written with it, is
+//! what its window says at that moment.
+
+use super::{Asker, Frame, HELD_MAX, Op, Output, Replica};
+use crate::base::{BufRef, ChunkId, VolumeId};
+use crate::protocol::replication::fill::{Content, FillHeader};
+use crate::protocol::replication::message::Change;
+use crate::protocol::replication::window::Entry;
+use std::collections::VecDeque;
+
+/// Chunks at once; a joiner that asks for more is told to ask again.
+const WORKS_MAX: usize = 256;
+
+/// What is done with a chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum What {
+    /// It is fetched for a joiner.
+    Fetch { to: Asker, header: FillHeader },
+    /// It is filled here.
+    Fill(Filling),
+}
+
+/// What a source handed over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Filling {
+    /// Of the question.
+    pub id: u64,
+    pub blocks: u16,
+    pub content: Content,
+    pub entries: Vec<(VolumeId, Entry)>,
+    pub payload: Option<BufRef>,
+}
+
+/// A chunk that must not change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Work {
+    id: u64,
+    pub at: ChunkId,
+    pub what: What,
+    /// It begins when no change of the chunk is on its way to the disk.
+    begun: bool,
+    /// Frames of changes that wait.
+    pub blocked: VecDeque<Frame>,
+}
+
+impl Work {
+    /// Keeps a change until this has ended; gives it back where too many wait.
+    pub fn block(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.blocked.len() >= HELD_MAX {
+            return Err(frame);
+        }
+        self.blocked.push_back(frame);
+        Ok(())
+    }
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Works {
+    list: Vec<Work>,
+    last: u64,
+}
+
+impl Works {
+    /// The work on a chunk that a change meets.
+    pub fn on(&mut self, at: ChunkId, change: &Change) -> Option<&mut Work> {
+        if self.list.is_empty() {
+            return None;
+        }
+        let meets = |work: &Work| change.places(at).any(|(chunk, _)| chunk == work.at);
+        self.list.iter_mut().find(|work| meets(work))
+    }
+
+    /// Whether there is room for one more.
+    pub fn have_room(&self) -> bool {
+        self.list.len() < WORKS_MAX
+    }
+
+    /// Whether a chunk is being filled.
+    pub fn are_filling(&self) -> bool {
+        let fills = |work: &Work| matches!(work.what, What::Fill(_));
+        self.list.iter().any(fills)
+    }
+
+    /// Begins one, as soon as it can be.
+    pub fn add(&mut self, at: ChunkId, what: What) {
+        self.last += 1;
+        self.list.push(Work {
+            id: self.last,
+            at,
+            what,
+            begun: false,
+            blocked: VecDeque::new(),
+        });
+    }
+
+    /// Ends one.
+    pub fn end(&mut self, id: u64) -> Option<Work> {
+        let place = self.list.iter().position(|work| work.id == id)?;
+        Some(self.list.remove(place))
+    }
+}
+
+impl Replica {
+    /// Begins what waited for changes to be on the disk.
+    pub(super) fn start_works(&mut self, out: &mut Vec<Output>) {
+        for work in &mut self.works.list {
+            let at = work.at;
+            let meets = || {
+                self.storing
+                    .values()
+                    .any(|storing| storing.meets(at, u16::MAX))
+            };
+            if work.begun || meets() {
+                continue;
+            }
+            work.begun = true;
+            out.push(match &work.what {
+                What::Fetch { .. } => Output::Fetch {
+                    op: Op::Fetch(work.id),
+                    at,
+                },
+                What::Fill(filling) => Output::Fill {
+                    op: Op::Fill(work.id),
+                    at,
+                    blocks: filling.blocks,
+                    content: filling.content,
+                    entries: filling.entries.clone(),
+                    payload: filling.payload,
+                },
+            });
+        }
+    }
+
+    /// What waited for a chunk passes the gates once more.
+    pub(super) fn unblock(&mut self, blocked: VecDeque<Frame>, out: &mut Vec<Output>) {
+        for frame in blocked {
+            self.admit(super::gates::Waiting::Frame(frame), out);
+        }
+    }
+}
