@@ -20,7 +20,7 @@ pub struct Entry {
     pub at: ChunkId,
     /// A bit for each block whose newest write here this is.
     pub blocks: u16,
-    /// The version that it is stamped with.
+    /// The version that it is stamped with; 0: it came with a fill, see the window's `adopt`.
     pub version: u32,
 }
 
@@ -128,8 +128,16 @@ impl Window {
         self.before.retain(|entry| entry.blocks != 0);
     }
 
-    /// Takes an entry over with what was filled (R15).
+    /// Takes an entry over with what was filled (R15): a new owner has to write these blocks again. It does not say that the write as such was
+    /// carried out here. Other blocks of it may be missing: those that an earlier write of this session kept the fill off, and other chunks.
     pub fn adopt(&mut self, entry: Entry) {
+        if entry.blocks == 0 {
+            return;
+        }
+        let entry = Entry {
+            version: 0,
+            ..entry
+        };
         let place = self.place_of(entry.name());
         let same = self.entries[place..]
             .iter()

@@ -214,7 +214,7 @@ impl Replica {
             return;
         }
         self.durable.take(version, session, &fences);
-        self.session_fenced(session, out);
+        self.session_fenced((version, session), out);
         self.go_on(out);
     }
 

@@ -127,8 +127,10 @@ pub enum Op {
         version: u32,
         id: u64,
     },
-    /// Its own list, as a joiner.
-    OwnList,
+    /// Its own list, as a joiner in that session.
+    OwnList {
+        session: u32,
+    },
     /// For a joiner; all three by a number of their own.
     List(u64),
     Fetch(u64),
@@ -335,7 +337,7 @@ impl Replica {
                 payload,
             } => self.on_loaded(op, crcs, zeroes, payload, out),
             Input::Listed { op, chunks, more } => match op {
-                Op::OwnList => self.on_own_list(Some((chunks, more)), out),
+                Op::OwnList { session } => self.on_own_list(session, Some((chunks, more)), out),
                 _ => self.on_listed(op, Some((chunks, more)), out),
             },
             Input::Fetched {
@@ -344,7 +346,7 @@ impl Replica {
                 payload,
             } => self.on_fetched(op, Some((content, payload)), out),
             Input::NotLoaded { op } => match op {
-                Op::OwnList => self.on_own_list(None, out),
+                Op::OwnList { session } => self.on_own_list(session, None, out),
                 Op::List(_) => self.on_listed(op, None, out),
                 Op::Fetch(_) => self.on_fetched(op, None, out),
                 _ => {

@@ -187,9 +187,15 @@ impl Replica {
         let Some((version, role)) = self.role() else {
             return;
         };
-        let has_one = self.durable.session != 0 || self.session.is_some();
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|own| own.number > version)
+        {
+            return; // a frame has named a session that is newer than what is known
+        }
         match role {
-            Role::InSync if has_one && version >= self.durable.version => {
+            Role::InSync if self.has_session() && version >= self.durable.version => {
                 return self.raise((version, 0), Vec::new(), out);
             }
             Role::Joining { session, since } => {
@@ -223,10 +229,10 @@ impl Replica {
     }
 
     /// Fences are durable, and with them that this session, or none, is under way.
-    pub(super) fn session_fenced(&mut self, session: u32, out: &mut Vec<Output>) {
-        let is_over = session == 0;
+    pub(super) fn session_fenced(&mut self, (version, session): (u32, u32), out: &mut Vec<Output>) {
         match &mut self.session {
-            Some(own) if is_over => {
+            // In sync under a version since it began: it was promoted.
+            Some(own) if session == 0 && version >= own.number => {
                 assert!(
                     own.phase == Phase::Filled,
                     "a session that is promoted lacks nothing"
@@ -289,7 +295,7 @@ impl Replica {
                 false => {}
             };
         }
-        let since = own.since;
+        let (since, session) = (own.since, own.number);
         let mut asks = Vec::new();
         while own.fetching.len() + asks.len() < self.pace as usize
             && let Some((at, written)) = own.agenda.next()
@@ -308,7 +314,7 @@ impl Replica {
             self.ask(FillAsk::List { since, after }, version, out);
         }
         if let Some(after) = own_page {
-            let op = Op::OwnList;
+            let op = Op::OwnList { session };
             out.push(Output::List { op, since, after });
         }
         self.end_filling(out);
@@ -542,18 +548,16 @@ impl Replica {
 
     pub(super) fn on_own_list(
         &mut self,
+        session: u32,
         found: Option<(Vec<ChunkId>, bool)>,
         out: &mut Vec<Output>,
     ) {
-        let Some(own) = &mut self.session else {
-            return;
+        let Some(own) = self.session.as_mut().filter(|own| own.number == session) else {
+            return; // of a session that has ended
         };
         match found {
             Some((chunks, more)) => own.agenda.own.take_page(&chunks, more),
-            None => {
-                let session = own.number;
-                return out.push(Output::Lost { session });
-            }
+            None => return out.push(Output::Lost { session }),
         }
         self.go_on_filling(out);
     }

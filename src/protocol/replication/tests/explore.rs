@@ -75,14 +75,15 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
 fn wander(bounds: &Bounds, off: RulesOff, most: u64) -> Option<(u64, Vec<Event>, String)> {
     for seed in 0..most {
         let mut prng = Prng::new(seed);
+        // Swarms: in each walk other kinds of events are rare.
+        let weights: [u64; 8] = std::array::from_fn(|_| 1 << (2 * prng.below(4)));
         let mut world = World::new(bounds, off);
         let mut path = Vec::new();
         loop {
             let events = world.events(bounds);
-            if events.is_empty() {
+            let Some(event) = draw(&events, &weights, &mut prng) else {
                 break;
-            }
-            let event = events[prng.below(events.len() as u64) as usize];
+            };
             path.push(event);
             if let Err(what) = step(&mut world, event) {
                 return Some((seed, path, what));
@@ -90,6 +91,19 @@ fn wander(bounds: &Bounds, off: RulesOff, most: u64) -> Option<(u64, Vec<Event>,
         }
     }
     None
+}
+
+/// One of the events, by the weights of their kinds.
+fn draw(events: &[Event], weights: &[u64; 8], prng: &mut Prng) -> Option<Event> {
+    let weight = |event: &Event| weights[event.kind()];
+    let all: u64 = events.iter().map(weight).sum();
+    let mut left = prng.below(all.max(1));
+    events.iter().copied().find(|event| {
+        let of = weight(event);
+        let is_it = left < of;
+        left = left.wrapping_sub(of);
+        is_it
+    })
 }
 
 /// What the machines assert is found as well as what a user sees.
@@ -108,6 +122,7 @@ const SMALL: Bounds = Bounds {
     crashes: 0,
     slow_disks: false,
     joins: false,
+    begins: &[],
 };
 
 /// The rules that worlds of this size show, and a world in which each is missed. R3, R12 to R16 need replicas that join.
@@ -175,6 +190,139 @@ fn wider_worlds_are_sound_wherever_one_wanders() {
     ] {
         let found = wander(&bounds, RulesOff::NONE, 3_000);
         assert!(found.is_none(), "{bounds:?}: {found:#?}");
+    }
+}
+
+const JOINING: Bounds = Bounds {
+    versions: 4,
+    joins: true,
+    ..SMALL
+};
+
+/// Worlds in which replicas come back.
+const JOINS: &[Bounds] = &[
+    Bounds {
+        reads: 2,
+        ..JOINING
+    },
+    Bounds {
+        versions: 7,
+        writes: 3,
+        reads: 3,
+        epochs: 3,
+        duplicates: 2,
+        ..JOINING
+    },
+    Bounds {
+        versions: 7,
+        writes: 2,
+        reads: 3,
+        slow_disks: true,
+        crashes: 2,
+        ..JOINING
+    },
+    Bounds {
+        replicas: 3,
+        versions: 8,
+        writes: 3,
+        reads: 3,
+        epochs: 3,
+        ..JOINING
+    },
+    Bounds {
+        replicas: 3,
+        versions: 8,
+        writes: 3,
+        reads: 3,
+        slow_disks: true,
+        crashes: 2,
+        duplicates: 2,
+        ..JOINING
+    },
+    Bounds {
+        reads: 2,
+        slow_disks: true,
+        epochs: 1,
+        begins: &[Event::Evict { disk: 1 }],
+        ..JOINING
+    },
+    Bounds {
+        replicas: 3,
+        versions: 5,
+        reads: 2,
+        begins: &[Event::Evict { disk: 1 }],
+        ..JOINING
+    },
+    Bounds {
+        replicas: 3,
+        versions: 7,
+        epochs: 1,
+        reads: 2,
+        begins: &[
+            Event::Evict { disk: 1 },
+            Event::Write { owner: 0 },
+            Event::Evict { disk: 2 },
+            Event::Join { disk: 2 },
+        ],
+        ..JOINING
+    },
+];
+
+#[test]
+#[ignore = "by hand: WALKS=1000000 WORLD=3 RULE=r16, all of them optional"]
+fn hunt() {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let rule = std::env::var("RULE").ok();
+    let off = match rule.and_then(|name| Rule::from_name(&name)) {
+        Some(rule) => RulesOff::only(rule),
+        None => RulesOff::NONE,
+    };
+    for (n, bounds) in JOINS.iter().enumerate() {
+        if number("WORLD").is_some_and(|only| only != n as u64) {
+            continue;
+        }
+        let Some((seed, path, what)) = wander(bounds, off, number("WALKS").unwrap_or(10_000))
+        else {
+            println!("world {n}: clean");
+            continue;
+        };
+        println!("world {n}, seed {seed}: {what}");
+        let mut world = World::new(bounds, off);
+        for event in path {
+            println!("  {}", world.tell(event));
+            let _ = step(&mut world, event);
+        }
+    }
+}
+
+/// Searched by hand: hours, and gigabytes.
+const BY_HAND: &[Bounds] = &[
+    Bounds {
+        versions: 3,
+        ..JOINING
+    },
+    Bounds {
+        writes: 2,
+        ..JOINING
+    },
+    Bounds {
+        replicas: 3,
+        versions: 3,
+        ..JOINING
+    },
+];
+
+#[test]
+#[ignore = "by hand: WORLD=0 STATES=100000000, both optional"]
+fn search() {
+    let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
+    for (n, bounds) in BY_HAND.iter().enumerate() {
+        if number("WORLD").is_none_or(|only| only == n) {
+            let most = number("STATES").unwrap_or(usize::MAX);
+            let ended = explore(bounds, RulesOff::NONE, most);
+            println!("world {n}: {} states, {:?}", ended.states, ended.seen);
+            assert!(ended.found.is_none(), "{:#?}", ended.found);
+        }
     }
 }
 

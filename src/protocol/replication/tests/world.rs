@@ -38,6 +38,8 @@ pub struct Bounds {
     pub slow_disks: bool,
     /// Whether replicas that are out come back.
     pub joins: bool,
+    /// What has happened already, each with everything that follows from it.
+    pub begins: &'static [Event],
 }
 
 /// What can happen next.
@@ -99,6 +101,22 @@ pub enum Event {
         owner: usize,
         disk: usize,
     },
+}
+
+impl Event {
+    /// What a walk gives a weight to.
+    pub fn kind(&self) -> usize {
+        match self {
+            Event::Frame { .. } => 0,
+            Event::Answer { .. } => 1,
+            Event::Disk { .. } => 2,
+            Event::Evict { .. } | Event::Crash { .. } | Event::Attach => 3,
+            Event::Write { .. } | Event::Read { .. } => 4,
+            Event::Learn { .. } | Event::Connect { .. } => 5,
+            Event::Join { .. } | Event::Promote { .. } | Event::Tell { .. } => 6,
+            Event::FillAsk { .. } | Event::FillAnswer { .. } => 7,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,7 +255,41 @@ impl World {
             off,
         };
         world.attach();
+        world.settle();
+        for &event in bounds.begins {
+            world.happen(event).expect("a beginning is sound");
+            world.settle();
+        }
         world
+    }
+
+    /// Lets everything arrive, until nothing is on its way and everybody knows the newest configuration.
+    fn settle(&mut self) {
+        loop {
+            let now = self.manager.version();
+            let behind = |group: &Group| group.version() < now;
+            let event = if !self.disks.is_empty() {
+                Event::Disk { at: 0 }
+            } else if !self.frames.is_empty() {
+                Event::Frame {
+                    at: 0,
+                    twice: false,
+                }
+            } else if !self.answers.is_empty() {
+                Event::Answer { at: 0 }
+            } else if !self.fill_asks.is_empty() {
+                Event::FillAsk { at: 0 }
+            } else if !self.fill_answers.is_empty() {
+                Event::FillAnswer { at: 0 }
+            } else if let Some(disk) = self.told.iter().position(|told| *told < now) {
+                Event::Tell { disk }
+            } else if let Some(owner) = self.owners.iter().position(behind) {
+                Event::Learn { owner }
+            } else {
+                return;
+            };
+            self.happen(event).expect("a beginning is sound");
+        }
     }
 
     /// Everything that can happen now.
@@ -829,6 +881,22 @@ impl World {
         let asked = &mut self.history[tag.0 as usize];
         (asked.value, asked.ended) = (value, Some(now));
         Ok(())
+    }
+
+    /// An event, with what it is about.
+    pub fn tell(&self, event: Event) -> String {
+        match event {
+            Event::Frame { at, .. } => format!("{event:?} {:?}", self.frames[at]),
+            Event::Answer { at } => format!("{event:?} {:?}", self.answers[at]),
+            Event::Disk { at } => format!("{event:?} {:?}", self.disks[at]),
+            Event::FillAsk { at } => format!("{event:?} {:?}", self.fill_asks[at]),
+            Event::FillAnswer { at } => format!("{event:?} {:?}", self.fill_answers[at]),
+            Event::Promote { at } => format!("{event:?} {:?}", self.filled[at]),
+            Event::Tell { .. } | Event::Learn { .. } => {
+                format!("{event:?} {:?}", self.manager)
+            }
+            _ => format!("{event:?} {:?}", self.blocks),
+        }
     }
 
     /// Whether this world has come to something: for *sometimes* properties.
