@@ -15,6 +15,7 @@
 //! Invariants: *no overlap in flight* (R2); *no number twice* (R4); *answered once*.
 
 mod coordinator;
+pub mod groups;
 mod overlap;
 mod split;
 

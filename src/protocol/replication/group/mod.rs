@@ -66,6 +66,8 @@ pub enum Input {
     Unanswered { from: DiskId },
     /// Frames to a replica may have been lost, or it was busy: what is not answered is sent again.
     Connected { to: DiskId },
+    /// Reads that were begun before this number, at the latest, are slow: another replica is asked too.
+    Slow { until: u64 },
     /// Nothing was asked for a while: the members are told the mark, and forget what is below (R10).
     Quiet,
 }
@@ -213,6 +215,7 @@ impl Group {
             } => self.on_answer(from, header, answer, payload, out),
             Input::Unanswered { from } => self.accuse(from, out),
             Input::Connected { to } => self.send_again(to, out),
+            Input::Slow { until } => self.hedge(until, out),
             Input::Quiet if self.is_serving() => {
                 for to in self.writers() {
                     self.send(to, Message::Mark, None, out);
@@ -220,6 +223,33 @@ impl Group {
             }
             Input::Quiet => {}
         }
+    }
+
+    /// Whether anything waits for an answer of this replica.
+    pub fn waits_for(&self, disk: DiskId) -> bool {
+        let bit = self.configuration.bit(disk);
+        let lacks = |flying: &Flying| !flying.ended && flying.durable & bit == 0;
+        let reads = |reading: &Reading| reading.held.is_none() && reading.is_of(disk);
+        match &self.phase {
+            Phase::Fenced => return false,
+            Phase::Serving => {}
+            Phase::Recovering(recovery) => {
+                if recovery.waits_for(disk) || recovery.reads_of(disk).next().is_some() {
+                    return true;
+                }
+            }
+        }
+        (bit != 0 && self.flying.iter().any(lacks)) || self.reading.values().any(reads)
+    }
+
+    /// Whether nothing is in flight, and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.is_serving() && self.flying.is_empty() && self.reading.is_empty()
+    }
+
+    /// The members that a change needs.
+    pub fn members(&self) -> impl Iterator<Item = DiskId> + '_ {
+        self.writers()
     }
 
     /// What stands on each frame.
@@ -306,7 +336,7 @@ impl Group {
         }
         self.send_changes(to, out);
         for (&id, reading) in &self.reading {
-            if reading.from == to && reading.held.is_none() {
+            if reading.is_of(to) && reading.held.is_none() {
                 let (at, run) = (reading.at, reading.run);
                 self.send(to, Message::Read { id, at, run }, None, out);
             }
@@ -355,6 +385,7 @@ impl Group {
                     at,
                     run,
                     from: DiskId(0),
+                    hedge: None,
                     failed: Vec::new(),
                     held: None,
                 };
@@ -428,11 +459,8 @@ impl Group {
                 let Asked::Read { id } = what else {
                     return self.accuse(from, out);
                 };
-                match self.reading.get_mut(&id) {
-                    Some(reading) if reading.from == from => {
-                        reading.failed.push(from);
-                        self.read_again(id, out);
-                    }
+                match self.reading.get(&id) {
+                    Some(reading) if reading.is_of(from) => self.read_failed(id, from, out),
                     // Recovery needs that block of that replica, or the manager's word that it is out.
                     _ => self.accuse(from, out),
                 }

@@ -12,6 +12,8 @@ pub(super) struct Reading {
     pub at: ChunkId,
     pub run: BlockRun,
     pub from: DiskId,
+    /// It was slow, so this one was asked too; who answers first counts.
+    pub hedge: Option<DiskId>,
     /// Replicas that could not read it.
     pub failed: Vec<DiskId>,
     /// What was read, held until this change is acknowledged (R9).
@@ -26,7 +28,51 @@ pub(super) struct Held {
     pub payload: Option<BufRef>,
 }
 
+impl Reading {
+    /// Whether this replica's answer is waited for.
+    pub fn is_of(&self, disk: DiskId) -> bool {
+        self.from == disk || self.hedge == Some(disk)
+    }
+}
+
 impl Group {
+    /// The number of the last read that was begun.
+    pub fn last_read(&self) -> u64 {
+        self.reads
+    }
+
+    /// Asks another replica too for each read that was begun before this one, at the latest, and is not answered: one slow disk
+    /// is not to set the latency of all (Dean and Barroso, The Tail at Scale, 2013).
+    pub(super) fn hedge(&mut self, until: u64, out: &mut Vec<Output>) {
+        let mut also = Vec::new();
+        for (&id, reading) in self.reading.range_mut(..=until) {
+            if reading.held.is_some() || reading.hedge.is_some() {
+                continue;
+            }
+            let can = |disk: &DiskId| *disk != reading.from && !reading.failed.contains(disk);
+            if let Some(other) = self.configuration.in_sync().find(can) {
+                reading.hedge = Some(other);
+                also.push((other, id, reading.at, reading.run));
+            }
+        }
+        for (to, id, at, run) in also {
+            self.send(to, Message::Read { id, at, run }, None, out);
+        }
+    }
+
+    /// A replica cannot read it: another is asked, unless one is already.
+    pub(super) fn read_failed(&mut self, id: u64, from: DiskId, out: &mut Vec<Output>) {
+        let Some(reading) = self.reading.get_mut(&id) else {
+            return;
+        };
+        reading.failed.push(from);
+        match reading.hedge.take() {
+            Some(other) if reading.from == from => reading.from = other,
+            Some(_) => {}
+            None => self.read_again(id, out),
+        }
+    }
+
     /// Sends a read to a replica that may serve it and has not failed to.
     pub(super) fn read_again(&mut self, id: u64, out: &mut Vec<Output>) {
         let Some(reading) = self.reading.get(&id) else {
@@ -49,6 +95,7 @@ impl Group {
         };
         if let Some(reading) = self.reading.get_mut(&id) {
             reading.from = from;
+            reading.hedge = None;
             self.held -= usize::from(reading.held.take().is_some());
         }
         self.send(from, Message::Read { id, at, run }, None, out);
@@ -76,12 +123,11 @@ impl Group {
         let Some(reading) = self.reading.get_mut(&id) else {
             return;
         };
-        if reading.from != from || reading.held.is_some() {
+        if !reading.is_of(from) || reading.held.is_some() {
             return; // it was asked of another one since
         }
         if !has_payload(reading.run) {
-            reading.failed.push(from);
-            return self.read_again(id, out);
+            return self.read_failed(id, from, out);
         }
         let until = match newest {
             Some((epoch, sequence)) if epoch == self.epoch => sequence,

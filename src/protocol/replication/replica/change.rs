@@ -141,7 +141,7 @@ impl Replica {
         self.start_works(out);
         self.answer_joiners(out);
         self.answer_seals(out);
-        if self.session.is_some() {
+        if self.session.as_ref().is_some_and(|own| !own.takes()) {
             self.begin_session(out);
         }
     }

@@ -148,7 +148,12 @@ impl Site {
                 self.replicas.insert(disk, replica);
                 self.frames.retain(|frame| !frame.disks().contains(&disk));
             }
-            ["run"] => self.run(),
+            ["run"] => self.run(usize::MAX),
+            ["run", frames] => self.run(number(frames) as usize),
+            ["last", "frame", "overtakes"] => {
+                let last = self.frames.pop().expect("a frame");
+                self.frames.insert(0, last);
+            }
             ["blocks"] => self.show(),
             _ => panic!("{step:?} is no step"),
         }
@@ -283,9 +288,9 @@ impl Site {
         }
     }
 
-    /// Delivers everything that can be, in its order, until nothing moves any more.
-    fn run(&mut self) {
-        loop {
+    /// Delivers what can be, in its order, until nothing moves any more, or so many frames.
+    fn run(&mut self, most: usize) {
+        for _ in 0..most {
             let (cut_off, stopped) = (&self.cut_off, &self.stopped);
             let place = self.frames.iter().position(|frame| {
                 let is_cut_off = frame.disks().iter().any(|disk| cut_off.contains(disk));

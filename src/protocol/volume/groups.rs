@@ -1,0 +1,542 @@
+//! The groups of the volumes that this node coordinates: one for each PG that one of them has been asked for.
+//!
+//! ```text
+//!   Coordinator ──Ask──► Groups ──► Group of (volume, PG) ──Send──► replicas
+//!        ▲                 │                                           │
+//!        └─── Answered ────┴──────────────────── answered ◄────────────┘
+//! ```
+//!
+//! A volume is open here under an epoch. When the node has to take a higher one, because its lease had ended, every ask that has no answer
+//! is asked again of the group under the new epoch: nobody was told how it went, so it may happen now. What was read is handed out only
+//! while the lease holds (R17); what comes too late waits for the next epoch as well.
+//!
+//! Time: an answer that is overdue is asked for again, then its replica is accused; a read that is slow is asked of another replica too; a
+//! group that fell silent tells its mark.
+//!
+//! It does not know where disks are, or how a lease is held.
+
+use super::{Ask, PieceId, Target};
+use crate::base::{
+    BlockRun, BufRef, ChunkId, DiskId, Epoch, FixedMap, IoError, PgId, Slab, Time, VolumeId,
+};
+use crate::protocol::replication::group::{self, Failure, Group, Input, Tag};
+use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, RulesOff};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Asks that have no answer, of all volumes.
+const ASKS_MAX: usize = 1 << 20;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A read that takes longer is asked of another replica too.
+    pub slow_read: Duration,
+    /// What is not answered for so long is sent again.
+    pub send_again: Duration,
+    /// And after so long its replica is accused, again and again.
+    pub accuse: Duration,
+    /// After so long without anything in flight the members are told the mark.
+    pub quiet: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            slow_read: Duration::from_millis(5),
+            send_again: Duration::from_millis(30),
+            accuse: Duration::from_millis(100),
+            quiet: Duration::from_millis(200),
+        }
+    }
+}
+
+/// What the groups want done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Send {
+        to: DiskId,
+        header: Header,
+        message: Message,
+        payload: Option<BufRef>,
+    },
+    /// An ask has ended.
+    Answered {
+        piece: PieceId,
+        result: Result<Option<Value>, IoError>,
+    },
+    /// See [`group::Output::Accuse`].
+    Accuse {
+        pg: PgId,
+        disk: DiskId,
+        version: u32,
+    },
+    /// See [`group::Output::Learn`].
+    Learn { pg: PgId, version: u32 },
+    /// Another owner has the volume, or part of it. Its asks wait until it is opened under a higher epoch, or closed.
+    Fenced { volume: VolumeId, by: Epoch },
+}
+
+/// Blocks that were read: those that are not zeroes are at `from`, in their order from the run's first on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    pub run: BlockRun,
+    pub into: BufRef,
+    pub from: Option<BufRef>,
+    pub crcs: [u32; 16],
+    /// A bit for each block of the chunk.
+    pub zeroes: u16,
+}
+
+/// An ask that has no answer.
+#[derive(Debug, Clone)]
+struct Asked {
+    piece: PieceId,
+    volume: VolumeId,
+    pg: PgId,
+    ask: group::Ask,
+    /// Where a read goes.
+    into: Option<(BlockRun, BufRef)>,
+}
+
+/// A volume that is open here.
+#[derive(Debug)]
+struct Open {
+    epoch: Epoch,
+    /// The replicas on this node: reads go there first.
+    near: BTreeSet<DiskId>,
+}
+
+/// One group, and what its members owe.
+#[derive(Debug)]
+struct Entry {
+    group: Group,
+    /// Since when this member has not answered what it was asked.
+    owes: BTreeMap<DiskId, Time>,
+    /// When what is owed was sent again last.
+    sent_again: Time,
+    /// The last read that had begun at the last look, and when that was.
+    reads_seen: (u64, Time),
+    /// Since when nothing is in flight.
+    idle_since: Option<Time>,
+    /// Whether the members know the mark that it fell silent with.
+    is_told: bool,
+}
+
+/// All groups of one shard. See the [module](self).
+#[derive(Debug)]
+pub struct Groups {
+    patience: Patience,
+    volumes: FixedMap<VolumeId, Open>,
+    /// The newest that is known.
+    configurations: FixedMap<PgId, Configuration>,
+    groups: BTreeMap<(VolumeId, PgId), Entry>,
+    /// Those that something is in flight in, or that have a mark to tell.
+    active: BTreeSet<(VolumeId, PgId)>,
+    asks: Slab<Asked>,
+    /// What is read is handed out until then.
+    lease: Time,
+    next_look: Option<Time>,
+    off: RulesOff,
+    outputs: Vec<group::Output>,
+}
+
+impl Groups {
+    pub fn new(patience: Patience, off: RulesOff) -> Groups {
+        Groups {
+            patience,
+            volumes: FixedMap::default(),
+            configurations: FixedMap::default(),
+            groups: BTreeMap::new(),
+            active: BTreeSet::new(),
+            asks: Slab::new(ASKS_MAX),
+            lease: Time(0),
+            next_look: None,
+            off,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The node's lease holds until then, by its own clock.
+    pub fn lease(&mut self, until: Time) {
+        self.lease = until;
+    }
+
+    /// What the manager says of a PG.
+    pub fn configured(
+        &mut self,
+        now: Time,
+        pg: PgId,
+        configuration: Configuration,
+        out: &mut Vec<Output>,
+    ) {
+        let known = self.configurations.get(&pg).map_or(0, |of| of.version());
+        if configuration.version() <= known {
+            return;
+        }
+        let of_pg = |of: &&(VolumeId, PgId)| of.1 == pg;
+        let all: Vec<_> = self.groups.keys().filter(of_pg).copied().collect();
+        for of in all {
+            self.step(now, of, Input::Configured(configuration.clone()), out);
+        }
+        self.configurations.insert(pg, configuration);
+    }
+
+    /// The configuration of a PG, as far as it is known here.
+    pub fn configuration(&self, pg: PgId) -> Option<&Configuration> {
+        self.configurations.get(&pg)
+    }
+
+    /// The volume is this node's under `epoch`, which nobody has had. What had no answer under an earlier one is asked again.
+    pub fn open(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        epoch: Epoch,
+        near: BTreeSet<DiskId>,
+        out: &mut Vec<Output>,
+    ) {
+        self.volumes.insert(volume, Open { epoch, near });
+        self.drop_groups(volume);
+        let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
+        let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
+        for tag in tags {
+            self.begin(now, tag, out);
+        }
+    }
+
+    /// The epoch under which a volume is open here.
+    pub fn epoch(&self, volume: VolumeId) -> Option<Epoch> {
+        self.volumes.get(&volume).map(|open| open.epoch)
+    }
+
+    /// The volume is not this node's any more, and what has no answer never gets one from here.
+    pub fn close(&mut self, volume: VolumeId, out: &mut Vec<Output>) {
+        self.volumes.remove(&volume);
+        self.drop_groups(volume);
+        let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
+        let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
+        for tag in tags {
+            self.answer(tag, Err(IoError::Closed), out);
+        }
+    }
+
+    /// Whether every group of a volume has told its mark, so that who takes it over finds nothing to write again.
+    pub fn is_quiet(&self, volume: VolumeId) -> bool {
+        !self.active.iter().any(|(of, _)| *of == volume)
+    }
+
+    fn drop_groups(&mut self, volume: VolumeId) {
+        let of_volume = (volume, PgId(0))..=(volume, PgId(u32::MAX));
+        let all: Vec<_> = self.groups.range(of_volume).map(|(&of, _)| of).collect();
+        for of in all {
+            self.groups.remove(&of);
+            self.active.remove(&of);
+        }
+    }
+
+    /// What the coordinator asks of a chunk.
+    pub fn ask(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        piece: PieceId,
+        target: Target,
+        ask: &Ask,
+        out: &mut Vec<Output>,
+    ) {
+        let at = ChunkId {
+            family: target.family,
+            layer: target.layer,
+            chunk: target.chunk,
+        };
+        let change = |change: Change, payload| group::Ask::Change {
+            at,
+            change,
+            payload,
+        };
+        let (ask, into) = match *ask {
+            Ask::Read { run, buf } => (group::Ask::Read { at, run }, Some((run, buf))),
+            Ask::Write { run, buf, crcs, .. } => {
+                (change(Change::Write { run, crcs }, Some(buf)), None)
+            }
+            Ask::Zero { run, .. } => (change(Change::Zero { run }, None), None),
+            Ask::ZeroChunks { count, .. } => (change(Change::ZeroChunks { count }, None), None),
+            Ask::Map { .. } => {
+                let result = Ok(None);
+                return out.push(Output::Answered { piece, result });
+            }
+        };
+        let asked = Asked {
+            piece,
+            volume,
+            pg: target.pg,
+            ask,
+            into,
+        };
+        match self.asks.insert(asked) {
+            Ok(tag) => self.begin(now, tag, out),
+            Err(_) => out.push(Output::Answered {
+                piece,
+                result: Err(IoError::Busy),
+            }),
+        }
+    }
+
+    /// Asks the group; where there is none it is made, and recovers what an earlier owner left.
+    fn begin(&mut self, now: Time, tag: u32, out: &mut Vec<Output>) {
+        let Some(&Asked {
+            volume, pg, ask, ..
+        }) = self.asks.get(tag)
+        else {
+            return;
+        };
+        let of = (volume, pg);
+        if !self.groups.contains_key(&of) && !self.make(now, of, out) {
+            return self.answer(tag, Err(IoError::Closed), out);
+        }
+        let tag = Tag(u64::from(tag));
+        self.step(now, of, Input::Ask { tag, ask }, out);
+    }
+
+    /// Makes the group of a PG; whether that could be.
+    fn make(&mut self, now: Time, of: (VolumeId, PgId), out: &mut Vec<Output>) -> bool {
+        let (Some(open), Some(configuration)) =
+            (self.volumes.get(&of.0), self.configurations.get(&of.1))
+        else {
+            return false;
+        };
+        let near = configuration
+            .in_sync()
+            .find(|disk| open.near.contains(disk));
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let group = Group::new(
+            of,
+            open.epoch,
+            configuration.clone(),
+            near,
+            self.off,
+            &mut outputs,
+        );
+        let entry = Entry {
+            group,
+            owes: BTreeMap::new(),
+            sent_again: now,
+            reads_seen: (0, now),
+            idle_since: None,
+            is_told: false,
+        };
+        self.groups.insert(of, entry);
+        self.outputs = outputs;
+        self.take(now, of, out);
+        true
+    }
+
+    /// A replica has answered a frame.
+    pub fn answered(
+        &mut self,
+        now: Time,
+        from: DiskId,
+        header: Header,
+        answer: Answer,
+        payload: Option<BufRef>,
+        out: &mut Vec<Output>,
+    ) {
+        let of = (header.range, header.pg);
+        let Some(entry) = self.groups.get_mut(&of) else {
+            return; // of an epoch that is over
+        };
+        entry.owes.remove(&from);
+        let input = Input::Answer {
+            from,
+            header,
+            answer,
+            payload,
+        };
+        self.step(now, of, input, out);
+    }
+
+    /// There is a new connection to a disk: what was on the old one may be lost.
+    pub fn connected(&mut self, now: Time, to: DiskId, out: &mut Vec<Output>) {
+        for of in self.active.clone() {
+            self.step(now, of, Input::Connected { to }, out);
+        }
+    }
+
+    fn step(&mut self, now: Time, of: (VolumeId, PgId), input: Input, out: &mut Vec<Output>) {
+        let Some(entry) = self.groups.get_mut(&of) else {
+            return;
+        };
+        if let Input::Configured(configuration) = &input {
+            let open = self.volumes.get(&of.0);
+            let is_near = |disk: &DiskId| open.is_some_and(|open| open.near.contains(disk));
+            entry.group.read_from(configuration.in_sync().find(is_near));
+        }
+        entry.group.step(input, &mut self.outputs);
+        self.take(now, of, out);
+    }
+
+    /// Hands on what a group wants.
+    fn take(&mut self, now: Time, of: (VolumeId, PgId), out: &mut Vec<Output>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                group::Output::Send {
+                    to,
+                    header,
+                    message,
+                    payload,
+                } => out.push(Output::Send {
+                    to,
+                    header,
+                    message,
+                    payload,
+                }),
+                group::Output::Changed { tag } => self.answer(tag.0 as u32, Ok(None), out),
+                group::Output::Value {
+                    tag,
+                    crcs,
+                    zeroes,
+                    payload,
+                } => self.on_value(now, tag.0 as u32, crcs, zeroes, payload, out),
+                group::Output::Failed { tag, why } => match why {
+                    // It waits for the next epoch, or for the volume to be closed.
+                    Failure::Fenced => {}
+                    Failure::Busy => self.answer(tag.0 as u32, Err(IoError::Busy), out),
+                    Failure::Unreadable => self.answer(tag.0 as u32, Err(IoError::Failed), out),
+                },
+                group::Output::Serving => {}
+                group::Output::Accuse { disk, version } => out.push(Output::Accuse {
+                    pg: of.1,
+                    disk,
+                    version,
+                }),
+                group::Output::Learn { version } => {
+                    out.push(Output::Learn { pg: of.1, version });
+                }
+                group::Output::Fenced { by } => out.push(Output::Fenced { volume: of.0, by }),
+            }
+        }
+        self.outputs = outputs;
+        self.look_at(now, of);
+    }
+
+    /// Keeps the books of who owes what.
+    fn look_at(&mut self, now: Time, of: (VolumeId, PgId)) {
+        let Some(entry) = self.groups.get_mut(&of) else {
+            return;
+        };
+        if !entry.group.is_idle() {
+            entry.idle_since = None;
+            entry.is_told = false;
+        } else if entry.is_told {
+            return;
+        } else {
+            entry.idle_since.get_or_insert(now);
+            entry.owes.clear();
+        }
+        self.active.insert(of);
+        if self.next_look.is_none() {
+            self.next_look = Some(now + self.patience.slow_read);
+        }
+    }
+
+    fn on_value(
+        &mut self,
+        now: Time,
+        tag: u32,
+        crcs: [u32; 16],
+        zeroes: u16,
+        from: Option<BufRef>,
+        out: &mut Vec<Output>,
+    ) {
+        // The lease is checked with the value in hand. Where it has ended, the range may be somebody else's by now (R17).
+        if now >= self.lease {
+            return;
+        }
+        let into = self.asks.get(tag).and_then(|asked| asked.into);
+        let value = into.map(|(run, into)| Value {
+            run,
+            into,
+            from,
+            crcs,
+            zeroes,
+        });
+        self.answer(tag, Ok(value), out);
+    }
+
+    fn answer(&mut self, tag: u32, result: Result<Option<Value>, IoError>, out: &mut Vec<Output>) {
+        if let Some(Asked { piece, .. }) = self.asks.remove(tag) {
+            out.push(Output::Answered { piece, result });
+        }
+    }
+
+    /// When [`Groups::expire`] is to be called.
+    pub fn deadline(&self) -> Option<Time> {
+        self.next_look
+    }
+
+    /// Looks at every group in which something is in flight.
+    pub fn expire(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.next_look.is_none_or(|at| at > now) {
+            return;
+        }
+        for of in self.active.clone() {
+            for input in self.overdue(now, of) {
+                self.step(now, of, input, out);
+            }
+        }
+        let wait = self.patience.slow_read;
+        self.next_look = (!self.active.is_empty()).then_some(now + wait);
+    }
+
+    /// What a group is told because time has passed.
+    fn overdue(&mut self, now: Time, of: (VolumeId, PgId)) -> Vec<Input> {
+        let Patience {
+            slow_read,
+            send_again,
+            accuse,
+            quiet,
+        } = self.patience;
+        let Some(entry) = self.groups.get_mut(&of) else {
+            return Vec::new();
+        };
+        let mut inputs = Vec::new();
+        if let Some(since) = entry.idle_since {
+            if now.since(since) >= quiet {
+                self.active.remove(&of);
+                entry.is_told = true;
+                inputs.push(Input::Quiet);
+            }
+            return inputs;
+        }
+        let (until, seen) = entry.reads_seen;
+        if now.since(seen) >= slow_read {
+            inputs.push(Input::Slow { until });
+            entry.reads_seen = (entry.group.last_read(), now);
+        }
+        let sends = now.since(entry.sent_again) >= send_again;
+        if sends {
+            entry.sent_again = now;
+        }
+        for disk in entry.group.members().collect::<Vec<_>>() {
+            if !entry.group.waits_for(disk) {
+                entry.owes.remove(&disk);
+                continue;
+            }
+            let since = *entry.owes.entry(disk).or_insert(now);
+            if sends && now.since(since) >= send_again {
+                inputs.push(Input::Connected { to: disk });
+            }
+            if sends && now.since(since) >= accuse {
+                inputs.push(Input::Unanswered { from: disk });
+            }
+        }
+        inputs
+    }
+
+    /// Asserts the named invariants of every group.
+    pub fn check(&self) {
+        self.groups.values().for_each(|entry| entry.group.check());
+    }
+}
