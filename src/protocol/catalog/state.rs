@@ -488,7 +488,7 @@ impl Catalog {
         self.pools.values()
     }
 
-    pub fn pgs(&self) -> impl Iterator<Item = &Pg> {
+    pub fn pgs(&self) -> impl ExactSizeIterator<Item = &Pg> {
         self.pgs.values()
     }
 
