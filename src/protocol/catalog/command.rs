@@ -141,6 +141,9 @@ pub enum Command {
         store: StoreName,
         before: Incarnation,
         now: Incarnation,
+        /// The start of the node that opened it: what an earlier start asked for and comes late is refused.
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        start: Incarnation,
         #[serde(default, skip_serializing_if = "is_refuse")]
         last_copies: LastCopies,
     },

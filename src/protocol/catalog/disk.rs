@@ -6,6 +6,11 @@
 //! it counts as empty then: it is taken off its PG's list and put on it again, which leaves it as one that was never in sync (R24). That
 //! goes below `min_copies` where it must, because what is not there is no copy.
 //!
+//! For that to be right, three things are the store's and the node's: an opening takes a number above what it found and above what
+//! is recorded; a store remembers the last two, because it may stop between writing one and hearing that it is recorded, and names
+//! as `before` the one of them that is recorded; and what an earlier start of the node asked for is void (`start`), because that number
+//! may be given again by a later start that found an older disk. A copy that was taken and brought back within one opening is not seen.
+//!
 //! An opening is recorded once. A caller whose answer was lost looks for its incarnation in the catalog; asking again is refused.
 
 use super::command::LastCopies;
@@ -35,6 +40,15 @@ pub(super) struct NewDisk<'a> {
     pub size: u64,
     pub pool: Option<&'a str>,
     pub incarnation: Incarnation,
+}
+
+/// What a node says of a disk that it has opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub store: StoreName,
+    pub before: Incarnation,
+    pub now: Incarnation,
+    pub start: Incarnation,
 }
 
 impl Catalog {
@@ -232,12 +246,21 @@ impl Catalog {
     pub(super) fn open_disk(
         &mut self,
         id: DiskId,
-        store: StoreName,
-        before: Incarnation,
-        now: Incarnation,
+        opening: Opening,
         last_copies: LastCopies,
     ) -> Result<Vec<Event>, Refusal> {
         let mut disk = self.disk(id).ok_or_else(|| no_disk(id))?.clone();
+        let Opening {
+            store,
+            before,
+            now,
+            start,
+        } = opening;
+        let newest = self.node(disk.node).map(|node| node.incarnation);
+        if newest.is_some_and(|newest| start < newest && start != Incarnation(0)) {
+            let reason = "the node has started anew since";
+            return Err(Refusal::conflict("start", reason, "open it again"));
+        }
         if now <= before || now <= disk.incarnation {
             let reason = format!(
                 "{} is not above what the store found and what is recorded, {}",

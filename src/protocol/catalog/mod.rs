@@ -141,8 +141,17 @@ impl Catalog {
                 store,
                 before,
                 now,
+                start,
                 last_copies,
-            } => self.open_disk(*disk, *store, *before, *now, *last_copies),
+            } => {
+                let opening = disk::Opening {
+                    store: *store,
+                    before: *before,
+                    now: *now,
+                    start: *start,
+                };
+                self.open_disk(*disk, opening, *last_copies)
+            }
             Command::CreatePool {
                 name,
                 copies,

@@ -6,12 +6,12 @@
 use super::message::{Input, Note, Outcome, Output};
 use super::parameters::{Parameters, Unsound};
 use super::plan::PoolPlan;
-use super::presence::Presence;
+use super::presence::{Opening, Presence};
 use super::rule::RulesOff;
 use super::words::Words;
 use crate::base::{DiskId, NodeId, PgId, Time};
 use crate::protocol::catalog::{Catalog, Command, DiskState, Event, Maintenance, Move, Pg, PoolId};
-use crate::protocol::membership::{Incarnation, Verdict};
+use crate::protocol::membership::Verdict;
 use crate::protocol::placement::RackId;
 use crate::protocol::replication::{Reconfigure, Role};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,7 +60,9 @@ pub struct Steward {
     pub(super) nodes: BTreeMap<NodeId, Presence>,
     pub(super) disks: BTreeMap<DiskId, Presence>,
     /// The last opening that was reported of each disk.
-    pub(super) openings: BTreeMap<DiskId, Incarnation>,
+    pub(super) openings: BTreeMap<DiskId, Opening>,
+    /// The disks that have failed for good.
+    pub(super) failed: BTreeSet<DiskId>,
     pub(super) suspects: BTreeSet<NodeId>,
     pub(super) words: Words,
     /// The sessions that are filled, and those that are lost.
@@ -100,6 +102,7 @@ impl Steward {
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
             openings: BTreeMap::new(),
+            failed: BTreeSet::new(),
             suspects: BTreeSet::new(),
             words: Words::default(),
             filled: BTreeMap::new(),
@@ -152,7 +155,16 @@ impl Steward {
                 store,
                 before,
                 now: opened,
-            } => self.on_disk_opened(catalog, disk, store, (before, opened), out),
+                start,
+            } => {
+                let opening = Opening {
+                    store,
+                    before,
+                    now: opened,
+                    start,
+                };
+                self.on_disk_opened(catalog, disk, opening, out);
+            }
             Input::DiskFailed { disk } => self.on_disk_failed(now, catalog, disk),
             Input::DiskAway { disk } => self.on_disk_away(now, catalog, disk),
             Input::Filled { pg, disk, session } => {
@@ -189,7 +201,7 @@ impl Steward {
                 Wake::Pg(pg) => {
                     self.todo.insert(pg);
                 }
-                Wake::Disk(disk) => self.on_disk_still_away(now, catalog, disk, out),
+                Wake::Disk(disk) => self.look_after_disk(now, catalog, disk, out),
                 Wake::Pool(pool) => self.ask(now, catalog, pool, out),
                 Wake::Words => self.age_words(now),
             }
@@ -276,7 +288,8 @@ impl Steward {
                     self.disturb(disk.pool);
                     self.look_at_disk(catalog, disk.id);
                 }
-                if self.openings.get(&disk.id) == Some(&disk.incarnation) {
+                let opened = self.openings.get(&disk.id);
+                if opened.is_some_and(|opened| opened.now == disk.incarnation) {
                     self.on_disk_here(catalog, disk.id);
                 }
             }
@@ -284,6 +297,7 @@ impl Steward {
                 self.disks_seen.remove(disk);
                 self.disks.remove(disk);
                 self.openings.remove(disk);
+                self.failed.remove(disk);
                 self.disturb_all(catalog);
             }
             Event::PoolAdded { pool } | Event::PoolChanged { pool } => self.disturb(pool.id),
@@ -341,7 +355,10 @@ impl Steward {
                 }
             }
             Errand::Disk(disk) if !is_done => {
-                self.later.insert((pause, Wake::Disk(disk)));
+                let is_lost = outcome == Outcome::Lost;
+                let longer = now + self.parameters.back_off_max;
+                let due = if is_lost { pause } else { longer };
+                self.later.insert((due, Wake::Disk(disk)));
             }
             Errand::Layout(pool) if !is_done => self.disturb(pool),
             Errand::Disk(_) | Errand::Layout(_) => {}

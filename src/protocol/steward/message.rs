@@ -58,6 +58,8 @@ pub enum Input<'a> {
         store: StoreName,
         before: Incarnation,
         now: Incarnation,
+        /// Of the node that opened it.
+        start: Incarnation,
     },
     /// Its node has taken it out of service, for good.
     DiskFailed {
@@ -129,7 +131,7 @@ pub enum Note {
         disk: DiskId,
         refusal: Refusal,
     },
-    /// A report of an opening that is older than what is recorded.
+    /// A report of an opening that is not newer than what is recorded: its node opens the disk again.
     OldOpening {
         disk: DiskId,
         now: Incarnation,

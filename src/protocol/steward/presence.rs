@@ -17,6 +17,15 @@ pub(super) enum Presence {
     Away { since: Time },
 }
 
+/// What a node has said of a disk that it has opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opening {
+    pub store: StoreName,
+    pub before: Incarnation,
+    pub now: Incarnation,
+    pub start: Incarnation,
+}
+
 impl Steward {
     /// Why a replica on a disk is not to be waited for.
     pub(super) fn gone(&self, catalog: &Catalog, disk: DiskId) -> Option<Why> {
@@ -44,6 +53,10 @@ impl Steward {
             && is_here(node.and_then(|node| self.nodes.get(&node)))
     }
 
+    fn is_away(&self, node: NodeId) -> bool {
+        matches!(self.nodes.get(&node), Some(Presence::Away { .. }))
+    }
+
     pub(super) fn on_live(&mut self, catalog: &Catalog, node: NodeId) {
         self.nodes.insert(node, Presence::Here);
         for disk in catalog.disks_of(node) {
@@ -52,7 +65,7 @@ impl Steward {
     }
 
     pub(super) fn on_expired(&mut self, now: Time, catalog: &Catalog, node: NodeId) {
-        if matches!(self.nodes.get(&node), Some(Presence::Away { .. })) {
+        if self.is_away(node) {
             return; // of a later lease that was never used
         }
         self.nodes.insert(node, Presence::Away { since: now });
@@ -69,6 +82,8 @@ impl Steward {
         if !matches!(self.disks.get(&disk), Some(Presence::Away { .. })) {
             self.disks.insert(disk, Presence::Away { since: now });
         }
+        // What it was before is told again when it is back.
+        self.openings.remove(&disk);
         let due = now + self.parameters.out_after;
         self.later.insert((due, Wake::Disk(disk)));
         self.hurry_to_disk(catalog, disk);
@@ -77,6 +92,9 @@ impl Steward {
     pub(super) fn on_disk_failed(&mut self, now: Time, catalog: &Catalog, disk: DiskId) {
         self.on_disk_away(now, catalog, disk);
         let is_known = catalog.disk(disk);
+        if is_known.is_some() {
+            self.failed.insert(disk);
+        }
         if is_known.is_some_and(|disk| disk.state != DiskState::OutOfService) {
             self.set_state(disk, DiskState::OutOfService);
         }
@@ -94,8 +112,8 @@ impl Steward {
         self.errands.push_back((errand, command));
     }
 
-    /// A disk was away for `out_after`, perhaps.
-    pub(super) fn on_disk_still_away(
+    /// What was ordered about a disk did not come to be, or it was away for `out_after`; perhaps.
+    pub(super) fn look_after_disk(
         &mut self,
         now: Time,
         catalog: &Catalog,
@@ -105,6 +123,18 @@ impl Steward {
         let Some(disk) = catalog.disk(id) else {
             return;
         };
+        if self.failed.contains(&id) {
+            if disk.state != DiskState::OutOfService {
+                self.set_state(id, DiskState::OutOfService);
+            }
+            return;
+        }
+        if let Some(opening) = self.openings.get(&id).copied()
+            && opening.now > disk.incarnation
+            && !self.is_away(disk.node)
+        {
+            self.record_opening(catalog, id, opening);
+        }
         let since = match (self.disks.get(&id), self.nodes.get(&disk.node)) {
             (Some(Presence::Here), _) => return,
             (Some(Presence::Away { since }), _) => *since,
@@ -132,20 +162,20 @@ impl Steward {
         &mut self,
         catalog: &Catalog,
         id: DiskId,
-        store: StoreName,
-        (before, now): (Incarnation, Incarnation),
+        opening: Opening,
         out: &mut Vec<Output>,
     ) {
         let Some(disk) = catalog.disk(id) else {
             return;
         };
-        if now < disk.incarnation {
-            let disk = id;
+        if opening.now < disk.incarnation {
+            let (disk, now) = (id, opening.now);
             out.push(Output::Note(Note::OldOpening { disk, now }));
             return;
         }
-        self.openings.insert(id, now);
-        if now == disk.incarnation && store == disk.store {
+        self.openings.insert(id, opening);
+        self.failed.remove(&id);
+        if opening.now == disk.incarnation && opening.store == disk.store {
             if disk.state == DiskState::Missing {
                 // The same opening: the way to it was cut, and nothing else has happened to it.
                 let returns_as = disk.returns_as.unwrap_or(DiskState::Serving);
@@ -154,15 +184,20 @@ impl Steward {
             self.on_disk_here(catalog, id);
             return;
         }
-        let (store, before) = match self.off.on(Rule::R19) {
-            true => (disk.store, disk.incarnation),
-            false => (store, before),
-        };
+        self.record_opening(catalog, id, opening);
+    }
+
+    fn record_opening(&mut self, catalog: &Catalog, id: DiskId, opening: Opening) {
+        let (mut store, mut before) = (opening.store, opening.before);
+        if let Some(disk) = catalog.disk(id).filter(|_| self.off.on(Rule::R19)) {
+            (store, before) = (disk.store, disk.incarnation);
+        }
         let command = Command::OpenDisk {
             disk: id,
             store,
             before,
-            now,
+            now: opening.now,
+            start: opening.start,
             last_copies: LastCopies::Refuse,
         };
         self.order(id, command);
@@ -181,8 +216,7 @@ impl Steward {
         (pg, version): (PgId, u32),
         disk: DiskId,
     ) {
-        let has_voice = !matches!(self.nodes.get(&by), Some(Presence::Away { .. }))
-            && !self.suspects.contains(&by);
+        let has_voice = !self.is_away(by) && !self.suspects.contains(&by);
         let found = catalog.pg(pg).filter(|pg| pg.has(disk));
         let is_present = found.is_some_and(|pg| pg.version() == version);
         if !has_voice || !(is_present || self.off.on(Rule::R11Version) && found.is_some()) {
@@ -210,10 +244,7 @@ impl Steward {
         version: u32,
         disk: DiskId,
     ) -> Belief {
-        let has_voice = |by: &NodeId| {
-            !self.suspects.contains(by)
-                && !matches!(self.nodes.get(by), Some(Presence::Away { .. }))
-        };
+        let has_voice = |by: &NodeId| !self.suspects.contains(by) && !self.is_away(*by);
         let of_now = |of: u32| of == version || self.off.on(Rule::R11Version);
         let mut against = self.words.against(disk, id);
         if !against.any(|(by, of)| has_voice(&by) && of_now(of)) {
