@@ -74,6 +74,8 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
             path: "/nonexistent/disk0".into(),
             store: StoreName(StoreId([1; 16])),
             size: 1 << 30,
+            pool: None,
+            incarnation: crate::protocol::membership::Incarnation(0),
         };
         manager.propose(disk).await.unwrap();
         let registry = Arc::default();
@@ -122,6 +124,8 @@ async fn put_volume(world: &World, name: &str, purpose: Purpose) {
         size: 1 << 20,
         block_size: 4096,
         purpose,
+        pool: None,
+        locality: crate::protocol::catalog::Locality::Spread,
     };
     world.manager.propose(create).await.unwrap();
 }

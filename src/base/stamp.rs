@@ -1,7 +1,11 @@
 //! What orders writes and fences writers.
 
+use serde::{Deserialize, Serialize};
+
 /// Fences writers: whose turn at a range this is. They are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Epoch {
     /// Raised only by a forced take-over.
     pub generation: u32,

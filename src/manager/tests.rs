@@ -43,6 +43,8 @@ fn commands() -> impl Iterator<Item = Command> {
         path: "/srv/disk0".into(),
         store: StoreName(StoreId([3; 16])),
         size: 16 << 30,
+        pool: None,
+        incarnation: crate::protocol::membership::Incarnation(0),
     };
     [node, disk]
         .into_iter()
@@ -55,6 +57,8 @@ fn create(name: &str) -> Command {
         size: 1 << 20,
         block_size: 4096,
         purpose: Purpose::Use,
+        pool: None,
+        locality: crate::protocol::catalog::Locality::Spread,
     }
 }
 

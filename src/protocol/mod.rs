@@ -5,12 +5,14 @@
 //! - [`membership`]: liveness of nodes: one lease a node with the manager, and who is believed when nodes accuse one another;
 //! - [`placement`]: which disks hold the replicas of which placement group;
 //! - [`replication`]: one placement group: how a coordinator keeps its copies the same;
+//! - [`steward`]: what the manager's leader decides about replicas: who is taken out, who joins, what moves;
 //! - [`volume`]: the coordinator, which orders what front ends ask of a volume.
 
 pub mod catalog;
 pub mod membership;
 pub mod placement;
 pub mod replication;
+pub mod steward;
 #[cfg(test)]
 mod stories;
 pub mod volume;

@@ -76,6 +76,8 @@ impl Host {
             path: add.path.clone(),
             store,
             size: bytes,
+            pool: None,
+            incarnation: crate::protocol::membership::Incarnation(0),
         };
         let events = self.manager().propose(command).await?;
         let Some(Event::DiskAdded { disk, .. }) = events.into_iter().next() else {
@@ -300,6 +302,9 @@ mod tests {
             store: StoreName(StoreId([1; 16])),
             size: 2 * GIB,
             state: DiskState::Serving,
+            incarnation: crate::protocol::membership::Incarnation(0),
+            set_weight: None,
+            returns_as: None,
         }
     }
 

@@ -160,15 +160,14 @@ impl Host {
             size_bytes: disk.size,
             state: match (disk.state, &failed) {
                 (DiskState::OutOfService, _) => "out_of_service",
-                (DiskState::Serving, Some(_)) => "failed",
+                (DiskState::Missing, _) => "missing",
+                (DiskState::Serving | DiskState::Draining, Some(_)) => "failed",
+                (DiskState::Draining, None) => "draining",
                 (DiskState::Serving, None) => "serving",
             }
             .into(),
             reason: failed.unwrap_or_default(),
-            pgs: catalog
-                .pgs()
-                .filter(|pg| pg.replicas.contains(&disk.id))
-                .count() as u32,
+            pgs: catalog.pgs_on(disk.id).count() as u32,
         }
     }
 }

@@ -22,6 +22,8 @@ impl Host {
                 VolumeCreatePurpose::Import => Purpose::Import,
                 VolumeCreatePurpose::Bench => Purpose::Bench,
             },
+            pool: None,
+            locality: crate::protocol::catalog::Locality::Spread,
         };
         self.manager().propose(command).await?;
         let catalog = self.manager().catalog();

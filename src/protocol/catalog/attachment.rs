@@ -6,6 +6,7 @@
 //!
 //! The catalog knows what is wanted, not whether it works: the host starts and stops what serves an attachment.
 
+use super::index::Place;
 use super::state::{Attachment, AttachmentKey, FrontEnd, Volume};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, QUEUES_MAX, Refusal};
@@ -29,11 +30,7 @@ impl Catalog {
         if volume.state != super::VolumeState::Ready {
             return Err(not_ready(volume));
         }
-        if !self.nodes.contains_key(&node) {
-            let hint = "`sarsen status` shows the nodes";
-            let reason = format!("there is no node {node}");
-            return Err(Refusal::not_found("node", reason, hint));
-        }
+        self.known_node(node)?;
         if let Some(held) = self.attachments.get(&id).filter(|held| {
             (held.node, &held.front_end, front_end) == (node, &FrontEnd::None, &FrontEnd::None)
         }) {
@@ -54,10 +51,10 @@ impl Catalog {
         };
         self.next.attachment += 1;
         let place = match front_end.is_incoming() {
-            true => &mut self.incoming,
-            false => &mut self.attachments,
+            true => Place::Incoming,
+            false => Place::First,
         };
-        place.insert(id, attachment.clone());
+        self.put_attachment(place, attachment.clone());
         Ok(vec![Event::Attached { attachment }])
     }
 
@@ -72,17 +69,17 @@ impl Catalog {
         let second = self.incoming.get(&id);
         let is_second = second.is_some_and(|second| Some(second.key) == key);
         if is_first {
-            self.attachments.remove(&id);
+            self.drop_attachment(Place::First, id);
             let mut events = vec![Event::Detached { volume: id }];
-            if let Some(mut moved) = self.incoming.remove(&id) {
+            if let Some(mut moved) = self.drop_attachment(Place::Incoming, id) {
                 moved.front_end.arrive();
-                self.attachments.insert(id, moved.clone());
+                self.put_attachment(Place::First, moved.clone());
                 events.push(Event::Attached { attachment: moved });
             }
             return Ok(events);
         }
         if is_second {
-            self.incoming.remove(&id);
+            self.drop_attachment(Place::Incoming, id);
             return Ok(vec![Event::Detached { volume: id }]);
         }
         let named = self.volume(id).map_or_else(
@@ -104,11 +101,10 @@ impl Catalog {
         device: u32,
     ) -> Result<Vec<Event>, Refusal> {
         // Only a first one can be a device.
-        let found = self.attachments.values_mut().find(|found| found.key == key);
-        match found {
-            Some(attachment) if attachment.front_end.is_device() => {
+        match self.attachment(key).cloned() {
+            Some(mut attachment) if attachment.front_end.is_device() => {
                 attachment.front_end.set_device(device);
-                let attachment = attachment.clone();
+                self.put_attachment(Place::First, attachment.clone());
                 Ok(vec![Event::Attached { attachment }])
             }
             _ => {
@@ -158,14 +154,12 @@ impl Catalog {
     }
 
     fn check_socket_is_free(&self, node: NodeId, socket: &str) -> Result<(), Refusal> {
-        let taken = self
-            .attachments()
-            .find(|other| other.node == node && other.front_end.socket() == Some(socket));
-        let Some(other) = taken else {
+        let sockets = self.index.sockets.get(&node);
+        let Some(other) = sockets.and_then(|sockets| sockets.get(socket)) else {
             return Ok(());
         };
-        let by = self.volume(other.volume);
-        let by = by.map_or_else(|| other.volume.to_string(), |volume| volume.name.clone());
+        let by = self.volume(*other);
+        let by = by.map_or_else(|| other.to_string(), |volume| volume.name.clone());
         let reason = format!("{socket} is the socket of {by} already");
         let hint = "name another socket, or detach that volume first";
         Err(Refusal::new(Code::Exists, "socket", reason, hint))

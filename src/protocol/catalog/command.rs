@@ -1,11 +1,19 @@
 //! What can be asked of the catalog, and what it answers. Both are kept as JSON in the manager's log: a field
 //! may be added with a default, none may change its meaning.
+//!
+//! A command says what was decided, never how to decide: a placement comes in solved, a lease's end with its number. So a log
+//! gives the same catalog in every build, whatever its solver has learnt since.
 
+use super::pg::Pg;
+use super::range::{GiveWhy, Ownership, TakeWhy};
 use super::state::{
-    Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Node, Pg, Pool, StoreName,
-    Volume,
+    Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Maintenance, Node, Pool,
+    PoolId, Sharing, StoreName, Volume,
 };
-use crate::base::{DiskId, NodeId, VolumeId};
+use crate::base::{DiskId, Epoch, LayerId, NodeId, PgId, VolumeId};
+use crate::protocol::membership::{Incarnation, LeaseNumber};
+use crate::protocol::placement::Level;
+use crate::protocol::replication::Reconfigure;
 use serde::{Deserialize, Serialize};
 
 /// What a new volume is for.
@@ -20,12 +28,75 @@ pub enum Purpose {
     Bench,
 }
 
+/// Where a new volume's data is to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Locality {
+    /// On all disks of the pool.
+    #[default]
+    Spread,
+    /// With one copy on this node.
+    Local { home: NodeId },
+}
+
+impl Locality {
+    pub(super) fn is_spread(&self) -> bool {
+        *self == Locality::Spread
+    }
+}
+
+/// What is done where a replica that counts as empty is the last copy of its PG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastCopies {
+    /// The disk is not opened.
+    #[default]
+    Refuse,
+    /// What is on the disk is the truth from now on, however old it is. The other replicas of the disk count as empty.
+    TakeAsFound,
+}
+
+/// Whether more PGs of the same layout follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batch {
+    /// Volumes that are made meanwhile do not use the new ones.
+    MoreFollow,
+    Last,
+}
+
+fn is_unknown(incarnation: &Incarnation) -> bool {
+    *incarnation == Incarnation(0)
+}
+
+fn is_refuse(last_copies: &LastCopies) -> bool {
+    *last_copies == LastCopies::Refuse
+}
+
 /// A change that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     AddNode {
         name: String,
+    },
+    /// Ends a node that has no disk, attachment, range or local volume.
+    RemoveNode {
+        node: NodeId,
+    },
+    /// Says in which rack a node stands. A name that is new makes a rack.
+    SetRack {
+        node: NodeId,
+        rack: Option<String>,
+    },
+    /// Records a start of a node (R19); it only grows.
+    RecordIncarnation {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+    SetMaintenance {
+        node: NodeId,
+        maintenance: Maintenance,
     },
     /// A disk that carries the store `store` already.
     AddDisk {
@@ -35,9 +106,19 @@ pub enum Command {
         store: StoreName,
         /// In bytes.
         size: u64,
+        /// The default one where it is not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pool: Option<String>,
+        /// Of the store as it was formatted; 0: not known, and the first opening is believed.
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        incarnation: Incarnation,
     },
     /// Takes back the disk that was added last, before any volume was spread over it.
     WithdrawDisk {
+        disk: DiskId,
+    },
+    /// Ends a disk that no PG lists.
+    RemoveDisk {
         disk: DiskId,
     },
     GrowDisk {
@@ -49,11 +130,65 @@ pub enum Command {
         disk: DiskId,
         state: DiskState,
     },
+    /// The disk's part of the pool; its size where nothing is said.
+    SetWeight {
+        disk: DiskId,
+        weight: Option<u64>,
+    },
+    /// A store was opened (R19): it found the incarnation `before` on the disk and wrote `now`.
+    OpenDisk {
+        disk: DiskId,
+        store: StoreName,
+        before: Incarnation,
+        now: Incarnation,
+        /// The start of the node that opened it: what an earlier start asked for and comes late is refused.
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        start: Incarnation,
+        #[serde(default, skip_serializing_if = "is_refuse")]
+        last_copies: LastCopies,
+    },
+    CreatePool {
+        name: String,
+        copies: u32,
+        min_copies: u32,
+        level: Level,
+    },
+    SetPool {
+        pool: String,
+        copies: u32,
+        min_copies: u32,
+        level: Level,
+    },
     /// How much may be promised of what a pool has.
     SetOvercommit {
         pool: String,
         /// 100: not more than there is.
         percent: u32,
+    },
+    /// New PGs of a pool, each with the disks of its replicas. The first has the number `first`, or another command came between.
+    CreatePgs {
+        pool: PoolId,
+        first: PgId,
+        replicas: Vec<Vec<DiskId>>,
+        batch: Batch,
+    },
+    /// Changes one replica of a PG that has this version (R11).
+    Reconfigure {
+        pg: PgId,
+        version: u32,
+        change: Reconfigure,
+    },
+    /// A replica is to be made at `to`, and then the one at `from` to end.
+    WantMove {
+        pg: PgId,
+        version: u32,
+        from: Option<DiskId>,
+        to: Option<DiskId>,
+    },
+    /// What was wanted of a PG is not any more. The replicas stay as they are.
+    DropMove {
+        pg: PgId,
+        version: u32,
     },
     CreateVolume {
         name: String,
@@ -62,11 +197,42 @@ pub enum Command {
         /// Of its logical sectors, in bytes: 512 or 4096.
         block_size: u32,
         purpose: Purpose,
+        /// The default one where it is not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pool: Option<String>,
+        #[serde(default, skip_serializing_if = "Locality::is_spread")]
+        locality: Locality,
     },
     ResizeVolume {
         name: String,
         /// In bytes.
         size: u64,
+    },
+    /// Whether several nodes may attach a volume at once.
+    SetSharing {
+        name: String,
+        sharing: Sharing,
+    },
+    /// Freezes the newest layer under a name and adds one.
+    SnapshotVolume {
+        name: String,
+        snapshot: String,
+    },
+    /// Takes a snapshot's name away. Its layer stays until the stores have merged it.
+    DeleteSnapshot {
+        name: String,
+        snapshot: String,
+    },
+    /// The stores have merged a frozen layer without a name into the one above it.
+    ForgetLayer {
+        volume: VolumeId,
+        layer: LayerId,
+    },
+    /// A new volume that lies over a snapshot.
+    CloneVolume {
+        name: String,
+        snapshot: String,
+        clone: String,
     },
     /// How far an import has come, durably.
     RecordImport {
@@ -106,6 +272,28 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<AttachmentKey>,
     },
+    /// A node that holds `lease` takes a volume's range, which has the epoch `after` until now.
+    TakeRange {
+        volume: VolumeId,
+        node: NodeId,
+        lease: LeaseNumber,
+        after: Option<Epoch>,
+        why: TakeWhy,
+    },
+    /// Ends a turn at a range.
+    GiveRange {
+        volume: VolumeId,
+        node: NodeId,
+        epoch: Epoch,
+        why: GiveWhy,
+    },
+    /// Takes a range from an owner of whom nothing is known, on a person's word that it is fenced. Raises the generation.
+    ForceTakeRange {
+        volume: VolumeId,
+        node: NodeId,
+        lease: LeaseNumber,
+        after: Option<Epoch>,
+    },
 }
 
 /// What an accepted command changed, with what it is now.
@@ -113,13 +301,21 @@ pub enum Command {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     NodeAdded { node: Node },
+    NodeChanged { node: Node },
+    NodeRemoved { node: NodeId },
     DiskAdded { disk: Disk, pgs: Vec<Pg> },
     DiskWithdrawn { disk: DiskId },
+    DiskRemoved { disk: DiskId },
     DiskChanged { disk: Disk },
+    PoolAdded { pool: Pool },
     PoolChanged { pool: Pool },
+    PgsCreated { pool: PoolId, pgs: Vec<Pg> },
+    PgChanged { pg: Pg },
     VolumeCreated { volume: Volume },
     VolumeChanged { volume: Volume },
     VolumeForgotten { volume: VolumeId },
     Attached { attachment: Attachment },
     Detached { volume: VolumeId },
+    RangeTaken { volume: VolumeId, range: Ownership },
+    RangeGiven { volume: VolumeId, range: Ownership },
 }

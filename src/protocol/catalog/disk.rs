@@ -1,10 +1,26 @@
-//! Commands about nodes, disks and pools.
+//! Commands about disks: they come, grow, are drained, go missing, come back and go.
+//!
+//! # Disks that travel in time (R19)
+//! Each opening of a store writes an incarnation on the disk, and the manager records it. If the store found another one than is
+//! recorded, then what is on the disk is not what was there last: an old copy, or a disk that was formatted anew. Every replica on
+//! it counts as empty then: it is taken off its PG's list and put on it again, which leaves it as one that was never in sync (R24). That
+//! goes below `min_copies` where it must, because what is not there is no copy.
+//!
+//! For that to be right, three things are the store's and the node's: an opening takes a number above what it found and above what
+//! is recorded; a store remembers the last two, because it may stop between writing one and hearing that it is recorded, and names
+//! as `before` the one of them that is recorded; and what an earlier start of the node asked for is void (`start`), because that number
+//! may be given again by a later start that found an older disk. A copy that was taken and brought back within one opening is not seen.
+//!
+//! An opening is recorded once. A caller whose answer was lost looks for its incarnation in the catalog; asking again is refused.
 
-use super::state::{Disk, DiskState, Node, Pg, Pool, PoolId, StoreName};
-use super::{
-    Catalog, Code, DEFAULT_POOL, DISK_BYTES_MIN, DISKS_MAX, Event, NODES_MAX, Refusal, check_name,
-};
+use super::command::LastCopies;
+use super::pg::Pg;
+use super::state::{Disk, DiskState, PoolId, StoreName};
+use super::{Catalog, Code, DEFAULT_POOL, DISK_BYTES_MIN, DISKS_MAX, Event, PGS_MAX, Refusal};
 use crate::base::{DiskId, NodeId, PgId};
+use crate::protocol::membership::Incarnation;
+use crate::protocol::placement::WEIGHT_MAX;
+use crate::protocol::replication::{Reconfigure, Role};
 
 /// How many PGs the first disk of a pool brings. More would spread a volume no better over few disks; fewer
 /// would make the shares of disks of different sizes coarse (3 % a PG).
@@ -15,102 +31,71 @@ const PGS_OF_DISK_MAX: u64 = 1_024;
 const PATH_BYTES_MAX: usize = 4_096;
 /// The largest disk, in bytes: sums over all disks stay far inside 64 bits.
 const DISK_BYTES_MAX: u64 = 1 << 50;
-/// How far a pool may be over-committed, in percent.
-const OVERCOMMIT_PERCENT: std::ops::RangeInclusive<u32> = 100..=100_000;
+
+/// A disk that is to be added.
+pub(super) struct NewDisk<'a> {
+    pub node: NodeId,
+    pub path: &'a str,
+    pub store: StoreName,
+    pub size: u64,
+    pub pool: Option<&'a str>,
+    pub incarnation: Incarnation,
+}
+
+/// What a node says of a disk that it has opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub store: StoreName,
+    pub before: Incarnation,
+    pub now: Incarnation,
+    pub start: Incarnation,
+}
 
 impl Catalog {
-    pub(super) fn add_node(&mut self, name: &str) -> Result<Vec<Event>, Refusal> {
-        check_name("node", name)?;
-        if self.node_named(name).is_some() {
-            let reason = format!("there is a node named {name:?} already");
-            return Err(Refusal::new(
-                Code::Exists,
-                "name",
-                reason,
-                "give it another name",
-            ));
-        }
-        if self.nodes.len() == NODES_MAX {
-            let reason = format!("there are {NODES_MAX} nodes already");
-            return Err(Refusal::new(
-                Code::Exhausted,
-                "name",
-                reason,
-                "use another cluster",
-            ));
-        }
-        let node = Node {
-            id: NodeId(self.next.node),
-            name: name.into(),
-        };
-        self.next.node += 1;
-        self.nodes.insert(node.id, node.clone());
-        Ok(vec![Event::NodeAdded { node }])
-    }
-
-    pub(super) fn add_disk(
-        &mut self,
-        node: NodeId,
-        path: &str,
-        store: StoreName,
-        size: u64,
-    ) -> Result<Vec<Event>, Refusal> {
-        self.check_new_disk(node, path, store, size)?;
-        let Some(pool) = self
-            .pools
-            .values_mut()
-            .find(|pool| pool.name == DEFAULT_POOL)
-        else {
-            return Err(no_pool(DEFAULT_POOL));
-        };
-        if pool.bytes_per_pg == 0 {
-            pool.bytes_per_pg = size.div_ceil(PGS_OF_FIRST_DISK);
-        }
+    /// In a pool of one copy a disk brings its own PGs, so that nothing moves by itself; in the others they are solved for.
+    pub(super) fn add_disk(&mut self, new: &NewDisk) -> Result<Vec<Event>, Refusal> {
+        self.check_new_disk(new)?;
+        let mut pool = self.known_pool(new.pool.unwrap_or(DEFAULT_POOL))?.clone();
         let disk = Disk {
             id: DiskId(self.next.disk),
-            node,
+            node: new.node,
             pool: pool.id,
-            path: path.into(),
-            store,
-            size,
+            path: new.path.into(),
+            store: new.store,
+            size: new.size,
             state: DiskState::Serving,
+            incarnation: new.incarnation,
+            set_weight: None,
+            returns_as: None,
         };
-        let count = pg_share(size, pool.bytes_per_pg);
-        let pgs = self.add_pgs(disk.pool, disk.id, count);
+        let mut count = 0;
+        if pool.copies == 1 {
+            if pool.bytes_per_pg == 0 {
+                pool.bytes_per_pg = new.size.div_ceil(PGS_OF_FIRST_DISK);
+            }
+            count = pg_share(new.size, pool.bytes_per_pg) as usize;
+            if self.pgs.len() + count > PGS_MAX {
+                let reason = format!("there are {} placement groups already", self.pgs.len());
+                let hint = "use another cluster";
+                return Err(Refusal::new(Code::Exhausted, "size", reason, hint));
+            }
+            self.put_pool(pool);
+        }
         self.next.disk += 1;
-        self.disks.insert(disk.id, disk.clone());
+        self.put_disk(disk.clone());
+        let replicas = [disk.id];
+        let pgs = self.add_pgs(disk.pool, std::iter::repeat_n(&replicas[..], count));
         Ok(vec![Event::DiskAdded { disk, pgs }])
     }
 
-    fn check_new_disk(
-        &self,
-        node: NodeId,
-        path: &str,
-        store: StoreName,
-        size: u64,
-    ) -> Result<(), Refusal> {
-        if !self.nodes.contains_key(&node) {
-            let reason = format!("there is no node {node}");
-            return Err(Refusal::not_found(
-                "node",
-                reason,
-                "`sarsen status` shows the nodes",
-            ));
-        }
-        check_path(path)?;
-        check_disk_size(size)?;
-        if let Some(other) = self.disks.values().find(|disk| disk.store == store) {
-            let reason = format!(
-                "its store {store} is disk {} at {} already",
-                other.id, other.path
-            );
-            let hint =
-                "the same disk under two paths can be added only once; a copy must be formatted";
-            return Err(Refusal::new(Code::Exists, "path", reason, hint));
-        }
-        let same = |disk: &&Disk| disk.node == node && disk.path == path;
-        if let Some(other) = self.disks.values().find(same) {
-            let reason = format!("{path} is disk {} already", other.id);
+    fn check_new_disk(&self, new: &NewDisk) -> Result<(), Refusal> {
+        self.known_node(new.node)?;
+        check_path(new.path)?;
+        check_disk_size(new.size)?;
+        self.check_store_is_new(new.store)?;
+        let paths = self.index.paths.get(&new.node);
+        if let Some(other) = paths.and_then(|paths| paths.get(new.path)) {
+            let reason = format!("{} is disk {other} already", new.path);
             return Err(Refusal::new(
                 Code::Exists,
                 "path",
@@ -118,7 +103,7 @@ impl Catalog {
                 "add another disk",
             ));
         }
-        if self.disks.len() == DISKS_MAX {
+        if self.disks.len() >= DISKS_MAX {
             let reason = format!("there are {DISKS_MAX} disks already");
             return Err(Refusal::new(
                 Code::Exhausted,
@@ -130,23 +115,18 @@ impl Catalog {
         Ok(())
     }
 
-    fn add_pgs(&mut self, pool: PoolId, disk: DiskId, count: u32) -> Vec<Pg> {
-        let first = self.next.pg;
-        self.next.pg += count;
-        let new = (first..self.next.pg).map(|id| Pg {
-            id: PgId(id),
-            pool,
-            version: 1,
-            replicas: vec![disk],
-            in_sync: vec![disk],
-        });
-        let pgs: Vec<Pg> = new.collect();
-        self.pgs.extend(pgs.iter().map(|pg| (pg.id, pg.clone())));
-        pgs
+    fn check_store_is_new(&self, store: StoreName) -> Result<(), Refusal> {
+        let Some(other) = self.index.stores.get(&store.0) else {
+            return Ok(());
+        };
+        let path = self.disk(*other).map_or("", |disk| disk.path.as_str());
+        let reason = format!("its store {store} is disk {other} at {path} already");
+        let hint = "the same disk under two paths can be added only once; a copy must be formatted";
+        Err(Refusal::new(Code::Exists, "path", reason, hint))
     }
 
     pub(super) fn withdraw_disk(&mut self, id: DiskId) -> Result<Vec<Event>, Refusal> {
-        let disk = self.disks.get(&id).ok_or_else(|| no_disk(id))?;
+        let disk = self.disk(id).ok_or_else(|| no_disk(id))?;
         let hint = "move its data away first";
         if self
             .disks
@@ -156,28 +136,60 @@ impl Catalog {
             let reason = format!("disk {id} is not the one that was added last");
             return Err(Refusal::conflict("disk", reason, hint));
         }
-        let pool = disk.pool;
-        let (on_it, others): (Vec<&Pg>, Vec<&Pg>) = self
-            .pgs
-            .values()
-            .filter(|pg| pg.pool == pool)
-            .partition(|pg| pg.replicas.contains(&id));
-        let left = others.len();
-        let mut volumes = self.volumes.values().filter(|volume| volume.pool == pool);
-        if let Some(volume) = volumes.find(|volume| volume.pgs as usize > left) {
-            let reason = format!("the volume {} is spread over disk {id}", volume.name);
+        let on_it: Vec<PgId> = self.pgs_on(id).collect();
+        let of = &self.index.of_pools[&disk.pool];
+        let left = of.pgs.len() - on_it.len();
+        // A volume names its PGs by their number in the pool, so only the last ones may go.
+        let first = of.pgs.get(left);
+        let is_tail = on_it.iter().all(|pg| Some(pg) >= first);
+        let most = of.volumes.last_key_value().map_or(0, |(&most, _)| most);
+        let is_listed = on_it.iter().any(|pg| self.index.listed.contains_key(pg));
+        if most as usize > left || is_listed {
+            let name = self.volume_beyond(disk.pool, left, &on_it);
+            let reason = format!("the volume {name} is spread over disk {id}");
             return Err(Refusal::conflict("disk", reason, hint));
         }
-        for pg in on_it.iter().map(|pg| pg.id).collect::<Vec<_>>() {
-            self.pgs.remove(&pg);
+        let alone = |pg: &PgId| self.pgs[pg].configuration.members().len() == 1;
+        if !is_tail || !on_it.iter().all(alone) {
+            let reason = format!("disk {id} has replicas of placement groups of other disks");
+            return Err(Refusal::conflict("disk", reason, hint));
         }
-        self.disks.remove(&id);
+        for pg in on_it {
+            self.drop_pg(pg);
+        }
+        self.drop_disk(id);
         Ok(vec![Event::DiskWithdrawn { disk: id }])
+    }
+
+    /// A volume that uses more of a pool's PGs than the first `left`: only for the words of a refusal.
+    fn volume_beyond(&self, pool: PoolId, left: usize, listed: &[PgId]) -> &str {
+        let uses = |volume: &&super::Volume| {
+            volume.pool == pool
+                && (volume.pgs as usize > left || volume.on.iter().any(|pg| listed.contains(pg)))
+        };
+        let found = self.volumes.values().find(uses);
+        found.map_or("", |volume| volume.name.as_str())
+    }
+
+    pub(super) fn remove_disk(&mut self, id: DiskId) -> Result<Vec<Event>, Refusal> {
+        self.disk(id).ok_or_else(|| no_disk(id))?;
+        let hint = "drain it, and wait until nothing is on it";
+        if let Some(pg) = self.pgs_on(id).next() {
+            let reason = format!("the placement group {pg} has a replica on disk {id}");
+            return Err(Refusal::conflict("disk", reason, hint));
+        }
+        let is_target = |pg: &PgId| self.pgs[pg].want.is_some_and(|want| want.to == Some(id));
+        if let Some(pg) = self.wanted().find(is_target) {
+            let reason = format!("the placement group {pg} is to have a replica on disk {id}");
+            return Err(Refusal::conflict("disk", reason, hint));
+        }
+        self.drop_disk(id);
+        Ok(vec![Event::DiskRemoved { disk: id }])
     }
 
     pub(super) fn grow_disk(&mut self, id: DiskId, size: u64) -> Result<Vec<Event>, Refusal> {
         check_disk_size(size)?;
-        let disk = self.disks.get_mut(&id).ok_or_else(|| no_disk(id))?;
+        let disk = self.disk(id).ok_or_else(|| no_disk(id))?;
         if size < disk.size {
             let reason = format!(
                 "disk {id} has {} bytes, and a disk cannot shrink",
@@ -189,8 +201,20 @@ impl Catalog {
                 "add a smaller disk instead",
             ));
         }
-        disk.size = size;
-        Ok(vec![Event::DiskChanged { disk: disk.clone() }])
+        self.change_disk(id, |disk| disk.size = size)
+    }
+
+    pub(super) fn set_weight(
+        &mut self,
+        id: DiskId,
+        weight: Option<u64>,
+    ) -> Result<Vec<Event>, Refusal> {
+        if let Some(weight) = weight.filter(|&weight| weight > WEIGHT_MAX) {
+            let reason = format!("{weight} is more than {WEIGHT_MAX}");
+            let hint = "weigh disks in bytes, or in any smaller unit";
+            return Err(Refusal::invalid("weight", reason, hint));
+        }
+        self.change_disk(id, |disk| disk.set_weight = weight)
     }
 
     pub(super) fn set_disk_state(
@@ -198,25 +222,104 @@ impl Catalog {
         id: DiskId,
         state: DiskState,
     ) -> Result<Vec<Event>, Refusal> {
-        let disk = self.disks.get_mut(&id).ok_or_else(|| no_disk(id))?;
-        disk.state = state;
-        Ok(vec![Event::DiskChanged { disk: disk.clone() }])
+        self.change_disk(id, |disk| {
+            disk.returns_as = match (disk.state, state) {
+                (DiskState::Draining, DiskState::Missing) => Some(DiskState::Draining),
+                (DiskState::Missing, DiskState::Missing) => disk.returns_as,
+                _ => None,
+            };
+            disk.state = state;
+        })
     }
 
-    pub(super) fn set_overcommit(
+    fn change_disk(
         &mut self,
-        name: &str,
-        percent: u32,
+        id: DiskId,
+        change: impl FnOnce(&mut Disk),
     ) -> Result<Vec<Event>, Refusal> {
-        if !OVERCOMMIT_PERCENT.contains(&percent) {
-            let reason = format!("{percent} is not in {OVERCOMMIT_PERCENT:?}");
-            let hint = "100 promises no more than there is";
-            return Err(Refusal::invalid("percent", reason, hint));
+        let mut disk = self.disk(id).ok_or_else(|| no_disk(id))?.clone();
+        change(&mut disk);
+        self.put_disk(disk.clone());
+        Ok(vec![Event::DiskChanged { disk }])
+    }
+
+    pub(super) fn open_disk(
+        &mut self,
+        id: DiskId,
+        opening: Opening,
+        last_copies: LastCopies,
+    ) -> Result<Vec<Event>, Refusal> {
+        let mut disk = self.disk(id).ok_or_else(|| no_disk(id))?.clone();
+        let Opening {
+            store,
+            before,
+            now,
+            start,
+        } = opening;
+        let newest = self.node(disk.node).map(|node| node.incarnation);
+        if newest.is_some_and(|newest| start < newest && start != Incarnation(0)) {
+            let reason = "the node has started anew since";
+            return Err(Refusal::conflict("start", reason, "open it again"));
         }
-        let found = self.pools.values_mut().find(|pool| pool.name == name);
-        let pool: &mut Pool = found.ok_or_else(|| no_pool(name))?;
-        pool.overcommit_percent = percent;
-        Ok(vec![Event::PoolChanged { pool: pool.clone() }])
+        if now <= before || now <= disk.incarnation {
+            let reason = format!(
+                "{} is not above what the store found and what is recorded, {}",
+                now.0, disk.incarnation.0
+            );
+            let hint = "an opening writes one more than both; if this one is recorded, it is done";
+            return Err(Refusal::conflict("now", reason, hint));
+        }
+        let is_other = store != disk.store;
+        if is_other {
+            self.check_store_is_new(store)?;
+        }
+        let is_first = disk.incarnation == Incarnation(0);
+        let changed = match is_other || !(is_first || before == disk.incarnation) {
+            true => self.emptied(id, last_copies)?,
+            false => Vec::new(),
+        };
+        if disk.state == DiskState::Missing {
+            disk.state = disk.returns_as.take().unwrap_or(DiskState::Serving);
+        }
+        disk.store = store;
+        disk.incarnation = now;
+        self.put_disk(disk.clone());
+        let mut events = vec![Event::DiskChanged { disk }];
+        for pg in changed {
+            self.put_pg(pg.clone());
+            events.push(Event::PgChanged { pg });
+        }
+        Ok(events)
+    }
+
+    /// The PGs of a disk as they are when nothing is on it.
+    fn emptied(&self, id: DiskId, last_copies: LastCopies) -> Result<Vec<Pg>, Refusal> {
+        let mut changed = Vec::new();
+        for pg in self.pgs_on(id) {
+            let mut pg = self.pgs[&pg].clone();
+            if pg.configuration.role(id) == Some(Role::Out { since: 0 }) {
+                continue;
+            }
+            let remove = Reconfigure::Remove { disk: id };
+            let version = pg.version();
+            if pg.configuration.apply(version, remove, 1).is_err() {
+                // It is the only one in sync: nothing else makes the removal of a listed replica fail.
+                if last_copies == LastCopies::Refuse {
+                    let reason = format!(
+                        "disk {id} is not as it was last, and has the last copy of the placement group {}",
+                        pg.id
+                    );
+                    let hint = "bring the right disk back, or say that what is on it is to be taken as it is";
+                    return Err(Refusal::conflict("last_copies", reason, hint));
+                }
+                continue;
+            }
+            let add = Reconfigure::Add { disk: id };
+            let added = pg.configuration.apply(version + 1, add, 1);
+            added.expect("what has just left the list has room on it");
+            changed.push(pg);
+        }
+        Ok(changed)
     }
 }
 
@@ -258,9 +361,4 @@ fn check_disk_size(size: u64) -> Result<(), Refusal> {
 fn no_disk(id: DiskId) -> Refusal {
     let hint = "`sarsen disk list` shows what there is";
     Refusal::not_found("disk", format!("there is no disk {id}"), hint)
-}
-
-fn no_pool(name: &str) -> Refusal {
-    let hint = "the pool that exists from the start is \"default\"";
-    Refusal::not_found("pool", format!("there is no pool named {name:?}"), hint)
 }

@@ -1,7 +1,13 @@
 //! What the catalog holds, and how it is looked up.
 
+use super::command::Locality;
+use super::index::Index;
+use super::pg::Pg;
+use super::range::Ownership;
 use super::{DEFAULT_POOL, Refusal};
 use crate::base::{DiskId, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+use crate::protocol::membership::Incarnation;
+use crate::protocol::placement::{Level, RackId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +18,12 @@ use std::fmt;
 )]
 #[serde(transparent)]
 pub struct PoolId(pub u32);
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The identity of a store, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +62,32 @@ impl<'de> Deserialize<'de> for StoreName {
 pub struct Node {
     pub id: NodeId,
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<RackId>,
+    /// The newest start that was recorded; 0: none.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub incarnation: Incarnation,
+    #[serde(default, skip_serializing_if = "Maintenance::is_off")]
+    pub maintenance: Maintenance,
+}
+
+/// Whether somebody works at a node and it will be back soon: what it holds is not made anew elsewhere meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Maintenance {
+    #[default]
+    Off,
+    On,
+}
+
+impl Maintenance {
+    fn is_off(&self) -> bool {
+        *self == Maintenance::Off
+    }
+}
+
+fn is_unknown(incarnation: &Incarnation) -> bool {
+    *incarnation == Incarnation(0)
 }
 
 /// What is wanted of a disk.
@@ -57,8 +95,19 @@ pub struct Node {
 #[serde(rename_all = "snake_case")]
 pub enum DiskState {
     Serving,
+    /// It serves, and is being emptied.
+    Draining,
+    /// It was away for so long that what it held is made anew elsewhere. It serves again when it is opened.
+    Missing,
     /// Nothing is asked of it.
     OutOfService,
+}
+
+impl DiskState {
+    /// Whether replicas on it may be in use.
+    pub fn is_good(self) -> bool {
+        matches!(self, DiskState::Serving | DiskState::Draining)
+    }
 }
 
 /// A disk that a node keeps a store on.
@@ -73,6 +122,22 @@ pub struct Disk {
     /// In bytes.
     pub size: u64,
     pub state: DiskState,
+    /// The opening of its store that was recorded last (R19); 0: none.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub incarnation: Incarnation,
+    /// Its part of the pool, where that is not its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_weight: Option<u64>,
+    /// Of one that is missing: what it was, if that was not serving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns_as: Option<DiskState>,
+}
+
+impl Disk {
+    /// Its part of the pool: its size in bytes, where nothing else was said.
+    pub fn weight(&self) -> u64 {
+        self.set_weight.unwrap_or(self.size)
+    }
 }
 
 /// A set of disks that volumes are given out of.
@@ -82,22 +147,27 @@ pub struct Pool {
     pub name: String,
     /// How many replicas each PG has.
     pub copies: u32,
+    /// The fewest that stay in sync when others are taken out; below it, writes wait.
+    #[serde(default = "one")]
+    pub min_copies: u32,
+    /// No two replicas of a PG lie in one failure domain of this level.
+    #[serde(default = "disk_level")]
+    pub level: Level,
     /// How much may be promised of what there is: 100 is not more.
     pub overcommit_percent: u32,
     /// How many bytes of a disk bring one PG; fixed by the first disk, zero before it.
     pub bytes_per_pg: u64,
+    /// While PGs are made in several commands: how many there were before, which new volumes use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub laid_out: Option<u32>,
 }
 
-/// A placement group: the unit of placement.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pg {
-    pub id: PgId,
-    pub pool: PoolId,
-    /// Fences configurations: raised with every change of replicas or in-sync set.
-    pub version: u32,
-    pub replicas: Vec<DiskId>,
-    /// The replicas that have every acknowledged write.
-    pub in_sync: Vec<DiskId>,
+fn one() -> u32 {
+    1
+}
+
+fn disk_level() -> Level {
+    Level::Disk
 }
 
 /// Whether a layer takes writes.
@@ -138,6 +208,30 @@ pub enum VolumeState {
     Deleting,
 }
 
+/// Whether several nodes may attach a volume at once. Recorded only: who owns what inside one that is shared comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    #[default]
+    Exclusive,
+    Shared,
+}
+
+impl Sharing {
+    fn is_exclusive(&self) -> bool {
+        *self == Sharing::Exclusive
+    }
+}
+
+/// A frozen layer that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub name: String,
+    pub layer: LayerId,
+    /// Of the volume then, in bytes.
+    pub size: u64,
+}
+
 /// What a user creates and attaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
@@ -152,10 +246,20 @@ pub struct Volume {
     pub state: VolumeState,
     /// Whether `bench` made it and may write to it.
     pub bench: bool,
-    /// From the oldest to the one that takes writes.
+    /// Its own, from the oldest to the one that takes writes. The oldest of a clone lies over a layer of another volume.
     pub layers: Vec<Layer>,
     /// How many PGs the pool had when it was created: its extents hash over the first so many.
     pub pgs: u32,
+    /// The PGs that its extents hash over, where that is not the first `pgs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<PgId>,
+    #[serde(default, skip_serializing_if = "Locality::is_spread")]
+    pub locality: Locality,
+    #[serde(default, skip_serializing_if = "Sharing::is_exclusive")]
+    pub sharing: Sharing,
+    /// In the order of their layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// One attachment, never used again for another. Zero is one from before there were keys.
@@ -279,6 +383,12 @@ pub(super) struct NextIds {
     pub layer: u64,
     #[serde(default = "first_attachment")]
     pub attachment: u64,
+    #[serde(default = "first_rack")]
+    pub rack: u32,
+}
+
+fn first_rack() -> u32 {
+    1
 }
 
 /// Where a catalog goes on from that was written before attachments had keys.
@@ -301,6 +411,14 @@ pub struct Catalog {
     /// The second ones, of live migrations.
     #[serde(default)]
     pub(super) incoming: BTreeMap<VolumeId, Attachment>,
+    #[serde(default)]
+    pub(super) racks: BTreeMap<RackId, String>,
+    /// Of every range that was taken at least once.
+    #[serde(default)]
+    pub(super) ranges: BTreeMap<VolumeId, Ownership>,
+    /// Follows from all of the above.
+    #[serde(skip)]
+    pub(super) index: Index,
 }
 
 impl Default for Catalog {
@@ -310,10 +428,13 @@ impl Default for Catalog {
             id: PoolId(1),
             name: DEFAULT_POOL.into(),
             copies: 1,
+            min_copies: 1,
+            level: Level::Disk,
             overcommit_percent: 2_000,
             bytes_per_pg: 0,
+            laid_out: None,
         };
-        Catalog {
+        let mut catalog = Catalog {
             applied: 0,
             // From one on: a zero that is read back from a disk was never an id.
             next: NextIds {
@@ -325,6 +446,7 @@ impl Default for Catalog {
                 family: 1,
                 layer: 1,
                 attachment: first_attachment(),
+                rack: first_rack(),
             },
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
@@ -333,7 +455,12 @@ impl Default for Catalog {
             volumes: BTreeMap::new(),
             attachments: BTreeMap::new(),
             incoming: BTreeMap::new(),
-        }
+            racks: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            index: Index::default(),
+        };
+        catalog.index = Index::of(&catalog);
+        catalog
     }
 }
 
@@ -361,7 +488,7 @@ impl Catalog {
         self.pools.values()
     }
 
-    pub fn pgs(&self) -> impl Iterator<Item = &Pg> {
+    pub fn pgs(&self) -> impl ExactSizeIterator<Item = &Pg> {
         self.pgs.values()
     }
 
@@ -380,51 +507,125 @@ impl Catalog {
     }
 
     pub fn attachment(&self, key: AttachmentKey) -> Option<&Attachment> {
-        self.attachments().find(|attachment| attachment.key == key)
+        if key == AttachmentKey::default() {
+            // Those from before there were keys all have zero, and are not in the index.
+            return self.attachments().find(|one| one.key == key);
+        }
+        let volume = self.index.keys.get(&key)?;
+        let (first, second) = self.attachments_of(*volume);
+        first.into_iter().chain(second).find(|one| one.key == key)
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
     }
 
     pub fn disk(&self, id: DiskId) -> Option<&Disk> {
         self.disks.get(&id)
     }
 
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        self.pools.get(&id)
+    }
+
+    pub fn pg(&self, id: PgId) -> Option<&Pg> {
+        self.pgs.get(&id)
+    }
+
     pub fn volume(&self, id: VolumeId) -> Option<&Volume> {
         self.volumes.get(&id)
     }
 
+    /// Who owns a volume's range, and its epoch; nothing where it was never taken.
+    pub fn range(&self, volume: VolumeId) -> Option<&Ownership> {
+        self.ranges.get(&volume)
+    }
+
     pub fn pool_named(&self, name: &str) -> Option<&Pool> {
-        self.pools.values().find(|pool| pool.name == name)
+        self.index.pool_names.get(name).map(|id| &self.pools[id])
     }
 
     pub fn node_named(&self, name: &str) -> Option<&Node> {
-        self.nodes.values().find(|node| node.name == name)
+        self.index.node_names.get(name).map(|id| &self.nodes[id])
+    }
+
+    /// The name of a rack.
+    pub fn rack(&self, id: RackId) -> Option<&str> {
+        self.racks.get(&id).map(String::as_str)
     }
 
     /// The volume of this name, or a refusal that says that there is none.
     pub fn volume_named(&self, name: &str) -> Result<&Volume, Refusal> {
-        let found = self.volumes.values().find(|volume| volume.name == name);
-        found.ok_or_else(|| {
+        let found = self.index.volume_names.get(name);
+        found.map(|id| &self.volumes[id]).ok_or_else(|| {
             let reason = format!("there is no volume named {name:?}");
             Refusal::not_found("name", reason, "`sarsen volume list` shows what there is")
         })
     }
 
+    /// The disks of a node, in the order of their ids, as all that follow.
+    pub fn disks_of(&self, node: NodeId) -> impl Iterator<Item = &Disk> {
+        let ids = self.index.disks_of_node.get(&node).into_iter().flatten();
+        ids.map(|id| &self.disks[id])
+    }
+
+    pub fn disks_of_pool(&self, pool: PoolId) -> impl Iterator<Item = &Disk> {
+        let ids = self.index.of_pools.get(&pool).map(|of| &of.disks);
+        ids.into_iter().flatten().map(|id| &self.disks[id])
+    }
+
+    /// The PGs of a pool, by their numbers; a volume hashes over the first so many.
+    pub fn pgs_of(&self, pool: PoolId) -> &[PgId] {
+        self.index.of_pools.get(&pool).map_or(&[], |of| &of.pgs)
+    }
+
+    /// The PGs that list a disk.
+    pub fn pgs_on(&self, disk: DiskId) -> impl Iterator<Item = PgId> + '_ {
+        self.index.pgs_on.get(&disk).into_iter().flatten().copied()
+    }
+
+    /// The PGs of which something is wanted.
+    pub fn wanted(&self) -> impl Iterator<Item = PgId> + '_ {
+        self.index.wanted.iter().copied()
+    }
+
+    /// The volumes whose range a node owns.
+    pub fn owned_by(&self, node: NodeId) -> impl Iterator<Item = VolumeId> + '_ {
+        let of = (node, VolumeId(0))..=(node, VolumeId(u64::MAX));
+        self.index.owned.range(of).map(|&(_, volume)| volume)
+    }
+
+    /// The number that the next PG gets.
+    pub fn next_pg(&self) -> PgId {
+        PgId(self.next.pg)
+    }
+
+    /// The PGs that a volume's extents hash over, in the order of their numbers.
+    pub fn pgs_of_volume<'a>(&'a self, volume: &'a Volume) -> &'a [PgId] {
+        if !volume.on.is_empty() {
+            return &volume.on;
+        }
+        let of_pool = self.pgs_of(volume.pool);
+        &of_pool[..of_pool.len().min(volume.pgs as usize)]
+    }
+
     /// The PGs that a volume's extents hash over, in the order of their numbers, and the disk that serves
     /// each: the first of its in-sync set.
     pub fn placement(&self, volume: &Volume) -> Vec<(PgId, DiskId)> {
-        let of_pool = self.pgs.values().filter(|pg| pg.pool == volume.pool);
-        let first = of_pool.take(volume.pgs as usize);
-        first.map(|pg| (pg.id, pg.in_sync[0])).collect()
+        let pgs = self.pgs_of_volume(volume).iter();
+        pgs.filter_map(|pg| Some((*pg, self.pgs[pg].configuration.in_sync().next()?)))
+            .collect()
     }
 
     /// What the pool's disks have, in bytes.
     pub fn capacity(&self, pool: PoolId) -> u64 {
-        let sizes = self.disks.values().filter(|disk| disk.pool == pool);
-        sizes.map(|disk| disk.size).sum()
+        let of = self.index.of_pools.get(&pool);
+        of.map_or(0, |of| u64::try_from(of.capacity).unwrap_or(u64::MAX))
     }
 
     /// What was promised to the pool's volumes, in bytes.
     pub fn promised(&self, pool: PoolId) -> u64 {
-        let sizes = self.volumes.values().filter(|volume| volume.pool == pool);
-        sizes.map(|volume| volume.size).sum()
+        let of = self.index.of_pools.get(&pool);
+        of.map_or(0, |of| u64::try_from(of.promised).unwrap_or(u64::MAX))
     }
 }

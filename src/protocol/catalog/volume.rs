@@ -1,26 +1,77 @@
 //! Commands about volumes: from creation, through import and resize, to the last byte given back.
 
-use super::state::{ImportMark, Layer, LayerState, Pool, Volume, VolumeState};
+use super::command::Locality;
+use super::state::{ImportMark, Layer, LayerState, PoolId, Sharing, Volume, VolumeState};
 use super::{
-    Catalog, Code, DEFAULT_POOL, Event, Purpose, Refusal, VOLUME_BYTES_MAX, VOLUMES_MAX, check_name,
+    Catalog, Code, DEFAULT_POOL, Event, LOCAL_PGS_MAX, Purpose, Refusal, VOLUME_BYTES_MAX,
+    VOLUMES_MAX, check_name,
 };
-use crate::base::{BLOCK, FamilyId, LayerId, SECTOR, VolumeId};
+use crate::base::{BLOCK, FamilyId, LayerId, NodeId, PgId, SECTOR, VolumeId};
+use std::collections::BTreeSet;
+
+/// A volume that is to be made.
+pub(super) struct NewVolume<'a> {
+    pub name: &'a str,
+    pub size: u64,
+    pub block_size: u32,
+    pub purpose: Purpose,
+    pub pool: Option<&'a str>,
+    pub locality: Locality,
+}
 
 impl Catalog {
-    pub(super) fn create_volume(
-        &mut self,
-        name: &str,
-        size: u64,
-        block_size: u32,
-        purpose: Purpose,
-    ) -> Result<Vec<Event>, Refusal> {
+    pub(super) fn create_volume(&mut self, new: &NewVolume) -> Result<Vec<Event>, Refusal> {
+        self.check_new_volume(new.name)?;
+        check_block_size(new.block_size)?;
+        check_size(new.size, new.block_size)?;
+        let pool = self.pool_with_room(new.pool.unwrap_or(DEFAULT_POOL), new.size)?;
+        let (pool, count) = (pool.id, self.pgs_open(pool.id));
+        let on = match new.locality {
+            Locality::Spread => Vec::new(),
+            Locality::Local { home } => self.pgs_at(pool, home)?,
+        };
+        let volume = Volume {
+            id: VolumeId(self.next.volume),
+            name: new.name.into(),
+            pool,
+            family: FamilyId(self.next.family),
+            size: new.size,
+            block_size: new.block_size,
+            state: match new.purpose {
+                Purpose::Import => VolumeState::Importing {
+                    mark: ImportMark::default(),
+                },
+                Purpose::Use | Purpose::Bench => VolumeState::Ready,
+            },
+            bench: new.purpose == Purpose::Bench,
+            layers: vec![Layer {
+                id: LayerId(self.next.layer),
+                parent: None,
+                state: LayerState::Writable,
+            }],
+            pgs: match on.is_empty() {
+                true => count,
+                false => on.len() as u32,
+            },
+            on,
+            locality: new.locality,
+            sharing: Sharing::Exclusive,
+            snapshots: Vec::new(),
+        };
+        self.next.volume += 1;
+        self.next.family += 1;
+        self.next.layer += 1;
+        self.put_volume(volume.clone());
+        Ok(vec![Event::VolumeCreated { volume }])
+    }
+
+    /// Whether there is room for one more volume, of this name.
+    pub(super) fn check_new_volume(&self, name: &str) -> Result<(), Refusal> {
         check_name("volume", name)?;
-        if let Some(other) = self.volumes.values().find(|volume| volume.name == name) {
+        if let Ok(other) = self.volume_named(name) {
             return Err(name_taken(other));
         }
-        check_block_size(block_size)?;
-        check_size(size, block_size)?;
-        if self.volumes.len() == VOLUMES_MAX {
+        if self.volumes.len() >= VOLUMES_MAX {
             let reason = format!("there are {VOLUMES_MAX} volumes already");
             return Err(Refusal::new(
                 Code::Exhausted,
@@ -29,33 +80,52 @@ impl Catalog {
                 "delete one that is not used",
             ));
         }
-        let pool = self.pool_with_room(size)?.id;
-        let volume = Volume {
-            id: VolumeId(self.next.volume),
-            name: name.into(),
-            pool,
-            family: FamilyId(self.next.family),
-            size,
-            block_size,
-            state: match purpose {
-                Purpose::Import => VolumeState::Importing {
-                    mark: ImportMark::default(),
-                },
-                Purpose::Use | Purpose::Bench => VolumeState::Ready,
-            },
-            bench: purpose == Purpose::Bench,
-            layers: vec![Layer {
-                id: LayerId(self.next.layer),
-                parent: None,
-                state: LayerState::Writable,
-            }],
-            pgs: self.pgs.values().filter(|pg| pg.pool == pool).count() as u32,
-        };
-        self.next.volume += 1;
-        self.next.family += 1;
-        self.next.layer += 1;
-        self.volumes.insert(volume.id, volume.clone());
-        Ok(vec![Event::VolumeCreated { volume }])
+        Ok(())
+    }
+
+    /// How many PGs of a pool new volumes hash over: all but those of a layout that is not complete.
+    fn pgs_open(&self, pool: PoolId) -> u32 {
+        let all = self.pgs_of(pool).len() as u32;
+        let laid_out = self.pools[&pool].laid_out.filter(|&count| count > 0);
+        laid_out.map_or(all, |count| count.min(all))
+    }
+
+    /// The PGs that a local volume hashes over: those with a replica on its home now. It keeps them, because where its data lies
+    /// must not depend on what moves later. Of many an even choice: so many are enough to spread its load.
+    fn pgs_at(&self, pool: PoolId, home: NodeId) -> Result<Vec<PgId>, Refusal> {
+        self.known_node(home)?;
+        let open = self.pgs_open(pool) as usize;
+        let last = self.pgs_of(pool)[..open]
+            .last()
+            .copied()
+            .unwrap_or_default();
+        let disks = self.disks_of(home).filter(|disk| disk.pool == pool);
+        let pgs: BTreeSet<PgId> = disks.flat_map(|disk| self.pgs_on(disk.id)).collect();
+        let pgs: Vec<PgId> = pgs.into_iter().filter(|pg| *pg <= last).collect();
+        if pgs.is_empty() {
+            let reason = format!("no disk of node {home} has a part of the pool");
+            let hint = "add a disk there, or make the volume spread";
+            return Err(Refusal::conflict("locality", reason, hint));
+        }
+        let count = pgs.len().min(LOCAL_PGS_MAX);
+        Ok((0..count).map(|at| pgs[at * pgs.len() / count]).collect())
+    }
+
+    pub(super) fn set_sharing(
+        &mut self,
+        name: &str,
+        sharing: Sharing,
+    ) -> Result<Vec<Event>, Refusal> {
+        let volume = self.volume_named(name)?;
+        if volume.state != VolumeState::Ready {
+            return Err(not_ready(volume));
+        }
+        let id = volume.id;
+        if let (Some(_), _) = self.attachments_of(id) {
+            let reason = format!("{name} is attached");
+            return Err(Refusal::conflict("name", reason, "detach it first"));
+        }
+        self.change(id, |volume| volume.sharing = sharing)
     }
 
     pub(super) fn resize_volume(&mut self, name: &str, size: u64) -> Result<Vec<Event>, Refusal> {
@@ -73,7 +143,7 @@ impl Catalog {
             return Err(Refusal::invalid("size", reason, hint));
         }
         let (id, more) = (volume.id, size - volume.size);
-        self.pool_with_room(more)?;
+        self.pool_with_room(&self.pools[&volume.pool].name, more)?;
         self.change(id, |volume| volume.size = size)
     }
 
@@ -119,12 +189,31 @@ impl Catalog {
 
     /// Refuses the deletion of a volume that is attached.
     pub fn may_delete(&self, volume: &Volume) -> Result<(), Refusal> {
-        let Some(wanted) = self.attachments.get(&volume.id) else {
-            return Ok(());
-        };
-        let (name, node) = (&volume.name, wanted.node);
-        let reason = format!("{name} is attached to node {node}: {}", wanted.front_end);
-        Err(Refusal::conflict("name", reason, "detach it first"))
+        let name = &volume.name;
+        if let Some(wanted) = self.attachments.get(&volume.id) {
+            let node = wanted.node;
+            let reason = format!("{name} is attached to node {node}: {}", wanted.front_end);
+            return Err(Refusal::conflict("name", reason, "detach it first"));
+        }
+        if let Some(owner) = self.range(volume.id).and_then(|range| range.owner) {
+            let reason = format!("{name} is in use on node {}", owner.node);
+            return Err(Refusal::conflict("name", reason, "detach it first"));
+        }
+        if let Some(snapshot) = volume.snapshots.first() {
+            let reason = format!("{name} has the snapshot {}", snapshot.name);
+            return Err(Refusal::conflict(
+                "name",
+                reason,
+                "delete its snapshots first",
+            ));
+        }
+        match self.has_clones(volume) {
+            true => {
+                let reason = format!("clones lie over {name}");
+                Err(Refusal::conflict("name", reason, "delete those first"))
+            }
+            false => Ok(()),
+        }
     }
 
     pub(super) fn forget_volume(&mut self, id: VolumeId) -> Result<Vec<Event>, Refusal> {
@@ -133,20 +222,19 @@ impl Catalog {
             let reason = format!("{} is not being deleted", volume.name);
             return Err(Refusal::conflict("volume", reason, "delete it first"));
         }
-        self.volumes.remove(&id);
+        self.drop_volume(id);
         Ok(vec![Event::VolumeForgotten { volume: id }])
     }
 
-    fn change(
+    pub(super) fn change(
         &mut self,
         id: VolumeId,
         change: impl FnOnce(&mut Volume),
     ) -> Result<Vec<Event>, Refusal> {
-        let volume = self.volumes.get_mut(&id).ok_or_else(|| no_volume(id))?;
-        change(volume);
-        Ok(vec![Event::VolumeChanged {
-            volume: volume.clone(),
-        }])
+        let mut volume = self.volume(id).ok_or_else(|| no_volume(id))?.clone();
+        change(&mut volume);
+        self.put_volume(volume.clone());
+        Ok(vec![Event::VolumeChanged { volume }])
     }
 
     fn importing(&self, id: VolumeId) -> Result<(&Volume, ImportMark), Refusal> {
@@ -162,34 +250,6 @@ impl Catalog {
                 ))
             }
         }
-    }
-
-    /// The pool, where `more` bytes may still be promised out of it.
-    fn pool_with_room(&self, more: u64) -> Result<&Pool, Refusal> {
-        let Some(pool) = self.pool_named(DEFAULT_POOL) else {
-            return Err(Refusal::not_found(
-                "pool",
-                "there is no pool",
-                "add a disk first",
-            ));
-        };
-        let capacity = self.capacity(pool.id);
-        if capacity == 0 {
-            let reason = format!("the pool {} has no disk", pool.name);
-            let hint = "add one: sarsen disk add PATH";
-            return Err(Refusal::new(Code::Exhausted, "size", reason, hint));
-        }
-        let limit = u128::from(capacity) * u128::from(pool.overcommit_percent) / 100;
-        let promised = u128::from(self.promised(pool.id)) + u128::from(more);
-        if promised > limit {
-            let reason = format!(
-                "volumes of {promised} bytes would be promised, of at most {limit} ({} % of {capacity})",
-                pool.overcommit_percent
-            );
-            let hint = "add a disk, or raise overcommit_percent in the configuration";
-            return Err(Refusal::new(Code::Exhausted, "size", reason, hint));
-        }
-        Ok(pool)
     }
 }
 

@@ -8,19 +8,28 @@
 //! drops an ask whose node is not the peer.
 
 use crate::base::NodeId;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Which start of a node this is; grows with every start and is durable at the node. 0: not started yet (R19).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Incarnation(pub u64);
 
 /// A turn of one leader of the manager, as Raft numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Term(pub u64);
 
 /// The number of one unbroken holding of a lease: an extension keeps it, and what was held under an ended one is
 /// void (as O2 has it for sites). It grows from term to term, and in a term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct LeaseNumber {
     pub term: Term,
     pub count: u64,

@@ -4,6 +4,7 @@
 //! Invariants: none beyond the bounds below. A cluster that contradicts itself is answered with a [`Refusal`].
 
 use crate::base::{DiskId, NodeId, PgId};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The most copies of a pool (design: 1, 2 or 3).
@@ -20,11 +21,15 @@ pub const PGS_MAX: u32 = 256 * 1024;
 pub const WEIGHT_MAX: u64 = 1 << 50;
 
 /// A rack: the nodes that share power and a switch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct RackId(pub u32);
 
 /// What fails together. The order is that of size: a rack is made of nodes, a node of disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     Disk,
     Node,

@@ -5,6 +5,7 @@
 
 use super::MEMBERS_MAX;
 use crate::base::DiskId;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a replica is to its PG.
@@ -38,7 +39,8 @@ pub struct Configuration {
 }
 
 /// A change of a configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reconfigure {
     /// A replica is on the list, and empty.
     Add { disk: DiskId },
@@ -102,6 +104,24 @@ impl Configuration {
         );
         let version = 1;
         Configuration { version, members }
+    }
+
+    /// A configuration as it was recorded; nothing where it cannot be one: a replica twice, a number above the version, nobody
+    /// in sync.
+    pub fn recorded(version: u32, mut members: Vec<Member>) -> Option<Configuration> {
+        members.sort_unstable_by_key(|member| member.disk);
+        members.shrink_to_fit();
+        let is_past = |member: &Member| match member.role {
+            Role::InSync => true,
+            Role::Joining { session, since } => session <= version && since < session,
+            Role::Out { since } => since < version,
+        };
+        let holds = version >= 1
+            && members.len() <= MEMBERS_MAX
+            && members.windows(2).all(|two| two[0].disk != two[1].disk)
+            && members.iter().all(is_past)
+            && members.iter().any(|member| member.role == Role::InSync);
+        holds.then_some(Configuration { version, members })
     }
 
     pub fn version(&self) -> u32 {

@@ -161,6 +161,8 @@ fn world<F: Future<Output = World>>(name: &str, story: impl FnOnce(World) -> F) 
             path: "/nonexistent/disk0".into(),
             store: StoreName(StoreId([1; 16])),
             size: 1 << 30,
+            pool: None,
+            incarnation: crate::protocol::membership::Incarnation(0),
         };
         manager.propose(disk).await.unwrap();
         for name in ["a", "b"] {
@@ -169,6 +171,8 @@ fn world<F: Future<Output = World>>(name: &str, story: impl FnOnce(World) -> F) 
                 size: 1 << 20,
                 block_size: 4096,
                 purpose: Purpose::Use,
+                pool: None,
+                locality: crate::protocol::catalog::Locality::Spread,
             };
             manager.propose(create).await.unwrap();
         }
