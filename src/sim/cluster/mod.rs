@@ -26,14 +26,14 @@
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
 
 mod atlas;
-//TMP mod checkers;
+mod checkers;
 mod clocks;
 mod coverage;
-//TMP mod history;
+mod history;
 mod links;
 mod log;
 mod network;
-//TMP mod shelf;
+mod shelf;
 //TMP mod shrink;
 //TMP mod swarm;
 //TMP mod workload;
