@@ -326,13 +326,15 @@ mod tests {
     fn group(in_sync: &[u32], out: &[u32], least: usize) -> Group {
         let standing = |standing| move |n: &u32| (disk(*n), standing);
         let disks = in_sync.iter().map(standing(Standing::InSync));
-        let disks = disks
-            .chain(out.iter().map(standing(Standing::Out)))
-            .collect();
+        // To be filled, or not: that makes no difference here.
+        let (some, others) = out.split_at(out.len() / 2);
+        let disks = disks.chain(some.iter().map(standing(Standing::Joining)));
         Group {
             pg: PG,
             least,
-            disks,
+            disks: disks
+                .chain(others.iter().map(standing(Standing::Out)))
+                .collect(),
         }
     }
 
@@ -503,7 +505,8 @@ mod tests {
                         if atlas.may(&strike).is_ok() {
                             struck += 1;
                             atlas.struck(&strike);
-                            (lost.insert(n), full.remove(&n));
+                            lost.insert(n);
+                            full.remove(&n);
                         }
                     }
                     1 => {
@@ -528,9 +531,10 @@ mod tests {
                     }
                     5 if !in_sync.contains(&n) && !lost.contains(&n) && !silent.contains(&n) => {
                         // It is filled by one that is in sync, there, and has everything.
-                        if in_sync.iter().any(|n| full.contains(n)) {
-                            (in_sync.insert(n), full.insert(n));
-                        }
+                        let has_source = in_sync.iter().any(|n| full.contains(n));
+                        assert!(has_source, "seed {seed}: nobody can fill it");
+                        in_sync.insert(n);
+                        full.insert(n);
                     }
                     _ => {}
                 }

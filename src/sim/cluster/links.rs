@@ -109,7 +109,7 @@ impl Block {
             } => {
                 let is_it = (*a, *b) == (from, to) || (*a, *b) == (to, from);
                 let periods = now.since(*since).as_nanos() / period.as_nanos().max(1);
-                (is_it && periods % 2 == 0).then_some(Fault::Flap)
+                (is_it && periods.is_multiple_of(2)).then_some(Fault::Flap)
             }
         }
     }

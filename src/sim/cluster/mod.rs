@@ -8,7 +8,7 @@
 //! The world of many nodes: what its driver stands on.
 //!
 //! ```text
-//!              swarm (knobs of the seed)      shrink: a failing plan, made small
+//!        swarm, plan (of the seed)            shrink: a failing plan, made small
 //!                |
 //!   workload -> the world: nodes, a manager -- coverage: which faults and branches were met
 //!                |      |       |      |
@@ -33,7 +33,10 @@ mod history;
 mod links;
 mod log;
 mod network;
+mod plan;
 mod shelf;
-//TMP mod shrink;
-//TMP mod swarm;
-//TMP mod workload;
+mod shrink;
+mod swarm;
+#[cfg(test)]
+mod tests;
+mod workload;

@@ -142,6 +142,16 @@ struct Connection<M> {
     flows: [Flow<M>; 2],
 }
 
+/// A message that is sent again on the next connection.
+#[derive(Debug)]
+struct Again<M> {
+    from: NodeId,
+    /// Of the sender: what it sent in another life is not sent again.
+    life: u64,
+    message: M,
+    twin: Option<u64>,
+}
+
 /// What happens later.
 #[derive(Debug)]
 enum Due<M> {
@@ -176,8 +186,8 @@ pub struct Network<M> {
     connections: BTreeMap<Pair, Connection<M>>,
     /// Pairs that try to connect, each once.
     connecting: BTreeSet<Pair>,
-    /// What is sent again when a pair has connected: from whom, of which life, what, and the number of its twin.
-    again: BTreeMap<Pair, Vec<(NodeId, u64, M, Option<u64>)>>,
+    /// What is sent again when a pair has connected.
+    again: BTreeMap<Pair, Vec<Again<M>>>,
     twins: BTreeSet<u64>,
     numbers: u64,
     agenda: Agenda,

@@ -95,7 +95,7 @@ pub enum Operation {
     Fill {
         chunk: ChunkId,
         blocks: u16,
-        content: Content,
+        content: Box<Content>,
         stamp: Stamp,
     },
     /// The replica is no more, with all that is kept of it (R24).
@@ -295,7 +295,7 @@ impl Shelf {
                 stamp,
             } => {
                 if let Err(full) = self.make_room(pg, &places(at, what)) {
-                    return full;
+                    return Outcome::Failed(full);
                 }
                 for (chunk, mask) in places(at, what) {
                     self.overwritten(pg, chunk, mask);
@@ -320,7 +320,7 @@ impl Shelf {
                 stamp,
             } => {
                 if let Err(full) = self.make_room(pg, &[(chunk, blocks)]) {
-                    return full;
+                    return Outcome::Failed(full);
                 }
                 self.overwritten(pg, chunk, blocks);
                 self.kept.pg_mut(pg).fill(chunk, blocks, &content, stamp);
@@ -336,7 +336,7 @@ impl Shelf {
     }
 
     /// Whether there is room for all these chunks.
-    fn make_room(&mut self, pg: PgId, places: &[(ChunkId, u16)]) -> Result<(), Outcome> {
+    fn make_room(&mut self, pg: PgId, places: &[(ChunkId, u16)]) -> Result<(), Failure> {
         let of = self.kept.pg(pg);
         let new = places
             .iter()
@@ -345,7 +345,7 @@ impl Shelf {
             true => Ok(()),
             false => {
                 self.tally.both(Fault::DiskFull);
-                Err(Outcome::Failed(Failure::NoSpace))
+                Err(Failure::NoSpace)
             }
         }
     }

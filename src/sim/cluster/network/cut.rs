@@ -1,7 +1,8 @@
 //! How connections end and begin, and nodes with them.
 
 use super::{
-    Connection, ConnectionNo, Due, Event, Fault, Flow, Network, Pair, RETRY_MIN, State, chance,
+    Again, Connection, ConnectionNo, Due, Event, Fault, Flow, Network, Pair, RETRY_MIN, State,
+    chance,
 };
 use crate::base::{NodeId, Time};
 use std::time::Duration;
@@ -64,7 +65,12 @@ impl<M: Clone> Network<M> {
             });
             if is_again {
                 let again = self.again.entry(super::pair(from, to)).or_default();
-                again.push((from, sender_life, frame.message.clone(), twin));
+                again.push(Again {
+                    from,
+                    life: sender_life,
+                    message: frame.message.clone(),
+                    twin,
+                });
             }
             if is_late {
                 self.tally.injected(Fault::Reorder);
@@ -147,7 +153,13 @@ impl<M: Clone> Network<M> {
                 connection,
             });
         }
-        for (from, life, message, twin) in self.again.remove(&pair).unwrap_or_default() {
+        for again in self.again.remove(&pair).unwrap_or_default() {
+            let Again {
+                from,
+                life,
+                message,
+                twin,
+            } = again;
             let to = if from == pair.0 { pair.1 } else { pair.0 };
             let is_same = self.nodes[&from].life == life;
             if !is_same || self.push(now, from, to, message, twin).is_err() {

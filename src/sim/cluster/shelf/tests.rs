@@ -103,6 +103,14 @@ fn what_was_answered_is_there_after_a_crash_and_marks_may_be_behind() {
         [3, 4],
         "the mark went with the write"
     );
+    let last = WindowEntry {
+        epoch: epoch(1),
+        sequence: 4,
+        at: chunk(0),
+        blocks: 0b11,
+        version: 1,
+    };
+    assert_eq!(shelf.kept().pg(PG).window(RANGE)[1], last);
     let content = read(&mut shelf, chunk(0));
     assert_eq!(
         content[3..7],
@@ -181,7 +189,7 @@ fn a_replica_is_listed_fetched_filled_and_forgotten() {
     let fill = Operation::Fill {
         chunk: chunk(1),
         blocks: 0b11,
-        content: fetched.content,
+        content: Box::new(fetched.content),
         stamp,
     };
     assert_eq!(ask(&mut joiner, fill), Outcome::Stored);
