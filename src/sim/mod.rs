@@ -17,6 +17,7 @@
 //!   crash_states: every way in which a power cut could have left the disk of a run
 //!   breaks, regressions/: faults of our own, each found by its own checker
 //!   gate, arguments: `cargo sim store`
+//!   cluster/: what a world of many nodes stands on
 //! ```
 //!
 //! Nothing here reads a clock, draws from anything but the seed or depends on the order of a hash map: the same
@@ -27,6 +28,7 @@ mod breaks;
 mod buffers;
 mod checkers;
 mod clock;
+mod cluster;
 mod crash_states;
 mod disk;
 mod errands;

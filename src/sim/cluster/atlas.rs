@@ -1,0 +1,553 @@
+//! Which faults may strike now, so that recovery always stays possible, and can be demanded. After the atlas of
+//! TigerBeetle's simulator.
+//!
+//! A cluster promises nothing once the last copy of a block is gone. So the atlas knows, for each PG, which disks hold the in-sync
+//! copies by the configuration that is committed, and lets a fault through that destroys one (a disk is lost or comes back old, a
+//! block rots) only where enough others are left that are whole. What destroys nothing (crash, power loss, partition, pause) it lets
+//! through, but for one case, which is its second task:
+//!
+//! While a disk is lost and the manager has not taken it out yet, the others of its PG are the last, and the manager does not
+//! know which of two silent replicas will never come back. Were one of the others silent for long now, it could be taken out first;
+//! then the one that is lost is the last in sync, nothing may take it out (R11), and nobody can say that the other has
+//! everything. So as long as that is open, [`Strike::Silence`] is refused for the others; and a loss is refused while another
+//! replica of the PG is silent.
+//!
+//! Invariant, *a whole copy*: of every place of every PG, at least `least` in-sync copies are undamaged, on disks that are there.
+//!
+//! It does not know the catalog: configurations come in as plain [`Group`]s, in the order in which they are committed.
+
+use super::coverage::Fault;
+use crate::base::{ChunkId, DiskId, PgId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Damaged chunks that are not mended; more damage is refused.
+pub const DAMAGED_MAX: usize = 1024;
+
+/// What a disk is to a PG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    InSync,
+    Joining,
+    Out,
+}
+
+/// A PG as it is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub pg: PgId,
+    /// In-sync copies that the manager must not go below: `max(1, min_copies)`.
+    pub least: usize,
+    pub disks: Vec<(DiskId, Standing)>,
+}
+
+/// What is to strike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strike {
+    /// A disk is gone, with all that is on it.
+    Lose { disk: DiskId },
+    /// A disk comes back with an older state, which counts as empty (R19).
+    Age { disk: DiskId },
+    /// A chunk of a replica cannot be read, or reads wrong, until it is written anew.
+    Damage {
+        disk: DiskId,
+        pg: PgId,
+        chunk: ChunkId,
+    },
+    /// Disks do not answer for longer than it takes to be taken out, and come back as they were.
+    Silence { disks: Vec<DiskId> },
+}
+
+/// Why something may not strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Too few whole copies of this PG would be left.
+    LastCopies(PgId),
+    /// A disk of this PG is lost and not taken out yet: this would strike one of the others.
+    OpenLoss(PgId),
+    /// So much is damaged and not mended.
+    TooMuch,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Pg {
+    least: usize,
+    in_sync: BTreeSet<DiskId>,
+    listed: BTreeSet<DiskId>,
+    /// In sync by the configuration, and surely not so: lost, or aged.
+    lost: BTreeSet<DiskId>,
+}
+
+/// What is known of all copies.
+#[derive(Debug, Clone, Default)]
+pub struct Atlas {
+    pgs: BTreeMap<PgId, Pg>,
+    volumes: BTreeMap<VolumeId, BTreeSet<PgId>>,
+    /// Disks that are not there.
+    gone: BTreeSet<DiskId>,
+    silent: BTreeSet<DiskId>,
+    damaged: BTreeSet<(PgId, ChunkId, DiskId)>,
+}
+
+impl Pg {
+    fn is_open(&self) -> bool {
+        self.in_sync.iter().any(|disk| self.lost.contains(disk))
+    }
+}
+
+impl Atlas {
+    /// A configuration was committed.
+    pub fn configure(&mut self, group: &Group) {
+        let gone = &self.gone;
+        let pg = self.pgs.entry(group.pg).or_default();
+        let is_in_sync = |(_, standing): &&(DiskId, Standing)| *standing == Standing::InSync;
+        pg.least = group.least.max(1);
+        pg.listed = group.disks.iter().map(|(disk, _)| *disk).collect();
+        pg.in_sync = group
+            .disks
+            .iter()
+            .filter(is_in_sync)
+            .map(|(disk, _)| *disk)
+            .collect();
+        // Whoever was taken out is filled before it is in sync again, if it is there.
+        pg.lost
+            .retain(|disk| pg.in_sync.contains(disk) || gone.contains(disk));
+        let listed = &pg.listed;
+        self.damaged
+            .retain(|(of, _, disk)| *of != group.pg || listed.contains(disk));
+    }
+
+    /// A PG is no more.
+    pub fn forget(&mut self, pg: PgId) {
+        self.pgs.remove(&pg);
+        self.damaged.retain(|(of, ..)| *of != pg);
+    }
+
+    /// The PGs that a volume has blocks in; none: it is deleted.
+    pub fn volume(&mut self, volume: VolumeId, pgs: impl IntoIterator<Item = PgId>) {
+        let pgs: BTreeSet<PgId> = pgs.into_iter().collect();
+        match pgs.is_empty() {
+            true => self.volumes.remove(&volume),
+            false => self.volumes.insert(volume, pgs),
+        };
+    }
+
+    /// Whether this may strike now.
+    pub fn may(&self, strike: &Strike) -> Result<(), Refused> {
+        match strike {
+            Strike::Lose { disk } | Strike::Age { disk } => {
+                let mut pgs = self.pgs.keys();
+                pgs.try_for_each(|pg| self.may_lose(*pg, *disk))
+            }
+            Strike::Damage { disk, pg, chunk } => self.may_damage(*disk, *pg, *chunk),
+            Strike::Silence { disks } => {
+                let touches = |pg: &Pg| {
+                    let is_other =
+                        |disk: &DiskId| pg.in_sync.contains(disk) && !pg.lost.contains(disk);
+                    pg.is_open() && disks.iter().any(is_other)
+                };
+                let open = self.pgs.iter().find(|(_, pg)| touches(pg));
+                open.map_or(Ok(()), |(pg, _)| Err(Refused::OpenLoss(*pg)))
+            }
+        }
+    }
+
+    fn may_lose(&self, of: PgId, disk: DiskId) -> Result<(), Refused> {
+        let pg = &self.pgs[&of];
+        if !pg.in_sync.contains(&disk) || pg.lost.contains(&disk) {
+            return Ok(());
+        }
+        if pg.is_open() {
+            return Err(Refused::OpenLoss(of));
+        }
+        // One that is silent may be taken out at any time now.
+        let is_left = |other: &&DiskId| {
+            **other != disk && !self.silent.contains(other) && self.is_whole(of, **other)
+        };
+        match pg.in_sync.iter().filter(is_left).count() >= pg.least {
+            true => Ok(()),
+            false => Err(Refused::LastCopies(of)),
+        }
+    }
+
+    /// Whether a disk's copy of a PG is there and nothing in it is damaged.
+    fn is_whole(&self, pg: PgId, disk: DiskId) -> bool {
+        let is_lost = self.pgs[&pg].lost.contains(&disk) || self.gone.contains(&disk);
+        let mut damaged = self.damaged.iter();
+        !is_lost && !damaged.any(|(of, _, at)| (*of, *at) == (pg, disk))
+    }
+
+    fn may_damage(&self, disk: DiskId, of: PgId, chunk: ChunkId) -> Result<(), Refused> {
+        if self.damaged.len() >= DAMAGED_MAX {
+            return Err(Refused::TooMuch);
+        }
+        let Some(pg) = self.pgs.get(&of) else {
+            return Ok(());
+        };
+        // A replica that is being filled reads from the others, and they must not be struck where it needs them.
+        let has_it = |other: &&DiskId| {
+            let is_there = !pg.lost.contains(other) && !self.gone.contains(other);
+            **other != disk && is_there && !self.damaged.contains(&(of, chunk, **other))
+        };
+        match pg.in_sync.iter().filter(has_it).count() >= 1 {
+            true if pg.is_open() => Err(Refused::OpenLoss(of)),
+            true => Ok(()),
+            false => Err(Refused::LastCopies(of)),
+        }
+    }
+
+    /// It has struck. What may not is a mistake of who asked.
+    pub fn struck(&mut self, strike: &Strike) {
+        assert_eq!(
+            self.may(strike),
+            Ok(()),
+            "a whole copy: {strike:?} must not strike"
+        );
+        match strike {
+            Strike::Lose { disk } => {
+                self.gone.insert(*disk);
+                self.lose(*disk);
+            }
+            Strike::Age { disk } => self.lose(*disk),
+            Strike::Damage { disk, pg, chunk } => {
+                self.damaged.insert((*pg, *chunk, *disk));
+            }
+            Strike::Silence { disks } => self.silent.extend(disks),
+        }
+    }
+
+    fn lose(&mut self, disk: DiskId) {
+        for pg in self.pgs.values_mut().filter(|pg| pg.listed.contains(&disk)) {
+            pg.lost.insert(disk);
+            // One that is out is empty anyway, and filled before it counts.
+            let (in_sync, gone) = (&pg.in_sync, &self.gone);
+            pg.lost
+                .retain(|disk| in_sync.contains(disk) || gone.contains(disk));
+        }
+        self.damaged.retain(|(.., at)| *at != disk);
+    }
+
+    /// A disk answers again, as it was.
+    pub fn speaks(&mut self, disk: DiskId) {
+        self.silent.remove(&disk);
+    }
+
+    /// In the place of a disk that was lost there is an empty one of the same name.
+    pub fn replaced(&mut self, disk: DiskId) {
+        self.gone.remove(&disk);
+        for pg in self.pgs.values_mut() {
+            pg.lost
+                .retain(|lost| *lost != disk || pg.in_sync.contains(lost));
+        }
+    }
+
+    /// A damaged chunk was written anew.
+    pub fn mended(&mut self, disk: DiskId, pg: PgId, chunk: ChunkId) {
+        self.damaged.remove(&(pg, chunk, disk));
+    }
+
+    /// The disks that hold the whole in-sync copies of a PG, where there are no more than its least: none of them may be lost.
+    pub fn only_copies(&self, pg: PgId) -> BTreeSet<DiskId> {
+        let Some(of) = self.pgs.get(&pg) else {
+            return BTreeSet::new();
+        };
+        let is_whole = |disk: &&DiskId| self.is_whole(pg, **disk);
+        let whole: BTreeSet<DiskId> = of.in_sync.iter().filter(is_whole).copied().collect();
+        match whole.len() <= of.least {
+            true => whole,
+            false => BTreeSet::new(),
+        }
+    }
+
+    /// The same of all the PGs of a volume.
+    pub fn only_copies_of(&self, volume: VolumeId) -> BTreeSet<DiskId> {
+        let pgs = self.volumes.get(&volume).into_iter().flatten();
+        pgs.flat_map(|pg| self.only_copies(*pg)).collect()
+    }
+
+    /// What is still to be mended before everything is as it was: PGs of which a lost disk is in sync by the
+    /// configuration, or a chunk damaged.
+    pub fn unhealed(&self) -> BTreeSet<PgId> {
+        let open = self
+            .pgs
+            .iter()
+            .filter(|(_, pg)| pg.is_open())
+            .map(|(pg, _)| *pg);
+        open.chain(self.damaged.iter().map(|(pg, ..)| *pg))
+            .collect()
+    }
+
+    /// What a fault strikes, if it may destroy anything or keep disks silent; `None`: it may always strike.
+    pub fn asks_for(fault: Fault, disks: &[DiskId], at: Option<(PgId, ChunkId)>) -> Option<Strike> {
+        let disk = *disks.first()?;
+        match (fault, at) {
+            (Fault::DiskGone, _) => Some(Strike::Lose { disk }),
+            (Fault::DiskOld, _) => Some(Strike::Age { disk }),
+            (Fault::Rot | Fault::DiskError, Some((pg, chunk))) => {
+                Some(Strike::Damage { disk, pg, chunk })
+            }
+            (
+                Fault::Crash
+                | Fault::Pause
+                | Fault::Partition
+                | Fault::OneWay
+                | Fault::Flap
+                | Fault::DiskSlow
+                | Fault::ClockBeyond
+                | Fault::ClockStopped,
+                _,
+            ) => Some(Strike::Silence {
+                disks: disks.to_vec(),
+            }),
+            // Power loss of all strikes everybody alike, and ends for all.
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ChunkNo, FamilyId, LayerId, Prng};
+
+    const PG: PgId = PgId(1);
+
+    fn disk(n: u32) -> DiskId {
+        DiskId(n)
+    }
+
+    fn chunk(n: u64) -> ChunkId {
+        ChunkId {
+            family: FamilyId(1),
+            layer: LayerId(1),
+            chunk: ChunkNo(n),
+        }
+    }
+
+    fn group(in_sync: &[u32], out: &[u32], least: usize) -> Group {
+        let standing = |standing| move |n: &u32| (disk(*n), standing);
+        let disks = in_sync.iter().map(standing(Standing::InSync));
+        // To be filled, or not: that makes no difference here.
+        let (some, others) = out.split_at(out.len() / 2);
+        let disks = disks.chain(some.iter().map(standing(Standing::Joining)));
+        Group {
+            pg: PG,
+            least,
+            disks: disks
+                .chain(others.iter().map(standing(Standing::Out)))
+                .collect(),
+        }
+    }
+
+    fn atlas(in_sync: &[u32], least: usize) -> Atlas {
+        let mut atlas = Atlas::default();
+        atlas.configure(&group(in_sync, &[], least));
+        atlas.volume(VolumeId(7), [PG]);
+        atlas
+    }
+
+    #[test]
+    fn the_last_copies_are_not_lost_but_may_be_silent() {
+        let atlas = atlas(&[1], 1);
+        let lose = Strike::Lose { disk: disk(1) };
+        assert_eq!(atlas.may(&lose), Err(Refused::LastCopies(PG)));
+        let damage = Strike::Damage {
+            disk: disk(1),
+            pg: PG,
+            chunk: chunk(0),
+        };
+        assert_eq!(atlas.may(&damage), Err(Refused::LastCopies(PG)));
+        assert_eq!(
+            atlas.may(&Strike::Silence {
+                disks: vec![disk(1)]
+            }),
+            Ok(())
+        );
+        assert_eq!(atlas.only_copies_of(VolumeId(7)), BTreeSet::from([disk(1)]));
+        assert_eq!(
+            atlas.may(&Strike::Lose { disk: disk(9) }),
+            Ok(()),
+            "nothing is there"
+        );
+    }
+
+    #[test]
+    fn as_many_copies_as_the_manager_keeps_survive_a_loss() {
+        let atlas = atlas(&[1, 2], 2);
+        let refused = Err(Refused::LastCopies(PG));
+        assert_eq!(atlas.may(&Strike::Age { disk: disk(1) }), refused);
+        assert_eq!(atlas.only_copies(PG).len(), 2);
+    }
+
+    #[test]
+    fn after_a_loss_the_others_are_left_alone_until_it_is_taken_out_and_filled() {
+        let mut atlas = atlas(&[1, 2, 3], 1);
+        atlas.struck(&Strike::Lose { disk: disk(1) });
+        assert_eq!(atlas.unhealed(), BTreeSet::from([PG]));
+        let silence = |n| Strike::Silence {
+            disks: vec![disk(n)],
+        };
+        assert_eq!(atlas.may(&silence(2)), Err(Refused::OpenLoss(PG)));
+        assert_eq!(atlas.may(&silence(1)), Ok(()), "it is gone anyway");
+        assert_eq!(
+            atlas.may(&Strike::Lose { disk: disk(2) }),
+            Err(Refused::OpenLoss(PG))
+        );
+        atlas.configure(&group(&[2, 3], &[1], 1));
+        assert!(atlas.unhealed().is_empty());
+        assert_eq!(atlas.may(&silence(2)), Ok(()));
+        atlas.struck(&Strike::Lose { disk: disk(2) });
+        atlas.configure(&group(&[3], &[1, 2], 1));
+        assert_eq!(atlas.only_copies(PG), BTreeSet::from([disk(3)]));
+        atlas.replaced(disk(1));
+        atlas.configure(&group(&[1, 3], &[2], 1));
+        assert_eq!(
+            atlas.may(&Strike::Lose { disk: disk(3) }),
+            Ok(()),
+            "disk 1 was filled"
+        );
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_does_not_become_whole_by_a_configuration() {
+        let mut atlas = atlas(&[1, 2], 1);
+        atlas.struck(&Strike::Lose { disk: disk(1) });
+        atlas.configure(&group(&[2], &[1], 1));
+        atlas.configure(&group(&[1, 2], &[], 1));
+        assert_eq!(atlas.only_copies(PG), BTreeSet::from([disk(2)]));
+        let refused = atlas.may(&Strike::Lose { disk: disk(2) });
+        assert_eq!(refused, Err(Refused::OpenLoss(PG)));
+    }
+
+    #[test]
+    fn a_disk_that_aged_counts_again_when_it_was_taken_out_and_filled() {
+        let mut atlas = atlas(&[1, 2], 1);
+        atlas.struck(&Strike::Age { disk: disk(1) });
+        atlas.configure(&group(&[2], &[1], 1));
+        atlas.configure(&group(&[1, 2], &[], 1));
+        assert_eq!(atlas.may(&Strike::Lose { disk: disk(2) }), Ok(()));
+    }
+
+    #[test]
+    fn copies_are_damaged_at_different_places_only() {
+        let mut atlas = atlas(&[1, 2], 1);
+        let damage = |n, at| Strike::Damage {
+            disk: disk(n),
+            pg: PG,
+            chunk: chunk(at),
+        };
+        atlas.struck(&damage(1, 0));
+        assert_eq!(atlas.may(&damage(2, 0)), Err(Refused::LastCopies(PG)));
+        assert_eq!(atlas.may(&damage(2, 1)), Ok(()));
+        let lose = Strike::Lose { disk: disk(2) };
+        assert_eq!(
+            atlas.may(&lose),
+            Err(Refused::LastCopies(PG)),
+            "disk 1 is damaged"
+        );
+        atlas.mended(disk(1), PG, chunk(0));
+        assert_eq!(atlas.may(&lose), Ok(()));
+    }
+
+    #[test]
+    fn a_disk_is_not_lost_while_another_is_silent() {
+        let mut atlas = atlas(&[1, 2], 1);
+        atlas.struck(&Strike::Silence {
+            disks: vec![disk(2)],
+        });
+        let lose = Strike::Lose { disk: disk(1) };
+        assert_eq!(atlas.may(&lose), Err(Refused::LastCopies(PG)));
+        atlas.speaks(disk(2));
+        assert_eq!(atlas.may(&lose), Ok(()));
+    }
+
+    #[test]
+    fn only_faults_that_destroy_or_silence_are_asked_for() {
+        let at = Some((PG, chunk(0)));
+        let disks = [disk(1), disk(2)];
+        assert_eq!(Atlas::asks_for(Fault::PowerLoss, &disks, at), None);
+        assert_eq!(Atlas::asks_for(Fault::Drop, &disks, at), None);
+        assert_eq!(Atlas::asks_for(Fault::Crash, &[], at), None);
+        let lose = Strike::Lose { disk: disk(1) };
+        assert_eq!(Atlas::asks_for(Fault::DiskGone, &disks, at), Some(lose));
+        let silence = Strike::Silence {
+            disks: disks.to_vec(),
+        };
+        assert_eq!(Atlas::asks_for(Fault::Crash, &disks, at), Some(silence));
+    }
+
+    #[test]
+    fn what_is_forgotten_holds_nothing_up() {
+        let mut atlas = atlas(&[1], 1);
+        atlas.volume(VolumeId(7), []);
+        assert!(atlas.only_copies_of(VolumeId(7)).is_empty());
+        atlas.forget(PG);
+        assert_eq!(atlas.may(&Strike::Lose { disk: disk(1) }), Ok(()));
+        assert!(atlas.only_copies(PG).is_empty());
+    }
+
+    /// A manager that takes out what is lost or silent, and fills what is there; strikes at will, as far as they may.
+    #[test]
+    fn a_whole_copy_is_left_whatever_strikes() {
+        for seed in 0..200 {
+            let mut prng = Prng::new(seed);
+            let least = prng.between(1, 2) as usize;
+            let mut atlas = atlas(&[1, 2, 3], least);
+            let (mut in_sync, mut lost) = (BTreeSet::from([1, 2, 3]), BTreeSet::new());
+            // What is surely on each disk: everything, or not.
+            let mut full = in_sync.clone();
+            let mut silent: BTreeSet<u32> = BTreeSet::new();
+            let mut struck = 0;
+            for _ in 0..200 {
+                let n = prng.between(1, 3) as u32;
+                match prng.below(6) {
+                    0 => {
+                        let strike = Strike::Lose { disk: disk(n) };
+                        if atlas.may(&strike).is_ok() {
+                            struck += 1;
+                            atlas.struck(&strike);
+                            lost.insert(n);
+                            full.remove(&n);
+                        }
+                    }
+                    1 => {
+                        let strike = Strike::Silence {
+                            disks: vec![disk(n)],
+                        };
+                        if atlas.may(&strike).is_ok() {
+                            atlas.struck(&strike);
+                            silent.insert(n);
+                        }
+                    }
+                    2 => {
+                        silent.remove(&n);
+                        atlas.speaks(disk(n));
+                    }
+                    3 if lost.remove(&n) => atlas.replaced(disk(n)),
+                    // It takes out whichever it finds first, of those that do not answer.
+                    4 if (lost.contains(&n) || silent.contains(&n) || !full.contains(&n))
+                        && in_sync.len() > least =>
+                    {
+                        in_sync.remove(&n);
+                    }
+                    5 if !in_sync.contains(&n) && !lost.contains(&n) && !silent.contains(&n) => {
+                        // It is filled by one that is in sync, there, and has everything.
+                        let has_source = in_sync.iter().any(|n| full.contains(n));
+                        assert!(has_source, "seed {seed}: nobody can fill it");
+                        in_sync.insert(n);
+                        full.insert(n);
+                    }
+                    _ => {}
+                }
+                let out: Vec<u32> = (1..=3).filter(|n| !in_sync.contains(n)).collect();
+                let now: Vec<u32> = in_sync.iter().copied().collect();
+                atlas.configure(&group(&now, &out, least));
+                let whole = in_sync.iter().filter(|n| full.contains(n)).count();
+                assert!(
+                    whole >= least,
+                    "seed {seed}: {whole} of {in_sync:?} are whole"
+                );
+            }
+            assert!(struck > 0 || least == 2, "seed {seed}: nothing was lost");
+        }
+    }
+}

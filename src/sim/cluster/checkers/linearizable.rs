@@ -1,0 +1,264 @@
+//! *linearizable*: a volume is one linearizable register per block, for all clients at all nodes together.
+//!
+//! Clients say when they ask and when they are answered; every moment has a tick of its own, so the order of what happened at
+//! different nodes is the simulator's true one. The rule is in `history.rs`; here operations on runs of blocks become the histories
+//! of single ones.
+
+use super::{Failure, Place, Promise};
+use crate::base::VolumeId;
+use crate::sim::cluster::history::{End, Kind, Op, Wrong, ZERO, judge};
+use crate::sim::register::Tick;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Operations of a run.
+pub const OPERATIONS_MAX: usize = 1 << 20;
+
+/// The name of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OperationId(u32);
+
+/// There are [`OPERATIONS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Debug)]
+struct Operation {
+    kind: Kind,
+    began: Tick,
+    /// `None`: it is in flight, or a read that failed.
+    end: Option<End>,
+    blocks: Range<u64>,
+    volume: VolumeId,
+}
+
+/// What all clients asked, and were answered.
+#[derive(Debug, Default)]
+pub struct Histories {
+    tick: Tick,
+    operations: Vec<Operation>,
+    /// For each block the operations that touched it, with the value that each wrote or read there.
+    places: BTreeMap<Place, Vec<(OperationId, u64)>>,
+}
+
+impl Histories {
+    fn now(&mut self) -> Tick {
+        self.tick += 1;
+        self.tick
+    }
+
+    fn begin(
+        &mut self,
+        kind: Kind,
+        volume: VolumeId,
+        blocks: Range<u64>,
+    ) -> Result<OperationId, Full> {
+        if self.operations.len() >= OPERATIONS_MAX {
+            return Err(Full);
+        }
+        let began = self.now();
+        self.operations.push(Operation {
+            kind,
+            began,
+            end: None,
+            blocks,
+            volume,
+        });
+        Ok(OperationId(self.operations.len() as u32 - 1))
+    }
+
+    /// A write is asked for: each block gets `value`, unique to it, or [`ZERO`].
+    pub fn write(
+        &mut self,
+        volume: VolumeId,
+        blocks: Range<u64>,
+        value: u64,
+    ) -> Result<OperationId, Full> {
+        let id = self.begin(Kind::Write, volume, blocks.clone())?;
+        for block in blocks {
+            let place = self.places.entry((volume, block)).or_default();
+            place.push((id, value));
+        }
+        Ok(id)
+    }
+
+    /// A read is asked for.
+    pub fn read(&mut self, volume: VolumeId, blocks: Range<u64>) -> Result<OperationId, Full> {
+        self.begin(Kind::Read, volume, blocks)
+    }
+
+    /// A write was acknowledged.
+    pub fn wrote(&mut self, id: OperationId) {
+        let now = self.now();
+        self.operations[id.0 as usize].end = Some(End::Answered(now));
+    }
+
+    /// A write failed, or its client is gone: it may happen, at any time, or never.
+    pub fn failed(&mut self, id: OperationId) {
+        self.operations[id.0 as usize].end.get_or_insert(End::Open);
+    }
+
+    /// A read was answered, with a value for each block.
+    pub fn saw(&mut self, id: OperationId, values: &[u64]) {
+        let now = self.now();
+        let operation = &mut self.operations[id.0 as usize];
+        operation.end = Some(End::Answered(now));
+        let (volume, blocks) = (operation.volume, operation.blocks.clone());
+        debug_assert_eq!(values.len() as u64, blocks.end - blocks.start);
+        for (block, value) in blocks.zip(values) {
+            let place = self.places.entry((volume, block)).or_default();
+            place.push((id, *value));
+        }
+    }
+
+    /// The power of all was lost: what is in flight has happened, or never will, because everything that may bring it about is what
+    /// the replicas have, and that is settled before anything is read.
+    pub fn power_lost(&mut self) {
+        let now = self.now();
+        let writes = self
+            .operations
+            .iter_mut()
+            .filter(|of| of.kind == Kind::Write);
+        for write in writes.filter(|write| matches!(write.end, None | Some(End::Open))) {
+            write.end = Some(End::Perhaps(now));
+        }
+    }
+
+    /// Judges everything so far.
+    pub fn judge(&self) -> Result<(), Failure> {
+        for (place, seen) in &self.places {
+            let op = |&(id, value): &(OperationId, u64)| {
+                let Operation {
+                    kind, began, end, ..
+                } = self.operations[id.0 as usize];
+                Op {
+                    kind,
+                    value,
+                    began,
+                    end: end.unwrap_or(End::Open),
+                }
+            };
+            let ops: Vec<Op> = seen.iter().map(op).collect();
+            judge(&ops).map_err(|wrong| describe(*place, &ops, wrong))?;
+        }
+        Ok(())
+    }
+
+    /// How many operations there were.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+}
+
+fn describe((volume, block): Place, ops: &[Op], wrong: Wrong) -> Failure {
+    let of = |value| {
+        let mut words = match value {
+            ZERO => "zeroes".to_owned(),
+            value => format!("value {value}"),
+        };
+        for op in ops.iter().filter(|op| op.value == value).take(8) {
+            let end = match op.end {
+                End::Answered(at) => format!("{at}"),
+                End::Perhaps(at) => format!("{at}, perhaps"),
+                End::Open => "?".to_owned(),
+            };
+            words += &format!(" [{:?} {}..{end}]", op.kind, op.began);
+        }
+        words
+    };
+    let what = match wrong {
+        Wrong::NeverWritten { value } => format!("{} was read and never written", of(value)),
+        Wrong::FromTheFuture { value } => format!("{} was read before it was written", of(value)),
+        Wrong::Contradiction { value, other } => {
+            format!("{} and {} cannot be in one order", of(value), of(other))
+        }
+        Wrong::TwoWriters { value } => format!("{} has two writers", of(value)),
+    };
+    let what = format!("volume {volume}, block {block}: {what}");
+    Failure::new(Promise::Linearizable, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOLUME: VolumeId = VolumeId(1);
+
+    fn wrote(histories: &mut Histories, blocks: Range<u64>, value: u64) {
+        let id = histories.write(VOLUME, blocks, value).unwrap();
+        histories.wrote(id);
+    }
+
+    fn saw(histories: &mut Histories, from: u64, values: &[u64]) {
+        let blocks = from..from + values.len() as u64;
+        let id = histories.read(VOLUME, blocks).unwrap();
+        histories.saw(id, values);
+    }
+
+    fn broken(histories: &Histories) -> String {
+        let failure = histories.judge().expect_err("it is not linearizable");
+        assert_eq!(failure.promise, Promise::Linearizable);
+        failure.what
+    }
+
+    #[test]
+    fn a_read_of_blocks_by_several_writes_is_judged_block_by_block() {
+        let mut histories = Histories::default();
+        wrote(&mut histories, 0..4, 1);
+        wrote(&mut histories, 2..6, 2);
+        saw(&mut histories, 0, &[1, 1, 2, 2, 2, 2, ZERO]);
+        assert_eq!(histories.judge(), Ok(()));
+        saw(&mut histories, 1, &[1, 1]);
+        let what = broken(&histories);
+        assert!(
+            what.contains("volume 1, block 2") && what.contains("value 1"),
+            "{what}"
+        );
+        assert_eq!(histories.len(), 4);
+    }
+
+    #[test]
+    fn two_clients_that_see_two_orders_are_found() {
+        let mut histories = Histories::default();
+        let one = histories.write(VOLUME, 0..1, 1).unwrap();
+        let other = histories.write(VOLUME, 0..1, 2).unwrap();
+        saw(&mut histories, 0, &[1]);
+        saw(&mut histories, 0, &[2]);
+        assert_eq!(histories.judge(), Ok(()));
+        saw(&mut histories, 0, &[1]);
+        histories.wrote(one);
+        histories.failed(other);
+        assert!(broken(&histories).contains("one order"));
+    }
+
+    #[test]
+    fn a_write_that_failed_may_come_late_but_not_after_power_was_lost() {
+        let mut histories = Histories::default();
+        wrote(&mut histories, 0..1, 1);
+        let failed = histories.write(VOLUME, 0..1, 2).unwrap();
+        histories.failed(failed);
+        saw(&mut histories, 0, &[1]);
+        saw(&mut histories, 0, &[2]);
+        assert_eq!(histories.judge(), Ok(()));
+        let failed = histories.write(VOLUME, 0..1, 3).unwrap();
+        histories.failed(failed);
+        histories.power_lost();
+        saw(&mut histories, 0, &[2]);
+        assert_eq!(histories.judge(), Ok(()));
+        saw(&mut histories, 0, &[3]);
+        assert!(broken(&histories).contains("value 3"));
+    }
+
+    #[test]
+    fn what_nobody_wrote_and_what_was_not_written_yet_is_found() {
+        let mut histories = Histories::default();
+        saw(&mut histories, 0, &[9]);
+        assert!(broken(&histories).contains("never written"));
+        wrote(&mut histories, 0..1, 9);
+        assert!(broken(&histories).contains("before it was written"));
+        let mut histories = Histories::default();
+        wrote(&mut histories, 0..1, 9);
+        wrote(&mut histories, 0..1, 9);
+        assert!(broken(&histories).contains("two writers"));
+    }
+}

@@ -1,0 +1,42 @@
+#![cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the world of the cluster, which drives all of this, comes next"
+    )
+)]
+//! The world of many nodes: what its driver stands on.
+//!
+//! ```text
+//!        swarm, plan (of the seed)            shrink: a failing plan, made small
+//!                |
+//!   workload -> the world: nodes, a manager -- coverage: which faults and branches were met
+//!                |      |       |      |
+//!            network   log   clocks  shelf: what a disk keeps of its replicas
+//!                |______|_______|______|
+//!                          |
+//!                        atlas: which of them may be struck now
+//!
+//!   checkers/: one a promise, each takes plain data; history: whether one register was linearizable
+//! ```
+//!
+//! Nothing here knows the machines of `protocol/`: messages, commands and faults of a plan are type parameters, and what
+//! the atlas and the checkers have to know of configurations comes in as plain data. So each part is tested without the others.
+//!
+//! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
+
+mod atlas;
+mod checkers;
+mod clocks;
+mod coverage;
+mod history;
+mod links;
+mod log;
+mod network;
+mod plan;
+mod shelf;
+mod shrink;
+mod swarm;
+#[cfg(test)]
+mod tests;
+mod workload;

@@ -1,0 +1,522 @@
+//! What a disk keeps of its replicas, in memory: the simulated store under a replica.
+//!
+//! # What it promises, as a real store does
+//! - An operation happens as a whole or not at all. One that was answered is durable; one in flight at a crash happened or not.
+//! - A change is durable as one with its stamp and its entry in the window; fences are durable when they are answered. Marks are kept
+//!   lazily: after a crash they may be behind, and the window a superset (R22).
+//! - Operations in flight overtake one another, and take effect anywhere between their beginning and their end. Whoever needs an order
+//!   waits for the answer.
+//!
+//! # What goes wrong
+//! It is slow; a chunk cannot be read until something of it is written; a block has rotted, which is found as a crc that is
+//! wrong when it is read; it is gone, and answers so; it comes back with an older state, incarnation and all (R19); it is
+//! full, and refuses what needs a new chunk.
+//!
+//! A block's data is a number, unique to its write. It does not know what a replica is: it keeps fences and windows and
+//! compares nothing with them.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::{Block, Chunk, Content, Kept, Pg, WindowEntry};
+
+use super::coverage::{Fault, Tally};
+use super::links::chance;
+use crate::base::{BlockRun, ChunkId, Epoch, PgId, Prng, Slab, Stamp, Time, VolumeId};
+use crate::sim::clock::Agenda;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Operations in flight.
+pub const FLYING_MAX: usize = 4096;
+/// How much longer a slow operation takes.
+const SLOW_TIMES: u32 = 100;
+
+/// How a disk is: a rate is one in so many operations, zero is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// An operation takes this long, up to twice; in microseconds.
+    pub took_us: u64,
+    pub slow_one_in: u64,
+    /// Chunks that it has room for.
+    pub room: usize,
+}
+
+impl Manner {
+    /// Quick, and with room.
+    pub const CALM: Manner = Manner {
+        took_us: 20,
+        slow_one_in: 0,
+        room: usize::MAX,
+    };
+}
+
+/// What is changed in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Each block of the run has this value.
+    Data {
+        run: BlockRun,
+        value: u64,
+    },
+    Zero {
+        run: BlockRun,
+    },
+    /// So many whole chunks from this one on.
+    ZeroChunks {
+        count: u32,
+    },
+}
+
+/// What is asked of the store of one replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Make fences durable (R6). They only grow.
+    Fence {
+        range: VolumeId,
+        epoch: Epoch,
+        version: u32,
+    },
+    /// Make a change durable, with its stamp, as one with its entry in the window.
+    Change {
+        range: VolumeId,
+        at: ChunkId,
+        what: What,
+        stamp: Stamp,
+    },
+    /// The blocks of a run, as seen from their layer.
+    Read { at: ChunkId, run: BlockRun },
+    /// The chunks that were stamped under this version or a later one (R14).
+    List { since: u32 },
+    /// A chunk of one layer as it is, with its stamp (R15).
+    Fetch { chunk: ChunkId },
+    /// Blocks of a chunk come from another replica and keep that one's stamp; a bit for each block that does (R15).
+    Fill {
+        chunk: ChunkId,
+        blocks: u16,
+        content: Box<Content>,
+        stamp: Stamp,
+    },
+    /// The replica is no more, with all that is kept of it (R24).
+    Forget,
+}
+
+/// The name of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// Why an operation failed. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// The chunk cannot be read.
+    Error,
+    /// A block is not what was written.
+    Mismatch,
+    NoSpace,
+    Gone,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Stored,
+    /// To [`Operation::Read`]: in the places of the run.
+    Value(Content),
+    /// To [`Operation::List`].
+    Chunks(Vec<(ChunkId, Stamp)>),
+    /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
+    Chunk(Option<Chunk>),
+    Failed(Failure),
+}
+
+/// An operation has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub op: OpId,
+    pub pg: PgId,
+    pub outcome: Outcome,
+}
+
+/// Too much is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Debug)]
+struct Flying {
+    op: OpId,
+    pg: PgId,
+    operation: Operation,
+    is_slow: bool,
+    /// `Some` once it has taken effect.
+    outcome: Option<Outcome>,
+    ends: Time,
+}
+
+/// One disk.
+#[derive(Debug)]
+pub struct Shelf {
+    manner: Manner,
+    prng: Prng,
+    /// What is on the medium.
+    kept: Kept,
+    /// An earlier state, to come back with.
+    older: Option<Kept>,
+    is_gone: bool,
+    unreadable: BTreeSet<(PgId, ChunkId)>,
+    rotten: BTreeSet<(PgId, ChunkId, u8)>,
+    ops: u64,
+    flying: Slab<Flying>,
+    agenda: Agenda,
+    pub tally: Tally,
+}
+
+impl Shelf {
+    /// An empty disk.
+    pub fn new(prng: Prng, manner: Manner) -> Shelf {
+        Shelf {
+            manner,
+            prng,
+            kept: Kept::default(),
+            older: None,
+            is_gone: false,
+            unreadable: BTreeSet::new(),
+            rotten: BTreeSet::new(),
+            ops: 0,
+            flying: Slab::new(FLYING_MAX),
+            agenda: Agenda::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The store is opened; the number of this opening, one more than any before that this state knows (R19).
+    pub fn open(&mut self) -> u64 {
+        self.kept.incarnation += 1;
+        self.kept.incarnation
+    }
+
+    /// What is durable now.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Begins an operation on what is kept of a PG's replica.
+    pub fn ask(&mut self, now: Time, pg: PgId, operation: Operation) -> Result<OpId, Full> {
+        let is_slow = chance(&mut self.prng, self.manner.slow_one_in);
+        let us = self.manner.took_us + self.prng.below(self.manner.took_us.max(1));
+        let mut took = Duration::from_micros(us.max(1));
+        if is_slow {
+            took *= SLOW_TIMES;
+        }
+        let op = OpId(self.ops + 1);
+        let flying = Flying {
+            op,
+            pg,
+            operation,
+            is_slow,
+            outcome: None,
+            ends: now + took,
+        };
+        let key = self.flying.insert(flying).map_err(|_| Full)?;
+        self.ops += 1;
+        if is_slow {
+            self.tally.injected(Fault::DiskSlow);
+        }
+        let effect = self.prng.below(took.as_nanos() as u64 + 1);
+        self.agenda.put(now + Duration::from_nanos(effect), key);
+        Ok(op)
+    }
+
+    /// The mark of a range, kept in memory until something of the replica is changed.
+    pub fn mark(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) {
+        self.kept.pg_mut(pg).mark(range, epoch, mark);
+    }
+
+    /// When something may end.
+    pub fn next(&self) -> Option<Time> {
+        self.agenda.next()
+    }
+
+    /// An operation that has ended by `now`.
+    pub fn poll(&mut self, now: Time) -> Option<Done> {
+        loop {
+            let key = self.agenda.pop(now)?;
+            let has_happened = self.flying[key].outcome.is_some();
+            if !has_happened {
+                self.happen(key);
+                let ends = self.flying[key].ends;
+                self.agenda.put(ends, key);
+                continue;
+            }
+            let flying = self.flying.remove(key)?;
+            if flying.is_slow {
+                self.tally.consumed(Fault::DiskSlow);
+            }
+            let outcome = match self.is_gone {
+                true => self.gone(),
+                false => flying.outcome?,
+            };
+            let Flying { op, pg, .. } = flying;
+            return Some(Done { op, pg, outcome });
+        }
+    }
+
+    fn gone(&mut self) -> Outcome {
+        self.tally.consumed(Fault::DiskGone);
+        Outcome::Failed(Failure::Gone)
+    }
+
+    /// An operation takes effect.
+    fn happen(&mut self, key: u32) {
+        let flying = &self.flying[key];
+        let (pg, operation) = (flying.pg, flying.operation.clone());
+        let outcome = match self.is_gone {
+            true => Outcome::Failed(Failure::Gone),
+            false => self.carry_out(pg, operation),
+        };
+        self.flying[key].outcome = Some(outcome);
+    }
+
+    fn carry_out(&mut self, pg: PgId, operation: Operation) -> Outcome {
+        match operation {
+            Operation::Fence {
+                range,
+                epoch,
+                version,
+            } => {
+                self.kept.pg_mut(pg).fence(range, epoch, version);
+                Outcome::Stored
+            }
+            Operation::Change {
+                range,
+                at,
+                what,
+                stamp,
+            } => {
+                if let Err(full) = self.make_room(pg, &places(at, what)) {
+                    return Outcome::Failed(full);
+                }
+                for (chunk, mask) in places(at, what) {
+                    self.overwritten(pg, chunk, mask);
+                }
+                self.kept.pg_mut(pg).change(range, at, what, stamp);
+                Outcome::Stored
+            }
+            Operation::Read { at, run } => self.read(pg, at, run),
+            Operation::List { since } => {
+                let chunks = self.kept.pg(pg).chunks.iter();
+                let newer = chunks.filter(|(_, chunk)| chunk.stamp.version >= since);
+                Outcome::Chunks(newer.map(|(id, chunk)| (*id, chunk.stamp)).collect())
+            }
+            Operation::Fetch { chunk } => match self.check(pg, chunk, u16::MAX) {
+                Err(failure) => Outcome::Failed(failure),
+                Ok(()) => Outcome::Chunk(self.kept.pg(pg).chunks.get(&chunk).copied()),
+            },
+            Operation::Fill {
+                chunk,
+                blocks,
+                content,
+                stamp,
+            } => {
+                if let Err(full) = self.make_room(pg, &[(chunk, blocks)]) {
+                    return Outcome::Failed(full);
+                }
+                self.overwritten(pg, chunk, blocks);
+                self.kept.pg_mut(pg).fill(chunk, blocks, &content, stamp);
+                Outcome::Stored
+            }
+            Operation::Forget => {
+                self.kept.pgs.remove(&pg);
+                self.unreadable.retain(|(of, _)| *of != pg);
+                self.rotten.retain(|(of, ..)| *of != pg);
+                Outcome::Stored
+            }
+        }
+    }
+
+    /// Whether there is room for all these chunks.
+    fn make_room(&mut self, pg: PgId, places: &[(ChunkId, u16)]) -> Result<(), Failure> {
+        let of = self.kept.pg(pg);
+        let new = places
+            .iter()
+            .filter(|(chunk, _)| !of.chunks.contains_key(chunk));
+        match self.kept.chunks() + new.count() <= self.manner.room {
+            true => Ok(()),
+            false => {
+                self.tally.both(Fault::DiskFull);
+                Err(Failure::NoSpace)
+            }
+        }
+    }
+
+    /// What was damaged in these blocks is not any more.
+    fn overwritten(&mut self, pg: PgId, chunk: ChunkId, mask: u16) {
+        self.unreadable.remove(&(pg, chunk));
+        let is_over = |block: u8| mask & 1 << block != 0;
+        self.rotten
+            .retain(|&(of, at, block)| (of, at) != (pg, chunk) || !is_over(block));
+    }
+
+    fn read(&mut self, pg: PgId, at: ChunkId, run: BlockRun) -> Outcome {
+        let mut content = [Block::Absent; 16];
+        for block in run.blocks() {
+            // From layer to layer, until one has it.
+            let mut layer = Some(at.layer);
+            while let Some(of) = layer {
+                let chunk = ChunkId { layer: of, ..at };
+                if let Err(failure) = self.check(pg, chunk, 1 << block) {
+                    return Outcome::Failed(failure);
+                }
+                content[block as usize] = self.kept.pg(pg).block(chunk, block);
+                if content[block as usize] != Block::Absent {
+                    break;
+                }
+                layer = self.kept.parents.get(&of).copied();
+            }
+        }
+        Outcome::Value(content)
+    }
+
+    /// Whether these blocks can be read and are what was written.
+    fn check(&mut self, pg: PgId, chunk: ChunkId, mask: u16) -> Result<(), Failure> {
+        if self.unreadable.contains(&(pg, chunk)) {
+            self.tally.consumed(Fault::DiskError);
+            return Err(Failure::Error);
+        }
+        let mut rotten = (0..16).filter(|block| mask & 1 << block != 0);
+        match rotten.any(|block| self.rotten.contains(&(pg, chunk, block))) {
+            true => {
+                self.tally.consumed(Fault::Rot);
+                Err(Failure::Mismatch)
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+/// The chunks that a change touches, with a bit for each block.
+fn places(at: ChunkId, what: What) -> Vec<(ChunkId, u16)> {
+    let (count, mask) = match what {
+        What::Data { run, .. } | What::Zero { run } => (1, run.mask()),
+        What::ZeroChunks { count } => (count, u16::MAX),
+    };
+    let chunk = |n: u32| ChunkId {
+        chunk: crate::base::ChunkNo(at.chunk.0 + u64::from(n)),
+        ..at
+    };
+    (0..count).map(|n| (chunk(n), mask)).collect()
+}
+
+/// What goes wrong with it.
+impl Shelf {
+    /// The node lost its process, or its power: what is in flight happened or not.
+    pub fn crash(&mut self) {
+        let keys: Vec<u32> = self.flying.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if self.flying[key].outcome.is_none() {
+                let kept = self.prng.one_in(2);
+                self.tally.both(if kept {
+                    Fault::CrashKept
+                } else {
+                    Fault::CrashDropped
+                });
+                if kept {
+                    self.happen(key);
+                }
+            }
+            self.flying.remove(key);
+        }
+        self.agenda.clear();
+        for pg in self.kept.pgs.values_mut() {
+            pg.lose_memory();
+        }
+    }
+
+    /// A chunk cannot be read until something of it is written; whether it is kept here.
+    pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
+        let is_here = self.kept.pg(pg).chunks.contains_key(&chunk);
+        if is_here {
+            self.tally.injected(Fault::DiskError);
+            self.unreadable.insert((pg, chunk));
+        }
+        is_here
+    }
+
+    /// A block rots; whether data is kept there.
+    pub fn rot(&mut self, pg: PgId, chunk: ChunkId, block: u32) -> bool {
+        let is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        if is_data && self.rotten.insert((pg, chunk, block as u8)) {
+            self.tally.injected(Fault::Rot);
+        }
+        is_data
+    }
+
+    /// A block with data, drawn, for who wants to damage one.
+    pub fn any_data(&mut self) -> Option<(PgId, ChunkId, u32)> {
+        let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
+            let of = *of;
+            let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
+            (0..16).filter(is_data).map(move |block| (pg, chunk, block))
+        };
+        let chunks = self.kept.pgs.iter();
+        let chunks =
+            chunks.flat_map(|(pg, of)| of.chunks.iter().map(|(id, chunk)| (*pg, *id, chunk)));
+        let all: Vec<_> = chunks.flat_map(data).collect();
+        match all.is_empty() {
+            true => None,
+            false => Some(all[self.prng.below(all.len() as u64) as usize]),
+        }
+    }
+
+    /// Whether a chunk is damaged.
+    pub fn is_damaged(&self, pg: PgId, chunk: ChunkId) -> bool {
+        let rotten = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
+        self.unreadable.contains(&(pg, chunk)) || self.rotten.range(rotten).next().is_some()
+    }
+
+    /// The disk is gone: everything fails, what is in flight too.
+    pub fn lose(&mut self) {
+        self.tally.injected(Fault::DiskGone);
+        self.is_gone = true;
+    }
+
+    /// In its place there is an empty one.
+    pub fn replace(&mut self) {
+        self.crash();
+        (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
+        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+    }
+
+    /// Remembers what is kept now, to come back with it.
+    pub fn remember(&mut self) {
+        self.older = Some(self.kept.clone());
+    }
+
+    /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with.
+    pub fn age(&mut self) -> bool {
+        let Some(older) = self.older.take() else {
+            return false;
+        };
+        self.crash();
+        self.kept = older;
+        self.is_gone = false;
+        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+        for pg in self.kept.pgs.values_mut() {
+            pg.lose_memory();
+        }
+        self.tally.both(Fault::DiskOld);
+        true
+    }
+
+    /// A layer lies over another: what it does not have is read from there.
+    pub fn put_layer(&mut self, layer: crate::base::LayerId, parent: crate::base::LayerId) {
+        debug_assert!(parent < layer, "layers are numbered as they come");
+        self.kept.parents.insert(layer, parent);
+    }
+
+    /// From now on it is as it should be, damage aside.
+    pub fn heal(&mut self) {
+        self.manner.slow_one_in = 0;
+    }
+}

@@ -1,0 +1,181 @@
+//! What is on a disk: of each replica its chunks, fences, marks and windows.
+
+use super::{What, places};
+use crate::base::{ChunkId, Epoch, LayerId, PgId, Stamp, VolumeId};
+use std::collections::BTreeMap;
+
+/// A block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Block {
+    /// It falls through to the layer below.
+    #[default]
+    Absent,
+    Zero,
+    /// The value of the write that it is from.
+    Data(u64),
+}
+
+/// The blocks of a chunk.
+pub type Content = [Block; 16];
+
+/// A chunk of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    pub content: Content,
+    /// Of its last write.
+    pub stamp: Stamp,
+}
+
+/// A write above the mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WindowEntry {
+    pub epoch: Epoch,
+    pub sequence: u64,
+    pub at: ChunkId,
+    /// A bit for each block.
+    pub blocks: u16,
+    pub version: u32,
+}
+
+/// What is kept of one range in one PG.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Range {
+    epoch: Epoch,
+    /// Of `epoch`, as it is on the medium; and as it is known in memory.
+    mark: u64,
+    mark_in_memory: u64,
+    window: Vec<WindowEntry>,
+}
+
+/// What is kept of one replica.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pg {
+    /// The highest version that was made durable.
+    pub version: u32,
+    ranges: BTreeMap<VolumeId, Range>,
+    pub chunks: BTreeMap<ChunkId, Chunk>,
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How often it was opened.
+    pub incarnation: u64,
+    pub pgs: BTreeMap<PgId, Pg>,
+    pub parents: BTreeMap<LayerId, LayerId>,
+}
+
+static NOTHING: Pg = Pg {
+    version: 0,
+    ranges: BTreeMap::new(),
+    chunks: BTreeMap::new(),
+};
+
+impl Kept {
+    pub fn pg(&self, pg: PgId) -> &Pg {
+        self.pgs.get(&pg).unwrap_or(&NOTHING)
+    }
+
+    pub(super) fn pg_mut(&mut self, pg: PgId) -> &mut Pg {
+        self.pgs.entry(pg).or_default()
+    }
+
+    /// How many chunks are kept.
+    pub fn chunks(&self) -> usize {
+        self.pgs.values().map(|pg| pg.chunks.len()).sum()
+    }
+}
+
+impl Pg {
+    pub fn block(&self, chunk: ChunkId, block: u32) -> Block {
+        let chunk = self.chunks.get(&chunk);
+        chunk.map_or(Block::Absent, |chunk| chunk.content[block as usize])
+    }
+
+    /// The epoch that a range is fenced with.
+    pub fn epoch(&self, range: VolumeId) -> Epoch {
+        self.ranges
+            .get(&range)
+            .map_or(Epoch::default(), |range| range.epoch)
+    }
+
+    /// The mark of a range, with the epoch it belongs to.
+    pub fn mark_of(&self, range: VolumeId) -> (Epoch, u64) {
+        let of = self.ranges.get(&range);
+        of.map_or((Epoch::default(), 0), |of| (of.epoch, of.mark_in_memory))
+    }
+
+    /// What is above the mark of a range, in the order in which it became durable.
+    pub fn window(&self, range: VolumeId) -> &[WindowEntry] {
+        self.ranges.get(&range).map_or(&[], |range| &range.window)
+    }
+
+    /// The ranges that anything is known of.
+    pub fn ranges(&self) -> impl Iterator<Item = VolumeId> {
+        self.ranges.keys().copied()
+    }
+
+    pub(super) fn fence(&mut self, range: VolumeId, epoch: Epoch, version: u32) {
+        self.version = self.version.max(version);
+        let of = self.ranges.entry(range).or_default();
+        if epoch > of.epoch {
+            (of.epoch, of.mark, of.mark_in_memory) = (epoch, 0, 0);
+        }
+    }
+
+    pub(super) fn mark(&mut self, range: VolumeId, epoch: Epoch, mark: u64) {
+        let of = self.ranges.entry(range).or_default();
+        if epoch == of.epoch {
+            of.mark_in_memory = of.mark_in_memory.max(mark);
+        }
+    }
+
+    pub(super) fn change(&mut self, range: VolumeId, at: ChunkId, what: What, stamp: Stamp) {
+        for (chunk, mask) in places(at, what) {
+            let block = match what {
+                What::Data { value, .. } => Block::Data(value),
+                What::Zero { .. } | What::ZeroChunks { .. } => Block::Zero,
+            };
+            self.fill(chunk, mask, &[block; 16], stamp);
+        }
+        let of = self.ranges.entry(range).or_default();
+        let name = (stamp.epoch, stamp.sequence);
+        of.window
+            .retain(|entry| (entry.epoch, entry.sequence) != name);
+        let entries = places(at, what)
+            .into_iter()
+            .map(|(at, blocks)| WindowEntry {
+                epoch: stamp.epoch,
+                sequence: stamp.sequence,
+                at,
+                blocks,
+                version: stamp.version,
+            });
+        of.window.extend(entries);
+        // The mark becomes durable with it.
+        of.mark = of.mark_in_memory;
+        let (epoch, mark) = (of.epoch, of.mark);
+        of.window
+            .retain(|entry| entry.epoch != epoch || entry.sequence > mark);
+    }
+
+    pub(super) fn fill(&mut self, chunk: ChunkId, mask: u16, content: &Content, stamp: Stamp) {
+        let content_of = [Block::Absent; 16];
+        let new = || Chunk {
+            content: content_of,
+            stamp,
+        };
+        let of = self.chunks.entry(chunk).or_insert_with(new);
+        for block in (0..16).filter(|block| mask & 1 << block != 0) {
+            of.content[block] = content[block];
+        }
+        of.stamp = of.stamp.max(stamp);
+    }
+
+    /// What was kept in memory only is behind now.
+    pub(super) fn lose_memory(&mut self) {
+        for of in self.ranges.values_mut() {
+            of.mark_in_memory = of.mark;
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What clients ask of the volumes of a cluster, and how volumes go from node to node.
+//!
+//! Requests go to whole blocks, most to few hot spots, so that what several clients ask overlaps; half of the spots lie where
+//! chunks or extents meet. A volume is attached at one node at a time by what is wanted; while it moves, some
+//! requests still go to the node that had it, as those of a guest do that has not heard: they may be refused, and must not be wrong.
+//!
+//! It knows what was wanted, not what has come true: the world tells nothing back, so that the same seed asks the same whatever the
+//! cluster does.
+
+use super::swarm::Knobs;
+use crate::base::{BLOCKS_PER_CHUNK, CHUNKS_PER_EXTENT, Prng, RequestKind};
+use crate::sim::workload::draw_by_weight;
+use std::ops::Range;
+
+const CHUNK: u64 = BLOCKS_PER_CHUNK as u64;
+const EXTENT: u64 = CHUNK * CHUNKS_PER_EXTENT as u64;
+/// One in so many requests goes to the node that had the volume before.
+const STALE_ONE_IN: u64 = 12;
+
+/// What is done next. Nodes, volumes and clients are counted from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// A client asks the node at which the volume is attached, or was.
+    Ask {
+        client: u32,
+        node: u32,
+        volume: u32,
+        kind: RequestKind,
+        blocks: Range<u64>,
+    },
+    Attach {
+        volume: u32,
+        node: u32,
+    },
+    Detach {
+        volume: u32,
+        node: u32,
+    },
+    /// Attach at another node, without a detach before: what a live migration, or a guest restarted elsewhere, does.
+    Move {
+        volume: u32,
+        from: u32,
+        to: u32,
+    },
+    Snapshot {
+        volume: u32,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Volume {
+    blocks: u64,
+    at: Option<u32>,
+    before: Option<u32>,
+    hot: Vec<u64>,
+}
+
+/// Draws what is asked.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    prng: Prng,
+    nodes: u32,
+    clients: u32,
+    volumes: Vec<Volume>,
+}
+
+impl Workload {
+    /// The workload of a run on the first `nodes` of its nodes.
+    pub fn new(knobs: &Knobs, nodes: u32, mut prng: Prng) -> Workload {
+        let mut volume = |blocks: &u64| {
+            let mut spot = || {
+                let at = prng.below(*blocks);
+                match prng.below(4) {
+                    0 => at / CHUNK * CHUNK,
+                    1 => at / EXTENT * EXTENT,
+                    _ => at,
+                }
+            };
+            Volume {
+                blocks: *blocks,
+                at: None,
+                before: None,
+                hot: (0..knobs.hot_spots).map(|_| spot()).collect(),
+            }
+        };
+        let volumes = knobs.volume_blocks.iter().map(&mut volume).collect();
+        Workload {
+            prng,
+            nodes,
+            clients: knobs.clients,
+            volumes,
+        }
+    }
+
+    /// What is done next.
+    pub fn draw(&mut self, knobs: &Knobs) -> Act {
+        let volume = self.prng.below(self.volumes.len() as u64) as u32;
+        let Some(node) = self.volumes[volume as usize].at else {
+            return self.attach(volume);
+        };
+        if self.prng.one_in(knobs.requests.control_one_in)
+            && let Some(act) = self.draw_control(knobs, volume, node)
+        {
+            return act;
+        }
+        let (kind, blocks) = self.draw_request(knobs, volume);
+        let before = self.volumes[volume as usize].before;
+        let node = match before {
+            Some(before) if self.prng.one_in(STALE_ONE_IN) => before,
+            _ => node,
+        };
+        let client = self.prng.below(self.clients.into()) as u32;
+        Act::Ask {
+            client,
+            node,
+            volume,
+            kind,
+            blocks,
+        }
+    }
+
+    fn attach(&mut self, volume: u32) -> Act {
+        let node = self.prng.below(self.nodes.into()) as u32;
+        self.volumes[volume as usize].at = Some(node);
+        Act::Attach { volume, node }
+    }
+
+    fn draw_control(&mut self, knobs: &Knobs, volume: u32, node: u32) -> Option<Act> {
+        let requests = &knobs.requests;
+        let weights = [requests.moves, requests.detach, requests.snapshot];
+        let it = &mut self.volumes[volume as usize];
+        match draw_by_weight(&mut self.prng, &weights)? {
+            0 => {
+                let to =
+                    (node + 1 + self.prng.below(u64::from(self.nodes) - 1) as u32) % self.nodes;
+                (it.at, it.before) = (Some(to), Some(node));
+                Some(Act::Move {
+                    volume,
+                    from: node,
+                    to,
+                })
+            }
+            1 => {
+                (it.at, it.before) = (None, Some(node));
+                Some(Act::Detach { volume, node })
+            }
+            _ => Some(Act::Snapshot { volume }),
+        }
+    }
+
+    fn draw_request(&mut self, knobs: &Knobs, volume: u32) -> (RequestKind, Range<u64>) {
+        let requests = &knobs.requests;
+        let kinds = [
+            (RequestKind::Read, requests.read),
+            (RequestKind::Write, requests.write),
+            (RequestKind::WriteZeroes, requests.zeroes),
+            (RequestKind::Discard, requests.discard),
+        ];
+        let drawn = draw_by_weight(&mut self.prng, &kinds.map(|(_, weight)| weight));
+        let kind = kinds[drawn.unwrap_or(0)].0;
+        let it = &self.volumes[volume as usize];
+        let prng = &mut self.prng;
+        let spot = match prng.one_in(knobs.cold_one_in) {
+            true => prng.below(it.blocks),
+            false => it.hot[prng.below(it.hot.len() as u64) as usize],
+        };
+        let sizes = [
+            requests.one,
+            requests.some,
+            requests.across,
+            requests.chunks,
+            requests.extents,
+        ];
+        let size = draw_by_weight(prng, &sizes);
+        let more = 1 + prng.below(4);
+        // Around the edge of a chunk or extent: what is asked begins before it and ends after it.
+        let mut around = |edge: u64, most: u64| {
+            let first = edge.saturating_sub(1 + prng.below(most));
+            first..edge + 1 + prng.below(most)
+        };
+        let edge = |unit: u64| (spot / unit).max(1) * unit;
+        let blocks = match size {
+            Some(1) => around(spot, CHUNK / 2),
+            Some(2) => around(edge(CHUNK), CHUNK),
+            Some(3) => {
+                let first = spot / CHUNK * CHUNK;
+                first..first + CHUNK * more
+            }
+            Some(4) => around(edge(EXTENT), 3 * CHUNK),
+            _ => spot..spot + 1,
+        };
+        (kind, inside(blocks, it.blocks, kind))
+    }
+}
+
+/// The part of a request that lies in its volume, not empty; a discard of chunks keeps to whole ones where it has one.
+fn inside(blocks: Range<u64>, of: u64, kind: RequestKind) -> Range<u64> {
+    let first = blocks.start.min(of - 1);
+    let end = blocks.end.min(of).max(first + 1);
+    let (rounded, up) = (first.next_multiple_of(CHUNK), end / CHUNK * CHUNK);
+    match kind {
+        RequestKind::Discard if rounded < up => rounded..up,
+        _ => first..end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn acts(seed: u64, count: usize) -> (Knobs, Vec<Act>) {
+        let knobs = Knobs::draw(seed);
+        let mut workload = Workload::new(&knobs, knobs.shape.nodes, Prng::new(seed));
+        let acts = (0..count).map(|_| workload.draw(&knobs)).collect();
+        (knobs, acts)
+    }
+
+    #[test]
+    fn requests_stay_inside_their_volume_and_are_not_empty() {
+        for seed in 0..200 {
+            let (knobs, acts) = acts(seed, 300);
+            for act in acts {
+                if let Act::Ask {
+                    volume,
+                    blocks,
+                    node,
+                    client,
+                    ..
+                } = act
+                {
+                    assert!(blocks.start < blocks.end, "{blocks:?}");
+                    assert!(blocks.end <= knobs.volume_blocks[volume as usize]);
+                    assert!(node < knobs.shape.nodes && client < knobs.clients);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_volume_is_asked_only_where_it_is_wanted_or_was() {
+        for seed in 0..100 {
+            let (knobs, acts) = acts(seed, 500);
+            let mut wanted: Vec<Option<u32>> = vec![None; knobs.volumes as usize];
+            let mut before = wanted.clone();
+            for act in acts {
+                match act {
+                    Act::Attach { volume, node } => {
+                        assert_eq!(wanted[volume as usize].replace(node), None);
+                    }
+                    Act::Detach { volume, node } => {
+                        assert_eq!(wanted[volume as usize].take(), Some(node));
+                        before[volume as usize] = Some(node);
+                    }
+                    Act::Move { volume, from, to } => {
+                        assert_ne!(from, to);
+                        assert_eq!(wanted[volume as usize].replace(to), Some(from));
+                        before[volume as usize] = Some(from);
+                    }
+                    Act::Ask { volume, node, .. } => {
+                        let volume = volume as usize;
+                        assert!(wanted[volume].is_some());
+                        assert!([wanted[volume], before[volume]].contains(&Some(node)));
+                    }
+                    Act::Snapshot { volume } => assert!(wanted[volume as usize].is_some()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_kinds_of_requests_and_the_edges_of_chunks_and_extents_are_met() {
+        let (mut kinds, mut met) = (BTreeSet::new(), BTreeSet::new());
+        for seed in 0..60 {
+            for act in acts(seed, 500).1 {
+                match act {
+                    Act::Ask { kind, blocks, .. } => {
+                        kinds.insert(format!("{kind:?}"));
+                        let last = blocks.end - 1;
+                        if blocks.start / CHUNK != last / CHUNK {
+                            met.insert("chunks");
+                        }
+                        if blocks.start / EXTENT != last / EXTENT {
+                            met.insert("extents");
+                        }
+                    }
+                    Act::Move { .. } => drop(met.insert("move")),
+                    Act::Detach { .. } => drop(met.insert("detach")),
+                    Act::Snapshot { .. } => drop(met.insert("snapshot")),
+                    Act::Attach { .. } => {}
+                }
+            }
+        }
+        assert_eq!(kinds.len(), 4, "{kinds:?}");
+        assert_eq!(met.len(), 5, "{met:?}");
+    }
+
+    #[test]
+    fn the_same_seed_asks_the_same() {
+        assert_eq!(acts(3, 400).1, acts(3, 400).1);
+    }
+}
