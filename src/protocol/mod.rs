@@ -6,6 +6,7 @@
 //! - [`placement`]: which disks hold the replicas of which placement group;
 //! - [`replication`]: one placement group: how a coordinator keeps its copies the same;
 //! - [`steward`]: what the manager's leader decides about replicas: who is taken out, who joins, what moves;
+//! - [`turns`]: which volumes a node serves, and under which epoch;
 //! - [`volume`]: the coordinator, which orders what front ends ask of a volume.
 
 pub mod catalog;
@@ -15,4 +16,5 @@ pub mod replication;
 pub mod steward;
 #[cfg(test)]
 mod stories;
+pub mod turns;
 pub mod volume;
