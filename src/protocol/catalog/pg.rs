@@ -279,10 +279,8 @@ impl Catalog {
     fn check_change(&self, pg: &Pg, pool: &Pool, change: Reconfigure) -> Result<(), Refusal> {
         match change {
             Reconfigure::Add { disk } => {
-                let most = (pool.copies as usize + 1).min(REPLICAS_MAX);
-                if !pg.has(disk) && pg.configuration.members().len() >= most {
-                    let reason = format!("it lists {most} replicas already");
-                    return Err(Refusal::conflict("change", reason, "remove one first"));
+                if !pg.has(disk) {
+                    self.check_room("change", pg, pool)?;
                 }
                 self.check_target("change", pool, disk)?;
                 self.check_domain("change", pg, pool, disk, pg.want.and_then(|want| want.from))
@@ -296,6 +294,16 @@ impl Catalog {
             }
             Reconfigure::Remove { .. } | Reconfigure::Evict { .. } => Ok(()),
         }
+    }
+
+    /// Whether one more replica may be listed: one more than the pool has copies is on its way at a time.
+    fn check_room(&self, field: &str, pg: &Pg, pool: &Pool) -> Result<(), Refusal> {
+        let most = (pool.copies as usize + 1).min(REPLICAS_MAX);
+        if pg.configuration.members().len() < most {
+            return Ok(());
+        }
+        let reason = format!("it lists {most} replicas already");
+        Err(Refusal::conflict(field, reason, "remove one first"))
     }
 
     /// Whether a disk takes replicas of a pool.
@@ -354,6 +362,7 @@ impl Catalog {
                 let reason = format!("it has a replica on disk {to} already");
                 return Err(Refusal::conflict("to", reason, "solve it again"));
             }
+            self.check_room("to", pg, pool)?;
             self.check_target("to", pool, to)?;
             self.check_domain("to", pg, pool, to, want.from)?;
         }

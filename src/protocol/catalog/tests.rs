@@ -1,6 +1,8 @@
 //! The catalog's stories.
 
 mod attachments;
+mod many_nodes;
+mod properties;
 
 use super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, VolumeId};

@@ -131,7 +131,7 @@ impl Steward {
         let state = |disk: DiskId| catalog.disk(disk).map(|disk| disk.state);
         if let Some(to) = want.to {
             match configuration.role(to) {
-                None if state(to) == Some(DiskState::Serving) => {
+                None if state(to) == Some(DiskState::Serving) && !is_crowded(pg, pool) => {
                     return Some(reconfigure(pg, Reconfigure::Add { disk: to }));
                 }
                 None => return drop_it,
@@ -194,6 +194,11 @@ impl Steward {
         }
         None
     }
+}
+
+/// Whether a PG lists one replica more than it has copies: no further one is listed before one has left.
+pub(super) fn is_crowded(pg: &Pg, pool: &Pool) -> bool {
+    pg.configuration.members().len() > pool.copies as usize
 }
 
 fn reconfigure(pg: &Pg, change: Reconfigure) -> Command {

@@ -65,6 +65,8 @@ pub struct Steward {
     pub(super) failed: BTreeSet<DiskId>,
     pub(super) suspects: BTreeSet<NodeId>,
     pub(super) words: Words,
+    /// Whether they are looked at again.
+    pub(super) words_wake: bool,
     /// The sessions that are filled, and those that are lost.
     pub(super) filled: BTreeMap<(PgId, DiskId), u32>,
     pub(super) lost: BTreeMap<(PgId, DiskId), u32>,
@@ -105,6 +107,7 @@ impl Steward {
             failed: BTreeSet::new(),
             suspects: BTreeSet::new(),
             words: Words::default(),
+            words_wake: false,
             filled: BTreeMap::new(),
             lost: BTreeMap::new(),
             back_off: BTreeMap::new(),
@@ -514,6 +517,7 @@ impl Steward {
         match verdict {
             Verdict::Suspect { node, .. } => {
                 self.suspects.insert(node);
+                self.words.forget(node);
                 for disk in catalog.disks_of(node) {
                     self.hurry_to_disk(catalog, disk.id);
                 }

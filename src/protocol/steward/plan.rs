@@ -8,6 +8,7 @@
 //! A pool of one copy gives every disk PGs of its own and is not balanced: there a move has no second copy to fall back on, so it
 //! is made only where somebody wants it (a drain) or must (a change of copies).
 
+use super::decide::is_crowded;
 use super::machine::{Errand, Steward, Wake};
 use super::message::{Note, Output};
 use crate::base::{DiskId, PgId, Time};
@@ -217,10 +218,7 @@ impl Steward {
             let Some(change) = changes.pop_front() else {
                 break;
             };
-            let want = Move {
-                from: change.from,
-                to: change.to,
-            };
+            let want = self.narrowed(catalog, &change);
             let disks = || want.from.into_iter().chain(want.to);
             let has_place = |disk: DiskId| {
                 of_disks.get(&disk).copied().unwrap_or(0) < self.parameters.moves_a_disk
@@ -272,6 +270,20 @@ impl Steward {
         (all, of_disks)
     }
 
+    /// What is begun of a change. Of a PG that lists more replicas than it has copies one that is not in sync leaves first, alone: what
+    /// is missing then is the next plan's.
+    fn narrowed(&self, catalog: &Catalog, change: &Change) -> Move {
+        let Change { from, to, .. } = *change;
+        let is_tight = catalog.pg(change.pg).is_some_and(|pg| {
+            let pool = catalog.pool(pg.pool);
+            let role = from.and_then(|from| pg.configuration.role(from));
+            pool.is_some_and(|pool| is_crowded(pg, pool))
+                && role.is_some_and(|role| role != Role::InSync)
+        });
+        let to = to.filter(|_| !is_tight);
+        Move { from, to }
+    }
+
     /// Whether a change may begin.
     fn fits(&self, catalog: &Catalog, change: &Change) -> Fits {
         let Some(pg) = catalog.pg(change.pg) else {
@@ -300,10 +312,13 @@ impl Steward {
             .configuration
             .in_sync()
             .any(|disk| self.gone(catalog, disk).is_none());
+        let pool = catalog.pool(pg.pool);
+        let is_crowded = pool.is_some_and(|pool| is_crowded(pg, pool));
         let is_ready = pg.want.is_none()
+            && !(is_crowded && self.narrowed(catalog, change).to.is_some())
             && !self.busy.contains(&pg.id)
             && is_sourced
-            && (is_whole || change.need == Need::Repair)
+            && (is_whole || change.need == Need::Repair || is_crowded)
             && change
                 .to
                 .is_none_or(|to| self.is_here(catalog, to) && !is_held(to))

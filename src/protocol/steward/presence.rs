@@ -176,11 +176,6 @@ impl Steward {
         self.openings.insert(id, opening);
         self.failed.remove(&id);
         if opening.now == disk.incarnation && opening.store == disk.store {
-            if disk.state == DiskState::Missing {
-                // The same opening: the way to it was cut, and nothing else has happened to it.
-                let returns_as = disk.returns_as.unwrap_or(DiskState::Serving);
-                self.set_state(id, returns_as);
-            }
             self.on_disk_here(catalog, id);
             return;
         }
@@ -203,9 +198,18 @@ impl Steward {
         self.order(id, command);
     }
 
-    pub(super) fn on_disk_here(&mut self, catalog: &Catalog, disk: DiskId) {
-        self.disks.insert(disk, Presence::Here);
-        self.look_at_disk(catalog, disk);
+    /// A disk is open, and that is recorded.
+    pub(super) fn on_disk_here(&mut self, catalog: &Catalog, id: DiskId) {
+        self.disks.insert(id, Presence::Here);
+        if let Some(disk) = catalog
+            .disk(id)
+            .filter(|disk| disk.state == DiskState::Missing)
+        {
+            // Either the way to it was cut and it is the same opening, or it was called missing by a command that was
+            // committed after the one of its return.
+            self.set_state(id, disk.returns_as.unwrap_or(DiskState::Serving));
+        }
+        self.look_at_disk(catalog, id);
     }
 
     pub(super) fn on_accused(
@@ -223,15 +227,20 @@ impl Steward {
             return;
         }
         self.words.hear(now, by, disk, pg, version);
-        let due = now + self.parameters.accusation_age;
-        self.later.insert((due, Wake::Words));
+        if !self.words_wake {
+            self.words_wake = true;
+            let due = now + self.parameters.accusation_age;
+            self.later.insert((due, Wake::Words));
+        }
         // One more accuser may be what the words about other PGs of the disk lacked.
         let accused: Vec<PgId> = self.words.pgs(disk).collect();
         accused.into_iter().for_each(|pg| self.hurry_to_pg(pg));
     }
 
     pub(super) fn age_words(&mut self, now: Time) {
-        if let Some(next) = self.words.age(now, self.parameters.accusation_age) {
+        let next = self.words.age(now, self.parameters.accusation_age);
+        self.words_wake = next.is_some();
+        if let Some(next) = next {
             self.later.insert((next, Wake::Words));
         }
     }

@@ -46,6 +46,11 @@ impl Words {
         true
     }
 
+    /// Forgets what one has said, who is the faulty one: it counts no more when that is over.
+    pub fn forget(&mut self, node: NodeId) {
+        self.of.retain(|(_, by), _| *by != node);
+    }
+
     /// Forgets what is old. When to look again.
     pub fn age(&mut self, now: Time, age: Duration) -> Option<Time> {
         self.of.retain(|_, word| now.since(word.last) < age);

@@ -226,6 +226,7 @@ impl World {
             // Whatever is there is what is there from now on.
             let disk = self.disks.get_mut(disk).unwrap();
             disk.right = None;
+            disk.well_since = self.now;
         }
         self.tell(Input::Committed(events));
     }
@@ -246,6 +247,8 @@ impl World {
         let node = &self.nodes[&found.node];
         let is_well = self.serves(disk) && !found.is_sick && !node.has_bad_card;
         if is_well && self.now.since(found.well_since) > WELL {
+            self.story
+                .push(format!("well since {:?}: {disk} of {pg}", found.well_since));
             self.broken = Some("nobody-well-is-evicted");
         }
     }
@@ -268,7 +271,10 @@ impl World {
                     self.questions.push((at, self.term, question, cluster));
                 }
                 Output::Note(Note::LastCopies { disk, .. }) => self.bring_the_right_one(disk),
-                Output::Note(note) => self.notes.push(note),
+                Output::Note(note) => {
+                    self.story.push(format!("{:?} {note:?}", self.now));
+                    self.notes.push(note);
+                }
             }
         }
     }
@@ -538,7 +544,7 @@ impl World {
             15 => self.wish(),
             16 => {
                 let disk = self.any_disk();
-                if !self.disks.values().any(|disk| disk.has_failed) {
+                if !self.disks.values().any(|disk| disk.has_failed) && !self.has_last_copy(disk) {
                     let of = self.disks.get_mut(&disk).unwrap();
                     if of.open.take().is_some() {
                         of.has_failed = true;
@@ -549,6 +555,15 @@ impl World {
             17 | 18 => self.lose_session(),
             _ => {}
         }
+    }
+
+    /// Whether a failure of this disk would lose something, now or by what is about to be committed.
+    fn has_last_copy(&self, disk: DiskId) -> bool {
+        let is_last = |pg: PgId| {
+            let mut in_sync = self.catalog.pg(pg).unwrap().configuration.in_sync();
+            !in_sync.any(|other| other != disk && self.answers(other))
+        };
+        !self.proposals.is_empty() || self.catalog.pgs_on(disk).any(is_last)
     }
 
     fn change_leader(&mut self) {
