@@ -29,10 +29,7 @@ pub enum Input {
     /// The catalog has the volume attached to this node, or has not.
     Wanted { volume: VolumeId, here: Here },
     /// What the catalog says of a range.
-    Owned {
-        volume: VolumeId,
-        range: Ownership,
-    },
+    Owned { volume: VolumeId, range: Ownership },
     /// The node holds a lease that it did not hold before.
     Leased(LeaseNumber),
     /// It holds none.
@@ -173,7 +170,16 @@ impl Turns {
             Phase::Closed | Phase::Open if turn.wanted => {
                 let Some(lease) = lease else { return };
                 let after = turn.range.map(|range| range.epoch);
-                ask(turn, now, Output::Take { volume, lease, after }, out);
+                ask(
+                    turn,
+                    now,
+                    Output::Take {
+                        volume,
+                        lease,
+                        after,
+                    },
+                    out,
+                );
             }
             Phase::Open => {
                 turn.phase = Phase::Draining;

@@ -40,6 +40,13 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// From what a store found, in any order.
+    pub fn found(mut entries: Vec<Entry>) -> Window {
+        entries.sort_unstable_by_key(|entry| (entry.name(), entry.at));
+        let before = Vec::new();
+        Window { entries, before }
+    }
+
     /// Everything that may not be everywhere.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.before.iter().chain(&self.entries)

@@ -26,17 +26,22 @@
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
 
 mod atlas;
+mod buffers;
 mod checkers;
 mod clocks;
 mod coverage;
 mod history;
 mod links;
 mod log;
+mod member;
 mod network;
+mod node;
 mod plan;
 mod shelf;
 mod shrink;
+mod strike;
 mod swarm;
 #[cfg(test)]
 mod tests;
 mod workload;
+mod world;

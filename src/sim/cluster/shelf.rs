@@ -19,11 +19,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{Block, Chunk, Content, Kept, Pg, WindowEntry};
+pub use state::{Block, Chunk, Content, Kept, Pg};
 
 use super::coverage::{Fault, Tally};
 use super::links::chance;
 use crate::base::{BlockRun, ChunkId, Epoch, PgId, Prng, Slab, Stamp, Time, VolumeId};
+use crate::protocol::replication::Entry;
+use crate::protocol::replication::fill::Place;
 use crate::sim::clock::Agenda;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,10 +57,10 @@ impl Manner {
 /// What is changed in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// Each block of the run has this value.
+    /// Each block of the run has its value, which stands in its place in the chunk.
     Data {
         run: BlockRun,
-        value: u64,
+        values: [u64; 16],
     },
     Zero {
         run: BlockRun,
@@ -72,11 +74,11 @@ pub enum What {
 /// What is asked of the store of one replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Make fences durable (R6). They only grow.
+    /// Make fences durable, as one (R6). They only grow.
     Fence {
-        range: VolumeId,
-        epoch: Epoch,
         version: u32,
+        session: u32,
+        fences: Vec<(VolumeId, Epoch)>,
     },
     /// Make a change durable, with its stamp, as one with its entry in the window.
     Change {
@@ -87,8 +89,12 @@ pub enum Operation {
     },
     /// The blocks of a run, as seen from their layer.
     Read { at: ChunkId, run: BlockRun },
-    /// The chunks that were stamped under this version or a later one (R14).
-    List { since: u32 },
+    /// Chunks that were stamped under a version above `since`, in the order of their places, from behind one on (R14).
+    List {
+        since: u32,
+        after: Option<ChunkId>,
+        most: usize,
+    },
     /// A chunk of one layer as it is, with its stamp (R15).
     Fetch { chunk: ChunkId },
     /// Blocks of a chunk come from another replica and keep that one's stamp; a bit for each block that does (R15).
@@ -97,6 +103,7 @@ pub enum Operation {
         blocks: u16,
         content: Box<Content>,
         stamp: Stamp,
+        entries: Vec<(VolumeId, Entry)>,
     },
     /// The replica is no more, with all that is kept of it (R24).
     Forget,
@@ -125,7 +132,10 @@ pub enum Outcome {
     /// To [`Operation::Read`]: in the places of the run.
     Value(Content),
     /// To [`Operation::List`].
-    Chunks(Vec<(ChunkId, Stamp)>),
+    Chunks {
+        chunks: Vec<ChunkId>,
+        more: bool,
+    },
     /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
     Chunk(Option<Chunk>),
     Failed(Failure),
@@ -281,11 +291,11 @@ impl Shelf {
     fn carry_out(&mut self, pg: PgId, operation: Operation) -> Outcome {
         match operation {
             Operation::Fence {
-                range,
-                epoch,
                 version,
+                session,
+                fences,
             } => {
-                self.kept.pg_mut(pg).fence(range, epoch, version);
+                self.kept.pg_mut(pg).fence(version, session, &fences);
                 Outcome::Stored
             }
             Operation::Change {
@@ -304,10 +314,20 @@ impl Shelf {
                 Outcome::Stored
             }
             Operation::Read { at, run } => self.read(pg, at, run),
-            Operation::List { since } => {
+            Operation::List { since, after, most } => {
+                let after = after.map(Place::from);
+                let is_listed = |place: &Place, chunk: &Chunk| {
+                    chunk.stamp.version > since && after.is_none_or(|after| *place > after)
+                };
                 let chunks = self.kept.pg(pg).chunks.iter();
-                let newer = chunks.filter(|(_, chunk)| chunk.stamp.version >= since);
-                Outcome::Chunks(newer.map(|(id, chunk)| (*id, chunk.stamp)).collect())
+                let places = chunks.map(|(id, chunk)| (Place::from(*id), chunk));
+                let listed = places.filter(|(place, chunk)| is_listed(place, chunk));
+                let mut listed: Vec<Place> = listed.map(|(place, _)| place).collect();
+                listed.sort_unstable();
+                let more = listed.len() > most;
+                listed.truncate(most);
+                let chunks = listed.into_iter().map(ChunkId::from).collect();
+                Outcome::Chunks { chunks, more }
             }
             Operation::Fetch { chunk } => match self.check(pg, chunk, u16::MAX) {
                 Err(failure) => Outcome::Failed(failure),
@@ -318,12 +338,15 @@ impl Shelf {
                 blocks,
                 content,
                 stamp,
+                entries,
             } => {
                 if let Err(full) = self.make_room(pg, &[(chunk, blocks)]) {
                     return Outcome::Failed(full);
                 }
                 self.overwritten(pg, chunk, blocks);
-                self.kept.pg_mut(pg).fill(chunk, blocks, &content, stamp);
+                let of = self.kept.pg_mut(pg);
+                of.fill(chunk, blocks, &content, stamp);
+                of.adopt(chunk, blocks, entries);
                 Outcome::Stored
             }
             Operation::Forget => {

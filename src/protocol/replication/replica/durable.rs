@@ -1,7 +1,7 @@
 //! What survives a crash of a replica besides its blocks.
 
 use crate::base::{Epoch, VolumeId};
-use crate::protocol::replication::window::Window;
+use crate::protocol::replication::window::{Entry, Window};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -36,6 +36,30 @@ impl Durable {
             session: 0,
             ranges: BTreeMap::new(),
         }
+    }
+
+    /// What a store found at its opening: version, session, and of each range the fence, its mark and the entries above it. The mark may
+    /// be behind, and there may be entries that are not needed any more (R22); none may be missing.
+    pub fn found(
+        version: u32,
+        session: u32,
+        ranges: impl IntoIterator<Item = (VolumeId, Epoch, u64, Vec<Entry>)>,
+    ) -> Durable {
+        let mut durable = Durable {
+            version,
+            session,
+            ranges: BTreeMap::new(),
+        };
+        for (range, epoch, mark, entries) in ranges {
+            let window = Window::found(entries);
+            let of = Range {
+                epoch,
+                mark,
+                window,
+            };
+            durable.ranges.insert(range, of);
+        }
+        durable
     }
 
     pub(super) fn epoch(&self, range: VolumeId) -> Epoch {

@@ -287,6 +287,12 @@ impl Replica {
         self.durable.version
     }
 
+    /// The mark of a range, with the epoch that it belongs to.
+    pub fn mark(&self, range: VolumeId) -> (Epoch, u64) {
+        let of = self.durable.ranges.get(&range);
+        of.map_or((Epoch::default(), 0), |of| (of.epoch, of.mark))
+    }
+
     /// The epoch that a range is fenced with; the lowest where nobody has asked for it yet.
     pub fn epoch(&self, range: VolumeId) -> Epoch {
         self.durable.epoch(range)

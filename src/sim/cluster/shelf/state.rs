@@ -2,6 +2,7 @@
 
 use super::{What, places};
 use crate::base::{ChunkId, Epoch, LayerId, PgId, Stamp, VolumeId};
+use crate::protocol::replication::Entry;
 use std::collections::BTreeMap;
 
 /// A block.
@@ -26,17 +27,6 @@ pub struct Chunk {
     pub stamp: Stamp,
 }
 
-/// A write above the mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WindowEntry {
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub at: ChunkId,
-    /// A bit for each block.
-    pub blocks: u16,
-    pub version: u32,
-}
-
 /// What is kept of one range in one PG.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Range {
@@ -44,7 +34,7 @@ struct Range {
     /// Of `epoch`, as it is on the medium; and as it is known in memory.
     mark: u64,
     mark_in_memory: u64,
-    window: Vec<WindowEntry>,
+    window: Vec<Entry>,
 }
 
 /// What is kept of one replica.
@@ -52,6 +42,8 @@ struct Range {
 pub struct Pg {
     /// The highest version that was made durable.
     pub version: u32,
+    /// The session that has begun here; 0: none.
+    pub session: u32,
     ranges: BTreeMap<VolumeId, Range>,
     pub chunks: BTreeMap<ChunkId, Chunk>,
 }
@@ -67,6 +59,7 @@ pub struct Kept {
 
 static NOTHING: Pg = Pg {
     version: 0,
+    session: 0,
     ranges: BTreeMap::new(),
     chunks: BTreeMap::new(),
 };
@@ -106,7 +99,7 @@ impl Pg {
     }
 
     /// What is above the mark of a range, in the order in which it became durable.
-    pub fn window(&self, range: VolumeId) -> &[WindowEntry] {
+    pub fn window(&self, range: VolumeId) -> &[Entry] {
         self.ranges.get(&range).map_or(&[], |range| &range.window)
     }
 
@@ -115,11 +108,33 @@ impl Pg {
         self.ranges.keys().copied()
     }
 
-    pub(super) fn fence(&mut self, range: VolumeId, epoch: Epoch, version: u32) {
+    pub(super) fn fence(&mut self, version: u32, session: u32, fences: &[(VolumeId, Epoch)]) {
         self.version = self.version.max(version);
-        let of = self.ranges.entry(range).or_default();
-        if epoch > of.epoch {
-            (of.epoch, of.mark, of.mark_in_memory) = (epoch, 0, 0);
+        self.session = session;
+        for &(range, epoch) in fences {
+            let of = self.ranges.entry(range).or_default();
+            if epoch > of.epoch {
+                (of.epoch, of.mark, of.mark_in_memory) = (epoch, 0, 0);
+            }
+        }
+    }
+
+    /// Entries that came with a fill; what was held of these blocks before is not any more.
+    pub(super) fn adopt(&mut self, chunk: ChunkId, mask: u16, entries: Vec<(VolumeId, Entry)>) {
+        for of in self.ranges.values_mut() {
+            for entry in of.window.iter_mut().filter(|entry| entry.at == chunk) {
+                entry.blocks &= !mask;
+            }
+            of.window.retain(|entry| entry.blocks != 0);
+        }
+        for (range, entry) in entries {
+            let of = self.ranges.entry(range).or_default();
+            if entry.blocks != 0 {
+                of.window.push(Entry {
+                    version: 0,
+                    ..entry
+                });
+            }
         }
     }
 
@@ -132,25 +147,23 @@ impl Pg {
 
     pub(super) fn change(&mut self, range: VolumeId, at: ChunkId, what: What, stamp: Stamp) {
         for (chunk, mask) in places(at, what) {
-            let block = match what {
-                What::Data { value, .. } => Block::Data(value),
-                What::Zero { .. } | What::ZeroChunks { .. } => Block::Zero,
+            let content = match what {
+                What::Data { values, .. } => values.map(Block::Data),
+                What::Zero { .. } | What::ZeroChunks { .. } => [Block::Zero; 16],
             };
-            self.fill(chunk, mask, &[block; 16], stamp);
+            self.fill(chunk, mask, &content, stamp);
         }
         let of = self.ranges.entry(range).or_default();
         let name = (stamp.epoch, stamp.sequence);
         of.window
             .retain(|entry| (entry.epoch, entry.sequence) != name);
-        let entries = places(at, what)
-            .into_iter()
-            .map(|(at, blocks)| WindowEntry {
-                epoch: stamp.epoch,
-                sequence: stamp.sequence,
-                at,
-                blocks,
-                version: stamp.version,
-            });
+        let entries = places(at, what).into_iter().map(|(at, blocks)| Entry {
+            epoch: stamp.epoch,
+            sequence: stamp.sequence,
+            at,
+            blocks,
+            version: stamp.version,
+        });
         of.window.extend(entries);
         // The mark becomes durable with it.
         of.mark = of.mark_in_memory;
@@ -169,7 +182,11 @@ impl Pg {
         for block in (0..16).filter(|block| mask & 1 << block != 0) {
             of.content[block] = content[block];
         }
-        of.stamp = of.stamp.max(stamp);
+        let has_others = (0..16).any(|at| mask & 1 << at == 0 && of.content[at] != Block::Absent);
+        of.stamp = match has_others {
+            true => of.stamp.max(stamp),
+            false => stamp,
+        };
     }
 
     /// What was kept in memory only is behind now.

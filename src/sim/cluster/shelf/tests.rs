@@ -5,6 +5,16 @@ use crate::base::{ChunkNo, FamilyId, LayerId};
 
 const PG: PgId = PgId(1);
 const RANGE: VolumeId = VolumeId(1);
+const LIST: Operation = Operation::List {
+    since: 0,
+    after: None,
+    most: 10,
+};
+const LIST_FROM_2: Operation = Operation::List {
+    since: 1,
+    after: None,
+    most: 10,
+};
 const LATER: Time = Time(1 << 40);
 
 fn chunk(n: u64) -> ChunkId {
@@ -41,7 +51,7 @@ fn shelf() -> Shelf {
 fn write(n: u64, first: u32, value: u64, sequence: u64) -> Operation {
     let what = What::Data {
         run: run(first, 2),
-        value,
+        values: [value; 16],
     };
     Operation::Change {
         range: RANGE,
@@ -72,8 +82,8 @@ fn what_was_answered_is_there_after_a_crash_and_marks_may_be_behind() {
     let mut shelf = shelf();
     let version = 3;
     let fence = Operation::Fence {
-        range: RANGE,
-        epoch: epoch(1),
+        fences: vec![(RANGE, epoch(1))],
+        session: 0,
         version,
     };
     assert_eq!(ask(&mut shelf, fence), Outcome::Stored);
@@ -103,7 +113,7 @@ fn what_was_answered_is_there_after_a_crash_and_marks_may_be_behind() {
         [3, 4],
         "the mark went with the write"
     );
-    let last = WindowEntry {
+    let last = Entry {
         epoch: epoch(1),
         sequence: 4,
         at: chunk(0),
@@ -178,8 +188,11 @@ fn a_replica_is_listed_fetched_filled_and_forgotten() {
             stamp,
         },
     );
-    let newer = Outcome::Chunks(vec![(chunk(1), stamp), (chunk(2), stamp)]);
-    assert_eq!(ask(&mut source, Operation::List { since: 2 }), newer);
+    let newer = Outcome::Chunks {
+        chunks: vec![chunk(1), chunk(2)],
+        more: false,
+    };
+    assert_eq!(ask(&mut source, LIST_FROM_2), newer);
     let fetch = |n| Operation::Fetch { chunk: chunk(n) };
     let Outcome::Chunk(Some(fetched)) = ask(&mut source, fetch(1)) else {
         panic!("it is there");
@@ -191,6 +204,7 @@ fn a_replica_is_listed_fetched_filled_and_forgotten() {
         blocks: 0b11,
         content: Box::new(fetched.content),
         stamp,
+        entries: Vec::new(),
     };
     assert_eq!(ask(&mut joiner, fill), Outcome::Stored);
     assert_eq!(
@@ -238,11 +252,14 @@ fn a_disk_that_is_gone_fails_everything_until_an_empty_one_is_in_its_place() {
     shelf.lose();
     let gone = Outcome::Failed(Failure::Gone);
     assert_eq!(shelf.poll(LATER).unwrap().outcome, gone);
-    assert_eq!(ask(&mut shelf, Operation::List { since: 0 }), gone);
+    assert_eq!(ask(&mut shelf, LIST), gone);
     shelf.replace();
     assert_eq!(
-        ask(&mut shelf, Operation::List { since: 0 }),
-        Outcome::Chunks(Vec::new())
+        ask(&mut shelf, LIST),
+        Outcome::Chunks {
+            chunks: Vec::new(),
+            more: false
+        }
     );
     assert_eq!(shelf.open(), 1);
 }
@@ -285,7 +302,7 @@ fn slow_operations_are_overtaken_and_too_many_are_refused() {
         ..Manner::CALM
     };
     let mut shelf = Shelf::new(Prng::new(1), manner);
-    let asked = (0..).take_while(|_| shelf.ask(Time(0), PG, Operation::List { since: 0 }).is_ok());
+    let asked = (0..).take_while(|_| shelf.ask(Time(0), PG, LIST).is_ok());
     assert_eq!(asked.count(), FLYING_MAX);
     let mut done = Vec::new();
     while let Some(next) = shelf.next() {
@@ -295,8 +312,6 @@ fn slow_operations_are_overtaken_and_too_many_are_refused() {
     assert!(!done.is_sorted());
     assert!(shelf.tally.of(Fault::DiskSlow).1 > 1_000);
     shelf.heal();
-    shelf
-        .ask(Time(0), PG, Operation::List { since: 0 })
-        .unwrap();
+    shelf.ask(Time(0), PG, LIST).unwrap();
     assert!(shelf.poll(Time(40_000)).is_some());
 }

@@ -1,0 +1,1007 @@
+//! A node: the shipped machines of one start of a daemon, put together as a daemon does it.
+//!
+//! ```text
+//!   clients ─► Coordinator ─► Groups ──┐                      ┌──► Replica (disk, PG) ──► its shelf
+//!                 ▲                    ├── to the disk's node ─┤
+//!   Turns ── open, close ──────────────┘                      └──► the same on other nodes
+//!     ▲   ▲
+//!     │   └ Holder: the lease          a member of the manager also: Catalog, Grantor, Steward (`member.rs`)
+//!   Catalog, as far as this node has heard
+//! ```
+//!
+//! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
+
+use super::buffers::Buffers;
+use super::shelf::{self, Block, Operation, Outcome, What};
+use crate::base::{
+    BlockRun, Breaks, DiskId, DiskSlot, Epoch, IoError, NodeId, PgId, Request, Time, Token,
+    VolumeId,
+};
+use crate::protocol::catalog::{Catalog, Event, Ownership};
+use crate::protocol::membership::{
+    self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, HolderOutput, Incarnation,
+    LeaseNumber, Term,
+};
+use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
+use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
+use crate::protocol::replication::{
+    Answer, Change, Configuration, Entry, Header, Message, Role, RulesOff,
+};
+use crate::protocol::turns::{self, Here, Turns};
+use crate::protocol::volume::groups::{self, Groups, Patience};
+use crate::protocol::volume::{self, Coordinator, OpenVolume};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How often what is not answered is asked and told again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What nodes say to one another.
+#[derive(Debug, Clone)]
+pub enum Msg {
+    Lease(LeaseAsk),
+    LeaseAnswer {
+        incarnation: Incarnation,
+        request: u64,
+        term: Term,
+        answer: LeaseAnswer,
+    },
+    /// To and from a replica. The payload is in the buffers of all.
+    ToReplica {
+        disk: DiskId,
+        header: Header,
+        message: Message,
+        payload: Option<crate::base::BufRef>,
+    },
+    FromReplica {
+        disk: DiskId,
+        header: Header,
+        answer: Answer,
+        payload: Option<crate::base::BufRef>,
+    },
+    FillAsk {
+        from: DiskId,
+        to: DiskId,
+        header: FillHeader,
+        ask: FillAsk,
+    },
+    FillAnswer {
+        to: DiskId,
+        header: FillHeader,
+        answer: FillAnswer,
+        payload: Option<crate::base::BufRef>,
+    },
+    /// To the members of the manager; who leads takes it.
+    Report(Report),
+}
+
+/// What the manager's leader is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    Accused {
+        pg: PgId,
+        disk: DiskId,
+        version: u32,
+    },
+    DiskOpened {
+        disk: DiskId,
+        before: Incarnation,
+        now: Incarnation,
+        start: Incarnation,
+    },
+    DiskFailed {
+        disk: DiskId,
+    },
+    Filled {
+        pg: PgId,
+        disk: DiskId,
+        session: u32,
+    },
+    SessionLost {
+        pg: PgId,
+        disk: DiskId,
+        session: u32,
+    },
+    Take {
+        volume: VolumeId,
+        lease: LeaseNumber,
+        after: Option<Epoch>,
+    },
+    Give {
+        volume: VolumeId,
+        epoch: Epoch,
+    },
+}
+
+/// What a node wants done, or has done.
+#[derive(Debug)]
+pub enum Effect {
+    Send {
+        to: NodeId,
+        message: Msg,
+    },
+    /// Ask a shelf of this node. Its answer comes back with the number.
+    Shelf {
+        disk: DiskId,
+        pg: PgId,
+        operation: Operation,
+        op: Op,
+    },
+    /// A replica is no more: its shelf forgets it.
+    Forget {
+        disk: DiskId,
+        pg: PgId,
+    },
+    /// A mark of a range is known at a replica.
+    Mark {
+        disk: DiskId,
+        pg: PgId,
+        range: VolumeId,
+        epoch: Epoch,
+        mark: u64,
+    },
+    /// A client's request has ended.
+    Reply {
+        token: Token,
+        result: Result<(), IoError>,
+        volume: VolumeId,
+        epoch: Option<Epoch>,
+    },
+}
+
+/// A disk of this node.
+#[derive(Debug)]
+struct Disk {
+    before: Incarnation,
+    now: Incarnation,
+    /// The manager has recorded this opening (R19).
+    is_known: bool,
+    has_failed: bool,
+}
+
+/// One start of a node. See the [module](self).
+pub struct Node {
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    members: Vec<NodeId>,
+    off: RulesOff,
+    holder: Holder,
+    turns: Turns,
+    pub coordinator: Coordinator,
+    pub groups: Groups,
+    pub replicas: BTreeMap<(DiskId, PgId), Replica>,
+    disks: BTreeMap<DiskId, Disk>,
+    /// Replicas that are being forgotten: no new one is made before that is done.
+    forgetting: BTreeSet<(DiskId, PgId)>,
+    pub catalog: Catalog,
+    has_catalog: bool,
+    /// Sessions that are filled and not promoted, and those that are lost.
+    filled: BTreeMap<(DiskId, PgId), u32>,
+    lost: BTreeMap<(DiskId, PgId), u32>,
+    volumes_of: BTreeMap<Token, VolumeId>,
+    /// Runs that shelves are reading.
+    reading: BTreeMap<(DiskId, PgId, Op), BlockRun>,
+    again_at: Time,
+    local: VecDeque<Msg>,
+    pub effects: Vec<Effect>,
+}
+
+impl Node {
+    /// A start of a node whose disks were opened.
+    pub fn start(
+        now: Time,
+        (id, incarnation): (NodeId, Incarnation),
+        members: &[NodeId],
+        disks: impl IntoIterator<Item = (DiskId, u64, u64)>,
+        (off, membership_off): (RulesOff, membership::RulesOff),
+    ) -> Node {
+        let parameters = membership::Parameters::DEFAULT;
+        let holder = Holder::new(
+            now,
+            id,
+            incarnation,
+            members.to_vec(),
+            parameters,
+            membership_off,
+        );
+        let disks = disks.into_iter().map(|(disk, before, now)| {
+            let disk_of = Disk {
+                before: Incarnation(before),
+                now: Incarnation(now),
+                is_known: false,
+                has_failed: false,
+            };
+            (disk, disk_of)
+        });
+        Node {
+            id,
+            incarnation,
+            members: members.to_vec(),
+            off,
+            holder: holder.expect("the parameters are sound"),
+            turns: Turns::new(id),
+            coordinator: Coordinator::new(Breaks::NONE),
+            groups: Groups::new(Patience::default(), off),
+            replicas: BTreeMap::new(),
+            disks: disks.collect(),
+            forgetting: BTreeSet::new(),
+            catalog: Catalog::default(),
+            has_catalog: false,
+            filled: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            volumes_of: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            again_at: now,
+            local: VecDeque::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// When [`Node::expire`] is to be called, by its own clock.
+    pub fn deadline(&self) -> Time {
+        let parts = [
+            self.holder.deadline(),
+            self.turns.deadline(),
+            self.groups.deadline(),
+            Some(self.again_at),
+        ];
+        parts.into_iter().flatten().min().unwrap_or(self.again_at)
+    }
+
+    pub fn expire(&mut self, now: Time, buffers: &mut Buffers) {
+        if self.holder.deadline().is_some_and(|at| at <= now) {
+            let mut out = Vec::new();
+            self.holder.expire(now, &mut out);
+            self.take_lease(now, out, buffers);
+        }
+        if self.turns.deadline().is_some_and(|at| at <= now) {
+            let mut out = Vec::new();
+            self.turns.expire(now, &mut out);
+            self.take_turns(now, out, buffers);
+        }
+        let mut out = Vec::new();
+        self.groups.expire(now, &mut out);
+        self.take_groups(now, out, buffers);
+        if self.again_at <= now {
+            self.again_at = now + AGAIN;
+            self.tell_again(now, buffers);
+        }
+        self.settle(now, buffers);
+    }
+
+    /// What the manager may have missed is told again, and what sources may have missed is asked again.
+    fn tell_again(&mut self, now: Time, buffers: &mut Buffers) {
+        let start = self.incarnation;
+        let openings: Vec<Report> = self
+            .disks
+            .iter()
+            .filter(|(_, disk)| !disk.has_failed)
+            .map(|(&id, disk)| Report::DiskOpened {
+                disk: id,
+                before: disk.before,
+                now: disk.now,
+                start,
+            })
+            .collect();
+        openings.into_iter().for_each(|report| self.report(report));
+        let filled: Vec<_> = self.filled.clone().into_iter().collect();
+        for ((disk, pg), session) in filled {
+            self.report(Report::Filled { pg, disk, session });
+        }
+        let lost: Vec<_> = self.lost.clone().into_iter().collect();
+        for ((disk, pg), session) in lost {
+            self.report(Report::SessionLost { pg, disk, session });
+        }
+        let all: Vec<_> = self.replicas.keys().copied().collect();
+        for of in all {
+            self.step_replica(now, of, replica::Input::AskAgain, buffers);
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        for to in self.members.clone() {
+            self.send(to, Msg::Report(report.clone()));
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Msg) {
+        // What it says to itself as a member of the manager goes the same way as what others say.
+        match to == self.id && !matches!(message, Msg::Report(_) | Msg::Lease(_)) {
+            true => self.local.push_back(message),
+            false => self.effects.push(Effect::Send { to, message }),
+        }
+    }
+
+    /// Takes what it says to itself.
+    fn settle(&mut self, now: Time, buffers: &mut Buffers) {
+        while let Some(message) = self.local.pop_front() {
+            self.receive(now, self.id, message, buffers);
+        }
+    }
+
+    /// A message has arrived.
+    pub fn on_message(&mut self, now: Time, from: NodeId, message: Msg, buffers: &mut Buffers) {
+        self.receive(now, from, message, buffers);
+        self.settle(now, buffers);
+    }
+
+    fn receive(&mut self, now: Time, from: NodeId, message: Msg, buffers: &mut Buffers) {
+        match message {
+            Msg::Lease(_) | Msg::Report(_) => {} // for a member
+            Msg::LeaseAnswer {
+                incarnation,
+                request,
+                term,
+                answer,
+            } => {
+                let input = HolderInput::Answer {
+                    from,
+                    incarnation,
+                    request,
+                    term,
+                    answer,
+                };
+                let mut out = Vec::new();
+                self.holder.step(now, input, &mut out);
+                self.take_lease(now, out, buffers);
+            }
+            Msg::ToReplica {
+                disk,
+                header,
+                message,
+                payload,
+            } => {
+                let of = (disk, header.pg);
+                let input = replica::Input::Frame {
+                    from: Asker(from.0),
+                    header,
+                    message,
+                    payload,
+                };
+                // A replica that is not there yet: its coordinator asks again.
+                self.step_replica(now, of, input, buffers);
+            }
+            Msg::FromReplica {
+                disk,
+                header,
+                answer,
+                payload,
+            } => {
+                let mut out = Vec::new();
+                self.groups
+                    .answered(now, disk, header, answer, payload, &mut out);
+                self.take_groups(now, out, buffers);
+            }
+            Msg::FillAsk {
+                from: joiner,
+                to,
+                header,
+                ask,
+            } => {
+                let input = replica::Input::FillAsk {
+                    from: Asker(joiner.0),
+                    header,
+                    ask,
+                };
+                self.step_replica(now, (to, header.pg), input, buffers);
+            }
+            Msg::FillAnswer {
+                to,
+                header,
+                answer,
+                payload,
+            } => {
+                let input = replica::Input::FillAnswer {
+                    header,
+                    answer,
+                    payload,
+                };
+                self.step_replica(now, (to, header.pg), input, buffers);
+            }
+        }
+    }
+
+    /// A connection to a node is new, or gone.
+    pub fn on_link(&mut self, now: Time, peer: NodeId, is_there: bool, buffers: &mut Buffers) {
+        if !self.has_catalog {
+            return;
+        }
+        let disks: Vec<DiskId> = self.catalog.disks_of(peer).map(|disk| disk.id).collect();
+        for disk in disks {
+            if is_there {
+                let mut out = Vec::new();
+                self.groups.connected(now, disk, &mut out);
+                self.take_groups(now, out, buffers);
+            } else {
+                let all: Vec<_> = self.replicas.keys().copied().collect();
+                for of in all {
+                    let input = replica::Input::Unanswered { from: disk };
+                    self.step_replica(now, of, input, buffers);
+                }
+            }
+        }
+        self.settle(now, buffers);
+    }
+
+    /// Everything that is committed, at once.
+    pub fn on_snapshot(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        shelves: &BTreeMap<DiskId, shelf::Shelf>,
+        buffers: &mut Buffers,
+    ) {
+        self.catalog = catalog.clone();
+        self.has_catalog = true;
+        let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
+        let disks: Vec<DiskId> = self.disks.keys().copied().collect();
+        disks.into_iter().for_each(|disk| self.look_at_disk(disk));
+        for pg in pgs {
+            self.look_at_pg(now, pg, shelves, buffers);
+        }
+        let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
+        for volume in volumes {
+            self.look_at_volume(now, volume, buffers);
+        }
+        self.settle(now, buffers);
+    }
+
+    /// A command was applied; these are its events.
+    pub fn on_events(
+        &mut self,
+        now: Time,
+        events: &[Event],
+        shelves: &BTreeMap<DiskId, shelf::Shelf>,
+        buffers: &mut Buffers,
+    ) {
+        for event in events {
+            match event {
+                Event::PgChanged { pg } => self.look_at_pg(now, pg.id, shelves, buffers),
+                Event::PgsCreated { pgs, .. } | Event::DiskAdded { pgs, .. } => {
+                    for pg in pgs {
+                        self.look_at_pg(now, pg.id, shelves, buffers);
+                    }
+                }
+                Event::DiskChanged { disk } => {
+                    self.look_at_disk(disk.id);
+                    let pgs: Vec<PgId> = self.catalog.pgs_on(disk.id).collect();
+                    for pg in pgs {
+                        self.look_at_pg(now, pg, shelves, buffers);
+                    }
+                }
+                Event::RangeTaken { volume, .. }
+                | Event::RangeGiven { volume, .. }
+                | Event::Detached { volume } => self.look_at_volume(now, *volume, buffers),
+                Event::Attached { attachment } => {
+                    self.look_at_volume(now, attachment.volume, buffers);
+                }
+                _ => {}
+            }
+        }
+        self.settle(now, buffers);
+    }
+
+    fn look_at_disk(&mut self, disk: DiskId) {
+        let recorded = self.catalog.disk(disk).map(|disk| disk.incarnation);
+        if let Some(own) = self.disks.get_mut(&disk) {
+            own.is_known = recorded == Some(own.now);
+        }
+    }
+
+    /// Makes, tells and ends the replicas of a PG that are on this node.
+    fn look_at_pg(
+        &mut self,
+        now: Time,
+        pg: PgId,
+        shelves: &BTreeMap<DiskId, shelf::Shelf>,
+        buffers: &mut Buffers,
+    ) {
+        let Some(configuration) = self.catalog.pg(pg).map(|pg| pg.configuration.clone()) else {
+            return;
+        };
+        let mut out = Vec::new();
+        self.groups
+            .configured(now, pg, configuration.clone(), &mut out);
+        self.take_groups(now, out, buffers);
+        let disks: Vec<DiskId> = self.disks.keys().copied().collect();
+        for disk in disks {
+            let of = (disk, pg);
+            let role = configuration.role(disk);
+            let is_known = self.disks[&disk].is_known;
+            if role.is_none() && self.replicas.remove(&of).is_some() {
+                self.forgetting.insert(of);
+                self.effects.push(Effect::Forget { disk, pg });
+            }
+            if role.is_some() && is_known && !self.forgetting.contains(&of) {
+                if !self.replicas.contains_key(&of) {
+                    let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
+                    let replica = Replica::new((pg, disk), durable, self.off);
+                    self.replicas.insert(of, replica);
+                }
+                let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
+                self.filled
+                    .retain(|at, session| *at != of || is_joining(*session));
+                self.lost
+                    .retain(|at, session| *at != of || is_joining(*session));
+                let input = replica::Input::Configured(configuration.clone());
+                self.step_replica(now, of, input, buffers);
+            }
+        }
+    }
+
+    fn look_at_volume(&mut self, now: Time, volume: VolumeId, buffers: &mut Buffers) {
+        let (first, _) = self.catalog.attachments_of(volume);
+        let here = match first.is_some_and(|attachment| attachment.node == self.id) {
+            true => Here::Attached,
+            false => Here::NotAttached,
+        };
+        let range: Option<Ownership> = self.catalog.range(volume).copied();
+        let mut out = Vec::new();
+        if let Some(range) = range {
+            let input = turns::Input::Owned { volume, range };
+            self.turns.step(now, input, &mut out);
+        }
+        let input = turns::Input::Wanted { volume, here };
+        self.turns.step(now, input, &mut out);
+        self.take_turns(now, out, buffers);
+    }
+
+    fn take_lease(&mut self, now: Time, outputs: Vec<HolderOutput>, buffers: &mut Buffers) {
+        for output in outputs {
+            let mut out = Vec::new();
+            match output {
+                HolderOutput::Send { to, ask } => self.send(to, Msg::Lease(ask)),
+                HolderOutput::Held { lease, until } => {
+                    self.groups.lease(until);
+                    self.turns.step(now, turns::Input::Leased(lease), &mut out);
+                    self.again_at = now;
+                }
+                HolderOutput::Extended { until } => self.groups.lease(until),
+                HolderOutput::Fenced { .. } => {
+                    self.groups.lease(Time(0));
+                    self.turns.step(now, turns::Input::Unleased, &mut out);
+                }
+                HolderOutput::Refused { .. } | HolderOutput::Stopped { .. } => {}
+            }
+            self.take_turns(now, out, buffers);
+        }
+    }
+
+    fn take_turns(&mut self, now: Time, outputs: Vec<turns::Output>, buffers: &mut Buffers) {
+        for output in outputs {
+            match output {
+                turns::Output::Take {
+                    volume,
+                    lease,
+                    after,
+                } => self.report(Report::Take {
+                    volume,
+                    lease,
+                    after,
+                }),
+                turns::Output::Give { volume, epoch } => {
+                    self.report(Report::Give { volume, epoch })
+                }
+                turns::Output::Open { volume, epoch } => self.open(now, volume, epoch, buffers),
+                turns::Output::Drain { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.pause(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                }
+                turns::Output::Close { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.close(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                    let mut out = Vec::new();
+                    self.groups.close(volume, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Time, volume: VolumeId, epoch: Epoch, buffers: &mut Buffers) {
+        let near: BTreeSet<DiskId> = self.disks.keys().copied().collect();
+        let mut out = Vec::new();
+        self.groups.open(now, volume, epoch, near, &mut out);
+        self.take_groups(now, out, buffers);
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
+        };
+        let layer = of.layers.last().expect("a volume has a layer").id;
+        // The disk of an ask is for shards that keep what they coordinate: here the groups say where it goes.
+        let pgs = self.catalog.pgs_of_volume(of).iter();
+        let open = OpenVolume {
+            id: volume,
+            family: of.family,
+            layer,
+            size: of.size,
+            pgs: pgs.map(|&pg| (pg, Some(DiskSlot(0)))).collect(),
+        };
+        let mut out = Vec::new();
+        self.coordinator.open(open, &mut out);
+        self.take_coordinator(now, out, buffers);
+    }
+
+    /// A client asks.
+    pub fn ask(&mut self, now: Time, request: Request, buffers: &mut Buffers) {
+        self.volumes_of.insert(request.token, request.volume);
+        let mut out = Vec::new();
+        self.coordinator.request(request, &mut out);
+        self.take_coordinator(now, out, buffers);
+        self.settle(now, buffers);
+    }
+
+    fn take_coordinator(&mut self, now: Time, outputs: Vec<volume::Output>, buffers: &mut Buffers) {
+        let mut outputs: VecDeque<volume::Output> = outputs.into();
+        while let Some(output) = outputs.pop_front() {
+            let mut more = Vec::new();
+            match output {
+                volume::Output::Ask { piece, target, ask } => {
+                    let Some(volume) = self.volume_of(target.layer) else {
+                        continue;
+                    };
+                    let mut out = Vec::new();
+                    self.groups.ask(now, volume, piece, target, &ask, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+                volume::Output::Checksum {
+                    piece, buf, blocks, ..
+                } => {
+                    let crcs: Vec<u32> = buffers.values(buf, blocks).map(crc_of).collect();
+                    self.coordinator.checksummed(piece, &crcs, &mut more);
+                }
+                volume::Output::Fill { buf, blocks } => buffers.zero(buf, blocks),
+                volume::Output::Merge { .. } => {
+                    unreachable!("clients ask for whole blocks")
+                }
+                volume::Output::Reply { token, result, .. } => {
+                    let volume = self.volumes_of.remove(&token).unwrap_or_default();
+                    let epoch = self.groups.epoch(volume);
+                    self.effects.push(Effect::Reply {
+                        token,
+                        result,
+                        volume,
+                        epoch,
+                    });
+                }
+                volume::Output::Drained { volume } => {
+                    let mut out = Vec::new();
+                    let input = turns::Input::Drained { volume };
+                    self.turns.step(now, input, &mut out);
+                    self.take_turns(now, out, buffers);
+                }
+            }
+            for output in more.into_iter().rev() {
+                outputs.push_front(output);
+            }
+        }
+    }
+
+    fn volume_of(&self, layer: crate::base::LayerId) -> Option<VolumeId> {
+        let has = |volume: &&crate::protocol::catalog::Volume| {
+            volume.layers.iter().any(|of| of.id == layer)
+        };
+        self.catalog.volumes().find(has).map(|volume| volume.id)
+    }
+
+    fn take_groups(&mut self, now: Time, outputs: Vec<groups::Output>, buffers: &mut Buffers) {
+        for output in outputs {
+            match output {
+                groups::Output::Send {
+                    to,
+                    header,
+                    message,
+                    payload,
+                } => {
+                    let Some(node) = self.catalog.disk(to).map(|disk| disk.node) else {
+                        continue;
+                    };
+                    let message = Msg::ToReplica {
+                        disk: to,
+                        header,
+                        message,
+                        payload,
+                    };
+                    self.send(node, message);
+                }
+                groups::Output::Answered { piece, result } => {
+                    if let Ok(Some(value)) = &result {
+                        buffers.place(value);
+                    }
+                    let mut out = Vec::new();
+                    self.coordinator.answered(
+                        piece,
+                        result.map(|_| ()),
+                        &[],
+                        &mut Vec::new(),
+                        &mut out,
+                    );
+                    self.take_coordinator(now, out, buffers);
+                }
+                groups::Output::Accuse { pg, disk, version } => {
+                    self.report(Report::Accused { pg, disk, version });
+                }
+                // The manager tells everybody; who is behind hears of it.
+                groups::Output::Learn { .. } => {}
+                // The catalog says so as well, and then it is closed.
+                groups::Output::Fenced { .. } => {}
+            }
+        }
+    }
+
+    fn step_replica(
+        &mut self,
+        now: Time,
+        of: (DiskId, PgId),
+        input: replica::Input,
+        buffers: &mut Buffers,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&of) else {
+            return;
+        };
+        let mut out = Vec::new();
+        let header = match &input {
+            replica::Input::Frame { header, .. } => Some(*header),
+            _ => None,
+        };
+        replica.step(input, &mut out);
+        replica.check();
+        if let Some(header) = header {
+            let (epoch, mark) = replica.mark(header.range);
+            if mark > 0 {
+                self.effects.push(Effect::Mark {
+                    disk: of.0,
+                    pg: of.1,
+                    range: header.range,
+                    epoch,
+                    mark,
+                });
+            }
+        }
+        for output in out {
+            self.take_replica(of, output, buffers);
+        }
+        let _ = now;
+    }
+
+    fn take_replica(
+        &mut self,
+        (disk, pg): (DiskId, PgId),
+        output: replica::Output,
+        buffers: &mut Buffers,
+    ) {
+        let mut shelf = |op, operation| {
+            self.effects.push(Effect::Shelf {
+                disk,
+                pg,
+                operation,
+                op,
+            });
+        };
+        match output {
+            replica::Output::Fence {
+                op,
+                version,
+                session,
+                fences,
+            } => shelf(
+                op,
+                Operation::Fence {
+                    version,
+                    session,
+                    fences,
+                },
+            ),
+            replica::Output::Change {
+                op,
+                range,
+                at,
+                change,
+                stamp,
+                payload,
+            } => {
+                let what = match change {
+                    Change::Write { run, .. } => {
+                        let payload = payload.expect("a write has payload");
+                        let values = buffers.in_place(run, payload);
+                        What::Data { run, values }
+                    }
+                    Change::Zero { run } => What::Zero { run },
+                    Change::ZeroChunks { count } => What::ZeroChunks { count },
+                };
+                shelf(
+                    op,
+                    Operation::Change {
+                        range,
+                        at,
+                        what,
+                        stamp,
+                    },
+                );
+            }
+            replica::Output::Read { op, at, run } => {
+                shelf(op, Operation::Read { at, run });
+                self.reading.insert((disk, pg, op), run);
+            }
+            replica::Output::List { op, since, after } => {
+                let most = PAGE_MAX;
+                shelf(op, Operation::List { since, after, most });
+            }
+            replica::Output::Fetch { op, at } => shelf(op, Operation::Fetch { chunk: at }),
+            replica::Output::Fill {
+                op,
+                at,
+                blocks,
+                content,
+                entries,
+                payload,
+            } => {
+                let mut held = [Block::Absent; 16];
+                for (place, block) in held.iter_mut().enumerate() {
+                    if content.zeroes & 1 << place != 0 {
+                        *block = Block::Zero;
+                    }
+                    if content.data & 1 << place != 0 {
+                        let payload = payload.expect("data has payload");
+                        *block = Block::Data(buffers.value(payload.plus(place as u32)));
+                    }
+                }
+                shelf(
+                    op,
+                    Operation::Fill {
+                        chunk: at,
+                        blocks,
+                        content: Box::new(held),
+                        stamp: content.stamp,
+                        entries,
+                    },
+                );
+            }
+            replica::Output::Answer {
+                to,
+                header,
+                answer,
+                payload,
+            } => self.send(
+                NodeId(to.0),
+                Msg::FromReplica {
+                    disk,
+                    header,
+                    answer,
+                    payload,
+                },
+            ),
+            replica::Output::FillAnswer {
+                to,
+                header,
+                answer,
+                payload,
+            } => {
+                let joiner = DiskId(to.0);
+                if let Some(node) = self.catalog.disk(joiner).map(|disk| disk.node) {
+                    let message = Msg::FillAnswer {
+                        to: joiner,
+                        header,
+                        answer,
+                        payload,
+                    };
+                    self.send(node, message);
+                }
+            }
+            replica::Output::FillAsk { to, header, ask } => {
+                if let Some(node) = self.catalog.disk(to).map(|disk| disk.node) {
+                    let message = Msg::FillAsk {
+                        from: disk,
+                        to,
+                        header,
+                        ask,
+                    };
+                    self.send(node, message);
+                }
+            }
+            replica::Output::Learn { .. } => {} // the manager tells everybody
+            replica::Output::Filled { session, .. } => {
+                self.filled.insert((disk, pg), session);
+                self.report(Report::Filled { pg, disk, session });
+            }
+            replica::Output::Lost { session } => {
+                self.lost.insert((disk, pg), session);
+                self.report(Report::SessionLost { pg, disk, session });
+            }
+        }
+    }
+
+    /// A shelf has forgotten a replica; where it is on the list again, it begins empty (R24).
+    pub fn on_forgotten(
+        &mut self,
+        now: Time,
+        (disk, pg): (DiskId, PgId),
+        shelves: &BTreeMap<DiskId, shelf::Shelf>,
+        buffers: &mut Buffers,
+    ) {
+        self.forgetting.remove(&(disk, pg));
+        self.look_at_pg(now, pg, shelves, buffers);
+        self.settle(now, buffers);
+    }
+
+    /// A shelf has answered.
+    pub fn on_shelf(
+        &mut self,
+        now: Time,
+        (disk, pg): (DiskId, PgId),
+        op: Op,
+        outcome: Outcome,
+        buffers: &mut Buffers,
+    ) {
+        if outcome == Outcome::Failed(shelf::Failure::Gone)
+            && let Some(own) = self.disks.get_mut(&disk)
+            && !own.has_failed
+        {
+            own.has_failed = true;
+            self.report(Report::DiskFailed { disk });
+        }
+        let input = match outcome {
+            Outcome::Stored => replica::Input::Stored { op, ok: true },
+            Outcome::Failed(_) => match op {
+                Op::Fence | Op::Change { .. } | Op::Fill(_) => {
+                    replica::Input::Stored { op, ok: false }
+                }
+                _ => replica::Input::NotLoaded { op },
+            },
+            Outcome::Value(content) => {
+                let Some(run) = self.reading.remove(&(disk, pg, op)) else {
+                    return;
+                };
+                let (zeroes, crcs, payload) = buffers.read(&content, run);
+                replica::Input::Loaded {
+                    op,
+                    crcs,
+                    zeroes,
+                    payload,
+                }
+            }
+            Outcome::Chunks { chunks, more } => replica::Input::Listed { op, chunks, more },
+            Outcome::Chunk(found) => {
+                let (content, payload) = buffers.fetched(found);
+                replica::Input::Fetched {
+                    op,
+                    content,
+                    payload,
+                }
+            }
+        };
+        self.step_replica(now, (disk, pg), input, buffers);
+        self.settle(now, buffers);
+    }
+
+    /// Asserts the invariants of everything.
+    pub fn check(&self) {
+        self.groups.check();
+    }
+}
+
+/// A block's checksum here.
+pub fn crc_of(value: u64) -> u32 {
+    value as u32
+}
+
+/// What a replica knows when it starts.
+fn durable_of(
+    shelf: &shelf::Shelf,
+    pg: PgId,
+    configuration: &Configuration,
+    disk: DiskId,
+) -> Durable {
+    let kept = shelf.kept().pg(pg);
+    if kept.version == 0 {
+        let is_first = configuration.version() == 1 && configuration.role(disk).is_some();
+        return Durable::created(u32::from(is_first));
+    }
+    let ranges = kept.ranges().map(|range| {
+        let (epoch, mark) = kept.mark_of(range);
+        let entries: Vec<Entry> = kept.window(range).to_vec();
+        (range, epoch, mark, entries)
+    });
+    Durable::found(kept.version, kept.session, ranges)
+}

@@ -1,0 +1,349 @@
+//! What strikes a run, and how it becomes well again.
+//!
+//! A stroke that the atlas does not allow is left out. Damage inside a disk (a chunk that cannot be read, a block that rots) waits for repair
+//! between replicas, which is not there yet: those strokes, and those that make a disk old or take it away, are left out where the knob
+//! `destroys` is not set.
+
+use super::atlas::{Atlas, Strike};
+use super::checkers::heals::{Ailment, Healing, Verdict};
+use super::checkers::{Failure, Promise, converge};
+use super::coverage::Fault;
+use super::links::Block;
+use super::plan::Stroke;
+use super::world::{Due, HEALS_WITHIN, World};
+use crate::base::{DiskId, NodeId, PgId, RequestKind, VolumeId};
+use crate::protocol::catalog::{Command, FrontEnd};
+use crate::protocol::replication::Role;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+impl World {
+    /// What is due of the plan.
+    pub(super) fn strike(&mut self) {
+        while let Some(&planned) = self.plan.strokes.get(self.next_stroke)
+            && planned.at <= self.now.since(crate::base::Time(0))
+            && !self.is_healing
+        {
+            self.next_stroke += 1;
+            let disks = self.struck(planned.stroke);
+            let fault = planned.stroke.fault();
+            let strike = Atlas::asks_for(fault, &disks, None);
+            let may = strike
+                .as_ref()
+                .map_or(Ok(()), |strike| self.atlas.may(strike));
+            if may.is_err() {
+                continue;
+            }
+            if let Some(strike) = &strike {
+                self.atlas.struck(strike);
+            }
+            self.counts.strokes += 1;
+            self.say(|| format!("STROKE {:?}", planned.stroke));
+            self.carry_out(planned.stroke);
+        }
+    }
+
+    fn disks_of(&self, node: u32) -> Vec<DiskId> {
+        let place = self.places.get(&NodeId(node + 1));
+        place.map_or_else(Vec::new, |place| place.disks.clone())
+    }
+
+    /// The disks that a stroke is about.
+    fn struck(&self, stroke: Stroke) -> Vec<DiskId> {
+        match stroke {
+            Stroke::OneWay { nodes: (a, b), .. }
+            | Stroke::Flap { nodes: (a, b), .. }
+            | Stroke::Disconnect { nodes: (a, b) } => [self.disks_of(a), self.disks_of(b)].concat(),
+            Stroke::Partition { side, .. } => {
+                let nodes = (0..self.plan.nodes).filter(|node| side & 1 << node != 0);
+                nodes.flat_map(|node| self.disks_of(node)).collect()
+            }
+            Stroke::Crash { node, .. }
+            | Stroke::Pause { node, .. }
+            | Stroke::ClockStop { node, .. } => self.disks_of(node),
+            Stroke::DiskError { disk, .. }
+            | Stroke::Rot { disk, .. }
+            | Stroke::DiskGone { disk, .. }
+            | Stroke::DiskOld { disk } => self.disk(disk).into_iter().collect(),
+            Stroke::PowerLoss { .. } | Stroke::Depose => Vec::new(),
+        }
+    }
+
+    fn disk(&self, (node, at): (u32, u32)) -> Option<DiskId> {
+        self.disks_of(node).get(at as usize).copied()
+    }
+
+    fn carry_out(&mut self, stroke: Stroke) {
+        let id = |node: u32| NodeId(node + 1);
+        match stroke {
+            Stroke::Disconnect { nodes: (a, b) } => {
+                self.network.disconnect(self.now, id(a), id(b));
+            }
+            Stroke::OneWay {
+                nodes: (a, b),
+                lasts,
+            } => self.block(
+                Block::OneWay {
+                    from: id(a),
+                    to: id(b),
+                },
+                lasts,
+            ),
+            Stroke::Partition { side, lasts } => {
+                let nodes = (0..self.plan.nodes).filter(|node| side & 1 << node != 0);
+                let side: BTreeSet<NodeId> = nodes.map(id).collect();
+                self.block(Block::Partition { side }, lasts);
+            }
+            Stroke::Flap {
+                nodes: (a, b),
+                period,
+                lasts,
+            } => self.block(
+                Block::Flap {
+                    between: (id(a), id(b)),
+                    since: self.now,
+                    period,
+                },
+                lasts,
+            ),
+            Stroke::Crash { node, lasts } => {
+                if self.runs(id(node)) {
+                    self.counts.faults.both(Fault::Crash);
+                    self.crash(id(node));
+                    self.put_due(lasts, Due::Start(id(node)));
+                }
+            }
+            Stroke::Pause { node, lasts } => {
+                if self.network.pause(id(node)) {
+                    if let Some(place) = self.places.get_mut(&id(node)) {
+                        place.is_paused = true;
+                    }
+                    self.put_due(lasts, Due::Wake(id(node)));
+                }
+            }
+            Stroke::PowerLoss { lasts } => {
+                self.network.power_loss(self.now);
+                self.power_loss();
+                for node in self.places.keys().copied().collect::<Vec<_>>() {
+                    let late = Duration::from_micros(self.prng.below(200_000));
+                    self.put_due(lasts + late, Due::Start(node));
+                }
+            }
+            Stroke::ClockStop { node, lasts } => self.clocks.stop(self.now, id(node), lasts),
+            Stroke::Depose => self.log.depose(self.now),
+            Stroke::DiskError { .. } | Stroke::Rot { .. } => {}
+            Stroke::DiskGone { disk, lasts } => {
+                if let Some(disk) = self.disk(disk)
+                    && let Some(shelf) = self.shelves.get_mut(&disk)
+                {
+                    shelf.lose();
+                    self.put_due(lasts, Due::Replace(disk));
+                }
+            }
+            Stroke::DiskOld { disk: (node, at) } => {
+                if let Some(disk) = self.disk((node, at))
+                    && self.runs(id(node))
+                {
+                    self.crash(id(node));
+                    if let Some(shelf) = self.shelves.get_mut(&disk) {
+                        shelf.age();
+                    }
+                    self.put_due(Duration::from_millis(5), Due::Start(id(node)));
+                }
+            }
+        }
+    }
+
+    fn runs(&self, id: NodeId) -> bool {
+        self.places
+            .get(&id)
+            .is_some_and(|place| place.node.is_some())
+    }
+
+    fn block(&mut self, block: Block, lasts: Duration) {
+        if let Some(block) = self.network.block(block) {
+            self.put_due(lasts, Due::Lift(block));
+        }
+    }
+
+    fn power_loss(&mut self) {
+        for node in self.places.keys().copied().collect::<Vec<_>>() {
+            if self.runs(node) {
+                self.crash(node);
+            }
+            self.clocks.reboot(self.now, node);
+        }
+    }
+
+    pub(super) fn on_due(&mut self, due: Due) {
+        match due {
+            Due::Start(node) => self.start(node),
+            Due::Wake(node) => self.wake(node),
+            Due::Lift(block) => {
+                self.network.lift(block);
+            }
+            Due::Replace(disk) => self.replace(disk),
+        }
+    }
+
+    fn wake(&mut self, id: NodeId) {
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        if !place.is_paused {
+            return;
+        }
+        self.counts.faults.consumed(Fault::Pause);
+        place.is_paused = false;
+        let waiting = std::mem::take(&mut place.waiting);
+        self.network.wake(id);
+        for done in waiting {
+            self.on_shelf(id, done);
+        }
+    }
+
+    /// An empty disk is in the place of one that was lost; its node starts anew with it.
+    fn replace(&mut self, disk: DiskId) {
+        let holds = |place: &super::world::Place| place.disks.contains(&disk);
+        let found = self.places.iter().find(|(_, place)| holds(place));
+        let Some((&id, _)) = found else {
+            return;
+        };
+        self.wake(id);
+        if self.runs(id) {
+            self.crash(id);
+        }
+        if let Some(shelf) = self.shelves.get_mut(&disk) {
+            shelf.replace();
+        }
+        self.atlas.replaced(disk);
+        for pg in self.catalog.pgs_on(disk).collect::<Vec<_>>() {
+            self.seen.begins_again((disk, pg));
+        }
+        self.put_due(Duration::from_millis(5), Due::Start(id));
+    }
+
+    /// From now on nothing goes wrong.
+    pub(super) fn heal(&mut self) {
+        self.is_healing = true;
+        self.say(|| "HEAL".to_owned());
+        self.network.heal();
+        self.clocks.heal(self.now);
+        for shelf in self.shelves.values_mut() {
+            shelf.heal();
+        }
+        let due: Vec<Due> = std::mem::take(&mut self.due).into_values().collect();
+        due.into_iter().for_each(|due| self.on_due(due));
+        for node in self.places.keys().copied().collect::<Vec<_>>() {
+            self.start(node);
+        }
+    }
+
+    /// What is not well.
+    fn ailments(&self) -> Vec<Ailment> {
+        let mut ailments = Vec::new();
+        if self.log.leader().is_none() {
+            ailments.push(Ailment::NoLeader);
+        }
+        for (&id, place) in &self.places {
+            if place.applied < self.log.committed() || place.node.is_none() {
+                ailments.push(Ailment::Behind(id));
+            }
+        }
+        for pg in self.catalog.pgs() {
+            for member in pg.configuration.members() {
+                if member.role != Role::InSync {
+                    let (pg, disk) = (pg.id, member.disk);
+                    ailments.push(Ailment::NotInSync { pg, disk });
+                }
+            }
+        }
+        for attachment in self.catalog.attachments() {
+            let node = self.places[&attachment.node].node.as_ref();
+            let range = self.catalog.range(attachment.volume);
+            let epoch = node.and_then(|node| node.groups.epoch(attachment.volume));
+            if epoch.is_none() || epoch != range.map(|range| range.epoch) {
+                ailments.push(Ailment::NotServing(attachment.volume));
+            }
+        }
+        if !self.requests.is_empty() {
+            let requests = self.requests.len();
+            ailments.push(Ailment::Unanswered { requests });
+        }
+        ailments
+    }
+
+    /// Goes on until everything is well.
+    pub(super) fn wait_until_well(&mut self) -> Result<(), Failure> {
+        let mut healing = Healing::new(self.now, HEALS_WITHIN);
+        loop {
+            let until = self.now + Duration::from_millis(50);
+            while self.now < until {
+                self.turn(until)?;
+            }
+            let ailments = self.ailments();
+            if let Verdict::Healed { took } = healing.judge(self.now, &ailments)? {
+                self.counts.healed_after = took;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads everything once more, at every node in turn for volumes that are attached nowhere.
+    pub(super) fn read_all(&mut self) -> Result<(), Failure> {
+        for (at, volume) in self.volumes.clone().into_iter().enumerate() {
+            if self.catalog.attachments_of(volume).0.is_none() {
+                let node = NodeId(1 + at as u32 % self.plan.nodes);
+                self.operate(Command::Attach {
+                    volume,
+                    node,
+                    front_end: FrontEnd::None,
+                });
+            }
+        }
+        let until = self.now + Duration::from_millis(200);
+        while self.now < until {
+            self.turn(until)?;
+        }
+        self.wait_until_well()?;
+        for (at, volume) in self.volumes.clone().into_iter().enumerate() {
+            let attached = self.catalog.attachments_of(volume).0.map(|it| it.node);
+            let Some(node) = attached else {
+                let what = format!("volume {volume} cannot be attached");
+                return Err(Failure::new(Promise::Heals, what));
+            };
+            let blocks = self.knobs.volume_blocks[at];
+            let mut from = 0;
+            while from < blocks {
+                let to = (from + 256).min(blocks);
+                let refused = self.counts.refused;
+                self.ask(node, volume, RequestKind::Read, from..to);
+                let until = self.now + Duration::from_millis(20);
+                while self.now < until && !self.requests.is_empty() {
+                    self.turn(until)?;
+                }
+                if self.requests.is_empty() && self.counts.refused == refused {
+                    from = to;
+                } else {
+                    self.wait_until_well()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At rest the copies are the same.
+    pub(super) fn judge_copies(&mut self) -> Result<(), Failure> {
+        // What nobody has read since its owner died is settled when it is read: all was.
+        let parents = BTreeMap::new();
+        let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
+        for pg in pgs {
+            let of = self.catalog.pg(pg).expect("it is there");
+            let disks: Vec<DiskId> = of.configuration.in_sync().collect();
+            let copies = disks.iter().map(|disk| (*disk, self.shelves[disk].kept()));
+            converge::judge(pg, copies, &parents)?;
+        }
+        let _: Option<VolumeId> = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,1005 @@
+//! A run of the cluster: nodes, shelves, a network, a manager, clients, and everything that goes wrong.
+//!
+//! First clients ask and faults strike, as the knobs and the plan say. Then faults stop, everybody who was away comes back, and all has to
+//! become well within a bounded time; then everything is read once more, and the copies have to be the same.
+
+use super::atlas::{Atlas, Group as AtlasGroup, Standing, Strike};
+use super::buffers::Buffers;
+use super::checkers::linearizable::{Histories, OperationId};
+use super::checkers::monotone::Seen;
+use super::checkers::single_writer::Turns as Served;
+use super::checkers::{Failure, Promise, converge};
+use super::clocks::Clocks;
+use super::coverage::{Fault, Tally};
+use super::links::{Block as LinkBlock, BlockId};
+use super::log::{self, Log};
+use super::member::{self, Member};
+use super::network::{self, Network};
+use super::node::{self, Msg, Node};
+use super::plan::{Plan, Stroke};
+use super::shelf::{OpId, Operation, Shelf};
+use super::swarm::{Knobs, Phase};
+use super::workload::{Act, Workload};
+use crate::base::{
+    BLOCK, BufRef, DiskId, Epoch, IoError, NodeId, PgId, Prng, Request, RequestKind, StoreId, Time,
+    Token, VolumeId,
+};
+use crate::protocol::catalog::{
+    Catalog, Command, Event, FrontEnd, Locality, Purpose, Refusal, StoreName,
+};
+use crate::protocol::membership::{self, Incarnation};
+use crate::protocol::placement::Level;
+use crate::protocol::replication::replica::Op;
+use crate::protocol::replication::{Message, Role, RulesOff};
+use crate::protocol::steward;
+use crate::sim::register::Tick;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How long healing may take, in simulated time.
+pub(super) const HEALS_WITHIN: Duration = Duration::from_secs(90);
+/// Requests of clients in flight in all.
+const REQUESTS_MAX: usize = 256;
+/// The steward's parameters here: nobody waits ten minutes.
+pub const STEWARD: steward::Parameters = steward::Parameters {
+    out_after: Duration::from_secs(20),
+    settle: Duration::from_millis(500),
+    back_off: Duration::from_millis(200),
+    back_off_max: Duration::from_secs(4),
+    ..steward::Parameters::DEFAULT
+};
+
+/// What is switched off in a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Off {
+    pub replication: RulesOff,
+    pub membership: membership::RulesOff,
+    pub steward: steward::RulesOff,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    pub operations: u64,
+    pub answered: u64,
+    pub refused: u64,
+    pub steps: u64,
+    pub promotions: u64,
+    pub evictions: u64,
+    pub turns: u64,
+    pub strokes: u64,
+    pub healed_after: Duration,
+    pub faults: Tally,
+}
+
+/// A client's request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    id: OperationId,
+    is_read: bool,
+    buffer: Option<BufRef>,
+    blocks: u64,
+    began: Tick,
+    node: NodeId,
+}
+
+/// A node's place: what runs there, if anything.
+pub(super) struct Place {
+    pub(super) node: Option<Node>,
+    pub(super) member: Option<Member>,
+    pub(super) incarnation: u64,
+    pub(super) applied: u64,
+    pub(super) is_paused: bool,
+    /// What its disks answered while it was stopped.
+    pub(super) waiting: VecDeque<(DiskId, PgId, Option<Op>, super::shelf::Outcome)>,
+    pub(super) disks: Vec<DiskId>,
+}
+
+/// What is due at a time of the world's own.
+#[derive(Debug, Clone)]
+pub(super) enum Due {
+    Start(NodeId),
+    Wake(NodeId),
+    Lift(BlockId),
+    Replace(DiskId),
+}
+
+/// One run. See the [module](self).
+pub struct World {
+    pub(super) knobs: Knobs,
+    pub(super) plan: Plan,
+    pub(super) off: Off,
+    pub(super) now: Time,
+    pub(super) prng: Prng,
+    pub(super) network: Network<Msg>,
+    pub(super) log: Log<Command>,
+    pub(super) clocks: Clocks,
+    pub(super) catalog: Catalog,
+    /// The catalog before anything was proposed.
+    pub(super) results: BTreeMap<u64, Result<Vec<Event>, Refusal>>,
+    pub(super) places: BTreeMap<NodeId, Place>,
+    pub(super) shelves: BTreeMap<DiskId, Shelf>,
+    pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Option<Op>)>,
+    pub(super) buffers: Buffers,
+    pub(super) workload: Workload,
+    pub(super) histories: Histories,
+    pub(super) requests: BTreeMap<Token, Asked>,
+    pub(super) tick: Tick,
+    pub(super) tokens: u64,
+    pub(super) values: u64,
+    pub(super) next_act: Time,
+    pub(super) next_stroke: usize,
+    pub(super) due: BTreeMap<(Time, u64), Due>,
+    pub(super) dues: u64,
+    pub(super) members: Vec<NodeId>,
+    pub(super) volumes: Vec<VolumeId>,
+    pub(super) atlas: Atlas,
+    pub(super) served: Served,
+    pub(super) seen: Seen,
+    pub(super) is_healing: bool,
+    /// The first promise that was broken, where it could not be returned at once.
+    pub(super) broken: Option<Failure>,
+    pub(super) print: bool,
+    pub counts: Counts,
+}
+
+fn store_of(disk: u32) -> StoreName {
+    StoreName(StoreId([disk as u8; 16]))
+}
+
+impl World {
+    pub fn new(knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
+        let mut prng = Prng::new(plan.seed ^ 0x776f_726c_6400);
+        let shape = &knobs.shape;
+        let nodes: Vec<NodeId> = (1..=plan.nodes).map(NodeId).collect();
+        let members: Vec<NodeId> = nodes
+            .iter()
+            .copied()
+            .take(shape.members.min(plan.nodes) as usize)
+            .collect();
+        let network = Network::new(plan.seed, nodes.iter().copied(), knobs.links);
+        let log = Log::new(plan.seed, &members, &nodes, knobs.pace);
+        let drift_ppm = membership::Parameters::DEFAULT.drift_ppm;
+        let clocks = Clocks::draw(nodes.iter().copied(), knobs.drift, drift_ppm, prng.fork());
+        let workload = Workload::new(&knobs, plan.nodes, prng.fork());
+        let mut world = World {
+            network,
+            log,
+            clocks,
+            workload,
+            catalog: Catalog::default(),
+            results: BTreeMap::new(),
+            places: BTreeMap::new(),
+            shelves: BTreeMap::new(),
+            shelf_ops: BTreeMap::new(),
+            buffers: Buffers::default(),
+            histories: Histories::default(),
+            requests: BTreeMap::new(),
+            tick: 0,
+            tokens: 0,
+            values: 0,
+            next_act: Time(0) + Duration::from_millis(400),
+            next_stroke: 0,
+            due: BTreeMap::new(),
+            dues: 0,
+            members,
+            volumes: Vec::new(),
+            atlas: Atlas::default(),
+            served: Served::default(),
+            seen: Seen::default(),
+            is_healing: false,
+            broken: None,
+            print,
+            counts: Counts::default(),
+            now: Time(0),
+            prng,
+            off,
+            knobs,
+            plan,
+        };
+        world.set_up(&nodes);
+        for node in nodes {
+            world.start(node);
+        }
+        world
+    }
+
+    /// What was there before the run: nodes, disks, PGs and volumes.
+    fn set_up(&mut self, nodes: &[NodeId]) {
+        let shape = self.knobs.shape.clone();
+        let copies = shape.copies.min(self.plan.nodes);
+        self.order(Command::SetPool {
+            pool: "default".to_owned(),
+            copies,
+            min_copies: shape.min_copies.min(copies),
+            level: Level::Node,
+        });
+        let mut disks: Vec<Vec<DiskId>> = Vec::new();
+        let mut count = 0;
+        for (at, &node) in nodes.iter().enumerate() {
+            self.order(Command::AddNode {
+                name: format!("node-{}", node.0),
+            });
+            let mut own = Vec::new();
+            for _ in 0..shape.disks[at] {
+                count += 1;
+                self.order(Command::AddDisk {
+                    node,
+                    path: format!("/dev/disk-{count}"),
+                    store: store_of(count),
+                    size: 1 << 40,
+                    pool: None,
+                    incarnation: Incarnation(0),
+                });
+                let disk = self.catalog.disks().last().expect("it was added").id;
+                let prng = self.prng.fork();
+                self.shelves
+                    .insert(disk, Shelf::new(prng, self.knobs.manner));
+                own.push(disk);
+            }
+            disks.push(own.clone());
+            self.places.insert(
+                node,
+                Place {
+                    node: None,
+                    member: None,
+                    incarnation: 0,
+                    applied: 0,
+                    is_paused: false,
+                    waiting: VecDeque::new(),
+                    disks: own,
+                },
+            );
+        }
+        let replicas = (0..shape.pgs as usize).map(|pg| {
+            let place = |copy: usize| {
+                let own = &disks[(pg + copy) % disks.len()];
+                own[(pg / disks.len() + copy) % own.len()]
+            };
+            (0..copies as usize).map(place).collect()
+        });
+        let pool = self.catalog.pool_named("default").expect("there is one").id;
+        if self.catalog.pgs().len() == 0 {
+            self.order(Command::CreatePgs {
+                pool,
+                first: self.catalog.next_pg(),
+                replicas: replicas.collect(),
+                batch: crate::protocol::catalog::Batch::Last,
+            });
+        }
+        for volume in 0..self.knobs.volumes {
+            self.order(Command::CreateVolume {
+                name: format!("volume-{volume}"),
+                size: self.knobs.volume_blocks[volume as usize] * BLOCK,
+                block_size: 4096,
+                purpose: Purpose::Use,
+                pool: None,
+                locality: Locality::Spread,
+            });
+        }
+        self.volumes = self.catalog.volumes().map(|volume| volume.id).collect();
+        let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
+        for &pg in &pgs {
+            self.tell_atlas(pg);
+        }
+        for volume in self.volumes.clone() {
+            self.atlas.volume(volume, pgs.iter().copied());
+        }
+    }
+
+    fn order(&mut self, command: Command) {
+        let refused = self.catalog.apply(&command).err();
+        assert!(refused.is_none(), "{command:?}: {refused:?}");
+    }
+
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
+        if self.print {
+            println!("{:>12.3} ms  {}", self.now.0 as f64 / 1e6, what());
+        }
+    }
+
+    /// A node's process starts.
+    pub(super) fn start(&mut self, id: NodeId) {
+        let now = self.clocks.at(id, self.now);
+        let off = (self.off.replication, self.off.membership);
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        if place.node.is_some() {
+            return;
+        }
+        place.incarnation += 1;
+        place.is_paused = false;
+        place.applied = 0;
+        place.waiting.clear();
+        let incarnation = Incarnation(place.incarnation);
+        let mut disks = Vec::new();
+        for &disk in &place.disks {
+            let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+            let before = shelf.kept().incarnation;
+            disks.push((disk, before, shelf.open()));
+        }
+        let node = Node::start(now, (id, incarnation), &self.members, disks, off);
+        place.node = Some(node);
+        if self.members.contains(&id) {
+            let off = (self.off.membership, self.off.steward);
+            place.member = Some(Member::start(now, id, off, STEWARD));
+        }
+        self.network.start(self.now, id);
+        // What it knows of the catalog comes from the log; before the first entry there is nothing to hear.
+        if self.log.committed() == 0 {
+            self.snapshot(id, 0);
+        }
+        self.say(|| format!("node {id} starts, {incarnation:?}"));
+    }
+
+    pub(super) fn crash(&mut self, id: NodeId) {
+        self.say(|| format!("node {id} dies"));
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        (place.node, place.member) = (None, None);
+        place.waiting.clear();
+        for disk in &place.disks {
+            self.shelves.get_mut(disk).expect("it has a shelf").crash();
+        }
+        self.shelf_ops.retain(|_, (node, ..)| *node != id);
+        let gone = self.requests.iter().filter(|(_, asked)| asked.node == id);
+        let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
+        for token in gone {
+            if let Some(asked) = self.requests.remove(&token)
+                && !asked.is_read
+            {
+                self.histories.failed(asked.id);
+            }
+        }
+        self.network.crash(self.now, id);
+        self.log.down(self.now, id);
+    }
+
+    fn snapshot(&mut self, id: NodeId, index: u64) {
+        let now = self.clocks.at(id, self.now);
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        let Some(node) = &mut place.node else {
+            return;
+        };
+        place.applied = index;
+        node.on_snapshot(now, &self.catalog, &self.shelves, &mut self.buffers);
+        if let Some(member) = &mut place.member {
+            member.applied(now, index, &node.catalog, &self.results);
+        }
+        self.take_effects(id);
+    }
+
+    pub(super) fn put_due(&mut self, after: Duration, due: Due) {
+        self.dues += 1;
+        self.due.insert((self.now + after, self.dues), due);
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self) -> Result<(), Failure> {
+        let end = Time(0) + self.knobs.length();
+        while self.now < end {
+            self.turn(end)?;
+        }
+        self.heal();
+        self.wait_until_well()?;
+        self.read_all()?;
+        self.histories.judge()?;
+        self.judge_copies()?;
+        self.collect();
+        Ok(())
+    }
+
+    fn collect(&mut self) {
+        self.counts.faults.add(&self.network.tally);
+        self.counts.faults.add(&self.log.tally);
+        self.counts.faults.add(&self.clocks.tally);
+        for shelf in self.shelves.values() {
+            self.counts.faults.add(&shelf.tally);
+        }
+    }
+
+    /// The next thing that happens.
+    pub(super) fn turn(&mut self, end: Time) -> Result<(), Failure> {
+        let mut next = end.min(self.next_act);
+        let mut sooner = |at: Option<Time>| {
+            if let Some(at) = at {
+                next = next.min(at);
+            }
+        };
+        sooner(self.network.next());
+        sooner(self.log.next());
+        sooner(self.shelves.values().filter_map(Shelf::next).min());
+        sooner(self.due.first_key_value().map(|((at, _), _)| *at));
+        if let Some(planned) = self.plan.strokes.get(self.next_stroke)
+            && !self.is_healing
+        {
+            sooner(Some(Time(0) + planned.at));
+        }
+        for (&id, place) in &self.places {
+            if let Some(node) = &place.node
+                && !place.is_paused
+            {
+                let of_member = place.member.as_ref().and_then(Member::deadline);
+                let deadline = of_member.map_or(node.deadline(), |at| at.min(node.deadline()));
+                sooner(self.clocks.when(id, self.now, deadline));
+            }
+        }
+        self.now = self.now.max(next);
+        self.counts.steps += 1;
+        self.poll_all()?;
+        self.expire_all();
+        if self.now >= self.next_act {
+            self.act();
+        }
+        self.strike();
+        while let Some((&(at, key), _)) = self.due.first_key_value()
+            && at <= self.now
+        {
+            if let Some(due) = self.due.remove(&(at, key)) {
+                self.on_due(due);
+            }
+        }
+        if self.counts.steps.is_multiple_of(256) {
+            for place in self.places.values() {
+                if let Some(node) = &place.node {
+                    node.check();
+                }
+                if let Some(Err(name)) = place.member.as_ref().map(Member::check) {
+                    return Err(Failure::new(Promise::Invariants, name));
+                }
+            }
+        }
+        match self.broken.take() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn poll_all(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.network.poll(self.now) {
+            self.on_network(event);
+        }
+        while let Some(event) = self.log.poll(self.now, &self.network) {
+            self.on_log(event)?;
+        }
+        let disks: Vec<DiskId> = self.shelves.keys().copied().collect();
+        for disk in disks {
+            while let Some(done) = self.shelves.get_mut(&disk).and_then(|it| it.poll(self.now)) {
+                let Some((id, pg, op)) = self.shelf_ops.remove(&(disk, done.op)) else {
+                    continue;
+                };
+                let place = self.places.get_mut(&id).expect("nodes stay");
+                match place.is_paused {
+                    true => place.waiting.push_back((disk, pg, op, done.outcome)),
+                    false => self.on_shelf(id, (disk, pg, op, done.outcome)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_shelf(
+        &mut self,
+        id: NodeId,
+        (disk, pg, op, outcome): (DiskId, PgId, Option<Op>, super::shelf::Outcome),
+    ) {
+        let now = self.clocks.at(id, self.now);
+        self.counts.steps += 1;
+        let place = self.places.get_mut(&id).expect("nodes stay");
+        let Some(node) = &mut place.node else {
+            return;
+        };
+        match op {
+            Some(op) => node.on_shelf(now, (disk, pg), op, outcome, &mut self.buffers),
+            None => node.on_forgotten(now, (disk, pg), &self.shelves, &mut self.buffers),
+        }
+        self.take_effects(id);
+    }
+
+    fn on_network(&mut self, event: network::Event<Msg>) {
+        let id = event.at();
+        let now = self.clocks.at(id, self.now);
+        self.counts.steps += 1;
+        let place = self.places.get_mut(&id).expect("nodes stay");
+        let Some(node) = &mut place.node else {
+            return;
+        };
+        match event {
+            network::Event::Connected { peer, .. } => {
+                node.on_link(now, peer, true, &mut self.buffers);
+            }
+            network::Event::ConnectionLost { peer, .. } => {
+                node.on_link(now, peer, false, &mut self.buffers);
+            }
+            network::Event::Deliver { from, message, .. } => {
+                if let Some(member) = &mut place.member {
+                    member.on_message(now, from, &message, &node.catalog);
+                }
+                node.on_message(now, from, message, &mut self.buffers);
+            }
+        }
+        self.take_effects(id);
+    }
+
+    fn on_log(&mut self, event: log::Event<Command>) -> Result<(), Failure> {
+        self.counts.steps += 1;
+        match event {
+            log::Event::Committed { index, command, .. } => {
+                let result = self.catalog.apply(&command);
+                self.say(|| match &result {
+                    Ok(_) => format!("committed {index}: {command:?}"),
+                    Err(refusal) => format!("refused {index}: {command:?}: {refusal:?}"),
+                });
+                if let Ok(events) = &result {
+                    self.judge_events(events)?;
+                }
+                self.results.insert(index, result);
+            }
+            log::Event::Apply { at, index, command } => self.apply(at, index, &command),
+            log::Event::Snapshot { at, index } => self.snapshot(at, index),
+            log::Event::Answered {
+                at,
+                proposal,
+                outcome,
+            } => self.with_member(at, |member, now, catalog, results, applied| {
+                member.answered(now, proposal, outcome, catalog);
+                member.applied(now, applied, catalog, results);
+            }),
+            log::Event::Lead { at, term } => {
+                self.say(|| format!("node {at} leads the manager, term {term}"));
+                self.with_member(at, |member, now, catalog, _, _| {
+                    member.lead(now, term, catalog);
+                });
+            }
+            log::Event::Follow { at, leader, .. } => {
+                self.with_member(at, |member, now, catalog, _, _| {
+                    member.follow(now, leader, catalog);
+                });
+            }
+            log::Event::Confirmed { at, term, up_to } => {
+                self.with_member(at, |member, now, catalog, _, _| {
+                    member.confirmed(now, (term, up_to), catalog);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn with_member(
+        &mut self,
+        id: NodeId,
+        what: impl FnOnce(&mut Member, Time, &Catalog, &BTreeMap<u64, Result<Vec<Event>, Refusal>>, u64),
+    ) {
+        let now = self.clocks.at(id, self.now);
+        let place = self.places.get_mut(&id).expect("nodes stay");
+        if let (Some(member), Some(node)) = (&mut place.member, &place.node) {
+            what(member, now, &node.catalog, &self.results, place.applied);
+        }
+        self.take_effects(id);
+    }
+
+    fn apply(&mut self, id: NodeId, index: u64, command: &Command) {
+        let now = self.clocks.at(id, self.now);
+        let place = self.places.get_mut(&id).expect("nodes stay");
+        let Some(node) = &mut place.node else {
+            return;
+        };
+        place.applied = index;
+        if let Ok(events) = node.catalog.apply(command) {
+            if let Some(member) = &mut place.member {
+                member.on_events(now, &events, &node.catalog);
+            }
+            node.on_events(now, &events, &self.shelves, &mut self.buffers);
+        }
+        if let Some(member) = &mut place.member {
+            member.applied(now, index, &node.catalog, &self.results);
+        }
+        self.take_effects(id);
+    }
+
+    fn expire_all(&mut self) {
+        let ids: Vec<NodeId> = self.places.keys().copied().collect();
+        for id in ids {
+            let now = self.clocks.at(id, self.now);
+            let place = self.places.get_mut(&id).expect("nodes stay");
+            let Some(node) = &mut place.node else {
+                continue;
+            };
+            if place.is_paused {
+                continue;
+            }
+            if node.deadline() <= now {
+                node.expire(now, &mut self.buffers);
+                self.counts.steps += 1;
+            }
+            if let Some(member) = &mut place.member
+                && member.deadline().is_some_and(|at| at <= now)
+            {
+                member.expire(now, &node.catalog);
+                self.counts.steps += 1;
+            }
+            self.take_effects(id);
+        }
+    }
+
+    /// Carries out what a node and its member want.
+    fn take_effects(&mut self, id: NodeId) {
+        loop {
+            let Some(place) = self.places.get_mut(&id) else {
+                return;
+            };
+            let of_node = place
+                .node
+                .as_mut()
+                .map(|node| std::mem::take(&mut node.effects));
+            let of_member = place
+                .member
+                .as_mut()
+                .map(|member| std::mem::take(&mut member.effects));
+            let (of_node, of_member) = (of_node.unwrap_or_default(), of_member.unwrap_or_default());
+            if of_node.is_empty() && of_member.is_empty() {
+                return;
+            }
+            for effect in of_node {
+                self.take_node(id, effect);
+            }
+            for effect in of_member {
+                self.take_member(id, effect);
+            }
+        }
+    }
+
+    fn take_node(&mut self, id: NodeId, effect: node::Effect) {
+        match effect {
+            node::Effect::Send { to, message } => self.send(id, to, message),
+            node::Effect::Shelf {
+                disk,
+                pg,
+                operation,
+                op,
+            } => self.ask_shelf(id, (disk, pg), operation, Some(op)),
+            node::Effect::Forget { disk, pg } => {
+                self.ask_shelf(id, (disk, pg), Operation::Forget, None);
+                self.seen.begins_again((disk, pg));
+            }
+            node::Effect::Mark {
+                disk,
+                pg,
+                range,
+                epoch,
+                mark,
+            } => {
+                if let Some(shelf) = self.shelves.get_mut(&disk) {
+                    shelf.mark(pg, range, epoch, mark);
+                }
+            }
+            node::Effect::Reply {
+                token,
+                result,
+                volume,
+                epoch,
+            } => self.replied(token, result, volume, epoch),
+        }
+    }
+
+    fn ask_shelf(
+        &mut self,
+        id: NodeId,
+        (disk, pg): (DiskId, PgId),
+        operation: Operation,
+        op: Option<Op>,
+    ) {
+        if let Operation::Fence {
+            version, fences, ..
+        } = &operation
+        {
+            for &(range, epoch) in fences {
+                let seen = self.seen.fenced((disk, pg), *version, range, epoch);
+                self.note(seen);
+            }
+        }
+        let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+        let number = shelf
+            .ask(self.now, pg, operation)
+            .expect("replicas bound what they ask");
+        self.shelf_ops.insert((disk, number), (id, pg, op));
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, message: Msg) {
+        if from != to {
+            self.say(|| format!("{from} to {to}: {message:?}"));
+            // A way that is full loses it: what is not answered is sent again.
+            let _ = self.network.send(self.now, from, to, message);
+            return;
+        }
+        let now = self.clocks.at(to, self.now);
+        let place = self.places.get_mut(&to).expect("nodes stay");
+        if let (Some(member), Some(node)) = (&mut place.member, &mut place.node) {
+            member.on_message(now, from, &message, &node.catalog);
+            node.on_message(now, from, message, &mut self.buffers);
+        }
+    }
+
+    fn take_member(&mut self, id: NodeId, effect: member::Effect) {
+        match effect {
+            member::Effect::Send { to, message } => self.send(id, to, message),
+            member::Effect::Propose { number, command } => {
+                let taken = self.log.propose(self.now, id, command).ok();
+                self.with_member(id, |member, now, catalog, _, _| {
+                    member.proposed(now, number, taken, catalog);
+                });
+            }
+            member::Effect::Confirm { term, up_to } => {
+                self.log.confirm(self.now, id, term.0, up_to);
+            }
+        }
+    }
+
+    /// A client does something.
+    fn act(&mut self) {
+        let pause = Duration::from_micros(1 + self.prng.below(self.knobs.pause_us.max(20)));
+        self.next_act = self.now + pause;
+        let phase = self.knobs.phase_at(self.now.since(Time(0)));
+        let is_over = self.counts.operations >= self.plan.operations;
+        if self.is_healing || is_over || matches!(phase, None | Some(Phase::Night(_))) {
+            return;
+        }
+        let most = (u64::from(self.knobs.clients) * self.knobs.depth) as usize;
+        if self.requests.len() >= most.min(REQUESTS_MAX) {
+            return;
+        }
+        match self.workload.draw(&self.knobs) {
+            Act::Ask {
+                node,
+                volume,
+                kind,
+                blocks,
+                ..
+            } => {
+                let volume = self.volumes[volume as usize];
+                self.ask(NodeId(node + 1), volume, kind, blocks);
+            }
+            Act::Attach { volume, node } => self.attach(volume, node),
+            Act::Detach { volume, .. } => {
+                let volume = self.volumes[volume as usize];
+                self.operate(Command::Detach { volume, key: None });
+            }
+            Act::Move { volume, to, .. } => {
+                let id = self.volumes[volume as usize];
+                self.operate(Command::Detach {
+                    volume: id,
+                    key: None,
+                });
+                self.attach(volume, to);
+            }
+            Act::Snapshot { .. } => {}
+        }
+    }
+
+    fn attach(&mut self, volume: u32, node: u32) {
+        self.operate(Command::Attach {
+            volume: self.volumes[volume as usize],
+            node: NodeId(node + 1),
+            front_end: FrontEnd::None,
+        });
+    }
+
+    /// An operator's command, by whoever leads; lost where nobody does.
+    pub(super) fn operate(&mut self, command: Command) {
+        if let Some(leader) = self.log.leader() {
+            let _ = self.log.propose(self.now, leader, command);
+        }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        id: NodeId,
+        volume: VolumeId,
+        kind: RequestKind,
+        blocks: std::ops::Range<u64>,
+    ) {
+        let count = blocks.end - blocks.start;
+        let is_there = self.places.get(&id).is_some_and(|place| {
+            !place.is_paused
+                && place
+                    .node
+                    .as_ref()
+                    .is_some_and(|node| node.coordinator.volume(volume).is_some())
+        });
+        self.counts.operations += 1;
+        if !is_there {
+            self.counts.refused += 1;
+            return;
+        }
+        self.tick += 1;
+        let is_read = kind == RequestKind::Read;
+        let (operation, buffer) = match kind {
+            RequestKind::Read => {
+                let buffer = self.buffers.put(vec![0; count as usize]);
+                (self.histories.read(volume, blocks.clone()), Some(buffer))
+            }
+            RequestKind::Write => {
+                self.values += 1;
+                let value = self.values;
+                let buffer = self.buffers.put(vec![value; count as usize]);
+                let began = self.histories.write(volume, blocks.clone(), value);
+                (began, Some(buffer))
+            }
+            _ => (self.histories.write(volume, blocks.clone(), 0), None),
+        };
+        let Ok(operation) = operation else {
+            return;
+        };
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.say(|| {
+            format!(
+                "client asks node {id}: {kind:?} {volume} {blocks:?}, request {}, value {}",
+                token.0, self.values
+            )
+        });
+        let asked = Asked {
+            id: operation,
+            is_read,
+            buffer,
+            blocks: count,
+            began: self.tick,
+            node: id,
+        };
+        self.requests.insert(token, asked);
+        let request = Request {
+            token,
+            volume,
+            kind,
+            offset: blocks.start * BLOCK,
+            len: count * BLOCK,
+            buf: buffer.unwrap_or_default(),
+            scratch: BufRef::default(),
+        };
+        let now = self.clocks.at(id, self.now);
+        if let Some(node) = self.places.get_mut(&id).and_then(|it| it.node.as_mut()) {
+            node.ask(now, request, &mut self.buffers);
+        }
+        self.take_effects(id);
+    }
+
+    fn replied(
+        &mut self,
+        token: Token,
+        result: Result<(), IoError>,
+        volume: VolumeId,
+        epoch: Option<Epoch>,
+    ) {
+        let Some(asked) = self.requests.remove(&token) else {
+            return;
+        };
+        self.tick += 1;
+        self.say(|| format!("request {} has ended: {result:?}", token.0));
+        if result.is_err() {
+            self.counts.refused += 1;
+            if !asked.is_read {
+                self.histories.failed(asked.id);
+            }
+            return;
+        }
+        self.counts.answered += 1;
+        let place = &self.places[&asked.node];
+        if let Some(epoch) = epoch {
+            let owner = (asked.node, place.incarnation);
+            let span = (asked.began, self.tick);
+            let served = self.served.served(volume, epoch, owner, span);
+            self.note(served);
+        }
+        match (asked.is_read, asked.buffer) {
+            (true, Some(buffer)) => {
+                let values = self.buffers.values(buffer, asked.blocks as u32);
+                let values: Vec<u64> = values.collect();
+                self.say(|| format!("request {} read {values:?}", token.0));
+                self.histories.saw(asked.id, &values);
+            }
+            _ => self.histories.wrote(asked.id),
+        }
+    }
+
+    fn note(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.broken.get_or_insert(failure);
+        }
+    }
+
+    /// Judges what was committed.
+    fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
+        for event in events {
+            match event {
+                Event::PgChanged { pg } => {
+                    let mut digest = 0u64;
+                    for member in pg.configuration.members() {
+                        let role = match member.role {
+                            Role::InSync => 1,
+                            Role::Joining { session, since } => {
+                                2 + u64::from(session) * 64 + u64::from(since)
+                            }
+                            Role::Out { since } => 3 + u64::from(since) * 8,
+                        };
+                        digest = crate::base::mix64(digest ^ role ^ u64::from(member.disk.0) << 40);
+                    }
+                    self.seen.configured(pg.id, pg.version(), digest)?;
+                    self.tell_atlas(pg.id);
+                }
+                Event::RangeTaken { volume, range } => {
+                    self.counts.turns += 1;
+                    self.seen.granted(*volume, range.epoch)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_atlas(&mut self, pg: PgId) {
+        let Some(of) = self.catalog.pg(pg) else {
+            return;
+        };
+        let pool = self.catalog.pool(of.pool);
+        let standing = |role| match role {
+            Role::InSync => Standing::InSync,
+            Role::Joining { .. } => Standing::Joining,
+            Role::Out { .. } => Standing::Out,
+        };
+        let members = of.configuration.members().iter();
+        let group = AtlasGroup {
+            pg,
+            least: pool.map_or(1, |pool| pool.min_copies as usize),
+            disks: members
+                .map(|member| (member.disk, standing(member.role)))
+                .collect(),
+        };
+        self.atlas.configure(&group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "by hand: SEED=1 SEEDS=10 TRACE=1"]
+    fn runs() {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+        let print = std::env::var("TRACE").is_ok();
+        let calm = std::env::var("CALM").is_ok();
+        let first = number("SEED").unwrap_or(1);
+        for seed in first..first + number("SEEDS").unwrap_or(1) {
+            let knobs = Knobs::draw(seed);
+            let mut plan = Plan::draw(seed, &knobs);
+            if calm {
+                plan.strokes.clear();
+            }
+            let began = std::time::Instant::now();
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut world = World::new(knobs, plan, Off::default(), print);
+                let result = world.run();
+                (result, world.counts.clone(), world.now)
+            }));
+            match result {
+                Ok((result, counts, now)) => println!(
+                    "seed {seed}: {result:?} ops {} answered {} refused {} steps {} turns {} strokes {} healed {:?} sim {:?} took {:?}",
+                    counts.operations,
+                    counts.answered,
+                    counts.refused,
+                    counts.steps,
+                    counts.turns,
+                    counts.strokes,
+                    counts.healed_after,
+                    now,
+                    began.elapsed()
+                ),
+                Err(_) => println!("seed {seed}: PANIC"),
+            }
+        }
+    }
+}
