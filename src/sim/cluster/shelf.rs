@@ -19,7 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{Block, Chunk, Content, Kept, Pg, WindowEntry};
+pub use state::{Block, Chunk, Content, Kept, Pg};
 
 use super::coverage::{Fault, Tally};
 use super::links::chance;
@@ -67,6 +67,17 @@ pub enum What {
     ZeroChunks {
         count: u32,
     },
+}
+
+/// A write above the mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WindowEntry {
+    pub epoch: Epoch,
+    pub sequence: u64,
+    pub at: ChunkId,
+    /// A bit for each block.
+    pub blocks: u16,
+    pub version: u32,
 }
 
 /// What is asked of the store of one replica.

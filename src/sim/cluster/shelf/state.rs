@@ -1,6 +1,6 @@
 //! What is on a disk: of each replica its chunks, fences, marks and windows.
 
-use super::{What, places};
+use super::{What, WindowEntry, places};
 use crate::base::{ChunkId, Epoch, LayerId, PgId, Stamp, VolumeId};
 use std::collections::BTreeMap;
 
@@ -24,17 +24,6 @@ pub struct Chunk {
     pub content: Content,
     /// Of its last write.
     pub stamp: Stamp,
-}
-
-/// A write above the mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WindowEntry {
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub at: ChunkId,
-    /// A bit for each block.
-    pub blocks: u16,
-    pub version: u32,
 }
 
 /// What is kept of one range in one PG.
