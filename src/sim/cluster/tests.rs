@@ -487,3 +487,15 @@ fn rules_of_leases_that_are_switched_off_are_missed_over_these_parts() {
         assert!(is_missed, "{} is not missed", rule.name());
     }
 }
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [3, 17] {
+        let once = || {
+            let mut coverage = Coverage::default();
+            let took = run(seed, &mut coverage);
+            (took, coverage)
+        };
+        assert_eq!(once(), once());
+    }
+}
