@@ -1,10 +1,3 @@
-#![cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the world of the cluster, which drives all of this, comes next"
-    )
-)]
 //! The world of many nodes: what its driver stands on.
 //!
 //! ```text
@@ -20,10 +13,19 @@
 //!   checkers/: one a promise, each takes plain data; history: whether one register was linearizable
 //! ```
 //!
-//! Nothing here knows the machines of `protocol/`: messages, commands and faults of a plan are type parameters, and what
-//! the atlas and the checkers have to know of configurations comes in as plain data. So each part is tested without the others.
+//! Nothing here knows the machines of `protocol/`: messages and commands are type parameters, and what the atlas and the
+//! checkers have to know of configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the
+//! leases of `membership` over some of them, to see that they fit.
 //!
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
+
+#![cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the world of the cluster, which drives all of this, comes next"
+    )
+)]
 
 mod atlas;
 mod buffers;

@@ -479,13 +479,11 @@ impl<M: Clone> Network<M> {
         self.blocks.lift(id)
     }
 
-    /// From now on nothing new goes wrong; links are as far as they were.
+    /// From now on nothing new goes wrong, and no link is slow.
     pub fn heal(&mut self) {
         self.blocks.clear();
         self.links = Links {
             latency_us: self.links.latency_us,
-            slow_one_in: self.links.slow_one_in,
-            slow_times: self.links.slow_times,
             again_one_in: self.links.again_one_in,
             late_one_in: self.links.late_one_in,
             ..Links::CALM

@@ -1,6 +1,7 @@
 //! *heals*: when faults stop, everything is well again within a bounded time, and stays so.
 //!
-//! The world says what is not well: see [`Ailment`]. Copies that differ are one too, so that the end of a run is: no ailment is left,
+//! The world says what is not well: see [`Ailment`]. What a fault did a moment before it stopped may show a moment later, so all is well
+//! only once it has been so for a while. Copies that differ are one too, so that the end of a run is: no ailment is left,
 //! and `converge` passes. What is asked for is what the atlas left possible.
 
 use super::{Failure, Promise};
@@ -45,39 +46,46 @@ pub enum Verdict {
 pub struct Healing {
     stopped: Time,
     within: Duration,
-    healed: Option<Duration>,
+    settles: Duration,
+    /// Since when all is well.
+    well: Option<Time>,
 }
 
 impl Healing {
-    /// Faults stop at `stopped`, and all must be well `within` that.
-    pub fn new(stopped: Time, within: Duration) -> Healing {
+    /// Faults stop at `stopped`; all must be well `within` that, and for as long as `settles` before it counts.
+    pub fn new(stopped: Time, within: Duration, settles: Duration) -> Healing {
         Healing {
             stopped,
             within,
-            healed: None,
+            settles,
+            well: None,
         }
     }
 
     /// Judges what is not well at `now`.
     pub fn judge(&mut self, now: Time, ailments: &[Ailment]) -> Result<Verdict, Failure> {
         let passed = now.since(self.stopped);
-        match (ailments, self.healed) {
-            ([], healed) => {
-                let took = healed.unwrap_or(passed);
-                self.healed = Some(took);
-                if took > self.within {
-                    return failed(format!("all is well after {took:?} only"));
-                }
-                Ok(Verdict::Healed { took })
-            }
-            ([first, ..], Some(took)) => {
-                failed(format!("all was well after {took:?}, and then {first:?}"))
-            }
-            ([first, ..], None) if passed > self.within => {
-                let count = ailments.len();
-                failed(format!("{first:?} and {} more after {passed:?}", count - 1))
-            }
-            (_, None) => Ok(Verdict::Waiting),
+        let Some(first) = ailments.first() else {
+            let since = *self.well.get_or_insert(now);
+            let took = since.since(self.stopped);
+            return match now.since(since) >= self.settles {
+                _ if took > self.within => failed(format!("all is well after {took:?} only")),
+                true => Ok(Verdict::Healed { took }),
+                false => Ok(Verdict::Waiting),
+            };
+        };
+        if let Some(since) = self.well.take()
+            && now.since(since) >= self.settles
+        {
+            let took = since.since(self.stopped);
+            return failed(format!("all was well after {took:?}, and then {first:?}"));
+        }
+        match passed > self.within {
+            true => failed(format!(
+                "{first:?} and {} more after {passed:?}",
+                ailments.len() - 1
+            )),
+            false => Ok(Verdict::Waiting),
         }
     }
 }
@@ -93,60 +101,64 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn healing() -> Healing {
-        Healing::new(Time(10 * SECOND), Duration::from_secs(5))
+        let seconds = Duration::from_secs;
+        Healing::new(Time(10 * SECOND), seconds(5), seconds(1))
+    }
+
+    fn judge(healing: &mut Healing, second: u64, sick: &[Ailment]) -> Result<Verdict, Failure> {
+        healing.judge(Time(second * SECOND), sick)
     }
 
     #[test]
     fn what_is_well_in_time_and_stays_so_has_healed() {
         let mut healing = healing();
         let sick = [Ailment::NoLeader, Ailment::NoLease(NodeId(1))];
+        assert_eq!(judge(&mut healing, 12, &sick), Ok(Verdict::Waiting));
+        assert_eq!(judge(&mut healing, 13, &[]), Ok(Verdict::Waiting));
+        let took = Duration::from_secs(3);
+        assert_eq!(judge(&mut healing, 14, &[]), Ok(Verdict::Healed { took }));
+        assert_eq!(judge(&mut healing, 60, &[]), Ok(Verdict::Healed { took }));
+    }
+
+    #[test]
+    fn what_was_well_for_a_moment_has_not_healed_yet() {
+        let mut healing = Healing::new(Time(0), Duration::from_secs(5), Duration::from_secs(2));
+        assert_eq!(judge(&mut healing, 1, &[]), Ok(Verdict::Waiting));
         assert_eq!(
-            healing.judge(Time(12 * SECOND), &sick),
+            judge(&mut healing, 2, &[Ailment::NoLeader]),
             Ok(Verdict::Waiting)
         );
+        assert_eq!(judge(&mut healing, 3, &[]), Ok(Verdict::Waiting));
         let took = Duration::from_secs(3);
-        assert_eq!(
-            healing.judge(Time(13 * SECOND), &[]),
-            Ok(Verdict::Healed { took })
-        );
-        assert_eq!(
-            healing.judge(Time(60 * SECOND), &[]),
-            Ok(Verdict::Healed { took })
-        );
+        assert_eq!(judge(&mut healing, 5, &[]), Ok(Verdict::Healed { took }));
     }
 
     #[test]
     fn what_is_not_well_in_time_or_falls_ill_again_is_found() {
+        let (pg, disk) = (PgId(1), DiskId(2));
         let every = [
             Ailment::NotServing(VolumeId(1)),
-            Ailment::NotInSync {
-                pg: PgId(1),
-                disk: DiskId(2),
-            },
+            Ailment::NotInSync { pg, disk },
             Ailment::TooFew {
-                pg: PgId(1),
+                pg,
                 has: 1,
                 wants: 2,
             },
             Ailment::Unanswered { requests: 3 },
-            Ailment::Damaged {
-                pg: PgId(1),
-                disk: DiskId(2),
-            },
-            Ailment::Differ(PgId(1)),
+            Ailment::Damaged { pg, disk },
+            Ailment::Differ(pg),
             Ailment::Behind(NodeId(1)),
         ];
         for ailment in every {
-            let late = healing().judge(Time(16 * SECOND), std::slice::from_ref(&ailment));
+            let late = judge(&mut healing(), 16, std::slice::from_ref(&ailment));
             assert_eq!(late.unwrap_err().promise, Promise::Heals);
             let mut healing = healing();
-            healing.judge(Time(11 * SECOND), &[]).unwrap();
-            let again = healing.judge(Time(12 * SECOND), &[ailment]);
+            judge(&mut healing, 11, &[]).unwrap();
+            judge(&mut healing, 12, &[]).unwrap();
+            let again = judge(&mut healing, 13, &[ailment]);
             assert!(again.unwrap_err().what.contains("all was well after 1s"));
         }
-        assert!(
-            healing().judge(Time(16 * SECOND), &[]).is_err(),
-            "well, but too late"
-        );
+        let late = judge(&mut healing(), 16, &[]);
+        assert!(late.is_err(), "well, but too late");
     }
 }
