@@ -56,5 +56,5 @@ mod tests;
 
 pub use machine::Steward;
 pub use message::{Input, Note, Outcome, Output, Why};
-pub use parameters::{Parameters, Unsound};
+pub use parameters::{NewPgs, Parameters, Unsound};
 pub use rule::{Rule, RulesOff};

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Who makes the PGs of a pool with several copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewPgs {
+    /// The steward, as many as placement wants for the disks that there are.
+    AsWanted,
+    /// A person, or nobody.
+    Never,
+}
+
 /// See each field; what is shipped is [`Parameters::DEFAULT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
@@ -24,6 +33,7 @@ pub struct Parameters {
     pub moves_a_disk: usize,
     /// Replicas that move at once, in all.
     pub moves_max: usize,
+    pub new_pgs: NewPgs,
 }
 
 /// A parameter that does not fit.
@@ -46,6 +56,7 @@ impl Parameters {
         joins_a_disk: 32,
         moves_a_disk: 2,
         moves_max: 512,
+        new_pgs: NewPgs::AsWanted,
     };
 
     /// Whether the parameters fit together.

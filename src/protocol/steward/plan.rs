@@ -11,6 +11,7 @@
 use super::decide::is_crowded;
 use super::machine::{Errand, Steward, Wake};
 use super::message::{Note, Output};
+use super::parameters::NewPgs;
 use crate::base::{DiskId, PgId, Time};
 use crate::protocol::catalog::{
     Batch, Catalog, Command, Disk, DiskState, Maintenance, Move, PGS_MAX, PGS_OF_COMMAND_MAX, Pg,
@@ -82,7 +83,7 @@ impl Steward {
         plan.changes.clear();
         plan.new.clear();
         plan.is_touched = false;
-        let cluster = cluster_of(catalog, pool);
+        let cluster = cluster_of(catalog, pool, self.parameters.new_pgs);
         if cluster.disks.is_empty() {
             return;
         }
@@ -338,7 +339,7 @@ enum Fits {
 }
 
 /// What the solver is asked about a pool.
-fn cluster_of(catalog: &Catalog, pool: &Pool) -> Cluster {
+fn cluster_of(catalog: &Catalog, pool: &Pool, new_pgs: NewPgs) -> Cluster {
     let asked = placement::Pool {
         copies: pool.copies as u8,
         level: pool.level,
@@ -364,7 +365,7 @@ fn cluster_of(catalog: &Catalog, pool: &Pool) -> Cluster {
         .filter_map(|pg| catalog.pg(*pg));
     let mut pgs: Vec<PgReplicas> = old.map(as_if_moved).collect();
     let present = pgs.len() as u32;
-    if pool.copies > 1 {
+    if pool.copies > 1 && new_pgs == NewPgs::AsWanted {
         let room = PGS_MAX - catalog.pgs().len();
         let wanted = pgs_wanted(&disks, asked, present).min(present + room as u32);
         let first = catalog.next_pg().0;

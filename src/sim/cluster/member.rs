@@ -45,7 +45,8 @@ pub struct Member {
     proposals: BTreeMap<ProposalId, u64>,
     /// Those that are committed, and of which the catalog here has not the entry yet.
     awaited: BTreeMap<u64, u64>,
-    leads: bool,
+    /// The term that it leads.
+    leads: Option<u64>,
     pub effects: Vec<Effect>,
 }
 
@@ -65,7 +66,7 @@ impl Member {
             ended: BTreeMap::new(),
             proposals: BTreeMap::new(),
             awaited: BTreeMap::new(),
-            leads: false,
+            leads: None,
             effects: Vec::new(),
         }
     }
@@ -90,7 +91,7 @@ impl Member {
 
     /// This member leads; its catalog has everything that earlier leaders committed.
     pub fn lead(&mut self, now: Time, term: u64, catalog: &Catalog) {
-        self.leads = true;
+        self.leads = Some(term);
         self.ended.clear();
         let nodes: Vec<_> = catalog
             .nodes()
@@ -104,11 +105,19 @@ impl Member {
     }
 
     pub fn follow(&mut self, now: Time, leader: Option<NodeId>, catalog: &Catalog) {
-        self.leads = false;
+        self.leads = None;
         self.grant(now, catalog, GrantorInput::Follow { leader });
         self.steward(now, catalog, steward::Input::Follow);
         self.proposals.clear();
         self.awaited.clear();
+    }
+
+    /// Its catalog went on without telling what happened: a leader looks at everything anew.
+    pub fn on_snapshot(&mut self, now: Time, catalog: &Catalog) {
+        if let Some(term) = self.leads {
+            self.follow(now, None, catalog);
+            self.lead(now, term, catalog);
+        }
     }
 
     pub fn confirmed(&mut self, now: Time, (term, up_to): (u64, u64), catalog: &Catalog) {
@@ -185,7 +194,7 @@ impl Member {
     pub fn on_message(&mut self, now: Time, from: NodeId, message: &Msg, catalog: &Catalog) {
         match message {
             Msg::Lease(ask) => self.grant(now, catalog, GrantorInput::Ask(*ask)),
-            Msg::Report(report) if self.leads => self.on_report(now, from, report, catalog),
+            Msg::Report(report) if self.leads.is_some() => self.on_report(now, from, report, catalog),
             _ => {}
         }
     }

@@ -17,6 +17,9 @@ use crate::protocol::replication::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// How long everything has to stay well: two leases.
+const SETTLES: Duration = Duration::from_millis(800);
+
 impl World {
     /// What is due of the plan.
     pub(super) fn strike(&mut self) {
@@ -275,7 +278,7 @@ impl World {
 
     /// Goes on until everything is well.
     pub(super) fn wait_until_well(&mut self) -> Result<(), Failure> {
-        let mut healing = Healing::new(self.now, HEALS_WITHIN);
+        let mut healing = Healing::new(self.now, HEALS_WITHIN, SETTLES);
         loop {
             let until = self.now + Duration::from_millis(50);
             while self.now < until {

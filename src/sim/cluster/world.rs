@@ -46,6 +46,8 @@ pub const STEWARD: steward::Parameters = steward::Parameters {
     settle: Duration::from_millis(500),
     back_off: Duration::from_millis(200),
     back_off_max: Duration::from_secs(4),
+    // Few, so that what happens happens to them.
+    new_pgs: steward::NewPgs::Never,
     ..steward::Parameters::DEFAULT
 };
 
@@ -148,7 +150,9 @@ fn store_of(disk: u32) -> StoreName {
 }
 
 impl World {
-    pub fn new(knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
+    pub fn new(mut knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
+        // A replica that has no room is refused space, and taken out: how a pool fills up is not decided yet.
+        knobs.manner.room = usize::MAX;
         let mut prng = Prng::new(plan.seed ^ 0x776f_726c_6400);
         let shape = &knobs.shape;
         let nodes: Vec<NodeId> = (1..=plan.nodes).map(NodeId).collect();
@@ -368,6 +372,7 @@ impl World {
         place.applied = index;
         node.on_snapshot(now, &self.catalog, &self.shelves, &mut self.buffers);
         if let Some(member) = &mut place.member {
+            member.on_snapshot(now, &node.catalog);
             member.applied(now, index, &node.catalog, &self.results);
         }
         self.take_effects(id);
@@ -802,6 +807,16 @@ impl World {
         kind: RequestKind,
         blocks: std::ops::Range<u64>,
     ) {
+        let blocks = match kind {
+            // It is rounded inwards to whole chunks: what is left over stays as it is.
+            RequestKind::Discard => {
+                blocks.start.next_multiple_of(16)..(blocks.end / 16 * 16)
+            }
+            _ => blocks,
+        };
+        if blocks.is_empty() {
+            return;
+        }
         let count = blocks.end - blocks.start;
         let is_there = self.places.get(&id).is_some_and(|place| {
             !place.is_paused
@@ -810,11 +825,13 @@ impl World {
                     .as_ref()
                     .is_some_and(|node| node.coordinator.volume(volume).is_some())
         });
-        self.counts.operations += 1;
         if !is_there {
+            // It is not attached there yet, or not any more: the client asks again, a little later.
             self.counts.refused += 1;
+            self.next_act = self.now + Duration::from_millis(1);
             return;
         }
+        self.counts.operations += 1;
         self.tick += 1;
         let is_read = kind == RequestKind::Read;
         let (operation, buffer) = match kind {

@@ -235,7 +235,11 @@ impl Replica {
             Some(own) if session == 0 && version >= own.number => {
                 assert!(
                     own.phase == Phase::Filled,
-                    "a session that is promoted lacks nothing"
+                    "a session that is promoted lacks nothing: session {} of disk {} in PG {}, version {version}, {:?}",
+                    own.number,
+                    self.disk,
+                    self.pg,
+                    own.phase
                 );
                 self.end_session(out);
             }

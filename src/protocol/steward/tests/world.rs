@@ -33,6 +33,7 @@ pub const PARAMETERS: Parameters = Parameters {
     joins_a_disk: 8,
     moves_a_disk: 2,
     moves_max: 12,
+    new_pgs: NewPgs::AsWanted,
 };
 
 #[derive(Debug, Clone, Default)]
