@@ -8,9 +8,7 @@
 
 use super::super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, Time};
-use crate::protocol::catalog::{
-    Catalog, Command, DiskState, Event, LastCopies, Maintenance, StoreName,
-};
+use crate::protocol::catalog::{Catalog, Command, DiskState, Event, Maintenance, StoreName};
 use crate::protocol::membership::{Incarnation, Verdict, Why as Guilt};
 use crate::protocol::placement::{Cluster, Level, solve};
 use crate::protocol::replication::{Reconfigure, Role};
@@ -337,6 +335,19 @@ impl World {
             && !self.nodes[&self.disks[&id].node].has_bad_card
     }
 
+    pub fn ticks(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.tick();
+        }
+        assert_eq!(self.broken, None);
+    }
+
+    pub fn make_sick(&mut self, id: DiskId) {
+        self.disks.get_mut(&id).unwrap().is_sick = true;
+        self.disks.get_mut(&id).unwrap().well_since = self.now;
+    }
+
     pub fn tick(&mut self) {
         self.now = self.now + TICK;
         self.lead();
@@ -522,12 +533,12 @@ impl World {
                     self.start(node);
                 }
             }
-            6 => self.travel(),
-            7 => {
+            6 | 23 => self.travel(),
+            7 | 19..=22 => {
                 let disk = self.any_disk();
                 let image = self.disks[&disk].image.clone();
                 let of = self.disks.get_mut(&disk).unwrap();
-                if of.open.is_some() && of.right.is_none() {
+                if of.open.is_some() && of.right.is_none() && of.backup.is_none() {
                     of.backup = Some(image);
                 }
             }
@@ -566,7 +577,7 @@ impl World {
         !self.proposals.is_empty() || self.catalog.pgs_on(disk).any(is_last)
     }
 
-    fn change_leader(&mut self) {
+    pub fn change_leader(&mut self) {
         if self.leads_at.is_none() {
             self.tell(Input::Follow);
             self.term += 1;
@@ -574,19 +585,23 @@ impl World {
         }
     }
 
-    /// A disk comes back as it was some time ago, while its node is down.
+    /// A disk comes back as it was some time ago, while its node is down. (A copy that was taken in the same opening would not be
+    /// told apart, by R19's own words.)
     fn travel(&mut self) {
-        let disk = self.any_disk();
-        let node = self.disks[&disk].node;
-        let of = self.disks.get_mut(&disk).unwrap();
-        if of.open.is_some()
-            && let Some(backup) = of.backup.take()
-            && backup.incarnation < of.image.previous
-        {
-            self.crash(node);
-            let of = self.disks.get_mut(&disk).unwrap();
-            of.right = Some(std::mem::replace(&mut of.image, backup));
+        let is_old = |disk: &&Disk| {
+            let backup = disk.backup.as_ref();
+            disk.open.is_some()
+                && disk.right.is_none()
+                && backup.is_some_and(|backup| backup.incarnation < disk.image.previous)
+        };
+        let Some(disk) = self.disks.values_mut().find(|disk| is_old(&&**disk)) else {
+            return;
+        };
+        let node = disk.node;
+        if let Some(backup) = disk.backup.take() {
+            disk.right = Some(std::mem::replace(&mut disk.image, backup));
             self.travels += 1;
+            self.crash(node);
             self.start(node);
         }
     }
@@ -624,7 +639,7 @@ impl World {
         }
     }
 
-    fn accuse_everybody(&mut self, by: NodeId) {
+    pub fn accuse_everybody(&mut self, by: NodeId) {
         let pgs: Vec<(PgId, u32, Vec<DiskId>)> = self
             .catalog
             .pgs()
@@ -957,18 +972,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// What a person may do where the last copy is in question.
-    pub fn take_as_found(&mut self, id: DiskId) -> Command {
-        let (before, now) = self.disks[&id].open.unwrap();
-        Command::OpenDisk {
-            disk: id,
-            store: self.catalog.disk(id).unwrap().store,
-            before: Incarnation(before),
-            now: Incarnation(now),
-            start: Incarnation(0),
-            last_copies: LastCopies::TakeAsFound,
-        }
     }
 }
