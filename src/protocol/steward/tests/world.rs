@@ -555,7 +555,10 @@ impl World {
             15 => self.wish(),
             16 => {
                 let disk = self.any_disk();
-                if !self.disks.values().any(|disk| disk.has_failed) && !self.has_last_copy(disk) {
+                if !self.disks.values().any(|disk| disk.has_failed)
+                    && self.proposals.is_empty()
+                    && !self.has_last_copy(disk)
+                {
                     let of = self.disks.get_mut(&disk).unwrap();
                     if of.open.take().is_some() {
                         of.has_failed = true;
@@ -568,13 +571,13 @@ impl World {
         }
     }
 
-    /// Whether a failure of this disk would lose something, now or by what is about to be committed.
+    /// Whether a failure of this disk would lose something.
     fn has_last_copy(&self, disk: DiskId) -> bool {
         let is_last = |pg: PgId| {
             let mut in_sync = self.catalog.pg(pg).unwrap().configuration.in_sync();
             !in_sync.any(|other| other != disk && self.answers(other))
         };
-        !self.proposals.is_empty() || self.catalog.pgs_on(disk).any(is_last)
+        self.catalog.pgs_on(disk).any(is_last)
     }
 
     pub fn change_leader(&mut self) {
@@ -594,9 +597,16 @@ impl World {
                 && disk.right.is_none()
                 && backup.is_some_and(|backup| backup.incarnation < disk.image.previous)
         };
-        let Some(disk) = self.disks.values_mut().find(|disk| is_old(&&**disk)) else {
+        let old: Vec<DiskId> = self
+            .disks
+            .iter()
+            .filter(|(_, disk)| is_old(disk))
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(id) = old.into_iter().find(|id| !self.has_last_copy(*id)) else {
             return;
         };
+        let disk = self.disks.get_mut(&id).unwrap();
         let node = disk.node;
         if let Some(backup) = disk.backup.take() {
             disk.right = Some(std::mem::replace(&mut disk.image, backup));
