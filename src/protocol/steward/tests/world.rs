@@ -591,19 +591,21 @@ impl World {
     /// A disk comes back as it was some time ago, while its node is down. (A copy that was taken in the same opening would not be
     /// told apart, by R19's own words.)
     fn travel(&mut self) {
-        let is_old = |disk: &&Disk| {
+        // What the other replicas have may be away, but not for good.
+        let is_safe = |pg: PgId, id: DiskId| {
+            let mut in_sync = self.catalog.pg(pg).unwrap().configuration.in_sync();
+            in_sync.any(|other| other != id && !self.disks[&other].has_failed)
+        };
+        let is_old = |id: &DiskId, disk: &Disk| {
+            let recorded = self.catalog.disk(*id).unwrap().incarnation.0;
             let backup = disk.backup.as_ref();
             disk.open.is_some()
                 && disk.right.is_none()
-                && backup.is_some_and(|backup| backup.incarnation < disk.image.previous)
+                && backup.is_some_and(|backup| backup.incarnation < recorded)
+                && self.catalog.pgs_on(*id).all(|pg| is_safe(pg, *id))
         };
-        let old: Vec<DiskId> = self
-            .disks
-            .iter()
-            .filter(|(_, disk)| is_old(disk))
-            .map(|(id, _)| *id)
-            .collect();
-        let Some(id) = old.into_iter().find(|id| !self.has_last_copy(*id)) else {
+        let mut all = self.disks.iter();
+        let Some((&id, _)) = all.find(|(id, disk)| is_old(id, disk)) else {
             return;
         };
         let disk = self.disks.get_mut(&id).unwrap();
