@@ -302,8 +302,12 @@ impl Catalog {
             }
             let remove = Reconfigure::Remove { disk: id };
             let version = pg.version();
-            if pg.configuration.apply(version, remove, 1).is_err() {
-                // It is the only one in sync: nothing else makes the removal of a listed replica fail.
+            let is_good = |other: DiskId| self.disks[&other].state.is_good();
+            let is_copy = |other: DiskId| other != id && is_good(other);
+            let is_alone = !pg.configuration.in_sync().any(is_copy);
+            let was_in_sync = pg.configuration.role(id) == Some(Role::InSync);
+            // A copy on a disk that has failed is none. (Nothing but being the last one makes the removal of a replica fail.)
+            if was_in_sync && is_alone || pg.configuration.apply(version, remove, 1).is_err() {
                 if last_copies == LastCopies::Refuse {
                     let reason = format!(
                         "disk {id} is not as it was last, and has the last copy of the placement group {}",

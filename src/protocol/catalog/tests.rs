@@ -3,6 +3,7 @@
 mod attachments;
 mod many_nodes;
 mod properties;
+mod scale;
 
 use super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, VolumeId};

@@ -67,8 +67,8 @@ impl Steward {
             })
     }
 
-    /// A replica in sync that is gone, where enough are left, and one of them is not gone: taking the last one out that was there
-    /// would leave nobody to go on with, and one that is left must be one that may come back with everything.
+    /// A replica in sync that is gone, where enough are left, and one of them surely is there. One of whom nothing is known yet may
+    /// have failed for good while nobody led, and then the one that is taken out had the last copy.
     fn gone_in_sync(&self, catalog: &Catalog, pg: &Pg, pool: &Pool) -> Option<(DiskId, Why)> {
         let least = (pool.min_copies as usize).max(1);
         if pg.configuration.in_sync().count() <= least {
@@ -81,7 +81,7 @@ impl Steward {
             })
         };
         let mut in_sync = pg.configuration.in_sync();
-        if !in_sync.any(|disk| why(disk).is_none()) {
+        if !in_sync.any(|disk| why(disk).is_none() && self.is_here(catalog, disk)) {
             return None;
         }
         pg.configuration

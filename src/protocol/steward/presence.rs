@@ -133,7 +133,9 @@ impl Steward {
             && opening.now > disk.incarnation
             && !self.is_away(disk.node)
         {
+            // It is there: what it waits for is a commit, or a person.
             self.record_opening(catalog, id, opening);
+            return;
         }
         let since = match (self.disks.get(&id), self.nodes.get(&disk.node)) {
             (Some(Presence::Here), _) => return,

@@ -3,8 +3,9 @@
 mod world;
 
 use super::*;
-use crate::base::{DiskId, NodeId};
-use crate::protocol::catalog::{Command, DiskState};
+use crate::base::{DiskId, NodeId, PgId};
+use crate::protocol::catalog::{Command, DiskState, Maintenance};
+use crate::protocol::placement::Level;
 use crate::protocol::replication::Role;
 use std::time::Duration;
 use world::{PARAMETERS, World};
@@ -94,5 +95,120 @@ fn every_rule_that_is_switched_off_is_missed() {
             "{name}, seed {seed}:\n{}",
             tail(&world)
         );
+    }
+}
+
+fn set_state(disk: u32, state: DiskState) -> Command {
+    let disk = DiskId(disk);
+    Command::SetDiskState { disk, state }
+}
+
+/// The PGs with a replica in sync on a disk.
+fn in_sync_on(world: &World, disk: DiskId) -> Vec<PgId> {
+    let is_in_sync = |pg: &PgId| {
+        let pg = world.catalog.pg(*pg).unwrap();
+        pg.configuration.role(disk) == Some(Role::InSync)
+    };
+    world.catalog.pgs_on(disk).filter(is_in_sync).collect()
+}
+
+#[test]
+fn a_node_that_dies_is_taken_out_and_is_back_in_sync_soon_after_it_returns() {
+    let mut world = laid_out(1, 4, 3, 2, RulesOff::NONE);
+    let had = in_sync_on(&world, DiskId(1));
+    world.crash(NodeId(1));
+    world.ticks(Duration::from_secs(5));
+    assert_eq!(in_sync_on(&world, DiskId(1)), []);
+    assert_eq!(world.catalog.pgs_on(DiskId(1)).count(), had.len());
+    world.start(NodeId(1));
+    world.ticks(Duration::from_secs(30));
+    assert_eq!(in_sync_on(&world, DiskId(1)), had);
+    assert_eq!(world.removals, 0);
+}
+
+#[test]
+fn what_a_node_held_that_stays_away_is_made_anew_elsewhere_and_not_while_it_is_worked_at() {
+    let mut world = laid_out(2, 5, 3, 1, RulesOff::NONE);
+    let maintenance = |maintenance| Command::SetMaintenance {
+        node: NodeId(1),
+        maintenance,
+    };
+    world.order(maintenance(Maintenance::On)).unwrap();
+    world.crash(NodeId(1));
+    world.ticks(3 * PARAMETERS.out_after);
+    assert_eq!(world.removals, 0);
+    world.order(maintenance(Maintenance::Off)).unwrap();
+    world.rest().expect("it comes to rest");
+    world.is_whole().unwrap();
+    assert_eq!(world.catalog.pgs_on(DiskId(1)).count(), 0);
+    let state = |disk| world.catalog.disk(DiskId(disk)).unwrap().state;
+    assert_eq!(
+        (state(1), state(2)),
+        (DiskState::Missing, DiskState::Missing)
+    );
+}
+
+#[test]
+fn a_drained_disk_ends_empty_under_one_leader_after_another() {
+    let mut world = laid_out(3, 5, 2, 2, RulesOff::NONE);
+    world.order(set_state(1, DiskState::Draining)).unwrap();
+    for _ in 0..12 {
+        world.ticks(Duration::from_secs(2));
+        world.change_leader();
+    }
+    world.rest().expect("it comes to rest");
+    world.is_whole().unwrap();
+    assert_eq!(world.catalog.pgs_on(DiskId(1)).count(), 0);
+    let id = DiskId(1);
+    world.order(Command::RemoveDisk { disk: id }).unwrap();
+}
+
+#[test]
+fn more_copies_are_made_and_fewer_are_left_as_the_pool_asks() {
+    let mut world = laid_out(4, 4, 1, 1, RulesOff::NONE);
+    for copies in [3, 2] {
+        let pool = Command::SetPool {
+            pool: "default".into(),
+            copies,
+            min_copies: 1,
+            level: Level::Node,
+        };
+        world.order(pool).unwrap();
+        world.rest().expect("it comes to rest");
+        assert_eq!(world.broken, None);
+        world.is_whole().unwrap();
+    }
+}
+
+#[test]
+fn one_that_accuses_everybody_takes_nobody_out() {
+    let mut world = laid_out(5, 4, 3, 1, RulesOff::NONE);
+    for _ in 0..5 {
+        world.accuse_everybody(NodeId(1));
+        world.ticks(Duration::from_secs(1));
+    }
+    assert_eq!(world.evictions, 0);
+}
+
+#[test]
+fn a_replica_that_answers_nobody_is_taken_out_while_its_node_lives() {
+    let mut world = laid_out(6, 4, 3, 2, RulesOff::NONE);
+    world.make_sick(DiskId(1));
+    world.ticks(Duration::from_secs(20));
+    assert!(world.evictions > 0);
+    world.heal();
+    world.rest().expect("it comes to rest");
+    world.is_whole().unwrap();
+}
+
+#[test]
+fn what_one_step_proposes_is_bounded() {
+    let mut world = laid_out(7, 6, 3, 1, RulesOff::NONE);
+    world.crash(NodeId(1));
+    world.crash(NodeId(2));
+    for _ in 0..200 {
+        world.tick();
+        assert_eq!(world.steward.check(), Ok(()));
+        assert!(world.catalog.wanted().count() <= PARAMETERS.moves_max);
     }
 }

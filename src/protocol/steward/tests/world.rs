@@ -8,9 +8,7 @@
 
 use super::super::*;
 use crate::base::{DiskId, NodeId, PgId, Prng, StoreId, Time};
-use crate::protocol::catalog::{
-    Catalog, Command, DiskState, Event, LastCopies, Maintenance, StoreName,
-};
+use crate::protocol::catalog::{Catalog, Command, DiskState, Event, Maintenance, StoreName};
 use crate::protocol::membership::{Incarnation, Verdict, Why as Guilt};
 use crate::protocol::placement::{Cluster, Level, solve};
 use crate::protocol::replication::{Reconfigure, Role};
@@ -338,6 +336,19 @@ impl World {
             && !self.nodes[&self.disks[&id].node].has_bad_card
     }
 
+    pub fn ticks(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.tick();
+        }
+        assert_eq!(self.broken, None);
+    }
+
+    pub fn make_sick(&mut self, id: DiskId) {
+        self.disks.get_mut(&id).unwrap().is_sick = true;
+        self.disks.get_mut(&id).unwrap().well_since = self.now;
+    }
+
     pub fn tick(&mut self) {
         self.now = self.now + TICK;
         self.lead();
@@ -523,12 +534,12 @@ impl World {
                     self.start(node);
                 }
             }
-            6 => self.travel(),
-            7 => {
+            6 | 23 => self.travel(),
+            7 | 19..=22 => {
                 let disk = self.any_disk();
                 let image = self.disks[&disk].image.clone();
                 let of = self.disks.get_mut(&disk).unwrap();
-                if of.open.is_some() && of.right.is_none() {
+                if of.open.is_some() && of.right.is_none() && of.backup.is_none() {
                     of.backup = Some(image);
                 }
             }
@@ -545,7 +556,10 @@ impl World {
             15 => self.wish(),
             16 => {
                 let disk = self.any_disk();
-                if !self.disks.values().any(|disk| disk.has_failed) && !self.has_last_copy(disk) {
+                if !self.disks.values().any(|disk| disk.has_failed)
+                    && self.proposals.is_empty()
+                    && !self.has_last_copy(disk)
+                {
                     let of = self.disks.get_mut(&disk).unwrap();
                     if of.open.take().is_some() {
                         of.has_failed = true;
@@ -558,16 +572,16 @@ impl World {
         }
     }
 
-    /// Whether a failure of this disk would lose something, now or by what is about to be committed.
+    /// Whether a failure of this disk would lose something.
     fn has_last_copy(&self, disk: DiskId) -> bool {
         let is_last = |pg: PgId| {
             let mut in_sync = self.catalog.pg(pg).unwrap().configuration.in_sync();
             !in_sync.any(|other| other != disk && self.answers(other))
         };
-        !self.proposals.is_empty() || self.catalog.pgs_on(disk).any(is_last)
+        self.catalog.pgs_on(disk).any(is_last)
     }
 
-    fn change_leader(&mut self) {
+    pub fn change_leader(&mut self) {
         if self.leads_at.is_none() {
             self.tell(Input::Follow);
             self.term += 1;
@@ -575,19 +589,32 @@ impl World {
         }
     }
 
-    /// A disk comes back as it was some time ago, while its node is down.
+    /// A disk comes back as it was some time ago, while its node is down. (A copy that was taken in the same opening would not be
+    /// told apart, by R19's own words.)
     fn travel(&mut self) {
-        let disk = self.any_disk();
-        let node = self.disks[&disk].node;
-        let of = self.disks.get_mut(&disk).unwrap();
-        if of.open.is_some()
-            && let Some(backup) = of.backup.take()
-            && backup.incarnation < of.image.previous
-        {
-            self.crash(node);
-            let of = self.disks.get_mut(&disk).unwrap();
-            of.right = Some(std::mem::replace(&mut of.image, backup));
+        // What the other replicas have may be away, but not for good.
+        let is_safe = |pg: PgId, id: DiskId| {
+            let mut in_sync = self.catalog.pg(pg).unwrap().configuration.in_sync();
+            in_sync.any(|other| other != id && !self.disks[&other].has_failed)
+        };
+        let is_old = |id: &DiskId, disk: &Disk| {
+            let recorded = self.catalog.disk(*id).unwrap().incarnation.0;
+            let backup = disk.backup.as_ref();
+            disk.open.is_some()
+                && disk.right.is_none()
+                && backup.is_some_and(|backup| backup.incarnation < recorded)
+                && self.catalog.pgs_on(*id).all(|pg| is_safe(pg, *id))
+        };
+        let mut all = self.disks.iter();
+        let Some((&id, _)) = all.find(|(id, disk)| is_old(id, disk)) else {
+            return;
+        };
+        let disk = self.disks.get_mut(&id).unwrap();
+        let node = disk.node;
+        if let Some(backup) = disk.backup.take() {
+            disk.right = Some(std::mem::replace(&mut disk.image, backup));
             self.travels += 1;
+            self.crash(node);
             self.start(node);
         }
     }
@@ -625,7 +652,7 @@ impl World {
         }
     }
 
-    fn accuse_everybody(&mut self, by: NodeId) {
+    pub fn accuse_everybody(&mut self, by: NodeId) {
         let pgs: Vec<(PgId, u32, Vec<DiskId>)> = self
             .catalog
             .pgs()
@@ -958,18 +985,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// What a person may do where the last copy is in question.
-    pub fn take_as_found(&mut self, id: DiskId) -> Command {
-        let (before, now) = self.disks[&id].open.unwrap();
-        Command::OpenDisk {
-            disk: id,
-            store: self.catalog.disk(id).unwrap().store,
-            before: Incarnation(before),
-            now: Incarnation(now),
-            start: Incarnation(0),
-            last_copies: LastCopies::TakeAsFound,
-        }
     }
 }
