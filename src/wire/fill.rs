@@ -25,6 +25,9 @@ const NOT_NOW: u8 = 5;
 const FENCE_LEN: usize = 8 + EPOCH_LEN;
 /// Bytes of an entry of content: range, epoch, sequence, blocks, version.
 const ENTRY_LEN: usize = 8 + EPOCH_LEN + 8 + 2 + 4;
+/// Bytes of the longest body of a source: content, with tag, place, stamp, masks, 16 crcs, and its entries; a page is shorter.
+pub(super) const BODY_MAX: usize = 1 + PLACE_LEN + 24 + 4 + 64 + 4 + ENTRIES_MAX * ENTRY_LEN;
+const _: () = assert!(6 + PAGE_MAX * PLACE_LEN <= BODY_MAX);
 
 /// Appends what a joiner asks.
 pub(super) fn encode_ask(ask: &FillAsk, put: &mut Put<'_>) {

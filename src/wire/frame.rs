@@ -3,7 +3,7 @@
 //! The head names the disk whose replica is meant, so that one connection between two nodes carries the frames of all of their disks: the
 //! driver finds the replica's shard before it has read a body. What else stands there depends on the kind, see [`Kind`].
 //!
-//! Writing holds itself to what reading refuses: a frame that cannot be read is never written. It does not know whom a frame goes to.
+//! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
 use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
 use super::{ENTRIES_MAX, answer, fill, message};
@@ -23,6 +23,7 @@ const SPARE_AT: usize = 64;
 const CRC_AT: usize = 68;
 /// Bytes of a body at most: the longest window that a seal tells.
 pub const BODY_MAX: usize = 64 + ENTRIES_MAX * answer::ENTRY_LEN;
+const _: () = assert!(fill::BODY_MAX <= BODY_MAX);
 /// Bytes of payload at most: a chunk.
 pub const PAYLOAD_MAX: u64 = CHUNK;
 
@@ -221,6 +222,15 @@ fn set(head: &mut [u8], at: usize, value: u32) {
     head[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+/// Why a peer would refuse a frame.
+fn refusal(frame: &[u8]) -> Option<Malformed> {
+    let Some((head, body)) = frame.split_first_chunk() else {
+        return Some(TOO_SHORT);
+    };
+    let read = Head::decode(head).and_then(|head| decode(&head, body));
+    read.err()
+}
+
 /// Reads the body of a frame whose head is read.
 pub fn decode(head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
     if body.len() != head.body_len as usize {
@@ -284,6 +294,7 @@ impl Frame {
         set(head, BODY_CRC_AT, crc::of(body));
         let crc = crc::of(&head[..CRC_AT]);
         set(head, CRC_AT, crc);
+        debug_assert_eq!(refusal(&out[start..]), None, "what-is-written-can-be-read");
         Ok(())
     }
 

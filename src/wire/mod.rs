@@ -30,7 +30,8 @@
 //!   byte that has no meaning is zero, or the frame is refused with the name of the field ([`Malformed`]). A peer that sends such a
 //!   frame is cut off: the machines behind never see it.
 //! - *one-spelling*: a frame has one form in bytes. What is read, and written again, is the same bytes.
-//! - *what-is-written-can-be-read*: more than a frame holds is refused to its writer ([`TooMany`]).
+//! - *what-is-written-can-be-read*: more than a frame holds is refused to its writer ([`TooMany`]); a frame that a peer would refuse for
+//!   another reason is a mistake of our own, which tests and simulation assert.
 //!
 //! It does not know connections, who may speak for a node, or whether a frame is too old: the machines' fences tell that.
 

@@ -7,7 +7,7 @@ mod samples;
 
 use super::*;
 use crate::base::{ChunkId, ChunkNo, DiskId, Prng, VolumeId};
-use crate::protocol::replication::fill::{FillAnswer, PAGE_MAX};
+use crate::protocol::replication::fill::{FillAnswer, FillHeader, PAGE_MAX};
 use crate::protocol::replication::{Answer, Entry};
 use samples::{AT, ENTRY, FILL, HEADER, Sample, all, any, named};
 
@@ -122,25 +122,24 @@ fn listed(count: usize) -> Sample {
     (Frame::FillAnswer(FILL, answer), 0)
 }
 
+fn holds(field: &'static str, most: usize, of: impl Fn(usize) -> Sample) {
+    let bytes = encode(&of(most));
+    assert!(bytes.len() <= HEAD_LEN + BODY_MAX, "{field}");
+    assert_eq!(sample(&bytes), of(most), "{field}");
+    let count = most + 1;
+    let (frame, blocks) = of(count);
+    let mut bytes = vec![1];
+    let refused = frame.encode(DISK, blocks, &mut bytes);
+    assert_eq!(refused, Err(TooMany { field, count }));
+    assert_eq!(bytes, [1]);
+}
+
 #[test]
 fn the_longest_of_each_fits_a_body_and_one_more_is_refused_to_its_writer() {
-    let longest: [(&str, usize, &dyn Fn(usize) -> Sample); 4] = [
-        ("entries", ENTRIES_MAX, &sealed),
-        ("entries", ENTRIES_MAX, &|count| content(vec![ENTRY; count])),
-        ("fences", PAGE_MAX, &fences),
-        ("chunks", PAGE_MAX, &listed),
-    ];
-    for (field, most, of) in longest {
-        let bytes = encode(&of(most));
-        assert!(bytes.len() <= HEAD_LEN + BODY_MAX, "{field}");
-        assert_eq!(sample(&bytes), of(most), "{field}");
-        let (frame, blocks) = of(most + 1);
-        let mut bytes = vec![1];
-        let count = most + 1;
-        let refused = frame.encode(DISK, blocks, &mut bytes);
-        assert_eq!(refused, Err(TooMany { field, count }));
-        assert_eq!(bytes, [1]);
-    }
+    holds("entries", ENTRIES_MAX, sealed);
+    holds("entries", ENTRIES_MAX, |count| content(vec![ENTRY; count]));
+    holds("fences", PAGE_MAX, fences);
+    holds("chunks", PAGE_MAX, listed);
 }
 
 #[test]
@@ -167,4 +166,12 @@ fn an_entry_of_another_chunk_is_not_written() {
 #[should_panic(expected = "payload belongs to its frame")]
 fn content_without_its_payload_is_not_written() {
     encode(&(named("content_data").0, 0));
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "what-is-written-can-be-read")]
+fn a_session_above_its_version_is_not_written() {
+    let header = FillHeader { session: 5, ..FILL };
+    encode(&(Frame::FillAnswer(header, FillAnswer::NotNow), 0));
 }
