@@ -9,6 +9,9 @@ pub mod life_of_a_write {}
 #[doc = include_str!("disk_format.md")]
 pub mod disk_format {}
 
+#[doc = include_str!("wire_format.md")]
+pub mod wire_format {}
+
 #[doc = include_str!("simulation.md")]
 pub mod simulation {}
 

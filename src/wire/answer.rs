@@ -1,25 +1,21 @@
-//! The body of a replica's answer.
-//!
-//! | tag | answer | what follows |
-//! |---|---|---|
-//! | 1 | done | sequence 8 |
-//! | 2 | value | id 8, newest: 1 if there is one 1, epoch 12, sequence 8; blocks that are zeroes 2; the crcs of 16 blocks 64 |
-//! | 3 | sealed | entries 4; each: epoch 12, sequence 8, place 24, blocks 2, version 4 |
-//! | 4 | refused | what 1, its number 8, why 1, epoch 12, version 4 |
+//! The body of a replica's answer to a coordinator.
 
-use super::frame::{Malformed, TOO_SHORT, epoch, malformed, put_epoch};
-use super::message::{place, put_place};
+use super::ENTRIES_MAX;
+use super::field::{
+    EPOCH_LEN, Malformed, PLACE_LEN, TOO_SHORT, count, epoch, flag, malformed, place, put_epoch,
+    put_place, sequence as number,
+};
 use crate::base::Epoch;
 use crate::base::bytes::{Put, Take};
-use crate::protocol::replication::{Answer, Asked, Entry, MEMBERS_MAX, Refusal, WINDOW_MAX};
+use crate::protocol::replication::{Answer, Asked, Entry, Refusal};
 
 const DONE: u8 = 1;
 const VALUE: u8 = 2;
 const SEALED: u8 = 3;
 const REFUSED: u8 = 4;
 
-/// Bytes of one entry of a window.
-pub(super) const ENTRY_LEN: usize = 50;
+/// Bytes of an entry of a window, with its place: epoch, sequence, place, blocks, version.
+pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
 
 /// Appends an answer.
 pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
@@ -45,8 +41,14 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
         }
         Answer::Sealed { window } => {
             put.u8(SEALED);
-            put.u32(window.len() as u32);
-            window.iter().for_each(|entry| put_entry(entry, put));
+            put.u32(sent(window).count() as u32);
+            for entry in sent(window) {
+                put_epoch(entry.epoch, put);
+                put.u64(entry.sequence);
+                put_place(entry.at, put);
+                put.u16(entry.blocks);
+                put.u32(entry.version);
+            }
         }
         Answer::Refused { what, why } => {
             put.u8(REFUSED);
@@ -55,24 +57,26 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
     }
 }
 
-/// Reads an answer that so many blocks of payload follow.
-pub(super) fn decode(take: &mut Take<'_>, blocks: u32) -> Result<Answer, Malformed> {
+/// The entries that are sent. One without blocks is for its own replica only, which knows a duplicate by it.
+pub(super) fn sent(window: &[Entry]) -> impl Iterator<Item = &Entry> {
+    window.iter().filter(|entry| entry.blocks != 0)
+}
+
+/// Reads an answer.
+pub(super) fn decode(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     let tag = take.u8().ok_or(TOO_SHORT)?;
-    if tag != VALUE && blocks != 0 {
-        return malformed("blocks of payload", blocks);
-    }
     match tag {
         DONE => Ok(Answer::Done {
-            sequence: take.u64().ok_or(TOO_SHORT)?,
+            sequence: number(take)?,
         }),
         VALUE => value(take),
         SEALED => {
-            let count = take.u32().ok_or(TOO_SHORT)? as usize;
-            if count > MEMBERS_MAX * WINDOW_MAX {
-                return malformed("entries", count as u64);
+            let count = count("entries", (ENTRIES_MAX, ENTRY_LEN), take)?;
+            let mut window = Vec::with_capacity(count);
+            for _ in 0..count {
+                window.push(entry(take)?);
             }
-            let window: Result<Vec<Entry>, Malformed> = (0..count).map(|_| entry(take)).collect();
-            Ok(Answer::Sealed { window: window? })
+            Ok(Answer::Sealed { window })
         }
         REFUSED => refused(take),
         _ => malformed("answer", tag),
@@ -81,12 +85,12 @@ pub(super) fn decode(take: &mut Take<'_>, blocks: u32) -> Result<Answer, Malform
 
 fn value(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     let id = take.u64().ok_or(TOO_SHORT)?;
-    let is_some = take.u8().ok_or(TOO_SHORT)?;
+    let is_some = flag("newest", take)?;
     let found = (epoch(take).ok_or(TOO_SHORT)?, take.u64().ok_or(TOO_SHORT)?);
-    let newest = match is_some {
-        0 if found == (Epoch::default(), 0) => None,
-        1 => Some(found),
-        _ => return malformed("newest", is_some),
+    let newest = match (is_some, found) {
+        (false, (none, 0)) if none == Epoch::default() => None,
+        (true, (_, 1..)) => Some(found),
+        _ => return malformed("newest", found.1),
     };
     let zeroes = take.u16().ok_or(TOO_SHORT)?;
     let mut crcs = [0; 16];
@@ -101,22 +105,11 @@ fn value(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     })
 }
 
-fn put_entry(entry: &Entry, put: &mut Put<'_>) {
-    put_epoch(entry.epoch, put);
-    put.u64(entry.sequence);
-    put_place(entry.at, put);
-    put.u16(entry.blocks);
-    put.u32(entry.version);
-}
-
 fn entry(take: &mut Take<'_>) -> Result<Entry, Malformed> {
     let epoch = epoch(take).ok_or(TOO_SHORT)?;
-    let sequence = take.u64().ok_or(TOO_SHORT)?;
+    let sequence = number(take)?;
     let at = place(take)?;
-    let (blocks, version) = (take.u16().ok_or(TOO_SHORT)?, take.u32().ok_or(TOO_SHORT)?);
-    if blocks == 0 {
-        return malformed("blocks of an entry", blocks);
-    }
+    let (blocks, version) = blocks_and_version(take)?;
     Ok(Entry {
         epoch,
         sequence,
@@ -124,6 +117,15 @@ fn entry(take: &mut Take<'_>) -> Result<Entry, Malformed> {
         blocks,
         version,
     })
+}
+
+/// Reads the end of an entry.
+pub(super) fn blocks_and_version(take: &mut Take<'_>) -> Result<(u16, u32), Malformed> {
+    let (blocks, version) = (take.u16().ok_or(TOO_SHORT)?, take.u32().ok_or(TOO_SHORT)?);
+    match blocks {
+        0 => malformed("blocks of an entry", blocks),
+        _ => Ok((blocks, version)),
+    }
 }
 
 fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
@@ -152,7 +154,7 @@ fn refused(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     let tag = take.u8().ok_or(TOO_SHORT)?;
     let number = take.u64().ok_or(TOO_SHORT)?;
     let what = match (tag, number) {
-        (1, sequence) => Asked::Change { sequence },
+        (1, 1..) => Asked::Change { sequence: number },
         (2, id) => Asked::Read { id },
         (3, 0) => Asked::Mark,
         (4, 0) => Asked::Seal,

@@ -1,51 +1,60 @@
 //! A frame: head, body, payload.
 //!
-//! | at | size | field of the head |
-//! |---|---|---|
-//! | 0 | 4 | magic, `SRSN` |
-//! | 4 | 1 | kind: 1 a message of a coordinator, 2 an answer of a replica |
-//! | 5 | 3 | zero |
-//! | 8 | 4 | bytes of the body, at most [`BODY_MAX`] |
-//! | 12 | 4 | bytes of the payload, whole blocks, at most [`PAYLOAD_MAX`] |
-//! | 16 | 8 | range |
-//! | 24 | 4 | PG |
-//! | 28 | 4 | version of the PG |
-//! | 32 | 12 | epoch: generation, site, host, 4 each |
-//! | 44 | 4 | crc32c of the body |
-//! | 48 | 8 | commit mark |
-//! | 56 | 4 | session of the addressee; 0: it is in sync |
-//! | 60 | 4 | crc32c of the 60 bytes before |
+//! The head names the disk whose replica is meant, so that one connection between two nodes carries the frames of all of their disks: the
+//! driver finds the replica's shard before it has read a body. What else stands there depends on the kind, see [`Kind`].
+//!
+//! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
-use super::{answer, message};
+use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
+use super::{ENTRIES_MAX, answer, fill, message};
 use crate::base::bytes::{Put, Take};
-use crate::base::{BLOCK, CHUNK, Epoch, PgId, VolumeId, crc};
-use crate::protocol::replication::{Answer, Header, MEMBERS_MAX, Message, WINDOW_MAX};
+use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, DiskId, PgId, VolumeId, crc};
+use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
+use crate::protocol::replication::{Answer, Change, Header, Message};
 use std::fmt;
 
 const MAGIC: [u8; 4] = *b"SRSN";
 /// Bytes of a head.
-pub const HEAD_LEN: usize = 64;
-/// Bytes of a body at most: a window that is told whole, amid a recovery of all members' windows.
-pub const BODY_MAX: usize = 64 + MEMBERS_MAX * WINDOW_MAX * answer::ENTRY_LEN;
+pub const HEAD_LEN: usize = 72;
+/// Where the fields stand that are known last.
+const BODY_LEN_AT: usize = 8;
+const BODY_CRC_AT: usize = 16;
+const SPARE_AT: usize = 64;
+const CRC_AT: usize = 68;
+/// Bytes of a body at most: the longest window that a seal tells.
+pub const BODY_MAX: usize = 64 + ENTRIES_MAX * answer::ENTRY_LEN;
+const _: () = assert!(fill::BODY_MAX <= BODY_MAX);
 /// Bytes of payload at most: a chunk.
 pub const PAYLOAD_MAX: u64 = CHUNK;
 
-/// What a frame is.
+const MESSAGE: u8 = 1;
+const ANSWER: u8 = 2;
+const FILL_ASK: u8 = 3;
+const FILL_ANSWER: u8 = 4;
+
+/// What a frame is, and what its head says of it besides the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Message,
-    Answer,
+    /// Of a coordinator. The disk is the one that is asked.
+    Message(Header),
+    /// Of a replica to a coordinator. The disk is the one that answers.
+    Answer(Header),
+    /// Of a joiner. The disk is that of the source, which is asked.
+    FillAsk(FillHeader),
+    /// Of a source. The disk is its own; the joiner is named by the session, of which a PG has no two.
+    FillAnswer(FillHeader),
 }
 
 /// The first bytes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
+    /// Of the replica that is asked or answers.
+    pub disk: DiskId,
     pub kind: Kind,
-    /// In bytes.
+    /// In bytes, at most [`BODY_MAX`].
     pub body_len: u32,
-    /// In bytes: whole blocks.
+    /// In bytes, whole blocks, at most [`PAYLOAD_MAX`].
     pub payload_len: u32,
-    pub header: Header,
     body_crc: u32,
 }
 
@@ -54,97 +63,172 @@ pub struct Head {
 pub enum Frame {
     Message(Header, Message),
     Answer(Header, Answer),
+    FillAsk(FillHeader, FillAsk),
+    FillAnswer(FillHeader, FillAnswer),
 }
 
-/// Bytes that are no frame: the field that is wrong, and what stands there.
+/// More of something than a frame holds: nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed {
+pub struct TooMany {
     pub field: &'static str,
-    pub value: u64,
+    pub count: usize,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the field {} cannot be {}", self.field, self.value)
+        write!(f, "a frame does not hold {} {}", self.count, self.field)
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for TooMany {}
 
-/// The refusal of a field.
-pub(super) fn malformed<T>(field: &'static str, value: impl Into<u64>) -> Result<T, Malformed> {
-    let value = value.into();
-    Err(Malformed { field, value })
+impl Kind {
+    fn tag(&self) -> u8 {
+        match self {
+            Kind::Message(_) => MESSAGE,
+            Kind::Answer(_) => ANSWER,
+            Kind::FillAsk(_) => FILL_ASK,
+            Kind::FillAnswer(_) => FILL_ANSWER,
+        }
+    }
+
+    /// The PG that the frame is about.
+    pub fn pg(&self) -> PgId {
+        match self {
+            Kind::Message(header) | Kind::Answer(header) => header.pg,
+            Kind::FillAsk(header) | Kind::FillAnswer(header) => header.pg,
+        }
+    }
+
+    /// Writes bytes 24 to 64 of a head.
+    fn encode(&self, put: &mut Put<'_>) {
+        match self {
+            Kind::Message(header) | Kind::Answer(header) => {
+                put.u32(header.pg.0);
+                put.u32(header.version);
+                put.u32(header.session);
+                put_epoch(header.epoch, put);
+                put.u64(header.range.0);
+                put.u64(header.mark);
+            }
+            Kind::FillAsk(header) | Kind::FillAnswer(header) => {
+                put.u32(header.pg.0);
+                put.u32(header.version);
+                put.u32(header.session);
+                put.bytes(&[0; EPOCH_LEN]);
+                put.u64(header.id);
+                put.u64(0);
+            }
+        }
+    }
+
+    /// Reads bytes 24 to 64 of a head.
+    fn decode(tag: u8, take: &mut Take<'_>) -> Result<Kind, Malformed> {
+        let fields = || Some((PgId(take.u32()?), take.u32()?, take.u32()?, epoch(take)?));
+        let (pg, version, session, epoch) = { fields }().ok_or(TOO_SHORT)?;
+        let fields = || Some((take.u64()?, take.u64()?));
+        let (name, mark) = { fields }().ok_or(TOO_SHORT)?;
+        // A session has the number of the version that it began with.
+        if session > version {
+            return malformed("session", session);
+        }
+        let header = Header {
+            range: VolumeId(name),
+            pg,
+            epoch,
+            version,
+            session,
+            mark,
+        };
+        let fill = FillHeader {
+            pg,
+            version,
+            session,
+            id: name,
+        };
+        match tag {
+            MESSAGE => Ok(Kind::Message(header)),
+            ANSWER => Ok(Kind::Answer(header)),
+            FILL_ASK | FILL_ANSWER if session == 0 => malformed("session", session),
+            FILL_ASK | FILL_ANSWER if epoch != Default::default() || mark != 0 => {
+                malformed("zero", 1u8)
+            }
+            FILL_ASK => Ok(Kind::FillAsk(fill)),
+            FILL_ANSWER => Ok(Kind::FillAnswer(fill)),
+            _ => malformed("kind", tag),
+        }
+    }
 }
-
-/// Bytes that end too soon.
-pub(super) const TOO_SHORT: Malformed = Malformed {
-    field: "length of the body",
-    value: 0,
-};
 
 impl Head {
     /// Reads the head of a frame.
     pub fn decode(bytes: &[u8; HEAD_LEN]) -> Result<Head, Malformed> {
-        let crc_of = crc::of(&bytes[..HEAD_LEN - 4]);
-        let fields = || -> Option<(u8, [u8; 3], Head, u32)> {
-            let mut take = Take::new(&bytes[4..]);
-            let kind = take.u8()?;
-            let zero: [u8; 3] = take.bytes(3)?.try_into().ok()?;
-            let (body_len, payload_len) = (take.u32()?, take.u32()?);
-            let (range, pg) = (VolumeId(take.u64()?), PgId(take.u32()?));
-            let version = take.u32()?;
-            let epoch = epoch(&mut take)?;
-            let body_crc = take.u32()?;
-            let mark = take.u64()?;
-            let session = take.u32()?;
-            let header = Header {
-                range,
-                pg,
-                epoch,
-                version,
-                session,
-                mark,
-            };
-            let head = Head {
-                kind: Kind::Message,
-                body_len,
-                payload_len,
-                header,
-                body_crc,
-            };
-            Some((kind, zero, head, take.u32()?))
+        let mut take = Take::new(bytes);
+        let fields = || {
+            let (magic, kind, zero) = (take.u32()?, take.u8()?, take.bytes(3)?);
+            let lengths = (take.u32()?, take.u32()?);
+            Some((magic, kind, zero, lengths, take.u32()?, DiskId(take.u32()?)))
         };
-        let (kind, zero, head, crc) = fields().ok_or(TOO_SHORT)?;
-        if bytes[..4] != MAGIC {
-            let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            return malformed("magic", found);
+        let (magic, kind, zero, (body_len, payload_len), body_crc, disk) =
+            { fields }().ok_or(TOO_SHORT)?;
+        if magic != u32::from_le_bytes(MAGIC) {
+            return malformed("magic", magic);
         }
-        if crc != crc_of {
+        let (of, crc) = bytes.split_at(CRC_AT);
+        let crc = Take::new(crc).u32().ok_or(TOO_SHORT)?;
+        if crc != crc::of(of) {
             return malformed("crc of the head", crc);
         }
-        if zero != [0; 3] {
-            return malformed("zero", zero[0].max(zero[1]).max(zero[2]));
+        let kind = Kind::decode(kind, &mut take)?;
+        if zero != [0; 3] || take.u32() != Some(0) {
+            return malformed("zero", 1u8);
         }
-        if head.body_len as usize > BODY_MAX {
-            return malformed("length of the body", head.body_len);
+        if body_len as usize > BODY_MAX {
+            return malformed("length of the body", body_len);
         }
-        let payload = u64::from(head.payload_len);
+        let payload = u64::from(payload_len);
         if payload > PAYLOAD_MAX || !payload.is_multiple_of(BLOCK) {
             return malformed("length of the payload", payload);
         }
-        let kind = match kind {
-            1 => Kind::Message,
-            2 => Kind::Answer,
-            _ => return malformed("kind", kind),
-        };
-        Ok(Head { kind, ..head })
+        Ok(Head {
+            disk,
+            kind,
+            body_len,
+            payload_len,
+            body_crc,
+        })
     }
 
     /// How many blocks of payload follow the body.
     pub fn payload_blocks(&self) -> u32 {
         self.payload_len / BLOCK as u32
     }
+
+    /// Appends a head whose crc is 0.
+    fn put(&self, put: &mut Put<'_>) {
+        put.bytes(&MAGIC);
+        put.u8(self.kind.tag());
+        put.bytes(&[0; 3]);
+        put.u32(self.body_len);
+        put.u32(self.payload_len);
+        put.u32(self.body_crc);
+        put.u32(self.disk.0);
+        self.kind.encode(put);
+        put.bytes(&[0; HEAD_LEN - SPARE_AT]);
+    }
+}
+
+fn set(head: &mut [u8], at: usize, value: u32) {
+    head[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Why a peer would refuse a frame.
+fn refusal(frame: &[u8]) -> Option<Malformed> {
+    let Some((head, body)) = frame.split_first_chunk() else {
+        return Some(TOO_SHORT);
+    };
+    let read = Head::decode(head).and_then(|head| decode(&head, body));
+    read.err()
 }
 
 /// Reads the body of a frame whose head is read.
@@ -156,78 +240,103 @@ pub fn decode(head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
         return malformed("crc of the body", head.body_crc);
     }
     let mut take = Take::new(body);
-    let blocks = head.payload_blocks();
     let frame = match head.kind {
-        Kind::Message => Frame::Message(head.header, message::decode(&mut take, blocks)?),
-        Kind::Answer => Frame::Answer(head.header, answer::decode(&mut take, blocks)?),
+        Kind::Message(header) => Frame::Message(header, message::decode(&mut take)?),
+        Kind::Answer(header) => Frame::Answer(header, answer::decode(&mut take)?),
+        Kind::FillAsk(header) => Frame::FillAsk(header, fill::decode_ask(&mut take)?),
+        Kind::FillAnswer(header) => Frame::FillAnswer(header, fill::decode_answer(&mut take)?),
     };
-    match take.left() {
-        0 => Ok(frame),
-        left => malformed("length of the body", left as u64),
+    if take.left() != 0 {
+        return malformed("length of the body", take.left() as u64);
+    }
+    match frame.has_payload(head.payload_blocks()) {
+        true => Ok(frame),
+        false => malformed("blocks of payload", head.payload_blocks()),
     }
 }
 
-/// Appends the head and the body of a coordinator's message; so many blocks of payload follow.
-pub fn encode_message(header: &Header, message: &Message, blocks: u32, out: &mut Vec<u8>) {
-    encode(Kind::Message, header, blocks, out, |put| {
-        message::encode(message, put);
-    });
-}
+impl Frame {
+    fn kind(&self) -> Kind {
+        match *self {
+            Frame::Message(header, _) => Kind::Message(header),
+            Frame::Answer(header, _) => Kind::Answer(header),
+            Frame::FillAsk(header, _) => Kind::FillAsk(header),
+            Frame::FillAnswer(header, _) => Kind::FillAnswer(header),
+        }
+    }
 
-/// Appends the head and the body of a replica's answer; so many blocks of payload follow.
-pub fn encode_answer(header: &Header, answer: &Answer, blocks: u32, out: &mut Vec<u8>) {
-    encode(Kind::Answer, header, blocks, out, |put| {
-        answer::encode(answer, put);
-    });
-}
+    /// Appends the head and the body; so many blocks of payload follow, which must be as many as belong to such a frame.
+    ///
+    /// # Errors
+    /// [`TooMany`] where a window or a page is longer than a frame holds; `out` is as it was.
+    pub fn encode(&self, disk: DiskId, blocks: u32, out: &mut Vec<u8>) -> Result<(), TooMany> {
+        assert!(self.has_payload(blocks), "payload belongs to its frame");
+        self.fits()?;
+        let start = out.len();
+        let head = Head {
+            disk,
+            kind: self.kind(),
+            body_len: 0,
+            payload_len: blocks * BLOCK as u32,
+            body_crc: 0,
+        };
+        let mut put = Put(out);
+        head.put(&mut put);
+        match self {
+            Frame::Message(_, message) => message::encode(message, &mut put),
+            Frame::Answer(_, answer) => answer::encode(answer, &mut put),
+            Frame::FillAsk(_, ask) => fill::encode_ask(ask, &mut put),
+            Frame::FillAnswer(_, answer) => fill::encode_answer(answer, &mut put),
+        }
+        // What is known of a body once it is written. In place: a head of its own would be an allocation a frame.
+        let (head, body) = out[start..].split_at_mut(HEAD_LEN);
+        set(head, BODY_LEN_AT, body.len() as u32);
+        set(head, BODY_CRC_AT, crc::of(body));
+        let crc = crc::of(&head[..CRC_AT]);
+        set(head, CRC_AT, crc);
+        debug_assert_eq!(refusal(&out[start..]), None, "what-is-written-can-be-read");
+        Ok(())
+    }
 
-fn encode(
-    kind: Kind,
-    header: &Header,
-    blocks: u32,
-    out: &mut Vec<u8>,
-    body: impl FnOnce(&mut Put<'_>),
-) {
-    let start = out.len();
-    out.resize(start + HEAD_LEN, 0);
-    body(&mut Put(out));
-    let body = &out[start + HEAD_LEN..];
-    let (body_len, body_crc) = (body.len() as u32, crc::of(body));
-    let mut head = Vec::with_capacity(HEAD_LEN);
-    let mut put = Put(&mut head);
-    put.bytes(&MAGIC);
-    put.u8(match kind {
-        Kind::Message => 1,
-        Kind::Answer => 2,
-    });
-    put.bytes(&[0; 3]);
-    put.u32(body_len);
-    put.u32(blocks * BLOCK as u32);
-    put.u64(header.range.0);
-    put.u32(header.pg.0);
-    put.u32(header.version);
-    put_epoch(header.epoch, &mut put);
-    put.u32(body_crc);
-    put.u64(header.mark);
-    put.u32(header.session);
-    let crc = crc::of(&head);
-    Put(&mut head).u32(crc);
-    out[start..start + HEAD_LEN].copy_from_slice(&head);
-}
+    /// Whether a frame of this content has so many blocks of payload. Of an answer to a read only the coordinator knows how many it wants;
+    /// where all of them are zeroes there may be none.
+    fn has_payload(&self, blocks: u32) -> bool {
+        match self {
+            Frame::Message(
+                _,
+                Message::Change {
+                    change: Change::Write { run, .. },
+                    ..
+                },
+            ) => blocks == run.count(),
+            Frame::Answer(_, Answer::Value { .. }) => blocks <= BLOCKS_PER_CHUNK,
+            // A place for each block of the chunk, so that it is written as a chunk.
+            Frame::FillAnswer(_, FillAnswer::Content { content, .. }) if content.data != 0 => {
+                blocks == BLOCKS_PER_CHUNK
+            }
+            _ => blocks == 0,
+        }
+    }
 
-/// Reads an epoch.
-pub(super) fn epoch(take: &mut Take<'_>) -> Option<Epoch> {
-    let (generation, site, host) = (take.u32()?, take.u32()?, take.u32()?);
-    Some(Epoch {
-        generation,
-        site,
-        host,
-    })
-}
-
-/// Writes an epoch.
-pub(super) fn put_epoch(epoch: Epoch, put: &mut Put<'_>) {
-    put.u32(epoch.generation);
-    put.u32(epoch.site);
-    put.u32(epoch.host);
+    fn fits(&self) -> Result<(), TooMany> {
+        let (field, count, most) = match self {
+            Frame::Answer(_, Answer::Sealed { window }) => {
+                ("entries", answer::sent(window).count(), ENTRIES_MAX)
+            }
+            Frame::FillAnswer(_, FillAnswer::Content { entries, .. }) => {
+                ("entries", fill::sent(entries).count(), ENTRIES_MAX)
+            }
+            Frame::FillAnswer(_, FillAnswer::Fences { fences, .. }) => {
+                ("fences", fences.len(), PAGE_MAX)
+            }
+            Frame::FillAnswer(_, FillAnswer::Listed { chunks, .. }) => {
+                ("chunks", chunks.len(), PAGE_MAX)
+            }
+            _ => return Ok(()),
+        };
+        match count <= most {
+            true => Ok(()),
+            false => Err(TooMany { field, count }),
+        }
+    }
 }

@@ -1,17 +1,6 @@
-//! The first bytes of a connection, sent by both sides at once.
-//!
-//! | at | size | field |
-//! |---|---|---|
-//! | 0 | 8 | magic, `SARSENHI` |
-//! | 8 | 2 | the lowest version that is spoken |
-//! | 10 | 2 | the highest |
-//! | 12 | 4 | node |
-//! | 16 | 16 | cluster |
-//! | 32 | 8 | incarnation of the node: a peer forgets what an earlier one said |
-//! | 40 | 20 | zero |
-//! | 60 | 4 | crc32c of the 60 bytes before |
+//! The first bytes of a connection, sent by both sides at once: who speaks, and which versions.
 
-use super::frame::{Malformed, malformed};
+use super::field::{Malformed, malformed};
 use crate::base::bytes::{Put, Take};
 use crate::base::{NodeId, crc};
 use std::ops::RangeInclusive;

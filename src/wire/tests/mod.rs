@@ -1,0 +1,177 @@
+//! Frames there and back, as they were once written, and as nobody writes them.
+
+mod fuzz;
+mod hellos;
+mod layout;
+mod samples;
+
+use super::*;
+use crate::base::{ChunkId, ChunkNo, DiskId, Prng, VolumeId};
+use crate::protocol::replication::fill::{FillAnswer, FillHeader, PAGE_MAX};
+use crate::protocol::replication::{Answer, Entry};
+use samples::{AT, ENTRY, FILL, HEADER, Sample, all, any, named};
+
+const DISK: DiskId = DiskId(0x0d15_c000);
+
+fn encode((frame, blocks): &Sample) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(DISK, *blocks, &mut bytes).unwrap();
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Result<(Head, Frame), Malformed> {
+    let Some((head, body)) = bytes.split_first_chunk::<HEAD_LEN>() else {
+        return Err(field::TOO_SHORT);
+    };
+    let head = Head::decode(head)?;
+    let frame = decode(&head, body)?;
+    Ok((head, frame))
+}
+
+fn sample(bytes: &[u8]) -> Sample {
+    let (head, frame) = read(bytes).unwrap();
+    assert_eq!(head.disk, DISK);
+    (frame, head.payload_blocks())
+}
+
+#[test]
+fn every_frame_is_read_as_it_was_written() {
+    for (name, of) in all() {
+        assert_eq!(sample(&encode(&of)), of, "{name}");
+    }
+}
+
+#[test]
+fn a_random_frame_is_read_as_it_was_written_and_written_as_it_was_read() {
+    let mut prng = Prng::new(7);
+    for _ in 0..20_000 {
+        let of = any(&mut prng);
+        let bytes = encode(&of);
+        assert!(bytes.len() <= HEAD_LEN + BODY_MAX);
+        assert_eq!(sample(&bytes), of);
+        assert_eq!(encode(&sample(&bytes)), bytes);
+    }
+}
+
+#[test]
+fn a_frame_is_appended_to_what_is_there() {
+    let (frame, blocks) = named("write");
+    let mut bytes = b"before".to_vec();
+    frame.encode(DISK, blocks, &mut bytes).unwrap();
+    assert_eq!(bytes[..6], *b"before");
+    assert_eq!(bytes[6..], encode(&(frame, blocks)));
+}
+
+#[test]
+fn the_bytes_of_version_1_are_what_they_were() {
+    let told = include_str!("../fixtures/version_1.txt");
+    let mut heard = String::new();
+    for (name, of) in all() {
+        let bytes = encode(&of);
+        let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        heard.push_str(&format!("{name} {line}\n"));
+    }
+    if std::env::var_os("SARSEN_REWRITE_STORIES").is_some_and(|value| value == "1") {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/wire/fixtures/version_1.txt"
+        );
+        return std::fs::write(path, heard).unwrap();
+    }
+    assert_eq!(heard, told);
+}
+
+fn sealed(entries: usize) -> Sample {
+    let window = vec![ENTRY; entries];
+    (Frame::Answer(HEADER, Answer::Sealed { window }), 0)
+}
+
+fn content(entries: Vec<Entry>) -> Sample {
+    let (Frame::FillAnswer(header, FillAnswer::Content { at, content, .. }), blocks) =
+        named("content_data")
+    else {
+        panic!("content is content");
+    };
+    let entries = entries.into_iter().map(|entry| (HEADER.range, entry));
+    let answer = FillAnswer::Content {
+        at,
+        content,
+        entries: entries.collect(),
+    };
+    (Frame::FillAnswer(header, answer), blocks)
+}
+
+fn fences(count: usize) -> Sample {
+    let fences = (1..=count as u64).map(|range| (VolumeId(range), HEADER.epoch));
+    let answer = FillAnswer::Fences {
+        fences: fences.collect(),
+        more: true,
+    };
+    (Frame::FillAnswer(FILL, answer), 0)
+}
+
+fn listed(count: usize) -> Sample {
+    let chunks = (0..count as u64).map(|chunk| ChunkId {
+        chunk: ChunkNo(chunk),
+        ..AT
+    });
+    let answer = FillAnswer::Listed {
+        chunks: chunks.collect(),
+        more: true,
+    };
+    (Frame::FillAnswer(FILL, answer), 0)
+}
+
+fn holds(field: &'static str, most: usize, of: impl Fn(usize) -> Sample) {
+    let bytes = encode(&of(most));
+    assert!(bytes.len() <= HEAD_LEN + BODY_MAX, "{field}");
+    assert_eq!(sample(&bytes), of(most), "{field}");
+    let count = most + 1;
+    let (frame, blocks) = of(count);
+    let mut bytes = vec![1];
+    let refused = frame.encode(DISK, blocks, &mut bytes);
+    assert_eq!(refused, Err(TooMany { field, count }));
+    assert_eq!(bytes, [1]);
+}
+
+#[test]
+fn the_longest_of_each_fits_a_body_and_one_more_is_refused_to_its_writer() {
+    holds("entries", ENTRIES_MAX, sealed);
+    holds("entries", ENTRIES_MAX, |count| content(vec![ENTRY; count]));
+    holds("fences", PAGE_MAX, fences);
+    holds("chunks", PAGE_MAX, listed);
+}
+
+#[test]
+fn entries_without_blocks_are_not_sent() {
+    let silent = Entry { blocks: 0, ..ENTRY };
+    let told = content(vec![silent, ENTRY, silent]);
+    assert_eq!(sample(&encode(&told)), content(vec![ENTRY]));
+    let window = vec![silent; ENTRIES_MAX + 1];
+    let told = (Frame::Answer(HEADER, Answer::Sealed { window }), 0);
+    assert_eq!(sample(&encode(&told)), sealed(0));
+}
+
+#[test]
+#[should_panic(expected = "entries of content lie in its chunk")]
+fn an_entry_of_another_chunk_is_not_written() {
+    let at = ChunkId {
+        chunk: ChunkNo(0),
+        ..AT
+    };
+    encode(&content(vec![Entry { at, ..ENTRY }]));
+}
+
+#[test]
+#[should_panic(expected = "payload belongs to its frame")]
+fn content_without_its_payload_is_not_written() {
+    encode(&(named("content_data").0, 0));
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "what-is-written-can-be-read")]
+fn a_session_above_its_version_is_not_written() {
+    let header = FillHeader { session: 5, ..FILL };
+    encode(&(Frame::FillAnswer(header, FillAnswer::NotNow), 0));
+}
