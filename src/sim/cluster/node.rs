@@ -127,6 +127,15 @@ pub enum Effect {
         operation: Operation,
         op: Op,
     },
+    /// A disk is opened, under this number.
+    Open {
+        disk: DiskId,
+        incarnation: Incarnation,
+    },
+    /// The manager has recorded its opening.
+    Recorded {
+        disk: DiskId,
+    },
     /// A replica is no more: its shelf forgets it.
     Forget {
         disk: DiskId,
@@ -152,8 +161,8 @@ pub enum Effect {
 /// A disk of this node.
 #[derive(Debug)]
 struct Disk {
-    before: Incarnation,
-    now: Incarnation,
+    /// The opening that was recorded last, as far as the disk knows, and this one; `None`: it is not opened yet.
+    opening: Option<(Incarnation, Incarnation)>,
     /// The manager has recorded this opening (R19).
     is_known: bool,
     has_failed: bool,
@@ -192,7 +201,7 @@ impl Node {
         now: Time,
         (id, incarnation): (NodeId, Incarnation),
         members: &[NodeId],
-        disks: impl IntoIterator<Item = (DiskId, u64, u64)>,
+        disks: impl IntoIterator<Item = DiskId>,
         (off, membership_off): (RulesOff, membership::RulesOff),
     ) -> Node {
         let parameters = membership::Parameters::DEFAULT;
@@ -204,10 +213,9 @@ impl Node {
             parameters,
             membership_off,
         );
-        let disks = disks.into_iter().map(|(disk, before, now)| {
+        let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
-                before: Incarnation(before),
-                now: Incarnation(now),
+                opening: None,
                 is_known: false,
                 has_failed: false,
             };
@@ -276,11 +284,14 @@ impl Node {
             .disks
             .iter()
             .filter(|(_, disk)| !disk.has_failed)
-            .map(|(&id, disk)| Report::DiskOpened {
-                disk: id,
-                before: disk.before,
-                now: disk.now,
-                start,
+            .filter_map(|(&disk, of)| {
+                let (before, now) = of.opening?;
+                Some(Report::DiskOpened {
+                    disk,
+                    before,
+                    now,
+                    start,
+                })
             })
             .collect();
         openings.into_iter().for_each(|report| self.report(report));
@@ -435,7 +446,9 @@ impl Node {
         self.has_catalog = true;
         let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
         let disks: Vec<DiskId> = self.disks.keys().copied().collect();
-        disks.into_iter().for_each(|disk| self.look_at_disk(disk));
+        for disk in disks {
+            self.look_at_disk(disk, shelves);
+        }
         for pg in pgs {
             self.look_at_pg(now, pg, shelves, buffers);
         }
@@ -463,7 +476,7 @@ impl Node {
                     }
                 }
                 Event::DiskChanged { disk } => {
-                    self.look_at_disk(disk.id);
+                    self.look_at_disk(disk.id, shelves);
                     let pgs: Vec<PgId> = self.catalog.pgs_on(disk.id).collect();
                     for pg in pgs {
                         self.look_at_pg(now, pg, shelves, buffers);
@@ -481,10 +494,42 @@ impl Node {
         self.settle(now, buffers);
     }
 
-    fn look_at_disk(&mut self, disk: DiskId) {
-        let recorded = self.catalog.disk(disk).map(|disk| disk.incarnation);
-        if let Some(own) = self.disks.get_mut(&disk) {
-            own.is_known = recorded == Some(own.now);
+    /// Opens a disk, and serves from it when the manager has recorded that.
+    ///
+    /// An opening has a number that the manager records (R19). The disk keeps the number that is known to be recorded, and that of an opening
+    /// that may be: until that is known nothing is served, so the next opening takes the same number. A disk that knows neither
+    /// of what is recorded has travelled in time, or is another one.
+    fn look_at_disk(&mut self, disk: DiskId, shelves: &BTreeMap<DiskId, shelf::Shelf>) {
+        let Some(recorded) = self.catalog.disk(disk).map(|disk| disk.incarnation) else {
+            return;
+        };
+        let Some(own) = self.disks.get_mut(&disk) else {
+            return;
+        };
+        if let Some((_, now)) = own.opening {
+            if recorded == now && !own.is_known {
+                own.is_known = true;
+                self.effects.push(Effect::Recorded { disk });
+            }
+            return;
+        }
+        let kept = shelves[&disk].kept();
+        if recorded.0 < kept.recorded {
+            return; // what is known here of the catalog is older than that
+        }
+        let knows = recorded.0 == kept.recorded || recorded.0 == kept.incarnation;
+        let incarnation = match knows && kept.incarnation > kept.recorded {
+            true => kept.incarnation,
+            false => kept.incarnation.max(recorded.0) + 1,
+        };
+        let (before, incarnation) = (Incarnation(kept.recorded), Incarnation(incarnation));
+        own.opening = Some((before, incarnation));
+        self.effects.push(Effect::Open { disk, incarnation });
+        self.again_at = Time(0);
+        // It was recorded before the last start had heard of it.
+        if recorded == incarnation {
+            own.is_known = true;
+            self.effects.push(Effect::Recorded { disk });
         }
     }
 

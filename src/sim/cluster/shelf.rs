@@ -212,10 +212,14 @@ impl Shelf {
         }
     }
 
-    /// The store is opened; the number of this opening, one more than any before that this state knows (R19).
-    pub fn open(&mut self) -> u64 {
-        self.kept.incarnation += 1;
-        self.kept.incarnation
+    /// The store is opened, under this number; durable at once (R19).
+    pub fn open(&mut self, incarnation: u64) {
+        self.kept.incarnation = incarnation;
+    }
+
+    /// The manager has recorded this opening; durable at once, before anything is served.
+    pub fn recorded(&mut self) {
+        self.kept.recorded = self.kept.incarnation;
     }
 
     /// What is durable now.

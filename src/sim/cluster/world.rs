@@ -317,12 +317,7 @@ impl World {
         place.applied = 0;
         place.waiting.clear();
         let incarnation = Incarnation(place.incarnation);
-        let mut disks = Vec::new();
-        for &disk in &place.disks {
-            let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
-            let before = shelf.kept().incarnation;
-            disks.push((disk, before, shelf.open()));
-        }
+        let disks = place.disks.clone();
         let node = Node::start(now, (id, incarnation), &self.members, disks, off);
         place.node = Some(node);
         if self.members.contains(&id) {
@@ -667,6 +662,16 @@ impl World {
                 operation,
                 op,
             } => self.ask_shelf(id, (disk, pg), operation, Some(op)),
+            node::Effect::Open { disk, incarnation } => {
+                let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+                shelf.open(incarnation.0);
+            }
+            node::Effect::Recorded { disk } => {
+                self.shelves
+                    .get_mut(&disk)
+                    .expect("it has a shelf")
+                    .recorded();
+            }
             node::Effect::Forget { disk, pg } => {
                 self.ask_shelf(id, (disk, pg), Operation::Forget, None);
                 self.seen.begins_again((disk, pg));

@@ -51,8 +51,9 @@ pub struct Pg {
 /// What is on a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// How often it was opened.
+    /// The number of the last opening, and of the last one that the manager is known to have recorded.
     pub incarnation: u64,
+    pub recorded: u64,
     pub pgs: BTreeMap<PgId, Pg>,
     pub parents: BTreeMap<LayerId, LayerId>,
 }
