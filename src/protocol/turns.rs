@@ -60,7 +60,9 @@ pub enum Output {
     Open { volume: VolumeId, epoch: Epoch },
     /// Take no more requests, let those in flight end, tell the marks; then [`Input::Drained`].
     Drain { volume: VolumeId },
-    /// Another node has it.
+    /// What [`Output::Drain`] holds back goes on: the volume is wanted here again.
+    Resume { volume: VolumeId },
+    /// Another node has it, or may have it: what has no answer gets none from here.
     Close { volume: VolumeId },
 }
 
@@ -188,6 +190,17 @@ impl Turns {
             // Of an earlier start of this node, which had opened it perhaps: nobody else asks for it unless it is wanted there.
             Phase::Closed if is_mine => ask(turn, now, Output::Give { volume, epoch }, out),
             Phase::Giving => ask(turn, now, Output::Give { volume, epoch }, out),
+            Phase::Draining if turn.wanted && is_present => {
+                turn.phase = Phase::Open;
+                out.push(Output::Resume { volume });
+            }
+            // Its lease broke amid the drain: what was read is not handed out any more, so what is in flight does not end.
+            Phase::Draining if lease.is_some() && !is_present => {
+                turn.phase = Phase::Giving;
+                turn.asked = None;
+                out.push(Output::Close { volume });
+                ask(turn, now, Output::Give { volume, epoch }, out);
+            }
             Phase::Closed | Phase::Draining => {}
         }
     }

@@ -633,6 +633,11 @@ impl Node {
                     self.coordinator.pause(volume, &mut out);
                     self.take_coordinator(now, out, buffers);
                 }
+                turns::Output::Resume { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.resume(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                }
                 turns::Output::Close { volume } => {
                     let mut out = Vec::new();
                     self.coordinator.close(volume, &mut out);

@@ -151,6 +151,7 @@ impl World {
                     if let Some(shelf) = self.shelves.get_mut(&disk) {
                         shelf.age();
                     }
+                    self.begins_again(disk);
                     self.put_due(Duration::from_millis(5), Due::Start(id(node)));
                 }
             }
@@ -220,10 +221,15 @@ impl World {
             shelf.replace();
         }
         self.atlas.replaced(disk);
+        self.begins_again(disk);
+        self.put_due(Duration::from_millis(5), Due::Start(id));
+    }
+
+    /// What is on a disk is not what was there: its replicas count as empty, and their fences may be lower.
+    fn begins_again(&mut self, disk: DiskId) {
         for pg in self.catalog.pgs_on(disk).collect::<Vec<_>>() {
             self.seen.begins_again((disk, pg));
         }
-        self.put_due(Duration::from_millis(5), Due::Start(id));
     }
 
     /// From now on nothing goes wrong.

@@ -121,6 +121,8 @@ pub struct World {
     pub(super) results: BTreeMap<u64, Result<Vec<Event>, Refusal>>,
     pub(super) places: BTreeMap<NodeId, Place>,
     pub(super) shelves: BTreeMap<DiskId, Shelf>,
+    /// Fences that are on their way to a shelf.
+    pub(super) fencing: BTreeMap<(DiskId, OpId), (u32, Vec<(VolumeId, Epoch)>)>,
     pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Option<Op>)>,
     pub(super) buffers: Buffers,
     pub(super) workload: Workload,
@@ -175,6 +177,7 @@ impl World {
             results: BTreeMap::new(),
             places: BTreeMap::new(),
             shelves: BTreeMap::new(),
+            fencing: BTreeMap::new(),
             shelf_ops: BTreeMap::new(),
             buffers: Buffers::default(),
             histories: Histories::default(),
@@ -343,6 +346,8 @@ impl World {
             self.shelves.get_mut(disk).expect("it has a shelf").crash();
         }
         self.shelf_ops.retain(|_, (node, ..)| *node != id);
+        let ops = &self.shelf_ops;
+        self.fencing.retain(|of, _| ops.contains_key(of));
         let gone = self.requests.iter().filter(|(_, asked)| asked.node == id);
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
         for token in gone {
@@ -443,6 +448,13 @@ impl World {
                 self.on_due(due);
             }
         }
+        if self.counts.steps.is_multiple_of(1024) {
+            // What a disk may come back with.
+            let at = self.prng.below(self.shelves.len() as u64) as usize;
+            if let Some(shelf) = self.shelves.values_mut().nth(at) {
+                shelf.remember();
+            }
+        }
         if self.counts.steps.is_multiple_of(256) {
             for place in self.places.values() {
                 if let Some(node) = &place.node {
@@ -472,6 +484,13 @@ impl World {
                 let Some((id, pg, op)) = self.shelf_ops.remove(&(disk, done.op)) else {
                     continue;
                 };
+                if let Some((version, fences)) = self.fencing.remove(&(disk, done.op))
+                    && done.outcome == super::shelf::Outcome::Stored
+                {
+                    for (range, epoch) in fences {
+                        self.seen.fenced((disk, pg), version, range, epoch)?;
+                    }
+                }
                 let place = self.places.get_mut(&id).expect("nodes stay");
                 match place.is_paused {
                     true => place.waiting.push_back((disk, pg, op, done.outcome)),
@@ -703,19 +722,19 @@ impl World {
         operation: Operation,
         op: Option<Op>,
     ) {
-        if let Operation::Fence {
-            version, fences, ..
-        } = &operation
-        {
-            for &(range, epoch) in fences {
-                let seen = self.seen.fenced((disk, pg), *version, range, epoch);
-                self.note(seen);
-            }
-        }
+        let fences = match &operation {
+            Operation::Fence {
+                version, fences, ..
+            } => Some((*version, fences.clone())),
+            _ => None,
+        };
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         let number = shelf
             .ask(self.now, pg, operation)
             .expect("replicas bound what they ask");
+        if let Some(fences) = fences {
+            self.fencing.insert((disk, number), fences);
+        }
         self.shelf_ops.insert((disk, number), (id, pg, op));
     }
 
