@@ -1050,7 +1050,7 @@ fn durable_of(
     }
     let ranges = kept.ranges().map(|range| {
         let (epoch, mark) = kept.mark_of(range);
-        let entries: Vec<Entry> = kept.window(range).to_vec();
+        let entries: Vec<Entry> = kept.window(range);
         (range, epoch, mark, entries)
     });
     Durable::found(kept.version, kept.session, ranges)

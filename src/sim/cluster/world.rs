@@ -122,7 +122,7 @@ pub struct World {
     pub(super) places: BTreeMap<NodeId, Place>,
     pub(super) shelves: BTreeMap<DiskId, Shelf>,
     /// Fences that are on their way to a shelf.
-    pub(super) fencing: BTreeMap<(DiskId, OpId), (u32, Vec<(VolumeId, Epoch)>)>,
+    pub(super) fencing: BTreeSet<(DiskId, OpId)>,
     pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Option<Op>)>,
     pub(super) buffers: Buffers,
     pub(super) workload: Workload,
@@ -177,7 +177,7 @@ impl World {
             results: BTreeMap::new(),
             places: BTreeMap::new(),
             shelves: BTreeMap::new(),
-            fencing: BTreeMap::new(),
+            fencing: BTreeSet::new(),
             shelf_ops: BTreeMap::new(),
             buffers: Buffers::default(),
             histories: Histories::default(),
@@ -347,7 +347,7 @@ impl World {
         }
         self.shelf_ops.retain(|_, (node, ..)| *node != id);
         let ops = &self.shelf_ops;
-        self.fencing.retain(|of, _| ops.contains_key(of));
+        self.fencing.retain(|of| ops.contains_key(of));
         let gone = self.requests.iter().filter(|(_, asked)| asked.node == id);
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
         for token in gone {
@@ -484,11 +484,12 @@ impl World {
                 let Some((id, pg, op)) = self.shelf_ops.remove(&(disk, done.op)) else {
                     continue;
                 };
-                if let Some((version, fences)) = self.fencing.remove(&(disk, done.op))
-                    && done.outcome == super::shelf::Outcome::Stored
-                {
-                    for (range, epoch) in fences {
-                        self.seen.fenced((disk, pg), version, range, epoch)?;
+                if self.fencing.remove(&(disk, done.op)) {
+                    // What was asked may be lower than what is there: that changes nothing.
+                    let kept = self.shelves[&disk].kept().pg(pg);
+                    for range in kept.ranges() {
+                        let epoch = kept.epoch(range);
+                        self.seen.fenced((disk, pg), kept.version, range, epoch)?;
                     }
                 }
                 let place = self.places.get_mut(&id).expect("nodes stay");
@@ -722,18 +723,13 @@ impl World {
         operation: Operation,
         op: Option<Op>,
     ) {
-        let fences = match &operation {
-            Operation::Fence {
-                version, fences, ..
-            } => Some((*version, fences.clone())),
-            _ => None,
-        };
+        let is_fence = matches!(operation, Operation::Fence { .. });
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         let number = shelf
             .ask(self.now, pg, operation)
             .expect("replicas bound what they ask");
-        if let Some(fences) = fences {
-            self.fencing.insert((disk, number), fences);
+        if is_fence {
+            self.fencing.insert((disk, number));
         }
         self.shelf_ops.insert((disk, number), (id, pg, op));
     }

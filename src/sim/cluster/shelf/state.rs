@@ -35,6 +35,8 @@ struct Range {
     mark: u64,
     mark_in_memory: u64,
     window: Vec<Entry>,
+    /// What was in the window as a session began: no mark clears that.
+    before: Vec<Entry>,
 }
 
 /// What is kept of one replica.
@@ -100,8 +102,10 @@ impl Pg {
     }
 
     /// What is above the mark of a range, in the order in which it became durable.
-    pub fn window(&self, range: VolumeId) -> &[Entry] {
-        self.ranges.get(&range).map_or(&[], |range| &range.window)
+    pub fn window(&self, range: VolumeId) -> Vec<Entry> {
+        let of = self.ranges.get(&range);
+        let entries = of.map(|of| of.before.iter().chain(&of.window).copied());
+        entries.into_iter().flatten().collect()
     }
 
     /// The ranges that anything is known of.
@@ -111,6 +115,11 @@ impl Pg {
 
     pub(super) fn fence(&mut self, version: u32, session: u32, fences: &[(VolumeId, Epoch)]) {
         self.version = self.version.max(version);
+        if session != 0 && session != self.session {
+            for of in self.ranges.values_mut() {
+                of.before.append(&mut of.window);
+            }
+        }
         self.session = session;
         for &(range, epoch) in fences {
             let of = self.ranges.entry(range).or_default();
@@ -123,10 +132,12 @@ impl Pg {
     /// Entries that came with a fill; what was held of these blocks before is not any more.
     pub(super) fn adopt(&mut self, chunk: ChunkId, mask: u16, entries: Vec<(VolumeId, Entry)>) {
         for of in self.ranges.values_mut() {
-            for entry in of.window.iter_mut().filter(|entry| entry.at == chunk) {
-                entry.blocks &= !mask;
+            for entries in [&mut of.window, &mut of.before] {
+                for entry in entries.iter_mut().filter(|entry| entry.at == chunk) {
+                    entry.blocks &= !mask;
+                }
+                entries.retain(|entry| entry.blocks != 0);
             }
-            of.window.retain(|entry| entry.blocks != 0);
         }
         for (range, entry) in entries {
             let of = self.ranges.entry(range).or_default();

@@ -100,7 +100,7 @@ fn what_was_answered_is_there_after_a_crash_and_marks_may_be_behind() {
     assert_eq!((pg.version, pg.epoch(RANGE)), (3, epoch(1)));
     assert_eq!(pg.mark_of(RANGE), (epoch(1), 0));
     let numbers = |pg: &Pg| -> Vec<u64> {
-        let window = pg.window(RANGE).iter();
+        let window = pg.window(RANGE).into_iter();
         window.map(|entry| entry.sequence).collect()
     };
     assert_eq!(numbers(pg), [1, 2, 3]);
@@ -275,11 +275,22 @@ fn a_disk_comes_back_as_it_was_with_an_old_incarnation() {
     shelf.remember();
     shelf.open(shelf.kept().incarnation + 1);
     assert_eq!(shelf.kept().incarnation, 2);
+    assert!(!shelf.age(), "nobody can know that");
+    shelf.remember();
+    shelf.recorded();
+    shelf.remember();
+    assert!(!shelf.age());
+    shelf.open(3);
+    shelf.recorded();
     ask(&mut shelf, write(0, 0, 8, 2));
     assert!(shelf.age());
     assert_eq!(read(&mut shelf, chunk(0))[0], Block::Data(7));
     shelf.open(shelf.kept().incarnation + 1);
-    assert_eq!(shelf.kept().incarnation, 2, "a number that was given before");
+    assert_eq!(
+        shelf.kept().incarnation,
+        3,
+        "a number that was given before"
+    );
     assert_eq!(shelf.tally.of(Fault::DiskOld), (1, 1));
 }
 

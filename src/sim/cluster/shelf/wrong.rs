@@ -88,9 +88,11 @@ impl Shelf {
         self.older = Some(self.kept.clone());
     }
 
-    /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with.
+    /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
+    /// brought back within one opening is beyond what the manager can know.
     pub fn age(&mut self) -> bool {
-        let Some(older) = self.older.take() else {
+        let recorded = self.kept.recorded;
+        let Some(older) = self.older.take_if(|older| older.incarnation < recorded) else {
             return false;
         };
         self.crash();
