@@ -190,6 +190,7 @@ impl Shard {
                     buf: *buf,
                     crcs,
                     pg,
+                    range: None,
                     stamp,
                 }
             }
@@ -198,6 +199,7 @@ impl Shard {
                 at,
                 run: *run,
                 pg,
+                range: None,
                 stamp,
             },
             Ask::ZeroChunks { count, .. } => store::Input::ZeroChunks {
@@ -205,6 +207,7 @@ impl Shard {
                 at,
                 count: *count,
                 pg,
+                range: None,
                 stamp,
             },
             Ask::Map { count } => store::Input::Map {
@@ -275,6 +278,9 @@ impl Shard {
                     let runs = runs.start as usize..runs.end as usize;
                     let found: Vec<MapRun> = out.store.runs[runs].to_vec();
                     self.on_done(op, Ok(()), &found, out);
+                }
+                store::Output::Listed { .. } | store::Output::Fetched { .. } => {
+                    debug_assert!(false, "nobody lists or fetches yet");
                 }
                 store::Output::Note(note) => out.list.push(Output::Note { disk: slot, note }),
             }

@@ -358,7 +358,10 @@ impl Chain {
             && header.offset == self.at
             && !self.is_left_over(&header)
             && !self.has_rival(&header)
-            && records.iter().all(|record| has_slot_below(record, slots));
+            && records
+                .iter()
+                .filter_map(Record::slot)
+                .all(|slot| u64::from(slot) < slots);
         if !is_next {
             return None;
         }
@@ -411,23 +414,16 @@ impl Chain {
     }
 }
 
-fn has_slot_below(record: &Record, slots: u64) -> bool {
-    match record {
-        Record::Data { slot, .. } | Record::Chunk { slot, .. } => u64::from(*slot) < slots,
-        _ => true,
-    }
-}
-
 /// The payload blocks that do not match the checksums in their records, counted from the first.
 fn damaged_blocks(records: &[Record], payload: &[u8]) -> Vec<u32> {
     let mut damaged = Vec::new();
     let mut blocks = payload.as_chunks::<{ BLOCK as usize }>().0.iter().zip(0..);
     for record in records {
-        let Record::Data { at, run, crcs, .. } = record else {
+        let Some((at, _)) = record.place() else {
             continue;
         };
-        for ((block, crc), (bytes, n)) in run.blocks().zip(crcs).zip(&mut blocks) {
-            if crc::of_block(at.layer, at.chunk.block(block), bytes) != *crc {
+        for ((block, crc), (bytes, n)) in record.payload().zip(&mut blocks) {
+            if crc::of_block(at.layer, at.chunk.block(block), bytes) != crc {
                 damaged.push(n);
             }
         }

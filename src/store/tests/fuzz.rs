@@ -124,6 +124,7 @@ impl Parts {
             extent: named.extent,
             index: named.index,
             lsn: named.lsn,
+            pg: named.pg,
         }
     }
 
