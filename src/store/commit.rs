@@ -543,6 +543,8 @@ impl Store {
                 let found = self.table.entry_mut(entry);
                 (found.data, found.zero) = (0, 0);
                 found.flags &= !TOMBSTONE;
+                // It may stay a while yet, for what is being applied: whoever looks finds nothing of the old replica.
+                self.table.set_stamp(entry, Stamp::default());
                 self.give_slot_back_if_empty(entry, out);
                 self.drop_idle(leaf, place, entry, out);
             }

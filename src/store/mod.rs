@@ -74,8 +74,8 @@ pub use door::{
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};
 pub use inspect::{
-    GeometrySeen, Inspection, JournalSeen, LayerSeen, SpaceSeen, SuperblockSeen, VolumeSeen,
-    inspect,
+    GeometrySeen, Inspection, JournalSeen, LayerSeen, ReplicaSeen, SpaceSeen, SuperblockSeen,
+    VolumeSeen, inspect,
 };
 pub use replica::{Replica, ReplicaRange};
 pub use stats::{Levels, Stats};

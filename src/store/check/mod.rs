@@ -17,6 +17,7 @@ use super::chain::Found;
 use super::door::{ChunkId, DiskFault, OpenError};
 use super::layers::Layers;
 use super::page::{NO_SLOT, PageName, decode};
+use super::replica::Replicas;
 use super::superblock::PAGE_LEN;
 use crate::base::{
     BLOCK, BlockRun, CHUNK, ChunkNo, ExtentNo, FamilyId, FixedMap, LayerId, PgId, VolumeId, crc,
@@ -86,11 +87,19 @@ fn check_image(disk: &mut impl ReadAt, image: &Image, report: &mut Report) {
             plan.pg = named.pg;
         }
     }
+    let root = &image.root;
+    let mut replicas = Replicas::new(root.replicas.clone(), root.replicas_through, 0);
     let mut touched = image.root.touched;
     let mut lost = Vec::new();
     image.follow(disk, report, |found, report| {
         report.counts.batches += 1;
         report.counts.records += found.records.len() as u64;
+        if found.header.batch > image.root.replicas_through {
+            found
+                .records
+                .iter()
+                .for_each(|record| replicas.take(record));
+        }
         report.counts.journal_blocks_checked += u64::from(found.header.payload_blocks);
         take_batch(
             image,
@@ -118,6 +127,7 @@ fn check_image(disk: &mut impl ReadAt, image: &Image, report: &mut Report) {
     let volumes = &checker.layers.volumes;
     let counts = &mut checker.report.counts;
     counts.volumes = volumes.len() as u64;
+    counts.replicas = replicas.iter().count() as u64;
     counts.layers = checker.volume_of.len() as u64;
     counts.slots_free = slots - counts.slots_used;
 }
