@@ -194,7 +194,7 @@ impl<M: Machine> World<M> {
             drawn => {
                 load.wanted = match drawn {
                     7 => Some(Wanted::Fence),
-                    9 if load.prng.one_in(4) => Some(Wanted::Drop),
+                    9 if load.prng.one_in(2) => Some(Wanted::Drop),
                     10 if load.layers == 1 => Some(Wanted::Freeze),
                     _ => None,
                 };

@@ -229,7 +229,9 @@ impl Store {
         for place in 0..CHUNKS_PER_EXTENT as usize {
             for id in self.table.versions(leaf, place) {
                 let (entry, layer) = (self.table.entry(id), self.table.layer_of(id));
-                let is_nothing = (entry.data | entry.zero) == 0 && !entry.is_tombstone();
+                let lost = self.breaks().on(Break::LoseTombstone);
+                let is_tombstone = entry.is_tombstone() && !lost;
+                let is_nothing = (entry.data | entry.zero) == 0 && !is_tombstone;
                 if is_nothing || !self.layers.is_alive(layer) {
                     continue;
                 }

@@ -346,7 +346,7 @@ impl Store {
         let found = self.table.entry(entry);
         let kept = (found.data | found.zero | pending) & !blocks;
         match kept {
-            0 => self.table.set_stamp(entry, fill.stamp),
+            0 if !self.breaks().on(Break::KeepStamp) => self.table.set_stamp(entry, fill.stamp),
             _ => self.table.raise_stamp(entry, fill.stamp),
         }
         self.supersede(entry, blocks, out);

@@ -17,7 +17,7 @@ use super::replica::Replicas;
 use super::root::{ManifestRef, Position, Root};
 use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
 use super::table::{LeafState, Table};
-use crate::base::{BLOCK, FixedMap, StoreId, Time};
+use crate::base::{BLOCK, Break, FixedMap, StoreId, Time};
 
 /// Bytes of one read.
 const READ_LEN: u64 = 1024 * 1024;
@@ -379,7 +379,8 @@ impl Store {
         // What the root holds of replicas may be newer than where replay begins.
         let is_news = batch > self.replicas.through;
         for record in records {
-            if is_news {
+            let forgets = record.place().is_some() && self.breaks().on(Break::LoseWindow);
+            if is_news && !forgets {
                 self.replicas.take(&record);
             }
             let first = block;
@@ -427,6 +428,7 @@ impl Store {
         match record {
             Record::PutVolume(volume) => self.layers.put(*volume),
             Record::DropVolume(volume) => self.layers.drop(volume),
+            Record::DropReplica(_) if self.breaks().on(Break::KeepDropped) => {}
             Record::DropReplica(pg) => {
                 for leaf in 0..self.table.leaf_bound() {
                     if self.table.leaf(leaf).pg == pg {

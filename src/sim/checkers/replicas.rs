@@ -368,9 +368,15 @@ impl Model {
             gone || state.is_held(at, holding, bytes)
         };
         let (is_sure, maybe) = (is(&chunk.sure), chunk.maybe);
+        let fate_of = |number: usize| self.written[number].fate;
         let happened = match maybe {
-            Some((state, number)) if is(&state) => Some((state, number, true)),
-            Some((_, number)) if is_sure => Some((chunk.sure, number, false)),
+            // Of two tombstones that may be gone nothing tells them apart.
+            Some((state, number)) if is(&state) && is_sure => match fate_of(number) {
+                Fate::Never => Some((chunk.sure, number, Fate::Never)),
+                fate => Some((state, number, fate)),
+            },
+            Some((state, number)) if is(&state) => Some((state, number, Fate::Durable)),
+            Some((_, number)) if is_sure => Some((chunk.sure, number, Fate::Never)),
             None if is_sure => None,
             _ => {
                 let known = &self.chunks.get(&at);
@@ -379,11 +385,10 @@ impl Model {
                 )));
             }
         };
-        let Some((state, number, happened)) = happened else {
+        let Some((state, number, fate)) = happened else {
             return Ok(());
         };
         let written = &mut self.written[number];
-        let fate = if happened { Fate::Durable } else { Fate::Never };
         if written.fate != Fate::Open && written.fate != fate {
             return Err(wrong(format!(
                 "{written:?} happened in some chunks, not in {at:?}"
