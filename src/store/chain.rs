@@ -21,7 +21,8 @@
 //! disagree. It asks for bytes and is given them: it knows no disk. A place that cannot be read is
 //! asked for again block by block, because one bad sector must not hide the batches around it.
 
-use super::batch::{self, BATCH_LEN_MAX, Header, Record};
+use super::batch::{self, BATCH_LEN_MAX, Header};
+use super::record::Record;
 use super::root::Position;
 use super::superblock::Superblock;
 use crate::base::{BLOCK, crc};

@@ -343,7 +343,7 @@ pub enum StoreError {
     ReadOnly,
     /// The store is being opened or closed.
     NotOpen,
-    /// The same is under way already: one growth and one scrub at a time.
+    /// The same is under way already: one growth and one scrub at a time. Or no root could hold the windows: a mark is needed.
     Busy,
     /// This store knows no such layer or volume, or the layer is frozen.
     NoSuchLayer,

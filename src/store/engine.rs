@@ -2,7 +2,6 @@
 
 use super::allocator::Allocator;
 use super::apply::Scratch;
-use super::batch::Fill;
 use super::checkpoint::Checkpoint;
 use super::door::{
     ChunkId, Closing, DiskFault, DiskOp, Epoch, Input, IoData, IoId, Note, OpenError, Options,
@@ -15,6 +14,7 @@ use super::load::Loader;
 use super::manifest::PageRef;
 use super::overlay::Overlays;
 use super::read::ReadJob;
+use super::record::Fill;
 use super::recover::Recovery;
 use super::replica::{Replica, Replicas};
 use super::root::ManifestRef;
@@ -242,7 +242,7 @@ pub struct Store {
     /// Whole chunks of this turn, in slots that lie side by side.
     pub(super) gathered: Vec<ChunkWrite>,
     /// Records of whole chunks that found the open batch full.
-    pub(super) overfull: VecDeque<(super::batch::Record, StoreOp, super::table::EntryId)>,
+    pub(super) overfull: VecDeque<(super::record::Record, StoreOp, super::table::EntryId)>,
     pub(super) loader: Loader,
     pub(super) dirty: Vec<super::table::LeafId>,
     pub(super) checkpoint: Checkpoint,

@@ -1,10 +1,10 @@
 //! What a person wants to see of an image that no daemon runs. It reads what opening reads, and
 //! writes nothing.
 
-use super::batch::Record;
 use super::check::{Finding, Image, ReadAt, Report, Severity};
 use super::door::{LayerMeta, OpenError, VolumeMeta};
 use super::layers::Layers;
+use super::record::Record;
 use super::replica::{Replica, Replicas};
 use super::superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, Superblock};
 use crate::base::{BLOCK, FamilyId, LayerId, PgId, VolumeId};

@@ -3,8 +3,9 @@
 //! Batch n is acknowledged only when every batch up to n is durable. Space in the ring is given back only when a
 //! checkpoint that does not need a batch any more is durable.
 
-use super::batch::{BATCH_LEN_MAX, HEADER_LEN_MAX, PAYLOAD_BLOCKS_MAX, Record, header_len};
+use super::batch::{BATCH_LEN_MAX, HEADER_LEN_MAX, PAYLOAD_BLOCKS_MAX, header_len};
 use super::door::{Span, StoreOp};
+use super::record::Record;
 use super::root::Position;
 use super::table::EntryId;
 use crate::base::{BLOCK, BlockRun, BufRef};

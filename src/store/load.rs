@@ -3,12 +3,12 @@
 //! What the journal holds for an extent waits with it, and is carried out over its pages in the order of
 //! the batches, by the code that carried it out before the crash. Only then are the extent's slots counted.
 
-use super::batch::Record;
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError};
 use super::engine::{Ask, Io, State, Store, done};
 use super::manifest::PageRef;
 use super::page::{NO_SLOT, PageEntry, PageName, decode};
+use super::record::Record;
 use super::superblock::PAGE_LEN;
 use super::table::{LeafId, LeafState, TOMBSTONE};
 use crate::base::{Break, CHUNKS_PER_EXTENT, FixedMap, PgId};

@@ -16,7 +16,7 @@
 //! On disk: two superblocks, four places for a root, the manifest, the journal ring, the table's pages, the
 //! slots; `docs/disk_format.md` has the tables. Rooms inside:
 //!
-//! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, and `codec` below them;
+//! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, `record`, and `codec` below them;
 //!   `chain` reads the journal as it lies there;
 //! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`,
 //!   `replica` (fences, marks, windows);
@@ -52,6 +52,7 @@ mod order;
 mod overlay;
 mod page;
 mod read;
+mod record;
 mod recover;
 mod replica;
 mod root;

@@ -4,7 +4,6 @@
 //! acknowledged batch is damaged, its blocks answer with errors; if a header is, nothing can be
 //! known to be the newest, and the store is read-only and answers with errors.
 
-use super::batch::Record;
 use super::chain::{self, Chain, Found, Survey};
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
@@ -13,6 +12,7 @@ use super::journal::Journal;
 use super::layers::Layers;
 use super::load::{Loader, Replayed};
 use super::manifest;
+use super::record::Record;
 use super::replica::Replicas;
 use super::root::{ManifestRef, Position, Root};
 use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};

@@ -10,9 +10,9 @@
 //!
 //! It does not know what a version or a session means to the manager, and decides nothing: `protocol::replication` does.
 
-use super::batch::{FENCES_MAX, Record, decode_epoch, decode_stamp, encode_epoch, encode_stamp};
 use super::codec::{Put, Take};
 use super::door::{ChunkId, Epoch, Stamp, StoreError, WindowEntry};
+use super::record::{FENCES_MAX, Record, decode_epoch, decode_stamp, encode_epoch, encode_stamp};
 use crate::base::{ChunkNo, FamilyId, LayerId, PgId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,8 @@ pub struct ReplicaRange {
     pub epoch: Epoch,
     /// Of that epoch. After a crash it may be behind.
     pub mark: u64,
+    /// The joining session in which the mark was said: what was held before it is not below the mark (R10).
+    mark_session: u32,
     window: BTreeMap<(Epoch, u64, ChunkId), Held>,
 }
 
@@ -86,13 +88,14 @@ impl ReplicaRange {
         RANGE_BYTES + self.window.len() as u64 * ENTRY_BYTES
     }
 
-    /// Whether an entry is below the mark. What a joiner held before its session never is (R10).
-    fn is_passed(&self, stamp: Stamp, session: u32) -> bool {
-        stamp.epoch == self.epoch && stamp.sequence <= self.mark && stamp.version >= session
+    /// Whether an entry is below the mark.
+    fn is_passed(&self, stamp: Stamp) -> bool {
+        let newer = stamp.version >= self.mark_session;
+        stamp.epoch == self.epoch && stamp.sequence <= self.mark && newer
     }
 
     /// Takes an entry in; returns by how many entries the window grew, and by how many it shrank.
-    fn put(&mut self, entry: WindowEntry, session: u32) -> (u64, u64) {
+    fn put(&mut self, entry: WindowEntry) -> (u64, u64) {
         let before = self.window.len() as u64;
         let WindowEntry { at, blocks, stamp } = entry;
         // Of an epoch that is fenced, no duplicate is taken any more: what later writes cover need not be known. There
@@ -108,7 +111,7 @@ impl ReplicaRange {
             });
         }
         let shrunk = before - self.window.len() as u64;
-        if self.is_passed(stamp, session) {
+        if self.is_passed(stamp) {
             return (0, shrunk);
         }
         let held = Held {
@@ -124,7 +127,7 @@ impl ReplicaRange {
     fn pass(&mut self, mark: u64, session: u32) -> u64 {
         let before = self.window.len() as u64;
         let from = self.mark;
-        self.mark = mark;
+        (self.mark, self.mark_session) = (mark, session);
         let first = ChunkId {
             family: FamilyId(0),
             layer: LayerId(0),
@@ -252,8 +255,9 @@ impl Replicas {
                 range,
                 epoch,
                 mark,
+                session,
             } => {
-                self.pass(*pg, *range, *epoch, *mark);
+                self.pass(*pg, *range, *epoch, *mark, *session);
             }
             Record::DropReplica(pg) => {
                 if let Some(dropped) = self.of.remove(pg) {
@@ -324,7 +328,7 @@ impl Replicas {
             });
             if epoch > found.epoch {
                 found.epoch = epoch;
-                found.mark = 0;
+                (found.mark, found.mark_session) = (0, 0);
             }
         }
     }
@@ -340,29 +344,29 @@ impl Replicas {
         let (Some(range), Some(replica)) = (range, self.of.get_mut(&pg)) else {
             return;
         };
-        let session = replica.session;
         let Some(range) = replica.ranges.get_mut(&range) else {
             return;
         };
         for (at, blocks) in places {
-            let (grown, shrunk) = range.put(WindowEntry { at, blocks, stamp }, session);
+            let (grown, shrunk) = range.put(WindowEntry { at, blocks, stamp });
             self.bytes = self.bytes + grown * ENTRY_BYTES - shrunk * ENTRY_BYTES;
         }
     }
 
     /// A coordinator's mark: in memory at once, durable with a later record.
     pub fn mark(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) {
-        if self.pass(pg, range, epoch, mark) {
+        // The session that is in force now: by the time of the record another one may be.
+        let session = self.of.get(&pg).map_or(0, |replica| replica.session);
+        if self.pass(pg, range, epoch, mark, session) {
             self.unsaid.insert((pg, range));
         }
     }
 
     /// Whether it is news.
-    fn pass(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) -> bool {
+    fn pass(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64, session: u32) -> bool {
         let Some(replica) = self.of.get_mut(&pg) else {
             return false;
         };
-        let session = replica.session;
         match replica.ranges.get_mut(&range) {
             Some(found) if found.epoch == epoch && found.mark < mark => {
                 self.bytes -= found.pass(mark, session) * ENTRY_BYTES;
@@ -376,12 +380,19 @@ impl Replicas {
     pub fn next_mark(&mut self) -> Option<Record> {
         while let Some((pg, range)) = self.unsaid.pop_first() {
             let found = self.of.get(&pg).and_then(|of| of.ranges.get(&range));
-            if let Some(&ReplicaRange { epoch, mark, .. }) = found {
+            if let Some(&ReplicaRange {
+                epoch,
+                mark,
+                mark_session: session,
+                ..
+            }) = found
+            {
                 return Some(Record::Mark {
                     pg,
                     range,
                     epoch,
                     mark,
+                    session,
                 });
             }
         }
@@ -480,6 +491,7 @@ pub(super) fn decode_replica(take: &mut Take<'_>) -> Option<(PgId, Replica)> {
         let range = ReplicaRange {
             epoch,
             mark,
+            mark_session: session,
             window,
         };
         replica.ranges.insert(id, range);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::BlockRun;
-use crate::store::batch::Empty;
+use crate::store::record::Empty;
 
 const PG: PgId = PgId(3);
 const RANGE: VolumeId = VolumeId(5);
@@ -131,8 +131,18 @@ fn a_mark_never_passes_what_a_joiner_held_before_its_session() {
     ]);
     all.mark(PG, RANGE, epoch(1), 9);
     assert_eq!(window(&all), [(1, 7, 0, 1)]);
-    // It is in sync again.
+    // It is in sync again. The record of the mark comes only now, and replay must not pass more by it.
     all.take(&fence(7, 0, 1));
+    let record = all.next_mark().expect("it is in no record");
+    let replayed = replicas(&[
+        fence(4, 0, 1),
+        zero(0, (0, 1), stamp(4, 1, 7)),
+        fence(6, 6, 1),
+        zero(1, (0, 1), stamp(6, 1, 8)),
+        fence(7, 0, 1),
+        record,
+    ]);
+    assert_eq!(window(&replayed), [(1, 7, 0, 1)]);
     all.mark(PG, RANGE, epoch(1), 10);
     assert_eq!(window(&all), []);
     all.check();
@@ -145,6 +155,7 @@ fn a_record_at_or_below_the_mark_is_in_no_window() {
         range: RANGE,
         epoch: epoch(1),
         mark: 5,
+        session: 0,
     };
     let all = replicas(&[fence(1, 0, 1), mark, zero(0, (0, 1), stamp(1, 1, 5))]);
     assert_eq!(window(&all), []);

@@ -4,13 +4,13 @@
 //! slot first, and only then recorded, so that replay never reads a slot. Slots and table pages are
 //! reserved here: what was admitted cannot run out of space any more.
 
-use super::batch::{Empty, FENCES_MAX, Payload, Record, fill_len};
 use super::door::{
     ChunkId, DiskOp, Durability, Outbox, Output, Span, Stamp, StoreError, StoreOp, WriteKind,
 };
 use super::engine::{Ask, ChunkWrite, Io, Store, done};
 use super::journal::Act;
 use super::page::{ENTRIES_PER_PAGE, NO_SLOT};
+use super::record::{Empty, FENCES_MAX, Payload, Record, fill_len};
 use super::table::{EntryId, LeafId, LeafState, OVERLAID};
 use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, LayerId, PgId, VolumeId};
 
@@ -136,6 +136,8 @@ impl Store {
 
     fn change_loaded(&mut self, leaf: LeafId, ask: Ask, out: &mut Outbox) {
         if !self.has_window_for(&ask) {
+            // The extent may have been made for this: the next checkpoint looks whether it is needed.
+            self.mark_dirty(leaf);
             return done(ask.op(), Err(StoreError::Busy), out);
         }
         match ask {

@@ -5,9 +5,9 @@
 //! blocks are there, and which of them the next opening takes from the journal instead.
 
 use crate::base::{BLOCKS_PER_CHUNK, BlockRun, LayerId};
-use crate::store::batch::{Empty, Fill, Payload, Record};
 use crate::store::door::ChunkId;
 use crate::store::page::{NO_SLOT, PageEntry};
+use crate::store::record::{Empty, Fill, Payload, Record};
 use std::collections::BTreeMap;
 
 /// One chunk of one layer.

@@ -12,11 +12,11 @@ mod extent;
 mod finding;
 mod image;
 
-use super::batch::Record;
 use super::chain::Found;
 use super::door::{ChunkId, DiskFault, OpenError};
 use super::layers::Layers;
 use super::page::{NO_SLOT, PageName, decode};
+use super::record::Record;
 use super::replica::Replicas;
 use super::superblock::PAGE_LEN;
 use crate::base::{

@@ -2,9 +2,10 @@
 //! documented places.
 
 use crate::base::{BlockRun, ChunkNo, ExtentNo, FamilyId, LayerId, PgId, StoreId, VolumeId};
-use crate::store::batch::{self, Empty, Fill, Header, Record};
+use crate::store::batch::{self, Header};
 use crate::store::manifest::{self, PageRef};
 use crate::store::page::{self, PageEntry, PageName};
+use crate::store::record::{Empty, Fill, Record};
 use crate::store::replica::{Replica, Replicas};
 use crate::store::root::{ManifestRef, Position, Root};
 use crate::store::superblock::{Geometry, Superblock};
@@ -398,8 +399,9 @@ fn records() -> Vec<(Record, usize)> {
                 range: VolumeId(21),
                 epoch: stamp.epoch,
                 mark: 91,
+                session: 92,
             },
-            40,
+            48,
         ),
         (Record::DropReplica(pg), 16),
     ]
@@ -484,6 +486,7 @@ fn is_record(table: &mut Table<'_>, at: usize, record: &Record) {
             table.u32(at + 8, 35);
             table.epoch(at + 12);
             table.u64(at + 24, 21);
+            table.u32(at + 40, 92);
             return table.u64(at + 32, 91);
         }
         Record::DropReplica(_) => return table.u32(at + 8, 35),

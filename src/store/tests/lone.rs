@@ -267,6 +267,19 @@ impl Lone {
         }
     }
 
+    /// What is cached is older than what is written durably to the same place.
+    fn write_through(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        for (at, cached) in &mut self.cached {
+            let from = offset.max(*at);
+            let to = end.min(*at + cached.len() as u64);
+            if from < to {
+                let part = &bytes[(from - offset) as usize..(to - offset) as usize];
+                cached[(from - *at) as usize..(to - *at) as usize].copy_from_slice(part);
+            }
+        }
+    }
+
     fn is_readable(&self, offset: u64, len: u64) -> bool {
         let blocks = offset / BLOCK..(offset + len).div_ceil(BLOCK);
         self.unreadable.range(blocks).next().is_none()
@@ -286,6 +299,7 @@ impl Lone {
                 }
                 match durability {
                     Durability::Durable => {
+                        self.write_through(offset, &bytes);
                         self.medium[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                     }
                     Durability::Cached => self.cached.push((offset, bytes)),

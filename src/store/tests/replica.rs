@@ -2,7 +2,7 @@
 
 use super::lone::*;
 use super::story::check_bytes;
-use crate::base::{BlockRun, LayerId, PgId};
+use crate::base::{BlockRun, LayerId, PgId, Prng};
 use crate::store::{Input, Stamp, StoreError, WindowEntry};
 
 const WHOLE: BlockRun = BlockRun::WHOLE;
@@ -477,4 +477,71 @@ fn layers_that_were_dropped_are_not_listed() {
         listed.iter().all(|(at, _)| at.layer == LayerId(1)),
         "{listed:?}"
     );
+}
+
+/// Something at random: writes, zeroes, fills, marks, drops, layers, restarts.
+fn act(lone: &mut Lone, layers: &mut u64, sequence: &mut u64, prng: &mut Prng) {
+    *sequence += 1;
+    let (stamp, at) = (
+        stamp(1, *sequence),
+        chunk(*layers, prng.below(3) * 64 + prng.below(3)),
+    );
+    let blocks = match prng.below(2) {
+        0 => u16::MAX,
+        _ => prng.next_u64() as u16 | 1,
+    };
+    let data = match prng.below(3) {
+        0 => 0,
+        1 => blocks,
+        _ => blocks & prng.next_u64() as u16,
+    };
+    let first = prng.below(16) as u32;
+    let some = run(first, prng.between(1, u64::from(16 - first)) as u32);
+    match prng.below(20) {
+        0..6 => lone.write(at, some, 1, stamp),
+        6..8 => lone.write(at, WHOLE, 2, stamp),
+        8..10 => lone.zero(at, some, stamp),
+        10 => lone.zero(at, WHOLE, stamp),
+        11..16 => lone.fill(at, of(blocks, data, blocks & !data & 0x5555, 3), stamp),
+        16 => lone.mark(1, *sequence - 1),
+        17 => lone.settle(),
+        18 if prng.one_in(4) => {
+            lone.drop_replica();
+            lone.fence(1, 0, 1);
+        }
+        _ if *layers == 1 && prng.one_in(8) => {
+            lone.put_volume(&[1, 2]);
+            *layers = 2;
+        }
+        _ => lone.checkpoint(),
+    }
+}
+
+#[test]
+fn check_finds_every_crash_sound_and_counts_the_slots_that_opening_counts() {
+    let mut prng = Prng::new(11);
+    for round in 0..25 {
+        let (mut lone, mut layers, mut sequence) = (fenced(), 1, 0);
+        for step in 0..60 {
+            act(&mut lone, &mut layers, &mut sequence, &mut prng);
+            if step % 5 == 0 {
+                let mut other = Lone::on(lone.image(), prng.next_u64());
+                let report = check_bytes(&lone.image());
+                assert!(report.is_sound(), "round {round}, step {step}: {report:?}");
+                other.settle();
+                let used = other.store.levels().slots_used;
+                assert_eq!(used, report.counts.slots_used, "round {round}, step {step}");
+                assert_eq!(report.counts.replicas, 1);
+                assert_eq!(
+                    lone.list(0, 50),
+                    other.list(0, 50),
+                    "round {round}, step {step}"
+                );
+            }
+            if prng.one_in(10) {
+                lone = lone.reopen();
+            }
+        }
+        lone.close();
+    }
 }
