@@ -297,7 +297,8 @@ impl Shard {
                     self.on_done(op, Ok(()), &found, out);
                 }
                 #[cfg(feature = "sim")]
-                store::Output::Listed { op, chunks, more } => {
+                store::Output::Listed { op, found } => {
+                    let store::Found { chunks, more } = out.store.lists[found as usize].clone();
                     let chunks = chunks.start as usize..chunks.end as usize;
                     let found = out.store.chunks[chunks].to_vec();
                     self.answer_outside(op, StoreAnswer::Listed(found, more));

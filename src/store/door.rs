@@ -294,12 +294,10 @@ pub enum Output {
         op: StoreOp,
         runs: Range<u32>,
     },
-    /// [`Input::List`] has ended: the chunks (a part of the outbox's chunks).
+    /// [`Input::List`] has ended: what was found (its place among the outbox's lists).
     Listed {
         op: StoreOp,
-        chunks: Range<u32>,
-        /// There may be more: go on behind this chunk.
-        more: Option<ChunkId>,
+        found: u32,
     },
     /// [`Input::Fetch`] has ended: what the layer holds (its place among the outbox's holdings).
     Fetched {
@@ -317,6 +315,15 @@ pub struct WindowEntry {
     /// A bit for each block that it wrote there.
     pub blocks: u16,
     pub stamp: Stamp,
+}
+
+/// What a list found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// A part of the outbox's chunks.
+    pub chunks: Range<u32>,
+    /// There may be more: go on behind this chunk.
+    pub more: Option<ChunkId>,
 }
 
 /// What a layer itself holds of a chunk. A block that is neither data nor zero is absent.
@@ -444,7 +451,8 @@ pub struct Outbox {
     pub spans: Vec<Span>,
     /// Answers to maps: [`Output::Mapped`] names ranges of it.
     pub runs: Vec<MapRun>,
-    /// Answers to lists: [`Output::Listed`] names ranges of it.
+    /// Answers to lists: [`Output::Listed`] names places in it, and they ranges of `chunks`.
+    pub lists: Vec<Found>,
     pub chunks: Vec<(ChunkId, Stamp)>,
     /// Answers to fetches: [`Output::Fetched`] names places in it.
     pub holdings: Vec<Holding>,
@@ -457,6 +465,7 @@ impl Outbox {
         self.arena.clear();
         self.spans.clear();
         self.runs.clear();
+        self.lists.clear();
         self.chunks.clear();
         self.holdings.clear();
     }

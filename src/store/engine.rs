@@ -4,8 +4,8 @@ use super::allocator::Allocator;
 use super::apply::Scratch;
 use super::checkpoint::Checkpoint;
 use super::door::{
-    ChunkId, Closing, DiskFault, DiskOp, Epoch, Input, IoData, IoId, Note, OpenError, Options,
-    Outbox, Output, Stamp, StoreError, StoreOp, VolumeMeta,
+    ChunkId, Closing, DiskFault, DiskOp, Epoch, Holding, Input, IoData, IoId, Note, OpenError,
+    Options, Outbox, Output, Stamp, StoreError, StoreOp, VolumeMeta,
 };
 use super::journal::{Act, Journal};
 use super::layers::Layers;
@@ -22,7 +22,7 @@ use super::scrub::{Scrub, Sweep};
 use super::stats::Stats;
 use super::superblock::Superblock;
 use super::table::{LeafState, Table};
-use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, PgId, Slab, Time, VolumeId};
+use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, FixedMap, PgId, Slab, Time, VolumeId};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -236,6 +236,8 @@ pub struct Store {
     pub(super) journal: Journal,
     pub(super) ios: Slab<Io>,
     pub(super) reads: Slab<ReadJob>,
+    /// Of fetches in flight: what the layer holds, by the read's place.
+    pub(super) holdings: FixedMap<u32, Holding>,
     pub(super) slot_ios: super::order::Order,
     /// Writes that wait for memory or for room in the journal, in order.
     pub(super) stalled: VecDeque<Ask>,

@@ -4,7 +4,7 @@
 //! looked up once, at the first list of it, and kept in their order until the last one was listed; an extent that is made meanwhile is
 //! put in. A step looks at a bounded number of extents, and has a bounded number of them loaded.
 
-use super::door::{ChunkId, Outbox, Output, Stamp, StoreError, StoreOp};
+use super::door::{ChunkId, Found, Outbox, Output, Stamp, StoreError, StoreOp};
 use super::engine::{Ask, Store, done};
 use super::table::{LeafId, LeafState};
 use crate::base::{CHUNKS_PER_EXTENT, ExtentNo, FamilyId, LayerId, PgId};
@@ -118,7 +118,9 @@ impl Store {
         let start = out.chunks.len() as u32;
         out.chunks.append(&mut job.found);
         let chunks = start..out.chunks.len() as u32;
-        out.list.push(Output::Listed { op, chunks, more });
+        let found = out.lists.len() as u32;
+        out.lists.push(Found { chunks, more });
+        out.list.push(Output::Listed { op, found });
     }
 
     fn look_extents_up(&self, pg: PgId) -> Listing {

@@ -68,7 +68,7 @@ mod write;
 pub use apply::APPLYING_BLOCKS_MAX;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
-    ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Holding, Input, IoData, IoId,
+    ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Found, Holding, Input, IoData, IoId,
     LayerMeta, Note, OpenError, Options, Outbox, Output, Span, Stamp, StoreError, StoreOp,
     VolumeMeta, WindowEntry, WriteKind,
 };

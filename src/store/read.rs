@@ -23,8 +23,7 @@ pub(super) struct ReadJob {
     at: ChunkId,
     run: BlockRun,
     buf: BufRef,
-    /// Of a fetch: what the layer held at this attempt.
-    holding: Option<Box<Holding>>,
+    looks: Looks,
     /// Operations on the disk that are under way.
     left: u8,
     attempt: u8,
@@ -36,6 +35,15 @@ pub(super) struct ReadJob {
     unreadable: u16,
     expected: [Place; 16],
     expected_before: [Place; 16],
+}
+
+/// What a read looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// The layer and those below it.
+    Through,
+    /// The layer alone: a fetch. What it holds at this attempt is among the store's holdings.
+    Alone,
 }
 
 /// Where a block is expected, by its place in the chunk.
@@ -64,8 +72,7 @@ impl Store {
             Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Damaged), out),
             Some((leaf, _)) => return self.load_for(leaf, Ask::Fetch { op, at, buf }, out),
         }
-        let holding = Some(Box::default());
-        self.begin_read(op, at, BlockRun::WHOLE, (buf, holding), out);
+        self.begin_read(op, at, BlockRun::WHOLE, (buf, Looks::Alone), out);
     }
 
     pub(super) fn on_read(
@@ -91,7 +98,7 @@ impl Store {
             LeafState::Damaged => return done(op, Err(StoreError::Damaged), out),
             _ => return self.load_for(leaf, Ask::Read { op, at, run, buf }, out),
         }
-        self.begin_read(op, at, run, (buf, None), out);
+        self.begin_read(op, at, run, (buf, Looks::Through), out);
     }
 
     fn begin_read(
@@ -99,7 +106,7 @@ impl Store {
         op: StoreOp,
         at: ChunkId,
         run: BlockRun,
-        (buf, holding): (BufRef, Option<Box<Holding>>),
+        (buf, looks): (BufRef, Looks),
         out: &mut Outbox,
     ) {
         let none = [Place::Zero { hole: true }; 16];
@@ -108,7 +115,7 @@ impl Store {
             at,
             run,
             buf,
-            holding,
+            looks,
             left: 0,
             attempt: 0,
             failed: 0,
@@ -133,21 +140,21 @@ impl Store {
         job.expected_before = job.expected;
         job.failed = 0;
         let (at, run, buf) = (job.at, job.run, job.buf);
-        let fetches = job.holding.is_some();
+        let looks = job.looks;
         let mut places = [Place::Zero { hole: true }; 16];
         if let Some(leaf) = self.table.leaf_of(at.family, at.chunk.extent()) {
-            self.look_up_for(fetches, leaf, at, run.mask(), &mut places);
+            self.look_up_for(looks, leaf, at, run.mask(), &mut places);
         }
-        if fetches {
+        if looks == Looks::Alone {
             let holding = self.holding(at);
-            self.reads[key].holding = Some(Box::new(holding));
+            self.holdings.insert(key, holding);
         }
         let mut block = run.first();
         while block < run.end() {
             let count = joined(&places, block, run.end());
             let to = buf.plus(block - run.first());
             match places[block as usize] {
-                Place::Zero { .. } if fetches => {}
+                Place::Zero { .. } if looks == Looks::Alone => {}
                 Place::Zero { .. } => out.list.push(Output::Fill {
                     buf: to,
                     blocks: count,
@@ -190,13 +197,13 @@ impl Store {
 
     fn look_up_for(
         &self,
-        fetches: bool,
+        looks: Looks,
         leaf: LeafId,
         at: ChunkId,
         mask: u16,
         places: &mut [Place; 16],
     ) {
-        if !fetches {
+        if looks == Looks::Through {
             return self.look_up(leaf, at, mask, places);
         }
         if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
@@ -323,8 +330,7 @@ impl Store {
         let job = &self.reads[key];
         let mut now = [Place::Zero { hole: true }; 16];
         let leaf = self.table.leaf_of(job.at.family, job.at.chunk.extent())?;
-        let fetches = job.holding.is_some();
-        self.look_up_for(fetches, leaf, job.at, job.failed, &mut now);
+        self.look_up_for(job.looks, leaf, job.at, job.failed, &mut now);
         BlockRun::runs_of(job.failed)
             .flat_map(BlockRun::blocks)
             .find_map(|block| {
@@ -351,17 +357,18 @@ impl Store {
     }
 
     fn end_read(&mut self, key: u32, result: Result<(), StoreError>, out: &mut Outbox) {
-        let Some(job) = self.reads.remove(key) else {
-            return;
-        };
-        match (job.holding, result) {
-            (Some(holding), Ok(())) => {
-                out.holdings.push(*holding);
+        let ReadJob { op, looks, .. } = self.reads[key];
+        self.reads.remove(key);
+        if looks == Looks::Through {
+            return done(op, result, out);
+        }
+        match (self.holdings.remove(&key), result) {
+            (Some(found), Ok(())) => {
+                out.holdings.push(found);
                 let holding = out.holdings.len() as u32 - 1;
-                let op = job.op;
                 out.list.push(Output::Fetched { op, holding });
             }
-            _ => done(job.op, result, out),
+            _ => done(op, result, out),
         }
     }
 

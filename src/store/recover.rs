@@ -87,6 +87,7 @@ impl Store {
             journal: Journal::new(0, start),
             ios: Store::io_slab(),
             reads: Store::read_slab(),
+            holdings: FixedMap::default(),
             slot_ios: Default::default(),
             stalled: Default::default(),
             gathered: Vec::new(),

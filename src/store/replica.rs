@@ -199,6 +199,9 @@ impl Replicas {
 
     /// What a record may add, in bytes of a root.
     pub fn cost(&self, record: &Record) -> u64 {
+        if self.of.is_empty() && !matches!(record, Record::Fence { .. }) {
+            return 0;
+        }
         let entries = |range: &Option<VolumeId>, pg, count: u32| match range {
             Some(_) if self.has(pg) => u64::from(count) * ENTRY_BYTES,
             _ => 0,
@@ -243,6 +246,9 @@ impl Replicas {
 
     /// Takes a durable record in.
     pub fn take(&mut self, record: &Record) {
+        if self.of.is_empty() && !matches!(record, Record::Fence { .. }) {
+            return;
+        }
         match record {
             Record::Fence {
                 pg,

@@ -8,8 +8,9 @@ use crate::base::{
     PgId, Prng, Stamp, StoreId, Time, VolumeId, crc,
 };
 use crate::store::{
-    Closing, DiskFault, DiskOp, Durability, Holding, Input, IoData, LayerMeta, Note, Options,
-    Outbox, Output, Plan, Span, Store, StoreError, StoreOp, VolumeMeta, WindowEntry, format,
+    Closing, DiskFault, DiskOp, Durability, Found, Holding, Input, IoData, LayerMeta, Note,
+    Options, Outbox, Output, Plan, Span, Store, StoreError, StoreOp, VolumeMeta, WindowEntry,
+    format,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -201,7 +202,8 @@ impl Lone {
                     *self.pins.entry(buf.id.0).or_default() -= i64::from(blocks);
                 }
                 Output::Done { op, result } => self.answer(op, Answer::Done(result)),
-                Output::Listed { op, chunks, more } => {
+                Output::Listed { op, found } => {
+                    let Found { chunks, more } = out.lists[found as usize].clone();
                     let chunks = chunks.start as usize..chunks.end as usize;
                     self.answer(op, Answer::Listed(out.chunks[chunks].to_vec(), more));
                 }
