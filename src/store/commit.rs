@@ -202,6 +202,7 @@ impl Store {
     }
 
     /// An extent belongs to a PG as a whole: the one that its newest change names.
+    #[inline]
     fn belongs(&mut self, leaf: LeafId, pg: PgId) {
         if self.table.leaf(leaf).pg != pg {
             self.table.leaf_mut(leaf).pg = pg;

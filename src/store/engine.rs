@@ -391,7 +391,11 @@ impl Store {
                     out,
                 );
             }
-            Input::Read { op, at, run, buf } => self.ask(Ask::Read { op, at, run, buf }, out),
+            Input::Read { op, at, run, buf } => match self.state {
+                // Nothing that it would wait for as an ask.
+                State::Open => self.on_read(op, at, run, buf, out),
+                _ => self.ask(Ask::Read { op, at, run, buf }, out),
+            },
             Input::Map { op, at, count } => self.ask(Ask::Map { op, at, count }, out),
             Input::PutVolume { op, volume } => {
                 self.ask(

@@ -187,6 +187,7 @@ impl Record {
     }
 
     /// The chunk that it changes, or the first of them; with its PG.
+    #[inline]
     pub fn place(&self) -> Option<(ChunkId, PgId)> {
         match self {
             Record::Data { at, pg, .. }

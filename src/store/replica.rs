@@ -220,6 +220,7 @@ impl Replicas {
     }
 
     /// Whether `range` of a PG may get `entries` more.
+    #[inline]
     pub fn has_room(&self, pg: PgId, range: Option<VolumeId>, entries: u32) -> bool {
         range.is_none()
             || !self.has(pg)

@@ -263,6 +263,7 @@ impl Table {
 
     /// Takes the stamp of a newer change of some blocks. Of changes in flight together the one of the lower number may be durable
     /// last: the chunk's stamp is the highest.
+    #[inline]
     pub fn raise_stamp(&mut self, id: EntryId, stamp: Stamp) {
         if stamp > self.stamp_of(id) {
             self.set_stamp(id, stamp);

@@ -54,6 +54,7 @@ impl Store {
         }
     }
 
+    #[inline]
     fn change_chunk(&mut self, at: ChunkId, pg: PgId, ask: Ask, out: &mut Outbox) {
         let frozen = match &ask {
             // A layer that is frozen at its coordinator is filled all the same.
@@ -192,6 +193,7 @@ impl Store {
     }
 
     /// Whether the window has room for a change, in the root of the next checkpoint too.
+    #[inline]
     fn has_window_for(&self, ask: &Ask) -> bool {
         let (pg, range, entries) = match ask {
             Ask::Write { pg, range, .. } | Ask::Zero { pg, range, .. } => (*pg, *range, 1),
@@ -205,6 +207,7 @@ impl Store {
     }
 
     /// Puts a record of a change into the open batch.
+    #[inline]
     pub(super) fn push_record(&mut self, record: Record, act: Act) {
         self.replicas.reserve(self.replicas.cost(&record));
         self.journal.open.push(record, act);
