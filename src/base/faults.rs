@@ -39,4 +39,14 @@ switches! {
     ForgetMerge = "forget-merge",
     /// Apply writes one block too far to the right.
     ApplyOffByOne = "apply-off-by-one",
+    /// A fence is answered when it is in memory.
+    ForgetFence = "forget-fence",
+    /// Replay adds nothing to the windows of the last checkpoint.
+    LoseWindow = "lose-window",
+    /// A checkpoint leaves tombstones out of its pages.
+    LoseTombstone = "lose-tombstone",
+    /// A fill of a whole chunk keeps the stamp that the chunk had, where that is higher.
+    KeepStamp = "keep-stamp",
+    /// Replay gives a replica that was dropped its chunks back.
+    KeepDropped = "keep-dropped",
 }

@@ -89,6 +89,12 @@ impl Inspect {
                     size(volume.size_bytes)
                 )
             }));
+            lines.extend(found.replicas.iter().map(|replica| {
+                format!(
+                    "replica of PG {:3} version {}, {} ranges, {} writes above the marks",
+                    replica.pg.0, replica.version, replica.ranges, replica.window_entries
+                )
+            }));
             lines.join("\n")
         })
     }

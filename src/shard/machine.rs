@@ -16,6 +16,19 @@ const FIRST_VERSION: u32 = 1;
 pub(super) enum Asker {
     Piece(PieceId),
     Task(u32),
+    /// Somebody past the coordinator, under a name of its own.
+    #[cfg(feature = "sim")]
+    Outside(u64),
+}
+
+/// What a store answered to an operation that was asked past the coordinator.
+#[cfg(feature = "sim")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAnswer {
+    Done(Result<(), StoreError>),
+    /// What was found, and behind which chunk there may be more.
+    Listed(Vec<(ChunkId, Stamp)>, Option<ChunkId>),
+    Fetched(store::Holding),
 }
 
 /// A disk and its store.
@@ -33,6 +46,8 @@ pub struct Shard {
     pub(super) tasks: Tasks,
     /// What the coordinator wants done and is not done yet.
     pub(super) wanted: Vec<volume::Output>,
+    #[cfg(feature = "sim")]
+    store_answers: Vec<(u64, StoreAnswer)>,
 }
 
 impl Shard {
@@ -43,6 +58,8 @@ impl Shard {
             ops: Slab::new(OPS_MAX),
             tasks: Tasks::default(),
             wanted: Vec::new(),
+            #[cfg(feature = "sim")]
+            store_answers: Vec::new(),
         }
     }
 
@@ -190,6 +207,7 @@ impl Shard {
                     buf: *buf,
                     crcs,
                     pg,
+                    range: None,
                     stamp,
                 }
             }
@@ -198,6 +216,7 @@ impl Shard {
                 at,
                 run: *run,
                 pg,
+                range: None,
                 stamp,
             },
             Ask::ZeroChunks { count, .. } => store::Input::ZeroChunks {
@@ -205,6 +224,7 @@ impl Shard {
                 at,
                 count: *count,
                 pg,
+                range: None,
                 stamp,
             },
             Ask::Map { count } => store::Input::Map {
@@ -276,6 +296,22 @@ impl Shard {
                     let found: Vec<MapRun> = out.store.runs[runs].to_vec();
                     self.on_done(op, Ok(()), &found, out);
                 }
+                #[cfg(feature = "sim")]
+                store::Output::Listed { op, found } => {
+                    let store::Found { chunks, more } = out.store.lists[found as usize].clone();
+                    let chunks = chunks.start as usize..chunks.end as usize;
+                    let found = out.store.chunks[chunks].to_vec();
+                    self.answer_outside(op, StoreAnswer::Listed(found, more));
+                }
+                #[cfg(feature = "sim")]
+                store::Output::Fetched { op, holding } => {
+                    let holding = out.store.holdings[holding as usize];
+                    self.answer_outside(op, StoreAnswer::Fetched(holding));
+                }
+                #[cfg(not(feature = "sim"))]
+                store::Output::Listed { .. } | store::Output::Fetched { .. } => {
+                    debug_assert!(false, "nobody lists or fetches yet");
+                }
                 store::Output::Note(note) => out.list.push(Output::Note { disk: slot, note }),
             }
         }
@@ -295,6 +331,10 @@ impl Shard {
                 self.answer_piece(piece, result.map_err(io_error), runs, out);
             }
             Some(Asker::Task(task)) => self.on_task_answered(task, result, out),
+            #[cfg(feature = "sim")]
+            Some(Asker::Outside(name)) => {
+                self.store_answers.push((name, StoreAnswer::Done(result)));
+            }
             None => debug_assert!(false, "a store answers an operation once"),
         }
     }
@@ -312,6 +352,38 @@ impl Shard {
 
     pub(super) fn task_mut(&mut self, task: u32) -> Option<&mut Task> {
         self.tasks.list.get_mut(task)
+    }
+}
+
+/// What the simulator asks of stores past the coordinator, until a shard serves replicas itself.
+#[cfg(feature = "sim")]
+impl Shard {
+    /// A name at the stores for an operation that the caller calls `name`.
+    pub fn new_outside_op(&mut self, name: u64) -> Option<StoreOp> {
+        self.new_op(Asker::Outside(name))
+    }
+
+    pub fn step_store_outside(
+        &mut self,
+        now: Time,
+        slot: DiskSlot,
+        input: store::Input<'_>,
+        out: &mut Outbox,
+    ) {
+        self.step_store(now, slot, input, out);
+        self.drain(now, out);
+    }
+
+    fn answer_outside(&mut self, op: StoreOp, answer: StoreAnswer) {
+        match self.ops.remove(op.0) {
+            Some(Asker::Outside(name)) => self.store_answers.push((name, answer)),
+            _ => debug_assert!(false, "only who is outside lists and fetches"),
+        }
+    }
+
+    /// The answers since the last time.
+    pub fn take_store_answers(&mut self) -> Vec<(u64, StoreAnswer)> {
+        std::mem::take(&mut self.store_answers)
     }
 }
 

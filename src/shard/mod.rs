@@ -22,4 +22,6 @@ pub(crate) mod world;
 
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
 pub use machine::Shard;
+#[cfg(feature = "sim")]
+pub use machine::StoreAnswer;
 pub use route::{RouteChange, Router, Routes, ShardNo};

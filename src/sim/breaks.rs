@@ -26,6 +26,8 @@ pub fn checker_of(which: Break) -> Checker {
         Break::OffByOneRange | Break::DiscardFallsThrough => Checker::Linearizable,
         Break::NoOverlapWait | Break::ForgetMerge => Checker::Linearizable,
         Break::ApplyOffByOne => Checker::Intact,
+        Break::ForgetFence | Break::LoseWindow | Break::LoseTombstone => Checker::Replicas,
+        Break::KeepStamp | Break::KeepDropped => Checker::Replicas,
     }
 }
 

@@ -134,6 +134,7 @@ fn knobs(seed: u64) -> Knobs {
         cut_after: 8000,
         cut_recovery_one_in: 8,
         overlay_bytes: 1 << 20,
+        replica: prng.one_in(2),
         sizes: Sizes {
             big: 0,
             ..drawn.sizes.clone()

@@ -226,6 +226,7 @@ impl<M: Machine> World<M> {
 
     /// Drops everything: the run is at its end.
     pub(super) fn drop_all(&mut self) -> Result<(), Failure> {
+        self.drop_replica()?;
         let living: Vec<usize> = self.volumes.living().map(|(n, _)| n).collect();
         for volume in living {
             if !self.volumes.list[volume].dropping {
@@ -356,10 +357,14 @@ impl<M: Machine> World<M> {
             return Room::unclear();
         }
         let in_flight = self.requests.iter().map(|asked| asked.blocks() / 16 + 2);
+        let replica = self.replica.as_ref();
+        let (held, asked) = replica.map_or((0, 0), |load| {
+            (load.model.slots_max(), load.in_flight() * 2)
+        });
         Room::at(
             self.slots().total,
-            self.volumes.chunks_max(),
-            in_flight.sum(),
+            self.volumes.chunks_max() + held,
+            in_flight.sum::<u64>() + asked,
         )
     }
 

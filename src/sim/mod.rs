@@ -2,7 +2,7 @@
 //! The simulator: the other driver of a shard, and the reason why its promises are believed.
 //!
 //! One run is one seed. It draws the knobs (`swarm`), makes disks that fail in the ways that `disk` tells, drives a
-//! whole shard over them through its door (`node`), asks of it what users ask (`workload`, `load`, `errands`), cuts
+//! whole shard over them through its door (`node`), asks of it what users ask (`workload`, `load`, `errands`, `replicas`), cuts
 //! its power at any point, and holds every answer against a model that knows nothing of stores.
 //!
 //! ```text
@@ -41,6 +41,7 @@ mod model;
 mod node;
 mod payload;
 mod register;
+mod replicas;
 mod swarm;
 #[cfg(test)]
 mod toy;

@@ -14,8 +14,8 @@ use super::trace::Trace;
 use crate::base::{
     BLOCK, BlockNo, Breaks, BufRef, IoError, LayerId, MapRun, Slab, Time, Token, crc,
 };
-use crate::shard::{ControlError, ControlId, DiskSlot, Input, Outbox, Output, Shard};
-use crate::store::{DiskFault, DiskOp, IoData, IoId, Levels, Note, Span};
+use crate::shard::{ControlError, ControlId, DiskSlot, Input, Outbox, Output, Shard, StoreAnswer};
+use crate::store::{self, DiskFault, DiskOp, IoData, IoId, Levels, Note, Span, Store, StoreOp};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -28,6 +28,20 @@ pub trait Machine {
     /// What the store of a disk holds, where it says that.
     fn levels(&self, _disk: DiskSlot) -> Option<Levels> {
         None
+    }
+    /// The store of a disk.
+    fn store(&self, _disk: DiskSlot) -> Option<&Store> {
+        None
+    }
+    /// A name at the stores for an operation that is asked past the coordinator; answered with `name`.
+    fn new_store_op(&mut self, _name: u64) -> Option<StoreOp> {
+        None
+    }
+    /// Steps the store of a disk past the coordinator.
+    fn step_store(&mut self, _: Time, _: DiskSlot, _: store::Input<'_>, _: &mut Outbox) {}
+    /// What the stores have answered to such operations.
+    fn take_store_answers(&mut self) -> Vec<(u64, StoreAnswer)> {
+        Vec::new()
     }
 }
 
@@ -47,6 +61,18 @@ impl Machine for Shard {
     fn levels(&self, disk: DiskSlot) -> Option<Levels> {
         self.disk(disk).map(|(_, _, levels)| levels)
     }
+    fn store(&self, disk: DiskSlot) -> Option<&Store> {
+        Shard::store(self, disk)
+    }
+    fn new_store_op(&mut self, name: u64) -> Option<StoreOp> {
+        self.new_outside_op(name)
+    }
+    fn step_store(&mut self, now: Time, disk: DiskSlot, input: store::Input<'_>, out: &mut Outbox) {
+        self.step_store_outside(now, disk, input, out);
+    }
+    fn take_store_answers(&mut self) -> Vec<(u64, StoreAnswer)> {
+        Shard::take_store_answers(self)
+    }
 }
 
 /// What left the shard for its users.
@@ -62,6 +88,11 @@ pub enum Happened {
         result: Result<(), ControlError>,
     },
     Noted(Note),
+    /// Of an operation that was asked of a store past the coordinator.
+    Answered {
+        name: u64,
+        answer: StoreAnswer,
+    },
 }
 
 /// Payload that is being read: where from, where to (nowhere, where it is only checked), and what it should be.
@@ -216,6 +247,39 @@ impl<M: Machine> Node<M> {
         Ok(())
     }
 
+    /// Asks a store past the coordinator; answered with `name`.
+    pub fn ask_store<'a>(
+        &mut self,
+        disk: DiskSlot,
+        name: u64,
+        make: impl FnOnce(StoreOp) -> store::Input<'a>,
+    ) -> Result<(), Failure> {
+        if self.dead {
+            return Ok(());
+        }
+        let op = self.shard.new_store_op(name);
+        self.tell_store(disk, make(op.expect("a store takes so many operations")))
+    }
+
+    /// Tells a store past the coordinator what it does not answer.
+    pub fn tell_store(&mut self, disk: DiskSlot, input: store::Input<'_>) -> Result<(), Failure> {
+        if self.dead {
+            return Ok(());
+        }
+        self.trace
+            .event(self.now, [40, u64::from(disk.0), 0, 0], || {
+                format!("{input:?}")
+            });
+        self.shard.step_store(self.now, disk, input, &mut self.out);
+        self.steps += 1;
+        self.drain()
+    }
+
+    /// The store of a disk.
+    pub fn store(&self, disk: DiskSlot) -> Option<&Store> {
+        self.shard.store(disk)
+    }
+
     /// Cuts the power: the shard and its buffers are gone, the disks keep what they keep, and a new
     /// shard is born. `quiet` cuts with nothing to lose are meant to lose nothing.
     pub fn cut_power(&mut self, breaks: Breaks) {
@@ -269,6 +333,15 @@ impl<M: Machine> Node<M> {
         }
         out.clear();
         self.out = out;
+        // What goes with an answer (a copy, say) may not have been carried out when the power went.
+        if !self.dead {
+            for (name, answer) in self.shard.take_store_answers() {
+                let now = self.now;
+                self.trace
+                    .event(now, [41, name, 0, 0], || format!("    {name}: {answer:?}"));
+                self.happened.push(Happened::Answered { name, answer });
+            }
+        }
         drained
     }
 

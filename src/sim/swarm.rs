@@ -91,6 +91,8 @@ pub struct Knobs {
     pub overlay_bytes: u64,
     pub zero_ahead: bool,
     pub discard: bool,
+    /// Whether the first disk has a replica as well.
+    pub replica: bool,
 }
 
 /// Draws with swarm testing's habits.
@@ -176,6 +178,7 @@ impl Knobs {
             overlay_bytes: draw.one_of(&[1, 2, 8]) * MIB,
             zero_ahead: draw.0.one_in(2),
             discard: draw.0.one_in(2),
+            replica: !hostile && draw.0.one_in(2),
         }
     }
 }

@@ -172,6 +172,7 @@ fn run(seed: u64, breaks: Breaks, cut_after: u64) -> Outcome {
             grow: 0,
             one_in: 100,
         },
+        replica: false,
         ..Knobs::draw(seed)
     };
     let mut knobs = knobs;

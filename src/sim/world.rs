@@ -18,6 +18,7 @@ use super::load::Asked;
 use super::medium::Medium;
 use super::model::Model;
 use super::node::{Happened, Machine, Node};
+use super::replicas::ReplicaLoad;
 use super::swarm::Knobs;
 use super::trace::{Trace, TraceHash};
 use super::volumes::Volumes;
@@ -111,6 +112,7 @@ pub struct World<M> {
     pub(super) model: Model,
     pub(super) volumes: Volumes,
     pub(super) workload: Workload,
+    pub(super) replica: Option<ReplicaLoad>,
     pub(super) requests: Outstanding<Asked>,
     pub(super) controls: Outstanding<Errand>,
     /// Names of requests and control operations, never used twice.
@@ -146,6 +148,9 @@ impl<M: Machine> World<M> {
             model: Model::new(),
             volumes: Volumes::default(),
             workload,
+            replica: knobs
+                .replica
+                .then(|| ReplicaLoad::new(Prng::new(seed ^ 0x7265_706c_6963_6173))),
             requests: Outstanding::default(),
             controls: Outstanding::default(),
             next_name: 1,
@@ -219,6 +224,10 @@ impl<M: Machine> World<M> {
             model,
             volumes,
             workload: Workload::new(&knobs, prng.fork()),
+            replica: self
+                .replica
+                .as_ref()
+                .map(|load| load.on_image(Prng::new(seed ^ 1))),
             prng,
             requests: Outstanding::default(),
             controls: Outstanding::default(),
@@ -329,6 +338,10 @@ impl<M: Machine> World<M> {
         if self.may_ask() {
             self.ask_some()?;
         }
+        if self.phase == Phase::Load && self.close_in != Some(0) {
+            self.ask_replica()?;
+            self.handle_all()?;
+        }
         self.node.end_turn()?;
         self.handle_all()?;
         self.note_room();
@@ -340,6 +353,7 @@ impl<M: Machine> World<M> {
         if self.turns.is_multiple_of(64) {
             self.requests.judge(self.node.now(), false)?;
             self.controls.judge(self.node.now(), false)?;
+            self.judge_replica_waits(false)?;
             self.judge_memory()?;
         }
         Ok(())
@@ -354,6 +368,7 @@ impl<M: Machine> World<M> {
             self.idle_turns += 1;
             let stuck = !may_ask && self.idle_turns > 2;
             self.requests.judge(now, stuck)?;
+            self.judge_replica_waits(stuck)?;
             return self.controls.judge(now, stuck);
         };
         self.idle_turns = 0;
@@ -364,7 +379,8 @@ impl<M: Machine> World<M> {
 
     fn judge_memory(&self) -> Result<(), Failure> {
         let of_disk = self.knobs.overlay_bytes / BLOCK + APPLYING_BLOCKS_MAX;
-        let asked: u64 = self.requests.iter().map(Asked::blocks).sum();
+        let of_replica = self.replica.as_ref().map_or(0, ReplicaLoad::in_flight) * 16;
+        let asked: u64 = self.requests.iter().map(Asked::blocks).sum::<u64>() + of_replica;
         bounded::judge_pinned(
             self.node.buffers.pinned(),
             of_disk * self.knobs.disks + asked * 4,
@@ -379,6 +395,7 @@ impl<M: Machine> World<M> {
                 Happened::Replied { token, result, map } => self.replied(token.0, result, &map)?,
                 Happened::Controlled { id, result } => self.controlled(id.0, result)?,
                 Happened::Noted(note) => self.noted(note)?,
+                Happened::Answered { name, answer } => self.replica_answered(name, answer)?,
             }
         }
         if self.node.happened.is_empty() {
@@ -459,6 +476,9 @@ impl<M: Machine> World<M> {
         self.controls.forget().for_each(drop);
         self.model.power_cut(&writes);
         self.volumes.power_cut();
+        if let Some(load) = &mut self.replica {
+            load.power_cut();
+        }
         self.node.cut_power(self.breaks);
         self.node
             .disks
@@ -479,6 +499,7 @@ impl<M: Machine> World<M> {
                 self.end_hopeless_life()
             }
             Phase::OpeningDisks => {
+                self.judge_replica()?;
                 self.phase = Phase::OpeningVolumes;
                 self.open_volumes()
             }
@@ -495,6 +516,7 @@ impl<M: Machine> World<M> {
                 self.node.cut_in = None;
                 Ok(())
             }
+            Phase::Draining | Phase::Dropping if !self.is_replica_idle() => Ok(()),
             Phase::Draining if self.requests.is_empty() || self.prng.one_in(8) => {
                 self.phase = Phase::Closing;
                 // Not drawn, so that seeds tell the stories that they told.
@@ -516,6 +538,10 @@ impl<M: Machine> World<M> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn is_replica_idle(&self) -> bool {
+        self.replica.as_ref().is_none_or(ReplicaLoad::is_idle)
     }
 
     fn end_hopeless_life(&mut self) -> Result<(), Failure> {

@@ -21,7 +21,8 @@
 //! disagree. It asks for bytes and is given them: it knows no disk. A place that cannot be read is
 //! asked for again block by block, because one bad sector must not hide the batches around it.
 
-use super::batch::{self, BATCH_LEN_MAX, Header, Record};
+use super::batch::{self, BATCH_LEN_MAX, Header};
+use super::record::Record;
 use super::root::Position;
 use super::superblock::Superblock;
 use crate::base::{BLOCK, crc};
@@ -358,7 +359,10 @@ impl Chain {
             && header.offset == self.at
             && !self.is_left_over(&header)
             && !self.has_rival(&header)
-            && records.iter().all(|record| has_slot_below(record, slots));
+            && records
+                .iter()
+                .filter_map(Record::slot)
+                .all(|slot| u64::from(slot) < slots);
         if !is_next {
             return None;
         }
@@ -411,23 +415,16 @@ impl Chain {
     }
 }
 
-fn has_slot_below(record: &Record, slots: u64) -> bool {
-    match record {
-        Record::Data { slot, .. } | Record::Chunk { slot, .. } => u64::from(*slot) < slots,
-        _ => true,
-    }
-}
-
 /// The payload blocks that do not match the checksums in their records, counted from the first.
 fn damaged_blocks(records: &[Record], payload: &[u8]) -> Vec<u32> {
     let mut damaged = Vec::new();
     let mut blocks = payload.as_chunks::<{ BLOCK as usize }>().0.iter().zip(0..);
     for record in records {
-        let Record::Data { at, run, crcs, .. } = record else {
+        let Some((at, _)) = record.place() else {
             continue;
         };
-        for ((block, crc), (bytes, n)) in run.blocks().zip(crcs).zip(&mut blocks) {
-            if crc::of_block(at.layer, at.chunk.block(block), bytes) != *crc {
+        for ((block, crc), (bytes, n)) in record.payload().zip(&mut blocks) {
+            if crc::of_block(at.layer, at.chunk.block(block), bytes) != crc {
                 damaged.push(n);
             }
         }

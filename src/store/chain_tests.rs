@@ -39,6 +39,7 @@ fn record(blocks: u32) -> Record {
         run,
         slot,
         pg,
+        range: None,
         stamp,
         crcs,
     }

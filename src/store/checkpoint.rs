@@ -180,6 +180,7 @@ impl Store {
         let home = self.pages[page as usize].map_or(0, |old| old.home ^ 1);
         let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
         let (store, lsn) = (self.superblock.store, self.checkpoint.target);
+        let pg = self.table.leaf(leaf).pg;
         let name = PageName {
             store,
             page,
@@ -187,6 +188,7 @@ impl Store {
             extent,
             index,
             lsn,
+            pg,
         };
         let head = out.arena.len() as u32;
         let crc = page::encode(&name, entries, &mut out.arena);
@@ -199,6 +201,7 @@ impl Store {
                 home,
                 lsn,
                 crc,
+                pg,
             }),
         );
         self.checkpoint.written += 1;
@@ -226,7 +229,10 @@ impl Store {
         for place in 0..CHUNKS_PER_EXTENT as usize {
             for id in self.table.versions(leaf, place) {
                 let (entry, layer) = (self.table.entry(id), self.table.layer_of(id));
-                if (entry.data | entry.zero) == 0 || !self.layers.is_alive(layer) {
+                let lost = self.breaks().on(Break::LoseTombstone);
+                let is_tombstone = entry.is_tombstone() && !lost;
+                let is_nothing = (entry.data | entry.zero) == 0 && !is_tombstone;
+                if is_nothing || !self.layers.is_alive(layer) {
                     continue;
                 }
                 entries.push(PageEntry {
@@ -273,6 +279,7 @@ impl Store {
                 .manifest_block_at(block, u64::from(home));
             self.write_part(offset, head, out);
         }
+        self.replicas.check();
         let root = Root {
             store: self.superblock.store,
             checkpoint: number,
@@ -281,6 +288,8 @@ impl Store {
             used: self.allocator.used(),
             manifest: std::mem::take(&mut self.manifest),
             volumes: std::mem::take(&mut self.layers.volumes),
+            replicas: self.replicas.lend(),
+            replicas_through: self.replicas.through,
         };
         for copy in 0..2 {
             let head = out.arena.len() as u32;
@@ -291,6 +300,8 @@ impl Store {
         }
         self.manifest = root.manifest;
         self.layers.volumes = root.volumes;
+        self.replicas.give_back(root.replicas);
+        self.replicas.is_saved();
         self.superblock.checkpoint = number;
     }
 

@@ -3,15 +3,16 @@
 //! `carry_out` is the one place where a durable record changes the table. Replay uses it too, for
 //! the records of an extent when the extent is loaded, so both come to the same state.
 
-use super::batch::{Header, Record, encode};
+use super::batch::{Header, encode};
 use super::door::{ChunkId, DiskOp, Durability, Outbox, Output, Stamp, WriteKind};
 use super::engine::{Io, QUIET, Store, done};
 use super::journal::Act;
 use super::overlay::Source;
 use super::page::NO_SLOT;
+use super::record::{Empty, Record};
 use super::scrub::Sweep;
-use super::table::{EntryId, LeafId};
-use crate::base::{BlockRun, Break, BufRef};
+use super::table::{EntryId, LeafId, TOMBSTONE};
+use crate::base::{BlockRun, Break, BufRef, PgId};
 
 /// How a record comes to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(super) enum Origin {
     /// It was just written. Its payload is in memory from here on.
     Written(BufRef),
     /// It was replayed. Its payload is in the journal from this offset of the disk on, and the blocks of
-    /// this mask (counted from the first of the run) are damaged there.
+    /// this mask (counted from the first of its payload) are damaged there.
     Replayed { payload: u64, lost: u16 },
 }
 
@@ -47,7 +48,7 @@ impl Store {
                 return;
             }
             if let Some((record, op, entry)) = self.overfull.pop_front() {
-                self.journal.open.push(
+                self.push_record(
                     record,
                     Act {
                         op,
@@ -59,7 +60,20 @@ impl Store {
         }
     }
 
+    /// Puts marks that no record has yet into the space that the header takes anyway. What finds none there goes with a later
+    /// batch, or the next checkpoint: a mark that is lost makes a window larger, and nothing wrong (R22).
+    fn add_marks(&mut self) {
+        while self.journal.open.has_slack(super::record::MARK_LEN)
+            && let Some(mark) = self.replicas.next_mark()
+        {
+            self.journal.open.push(mark, Act::NOBODY);
+        }
+    }
+
     fn close_batch(&mut self, out: &mut Outbox) {
+        if !self.journal.open.is_empty() {
+            self.add_marks();
+        }
         let (offset, previous) = self.journal.place();
         let wraps = self.journal.wraps;
         let open = &self.journal.open;
@@ -136,13 +150,17 @@ impl Store {
             }
             let told_already = self.breaks().on(Break::AckBeforeDurable);
             for (record, act) in batch.records.drain(..).zip(batch.acts.drain(..)) {
-                let silent = told_already && matches!(record, Record::Data { .. });
+                let told = told_already && matches!(record, Record::Data { .. });
+                let silent = told || matches!(record, Record::Mark { .. });
                 let op = act.op;
+                self.replicas.unreserve(self.replicas.cost(&record));
+                self.replicas.take(&record);
                 self.carry_out_written(record, act, batch.number, out);
                 if !silent {
                     done(op, Ok(()), out);
                 }
             }
+            self.replicas.through = batch.number;
             self.journal.recycle(batch);
         }
         self.close_batch_if_possible(out);
@@ -168,13 +186,28 @@ impl Store {
                 }
                 self.carry_out(leaf, &record, Origin::Written(act.buf), batch, out);
             }
-            Record::Data { at, .. } | Record::Chunk { at, .. } | Record::Zero { at, .. } => {
+            Record::Fence { .. } | Record::Mark { .. } => {}
+            Record::DropReplica(pg) => self.drop_chunks(pg, batch, out),
+            Record::Data { .. } | Record::Chunk { .. } | Record::Zero { .. } | Record::Fill(_) => {
+                let Some((at, _)) = record.place() else {
+                    return;
+                };
                 let Some(leaf) = self.table.leaf_of(at.family, at.chunk.extent()) else {
                     return;
                 };
                 self.end_issue(act.entry);
                 self.carry_out(leaf, &record, Origin::Written(act.buf), batch, out);
             }
+        }
+    }
+
+    /// An extent belongs to a PG as a whole: the one that its newest change names.
+    #[inline]
+    fn belongs(&mut self, leaf: LeafId, pg: PgId) {
+        if self.table.leaf(leaf).pg != pg {
+            self.table.leaf_mut(leaf).pg = pg;
+            let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
+            self.listings.add(pg, family, extent);
         }
     }
 
@@ -194,6 +227,9 @@ impl Store {
         out: &mut Outbox,
     ) {
         self.mark_dirty(leaf);
+        if let Some((_, pg)) = record.place() {
+            self.belongs(leaf, pg);
+        }
         match record {
             Record::Data {
                 at,
@@ -214,11 +250,21 @@ impl Store {
             } => {
                 self.carry_out_chunk(leaf, *at, *slot, *stamp, crcs, out);
             }
-            Record::Zero { at, run, stamp, .. } => {
-                self.carry_out_zero(leaf, *at, run.mask(), *stamp, out);
+            Record::Zero {
+                at,
+                run,
+                stamp,
+                empty,
+                ..
+            } => {
+                self.carry_out_zero(leaf, *at, run.mask(), (*stamp, *empty), out);
             }
             Record::ZeroChunks {
-                at, count, stamp, ..
+                at,
+                count,
+                stamp,
+                empty,
+                ..
             } => {
                 let first = at.chunk.in_extent();
                 for place in first..first + *count as usize {
@@ -229,10 +275,13 @@ impl Store {
                     let last = place + 1 == first + *count as usize;
                     let short = last && self.breaks().on(Break::OffByOneRange);
                     let mask = if short { u16::MAX >> 1 } else { u16::MAX };
-                    self.carry_out_zero(leaf, at, mask, *stamp, out);
+                    self.carry_out_zero(leaf, at, mask, (*stamp, *empty), out);
                 }
             }
+            Record::Fill(fill) => self.carry_out_fill(leaf, fill, origin, batch, out),
+            Record::DropReplica(_) => self.empty_leaf(leaf, out),
             Record::PutVolume(_) | Record::DropVolume(_) => {}
+            Record::Fence { .. } | Record::Mark { .. } => {}
         }
     }
 
@@ -252,7 +301,8 @@ impl Store {
             Some(entry) => entry,
             None => self.table.add_entry(leaf, place, at.layer),
         };
-        self.table.set_stamp(entry, stamp);
+        self.table.raise_stamp(entry, stamp);
+        self.table.entry_mut(entry).flags &= !TOMBSTONE;
         if let Origin::Replayed { .. } = origin {
             // The page may be older or newer than this record; the last record's slot is the right one.
             let found = self.table.entry_mut(entry);
@@ -296,6 +346,7 @@ impl Store {
         self.supersede(entry, u16::MAX, out);
         self.table.set_stamp(entry, stamp);
         let found = self.table.entry_mut(entry);
+        found.flags &= !TOMBSTONE;
         let mut old = found.slot;
         found.slot = slot;
         found.data = u16::MAX;
@@ -318,7 +369,7 @@ impl Store {
         leaf: LeafId,
         at: ChunkId,
         mask: u16,
-        stamp: Stamp,
+        (stamp, empty): (Stamp, Empty),
         out: &mut Outbox,
     ) {
         let place = at.chunk.in_extent();
@@ -330,11 +381,13 @@ impl Store {
             && !falls_through;
         let entry = match self.table.find(leaf, place, at.layer) {
             Some(entry) => entry,
-            None if has_parent => self.table.add_entry(leaf, place, at.layer),
+            None if has_parent || empty == Empty::Tombstone => {
+                self.table.add_entry(leaf, place, at.layer)
+            }
             None => return,
         };
         self.supersede(entry, mask, out);
-        self.table.set_stamp(entry, stamp);
+        self.table.raise_stamp(entry, stamp);
         let found = self.table.entry_mut(entry);
         found.data &= !mask;
         found.zero = if has_parent {
@@ -342,6 +395,17 @@ impl Store {
         } else {
             found.zero & !mask
         };
+        found.flags &= !TOMBSTONE;
+        if empty == Empty::Tombstone {
+            found.flags |= TOMBSTONE;
+        }
+        self.give_slot_back_if_empty(entry, out);
+        self.drop_idle(leaf, place, entry, out);
+    }
+
+    /// Of a chunk without data the slot is free, unless a write goes there.
+    pub(super) fn give_slot_back_if_empty(&mut self, entry: EntryId, out: &mut Outbox) {
+        let found = self.table.entry(entry);
         if found.data == 0 {
             let slot = found.slot;
             let wanted = self
@@ -366,7 +430,6 @@ impl Store {
                 self.table.entry_mut(entry).slot = NO_SLOT;
             }
         }
-        self.drop_idle(leaf, place, entry, out);
     }
 
     /// A slot that a durable record freed. While an extent is being loaded, slots are only

@@ -9,6 +9,11 @@
 //!    block number that the operation names.
 //! 5. Say [`Input::TurnEnded`] when there is nothing more to step for now: it closes the journal batch.
 //! 6. Ask `deadline()` and call `expire()` when it has come.
+//! 7. Have no two changes in flight that share a block; a fill of a whole chunk shares all of its blocks. A PG whose
+//!    replica is dropped has no change in flight.
+//!
+//! A PG is *replicated* for a store from its first [`Input::Fence`] to its [`Input::DropReplica`]. Of such a one the store keeps
+//! fences, marks and windows, and what was discarded leaves a tombstone. Of others it keeps nothing but their blocks.
 
 use crate::base::{BlockNo, BlockRun, BufRef, FamilyId, LayerId, MapRun, PgId, VolumeId};
 pub use crate::base::{ChunkId, Epoch, Stamp};
@@ -56,6 +61,8 @@ pub enum Input<'a> {
         /// Of each block of the run.
         crcs: &'a [u32],
         pg: PgId,
+        /// The range whose window the write is in, until a mark passes it. `None`: in no window.
+        range: Option<VolumeId>,
         stamp: Stamp,
     },
     /// Make the blocks of a chunk read as zeroes; gives a chunk back that has nothing left in it.
@@ -64,6 +71,7 @@ pub enum Input<'a> {
         at: ChunkId,
         run: BlockRun,
         pg: PgId,
+        range: Option<VolumeId>,
         stamp: Stamp,
     },
     /// The same for `count` whole chunks from `at` on, all in one extent.
@@ -72,7 +80,70 @@ pub enum Input<'a> {
         at: ChunkId,
         count: u32,
         pg: PgId,
+        range: Option<VolumeId>,
         stamp: Stamp,
+    },
+    /// Make the blocks `blocks` of a chunk what another replica has there: those of `data` as in `buf`, those of `zero`
+    /// zeroes, the rest absent. One change, which keeps the stamp that it brings (R15). With all 16 blocks
+    /// it goes to a slot of its own, so that what was rotten in the old one is left behind.
+    Fill {
+        op: StoreOp,
+        at: ChunkId,
+        pg: PgId,
+        blocks: u16,
+        /// A part of `blocks`.
+        data: u16,
+        /// Another part of `blocks`.
+        zero: u16,
+        /// The chunk: block n of it is n blocks behind this.
+        buf: BufRef,
+        /// By the places of the blocks; of those that are not data they mean nothing.
+        crcs: &'a [u32; 16],
+        /// The chunk has this stamp afterwards, or a higher one that it has already and keeps blocks of.
+        stamp: Stamp,
+        /// The range, where the source holds the chunk in its window, and what it holds of it: at most 16 entries.
+        range: Option<VolumeId>,
+        window: &'a [WindowEntry],
+    },
+    /// Take higher fences over, durably (R6). The first one makes the PG a replicated one. A lower version or epoch than
+    /// is known changes nothing of it.
+    Fence {
+        op: StoreOp,
+        pg: PgId,
+        version: u32,
+        /// The version with which this replica joins (R16); 0: it does not.
+        session: u32,
+        /// At most 1024.
+        fences: Vec<(VolumeId, Epoch)>,
+    },
+    /// Everything of this epoch up to `mark` is acknowledged: it leaves the window. Not answered; made durable with
+    /// what is written anyway, so a crash may take it back (R22).
+    Mark {
+        pg: PgId,
+        range: VolumeId,
+        epoch: Epoch,
+        mark: u64,
+    },
+    /// Forget a PG: its fences, its windows, its chunks (R24).
+    DropReplica { op: StoreOp, pg: PgId },
+    /// All replicas of a PG were in sync as of `version`: tombstones up to it may go (R20). Not answered.
+    Forget { pg: PgId, version: u32 },
+    /// The chunks of a PG that were changed under a version above `since`, by family, chunk and layer, tombstones too;
+    /// those behind `after`. Answered with [`Output::Listed`].
+    List {
+        op: StoreOp,
+        pg: PgId,
+        since: u32,
+        after: Option<ChunkId>,
+        /// At most so many, and never more than 1024.
+        max: u32,
+    },
+    /// Read what a layer itself holds of a chunk into `buf`, which has room for all of it: block n to n blocks behind
+    /// `buf`. Answered with [`Output::Fetched`], or with an error.
+    Fetch {
+        op: StoreOp,
+        at: ChunkId,
+        buf: BufRef,
     },
     /// Read the blocks `run` of a chunk, as seen from its layer, into `buf`.
     Read {
@@ -223,8 +294,47 @@ pub enum Output {
         op: StoreOp,
         runs: Range<u32>,
     },
+    /// [`Input::List`] has ended: what was found (its place among the outbox's lists).
+    Listed {
+        op: StoreOp,
+        found: u32,
+    },
+    /// [`Input::Fetch`] has ended: what the layer holds (its place among the outbox's holdings).
+    Fetched {
+        op: StoreOp,
+        holding: u32,
+    },
     /// Something a person should be able to read afterwards.
     Note(Note),
+}
+
+/// A write above a mark, as far as it is in one chunk: what a replica's window holds (R22).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowEntry {
+    pub at: ChunkId,
+    /// A bit for each block that it wrote there.
+    pub blocks: u16,
+    pub stamp: Stamp,
+}
+
+/// What a list found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// A part of the outbox's chunks.
+    pub chunks: Range<u32>,
+    /// There may be more: go on behind this chunk.
+    pub more: Option<ChunkId>,
+}
+
+/// What a layer itself holds of a chunk. A block that is neither data nor zero is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holding {
+    pub data: u16,
+    pub zero: u16,
+    /// Of the newest change of the chunk; the lowest one where the layer holds nothing of it.
+    pub stamp: Stamp,
+    /// By the places of the blocks; of those that are not data they are 0.
+    pub crcs: [u32; 16],
 }
 
 /// Why a store refused or failed an operation.
@@ -240,7 +350,7 @@ pub enum StoreError {
     ReadOnly,
     /// The store is being opened or closed.
     NotOpen,
-    /// The same is under way already: one growth and one scrub at a time.
+    /// The same is under way already: one growth and one scrub at a time. Or no root could hold the windows: a mark is needed.
     Busy,
     /// This store knows no such layer or volume, or the layer is frozen.
     NoSuchLayer,
@@ -341,6 +451,11 @@ pub struct Outbox {
     pub spans: Vec<Span>,
     /// Answers to maps: [`Output::Mapped`] names ranges of it.
     pub runs: Vec<MapRun>,
+    /// Answers to lists: [`Output::Listed`] names places in it, and they ranges of `chunks`.
+    pub lists: Vec<Found>,
+    pub chunks: Vec<(ChunkId, Stamp)>,
+    /// Answers to fetches: [`Output::Fetched`] names places in it.
+    pub holdings: Vec<Holding>,
 }
 
 impl Outbox {
@@ -350,6 +465,9 @@ impl Outbox {
         self.arena.clear();
         self.spans.clear();
         self.runs.clear();
+        self.lists.clear();
+        self.chunks.clear();
+        self.holdings.clear();
     }
 }
 

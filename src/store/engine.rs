@@ -4,22 +4,25 @@ use super::allocator::Allocator;
 use super::apply::Scratch;
 use super::checkpoint::Checkpoint;
 use super::door::{
-    ChunkId, Closing, DiskFault, DiskOp, Input, IoData, IoId, Note, OpenError, Options, Outbox,
-    Output, Stamp, StoreError, StoreOp, VolumeMeta,
+    ChunkId, Closing, DiskFault, DiskOp, Epoch, Holding, Input, IoData, IoId, Note, OpenError,
+    Options, Outbox, Output, Stamp, StoreError, StoreOp, VolumeMeta,
 };
-use super::journal::Journal;
+use super::journal::{Act, Journal};
 use super::layers::Layers;
+use super::list::{ListJob, Listings};
 use super::load::Loader;
 use super::manifest::PageRef;
 use super::overlay::Overlays;
 use super::read::ReadJob;
+use super::record::Fill;
 use super::recover::Recovery;
+use super::replica::{Replica, Replicas};
 use super::root::ManifestRef;
 use super::scrub::{Scrub, Sweep};
 use super::stats::Stats;
 use super::superblock::Superblock;
-use super::table::Table;
-use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, PgId, Slab, Time, VolumeId};
+use super::table::{LeafState, Table};
+use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, FixedMap, PgId, Slab, Time, VolumeId};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -27,6 +30,8 @@ use std::time::Duration;
 pub(super) const QUIET: Duration = Duration::from_millis(10);
 /// Operations in flight on the disk. The callers are bounded by far less.
 const IOS_MAX: usize = 1 << 16;
+/// Discards in flight on the disk.
+const DISCARDS_MAX: u32 = 256;
 /// Reads in flight.
 const READS_MAX: usize = 1 << 16;
 
@@ -93,7 +98,10 @@ pub(super) struct ChunkWrite {
     pub buf: BufRef,
     pub crcs: [u32; 16],
     pub pg: PgId,
+    pub range: Option<VolumeId>,
     pub stamp: Stamp,
+    /// It is what another replica has.
+    pub fill: Option<Box<Fill>>,
     /// It is already in the journal (only with the break `RecordBeforeData`).
     pub recorded: bool,
 }
@@ -108,6 +116,7 @@ pub(super) enum Ask {
         buf: BufRef,
         crcs: [u32; 16],
         pg: PgId,
+        range: Option<VolumeId>,
         stamp: Stamp,
     },
     Zero {
@@ -115,6 +124,7 @@ pub(super) enum Ask {
         at: ChunkId,
         run: BlockRun,
         pg: PgId,
+        range: Option<VolumeId>,
         stamp: Stamp,
     },
     ZeroChunks {
@@ -122,7 +132,34 @@ pub(super) enum Ask {
         at: ChunkId,
         count: u32,
         pg: PgId,
+        range: Option<VolumeId>,
         stamp: Stamp,
+    },
+    /// Its slot is found when it is admitted.
+    Fill {
+        op: StoreOp,
+        buf: BufRef,
+        fill: Box<Fill>,
+    },
+    Fence {
+        op: StoreOp,
+        pg: PgId,
+        version: u32,
+        session: u32,
+        fences: Vec<(VolumeId, Epoch)>,
+    },
+    DropReplica {
+        op: StoreOp,
+        pg: PgId,
+    },
+    List {
+        op: StoreOp,
+        job: Box<ListJob>,
+    },
+    Fetch {
+        op: StoreOp,
+        at: ChunkId,
+        buf: BufRef,
     },
     Read {
         op: StoreOp,
@@ -151,11 +188,24 @@ impl Ask {
             Ask::Write { op, .. }
             | Ask::Zero { op, .. }
             | Ask::ZeroChunks { op, .. }
+            | Ask::Fill { op, .. }
+            | Ask::Fence { op, .. }
+            | Ask::DropReplica { op, .. }
+            | Ask::List { op, .. }
+            | Ask::Fetch { op, .. }
             | Ask::Read { op, .. }
             | Ask::Map { op, .. }
             | Ask::PutVolume { op, .. }
             | Ask::DropVolume { op, .. } => *op,
         }
+    }
+
+    /// Whether it changes nothing.
+    pub fn reads(&self) -> bool {
+        matches!(
+            self,
+            Ask::Read { .. } | Ask::Map { .. } | Ask::List { .. } | Ask::Fetch { .. }
+        )
     }
 }
 
@@ -174,6 +224,8 @@ pub struct Store {
     pub(super) table: Table,
     pub(super) allocator: Allocator,
     pub(super) layers: Layers,
+    pub(super) replicas: Replicas,
+    pub(super) listings: Listings,
     pub(super) overlays: Overlays,
     /// Entries with payload to apply, oldest first.
     pub(super) apply_queue: VecDeque<super::table::EntryId>,
@@ -184,13 +236,15 @@ pub struct Store {
     pub(super) journal: Journal,
     pub(super) ios: Slab<Io>,
     pub(super) reads: Slab<ReadJob>,
+    /// Of fetches in flight: what the layer holds, by the read's place.
+    pub(super) holdings: FixedMap<u32, Holding>,
     pub(super) slot_ios: super::order::Order,
     /// Writes that wait for memory or for room in the journal, in order.
     pub(super) stalled: VecDeque<Ask>,
     /// Whole chunks of this turn, in slots that lie side by side.
     pub(super) gathered: Vec<ChunkWrite>,
     /// Records of whole chunks that found the open batch full.
-    pub(super) overfull: VecDeque<(super::batch::Record, StoreOp, super::table::EntryId)>,
+    pub(super) overfull: VecDeque<(super::record::Record, StoreOp, super::table::EntryId)>,
     pub(super) loader: Loader,
     pub(super) dirty: Vec<super::table::LeafId>,
     pub(super) checkpoint: Checkpoint,
@@ -202,6 +256,8 @@ pub struct Store {
     /// The journal has been quiet: apply what is left.
     pub(super) idle: bool,
     pub(super) zeroing: bool,
+    /// Discards in flight on the disk.
+    pub(super) discards: u32,
     pub(super) stats: Stats,
 }
 
@@ -232,6 +288,34 @@ impl Store {
         self.layers.volumes.values()
     }
 
+    /// The replica of a PG; `None` where it was never fenced. Right after an opening it is what is durable: a window may
+    /// hold more than what was above the mark, never less (R22).
+    pub fn replica(&self, pg: PgId) -> Option<&Replica> {
+        self.replicas.get(pg)
+    }
+
+    /// The replicas that it has, by PG.
+    pub fn replicas(&self) -> impl Iterator<Item = (PgId, &Replica)> {
+        self.replicas.iter()
+    }
+
+    /// Whether what it holds can be known to be the newest. If not, it serves nothing and takes nothing: its replicas are to be
+    /// made anew on a store that is formatted.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self.state, State::Damaged)
+    }
+
+    /// Whether a PG has extents that cannot be told. They answer with errors; a replica with such extents is cured by
+    /// [`Input::DropReplica`] and a join. Complete once the table is loaded.
+    pub fn has_damaged_extents(&self, pg: PgId) -> bool {
+        let of = |leaf: &super::table::Leaf| leaf.pg == pg && leaf.state == LeafState::Damaged;
+        let leaves = 0..self.table.leaf_bound();
+        self.loader.damaged > 0
+            && leaves
+                .into_iter()
+                .any(|leaf| self.table.is_leaf(leaf) && of(self.table.leaf(leaf)))
+    }
+
     /// The identity and shape of the store, once its superblock is read.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
@@ -248,6 +332,7 @@ impl Store {
                 buf,
                 crcs,
                 pg,
+                range,
                 stamp,
             } => {
                 let mut all = [0; 16];
@@ -260,6 +345,7 @@ impl Store {
                         buf,
                         crcs: all,
                         pg,
+                        range,
                         stamp,
                     },
                     out,
@@ -270,6 +356,7 @@ impl Store {
                 at,
                 run,
                 pg,
+                range,
                 stamp,
             } => {
                 self.ask(
@@ -278,6 +365,7 @@ impl Store {
                         at,
                         run,
                         pg,
+                        range,
                         stamp,
                     },
                     out,
@@ -288,6 +376,7 @@ impl Store {
                 at,
                 count,
                 pg,
+                range,
                 stamp,
             } => {
                 self.ask(
@@ -296,12 +385,17 @@ impl Store {
                         at,
                         count,
                         pg,
+                        range,
                         stamp,
                     },
                     out,
                 );
             }
-            Input::Read { op, at, run, buf } => self.ask(Ask::Read { op, at, run, buf }, out),
+            Input::Read { op, at, run, buf } => match self.state {
+                // Nothing that it would wait for as an ask.
+                State::Open => self.on_read(op, at, run, buf, out),
+                _ => self.ask(Ask::Read { op, at, run, buf }, out),
+            },
             Input::Map { op, at, count } => self.ask(Ask::Map { op, at, count }, out),
             Input::PutVolume { op, volume } => {
                 self.ask(
@@ -313,6 +407,64 @@ impl Store {
                 );
             }
             Input::DropVolume { op, volume } => self.ask(Ask::DropVolume { op, volume }, out),
+            Input::Fill {
+                op,
+                at,
+                pg,
+                blocks,
+                data,
+                zero,
+                buf,
+                crcs,
+                stamp,
+                range,
+                window,
+            } => {
+                let fill = Fill::new(at, (pg, range, stamp), (blocks, data, zero), crcs, window);
+                let fill = Box::new(fill);
+                self.ask(Ask::Fill { op, buf, fill }, out);
+            }
+            Input::Fence {
+                op,
+                pg,
+                version,
+                session,
+                fences,
+            } => {
+                self.ask(
+                    Ask::Fence {
+                        op,
+                        pg,
+                        version,
+                        session,
+                        fences,
+                    },
+                    out,
+                );
+            }
+            Input::Mark {
+                pg,
+                range,
+                epoch,
+                mark,
+            } => self.replicas.mark(pg, range, epoch, mark),
+            Input::DropReplica { op, pg } => self.ask(Ask::DropReplica { op, pg }, out),
+            Input::Forget { pg, version } => {
+                if self.replicas.forget(pg, version) {
+                    self.sweep = Some(Sweep::default());
+                }
+            }
+            Input::List {
+                op,
+                pg,
+                since,
+                after,
+                max,
+            } => {
+                let job = Box::new(ListJob::new(pg, since, after, max));
+                self.ask(Ask::List { op, job }, out);
+            }
+            Input::Fetch { op, at, buf } => self.ask(Ask::Fetch { op, at, buf }, out),
             Input::Grow { op, bytes } => self.on_grow(op, bytes, out),
             Input::Scrub { op } => self.on_scrub(op, out),
             Input::Checkpoint { op } => self.on_checkpoint_wanted(op, out),
@@ -348,8 +500,7 @@ impl Store {
         match self.state {
             State::Open => {}
             State::Damaged => {
-                let reads = matches!(ask, Ask::Read { .. } | Ask::Map { .. });
-                let why = if reads {
+                let why = if ask.reads() {
                     StoreError::Damaged
                 } else {
                     StoreError::ReadOnly
@@ -362,7 +513,7 @@ impl Store {
             }
         }
         match ask {
-            Ask::Read { .. } | Ask::Map { .. } => self.admit(ask, out),
+            _ if ask.reads() => self.admit(ask, out),
             _ if !self.stalled.is_empty() => self.stalled.push_back(ask),
             _ => self.admit(ask, out),
         }
@@ -373,6 +524,8 @@ impl Store {
         match ask {
             Ask::Read { op, at, run, buf } => self.on_read(op, at, run, buf, out),
             Ask::Map { op, at, count } => self.on_map(op, at, count, out),
+            Ask::List { op, job } => self.on_list(op, job, out),
+            Ask::Fetch { op, at, buf } => self.on_fetch(op, at, buf, out),
             other => self.on_change(other, out),
         }
     }
@@ -415,7 +568,13 @@ impl Store {
                 }
             }
             // A device may ignore or refuse it: the slot is free all the same.
-            Io::Discard { slot } => self.allocator.free(slot),
+            Io::Discard { slot } => {
+                self.discards -= 1;
+                self.allocator.free(slot);
+                if !self.is_failed() {
+                    self.settle_freed(out);
+                }
+            }
         }
         if matches!(self.state, State::Failed) {
             self.release_if_quiet(out);
@@ -453,7 +612,8 @@ impl Store {
         told.extend(self.overfull.drain(..).map(|(_, op, _)| op));
         told.extend(self.loader.take_waiting().iter().map(Ask::op));
         let batches = self.journal.flying.iter().chain([&self.journal.open]);
-        told.extend(batches.flat_map(|batch| batch.acts.iter().map(|act| act.op)));
+        let acts = batches.flat_map(|batch| &batch.acts);
+        told.extend(acts.map(|act| act.op).filter(|&op| op != Act::NOBODY.op));
         told.extend(self.checkpoint.take_waiting());
         told.into_iter()
             .for_each(|op| done(op, Err(StoreError::DiskFailed), out));
@@ -498,9 +658,13 @@ impl Store {
 
     /// Slots whose last reader is gone are discarded on a device that wants to know, and are free.
     fn settle_freed(&mut self, out: &mut Outbox) {
-        while let Some(slot) = self.allocator.settle(self.slot_ios.ended()) {
+        // A replica that is dropped frees thousands of slots at once; the device is told of a few at a time.
+        while self.discards < DISCARDS_MAX
+            && let Some(slot) = self.allocator.settle(self.slot_ios.ended())
+        {
             self.stats.freed_slots += 1;
-            if self.options.discard {
+            if self.options.discard && !self.is_resting() {
+                self.discards += 1;
                 let offset = self.superblock.geometry.slot_at(slot);
                 self.submit(Io::Discard { slot }, out, |id| DiskOp::Discard {
                     id,

@@ -78,6 +78,8 @@ pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
         used: 0,
         manifest: vec![ManifestRef::default(); geometry.manifest_blocks as usize],
         volumes: Default::default(),
+        replicas: Default::default(),
+        replicas_through: 0,
     };
     let mut bytes = Vec::new();
     let root_crc = root.encode(&mut bytes);

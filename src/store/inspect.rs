@@ -1,12 +1,13 @@
 //! What a person wants to see of an image that no daemon runs. It reads what opening reads, and
 //! writes nothing.
 
-use super::batch::Record;
 use super::check::{Finding, Image, ReadAt, Report, Severity};
 use super::door::{LayerMeta, OpenError, VolumeMeta};
 use super::layers::Layers;
+use super::record::Record;
+use super::replica::{Replica, Replicas};
 use super::superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, Superblock};
-use crate::base::{BLOCK, FamilyId, LayerId, VolumeId};
+use crate::base::{BLOCK, FamilyId, LayerId, PgId, VolumeId};
 use serde::Serialize;
 
 /// One copy of the superblock.
@@ -87,6 +88,18 @@ pub struct VolumeSeen {
     pub layers: Vec<LayerSeen>,
 }
 
+/// What the store keeps of the replica of a placement group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReplicaSeen {
+    pub pg: PgId,
+    pub version: u32,
+    /// The version with which it joins; 0: it does not.
+    pub session: u32,
+    pub ranges: u64,
+    /// Writes above the marks.
+    pub window_entries: u64,
+}
+
 /// What an image shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Inspection {
@@ -102,6 +115,8 @@ pub struct Inspection {
     pub space: SpaceSeen,
     /// With what the journal says of them.
     pub volumes: Vec<VolumeSeen>,
+    /// Those of replicated placement groups, with what the journal says of them.
+    pub replicas: Vec<ReplicaSeen>,
     /// Structures that are damaged; `check` says which.
     pub damaged_structures: u64,
 }
@@ -112,6 +127,8 @@ pub fn inspect(disk: &mut impl ReadAt, disk_bytes: u64) -> Result<Inspection, Op
     let image = Image::open(disk, disk_bytes, &mut report)?;
     let superblock = image.superblock;
     let mut layers = Layers::new(image.root.volumes.clone(), 0);
+    let root = &image.root;
+    let mut replicas = Replicas::new(root.replicas.clone(), root.replicas_through, 0);
     let tail = image.root.tail;
     let mut journal = JournalSeen {
         tail_batch: tail.batch,
@@ -131,7 +148,11 @@ pub fn inspect(disk: &mut impl ReadAt, disk_bytes: u64) -> Result<Inspection, Op
         journal.records += found.records.len() as u64;
         journal.used_bytes += found.len;
         journal.payload_bytes += u64::from(found.header.payload_blocks) * BLOCK;
+        let is_news = found.header.batch > image.root.replicas_through;
         for record in found.records {
+            if is_news {
+                replicas.take(&record);
+            }
             match record {
                 Record::PutVolume(volume) => layers.put(*volume),
                 Record::DropVolume(volume) => layers.drop(volume),
@@ -161,6 +182,7 @@ pub fn inspect(disk: &mut impl ReadAt, disk_bytes: u64) -> Result<Inspection, Op
             slots_touched: u64::from(image.root.touched),
         },
         volumes: layers.volumes.values().map(volume).collect(),
+        replicas: replicas.iter().map(replica).collect(),
         damaged_structures: report.findings.iter().filter(is_damage).count() as u64,
     })
 }
@@ -189,6 +211,19 @@ fn geometry(of: &Geometry) -> GeometrySeen {
         slots_offset_bytes: of.slots_at,
         slots: of.slots,
         end_bytes: of.end(),
+    }
+}
+
+fn replica((pg, of): (PgId, &Replica)) -> ReplicaSeen {
+    ReplicaSeen {
+        pg,
+        version: of.version,
+        session: of.session,
+        ranges: of.ranges().count() as u64,
+        window_entries: of
+            .ranges()
+            .map(|(_, range)| range.window().count() as u64)
+            .sum(),
     }
 }
 

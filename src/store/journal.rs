@@ -3,11 +3,12 @@
 //! Batch n is acknowledged only when every batch up to n is durable. Space in the ring is given back only when a
 //! checkpoint that does not need a batch any more is durable.
 
-use super::batch::{BATCH_LEN_MAX, HEADER_LEN_MAX, PAYLOAD_BLOCKS_MAX, Record, header_len};
+use super::batch::{BATCH_LEN_MAX, HEADER_LEN_MAX, PAYLOAD_BLOCKS_MAX, header_len};
 use super::door::{Span, StoreOp};
+use super::record::Record;
 use super::root::Position;
 use super::table::EntryId;
-use crate::base::{BLOCK, BufRef};
+use crate::base::{BLOCK, BlockRun, BufRef};
 use std::collections::VecDeque;
 
 /// Batches in flight at once. Several, so that the device is busy while the next one gathers; four carried up to a fifth
@@ -21,8 +22,20 @@ pub(super) struct Act {
     pub op: StoreOp,
     /// The chunk's entry (writes and zeroes of one chunk).
     pub entry: EntryId,
-    /// The payload (small writes).
+    /// The payload (small writes), or the chunk that it is of (fills).
     pub buf: BufRef,
+}
+
+impl Act {
+    /// Nobody is told.
+    pub const NOBODY: Act = Act {
+        op: StoreOp(u32::MAX),
+        entry: u32::MAX,
+        buf: BufRef {
+            id: crate::base::BufId(0),
+            block: 0,
+        },
+    };
 }
 
 /// Records that go to disk together.
@@ -44,21 +57,31 @@ impl Batch {
             && self.payload_blocks + payload_blocks <= PAYLOAD_BLOCKS_MAX
     }
 
+    /// Whether a record fits into what the header takes of the ring anyway.
+    pub fn has_slack(&self, record_len: usize) -> bool {
+        header_len(self.record_bytes + record_len) == header_len(self.record_bytes)
+    }
+
     pub fn push(&mut self, record: Record, act: Act) {
         self.record_bytes += record.len();
         let blocks = record.payload_blocks();
         if blocks > 0 {
             self.payload_blocks += blocks;
-            match self.spans.last_mut() {
-                Some(last) if last.buf.plus(last.blocks) == act.buf => last.blocks += blocks,
-                _ => self.spans.push(Span {
-                    buf: act.buf,
-                    blocks,
-                }),
+            match &record {
+                Record::Fill(fill) => BlockRun::runs_of(fill.data)
+                    .for_each(|run| self.push_span(act.buf.plus(run.first()), run.count())),
+                _ => self.push_span(act.buf, blocks),
             }
         }
         self.records.push(record);
         self.acts.push(act);
+    }
+
+    fn push_span(&mut self, buf: BufRef, blocks: u32) {
+        match self.spans.last_mut() {
+            Some(last) if last.buf.plus(last.blocks) == buf => last.blocks += blocks,
+            _ => self.spans.push(Span { buf, blocks }),
+        }
     }
 
     /// The bytes that this batch takes in the ring.

@@ -3,15 +3,15 @@
 //! What the journal holds for an extent waits with it, and is carried out over its pages in the order of
 //! the batches, by the code that carried it out before the crash. Only then are the extent's slots counted.
 
-use super::batch::Record;
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError};
 use super::engine::{Ask, Io, State, Store, done};
 use super::manifest::PageRef;
 use super::page::{NO_SLOT, PageEntry, PageName, decode};
+use super::record::Record;
 use super::superblock::PAGE_LEN;
-use super::table::{LeafId, LeafState};
-use crate::base::{Break, CHUNKS_PER_EXTENT, FixedMap};
+use super::table::{LeafId, LeafState, TOMBSTONE};
+use crate::base::{Break, CHUNKS_PER_EXTENT, FixedMap, PgId};
 
 /// Pages that the background reads at once.
 const LOADS_MAX: u32 = 64;
@@ -60,6 +60,13 @@ impl Loader {
     /// Keeps a record for its extent.
     pub fn keep(&mut self, leaf: LeafId, replayed: Replayed) {
         self.replayed.entry(leaf).or_default().push(replayed);
+    }
+
+    /// Whether the journal says that an extent was emptied.
+    fn is_dropped(&self, leaf: LeafId) -> bool {
+        let kept = self.replayed.get(&leaf).into_iter().flatten();
+        kept.into_iter()
+            .any(|kept| matches!(kept.record, Record::DropReplica(_)))
     }
 
     /// Whether slots may turn out to be free when the rest of the table is loaded.
@@ -121,7 +128,37 @@ impl Store {
         }
     }
 
-    fn start_load(&mut self, leaf: LeafId, out: &mut Outbox) {
+    /// Has an extent emptied when it is loaded, because its replica was dropped (R24).
+    pub(super) fn keep_drop(&mut self, leaf: LeafId, pg: PgId, batch: u64) {
+        self.journal.kept_mut(batch).pending += 1;
+        let (payload, lost) = (0, 0);
+        let dropped = Replayed {
+            batch,
+            record: Record::DropReplica(pg),
+            origin: Origin::Replayed { payload, lost },
+        };
+        self.loader.keep(leaf, dropped);
+    }
+
+    /// An extent that could not be told is empty from now on, because its replica was dropped. Slots that it had are found
+    /// by the next opening.
+    pub(super) fn mend_leaf(&mut self, leaf: LeafId) {
+        for place in 0..CHUNKS_PER_EXTENT as usize {
+            let entries: Vec<_> = self.table.versions(leaf, place).collect();
+            for entry in entries {
+                self.overlays.remove(entry);
+                self.table.remove_entry(leaf, place, entry);
+            }
+        }
+        self.table.leaf_mut(leaf).state = LeafState::Loaded;
+        self.mark_dirty(leaf);
+        self.loader.damaged -= 1;
+        if self.loader.finished && self.loader.damaged == 0 {
+            self.allocator.complete();
+        }
+    }
+
+    pub(super) fn start_load(&mut self, leaf: LeafId, out: &mut Outbox) {
         if self.table.leaf(leaf).state != LeafState::Unloaded {
             return;
         }
@@ -172,6 +209,7 @@ impl Store {
             extent: of.extent,
             index: of.index,
             lsn: of.lsn,
+            pg: of.pg,
         };
         let take_old = self.breaks().on(Break::TakeOldPage);
         let slots = self.superblock.geometry.slots;
@@ -206,6 +244,11 @@ impl Store {
             return;
         };
         self.loader.unloaded -= 1;
+        // Nothing of what its pages say is left where its replica was dropped, so they need not be right either.
+        if self.loader.is_dropped(leaf) {
+            loading.damaged = None;
+            loading.entries.clear();
+        }
         if let Some(offset) = loading.damaged {
             return self.give_up(leaf, offset, loading, out);
         }
@@ -213,7 +256,10 @@ impl Store {
         // Oldest first, so that the newest layer becomes the head of its chain.
         loading.entries.sort_by_key(|entry| entry.layer);
         for image in &loading.entries {
-            if !self.layers.is_alive(image.layer) {
+            let pg = self.table.leaf(leaf).pg;
+            let is_tombstone = image.data | image.zero == 0;
+            let is_forgotten = is_tombstone && self.replicas.may_forget(pg, image.stamp);
+            if !self.layers.is_alive(image.layer) || is_forgotten {
                 continue;
             }
             let entry = self
@@ -226,6 +272,7 @@ impl Store {
             found.zero = image.zero;
             found.dirty = image.dirty;
             found.crcs = image.crcs;
+            found.flags |= if is_tombstone { TOMBSTONE } else { 0 };
         }
         self.carry_out_replayed(leaf, out);
         if !self.count_slots(leaf) {
@@ -262,12 +309,9 @@ impl Store {
         } in replayed
         {
             self.journal.kept_mut(batch).pending += record.payload_blocks();
-            let alive = match &record {
-                Record::Data { at, .. }
-                | Record::Chunk { at, .. }
-                | Record::Zero { at, .. }
-                | Record::ZeroChunks { at, .. } => self.layers.is_alive(at.layer),
-                Record::PutVolume(_) | Record::DropVolume(_) => false,
+            let alive = match record.place() {
+                Some((at, _)) => self.layers.is_alive(at.layer),
+                None => true, // the drop of a replica
             };
             if alive {
                 self.carry_out(leaf, &record, origin, batch, out);
@@ -349,6 +393,7 @@ impl Store {
             self.table.push_page(leaf, page);
         }
         let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
+        let pg = self.table.leaf(leaf).pg;
         let pages: Vec<u32> = self.table.pages_of(leaf).collect();
         for (index, page) in (0..).zip(pages) {
             let home = self.pages[page as usize].map_or(0, |named| named.home);
@@ -359,6 +404,7 @@ impl Store {
                 home,
                 lsn: u64::MAX,
                 crc: 0,
+                pg,
             };
             self.name_page(page, Some(lost));
         }

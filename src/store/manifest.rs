@@ -5,7 +5,7 @@
 
 use super::codec::{Put, Take, seal, unseal};
 use super::superblock::PAGES_PER_MANIFEST_BLOCK;
-use crate::base::{BLOCK, ExtentNo, FamilyId, StoreId};
+use crate::base::{BLOCK, ExtentNo, FamilyId, PgId, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENMF";
 const HEAD: usize = 64;
@@ -22,6 +22,8 @@ pub(super) struct PageRef {
     /// Every batch up to this one is in it.
     pub lsn: u64,
     pub crc: u32,
+    /// The placement group of its extent.
+    pub pg: PgId,
 }
 
 /// Appends the manifest block `number` (4096 bytes), which holds `pages`; returns its crc.
@@ -53,7 +55,7 @@ pub(super) fn encode(
         put.u8(1);
         put.u64(page.lsn);
         put.u32(page.crc);
-        put.u32(0);
+        put.u32(page.pg.0);
     }
     put.pad_to(start, BLOCK as usize);
     seal(&mut out[start..])
@@ -79,7 +81,7 @@ pub(super) fn decode(
         .map(|_| {
             let (family, extent, index) = (take.u64()?, take.u32()?, take.u16()?);
             let (home, used, lsn) = (take.u8()?, take.u8()?, take.u64()?);
-            let (crc, _) = (take.u32()?, take.u32()?);
+            let (crc, pg) = (take.u32()?, PgId(take.u32()?));
             if home > 1 || used > 1 {
                 return None;
             }
@@ -90,6 +92,7 @@ pub(super) fn decode(
                 home,
                 lsn,
                 crc,
+                pg,
             }))
         })
         .collect()

@@ -16,15 +16,16 @@
 //! On disk: two superblocks, four places for a root, the manifest, the journal ring, the table's pages, the
 //! slots; `docs/disk_format.md` has the tables. Rooms inside:
 //!
-//! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, and `codec` below them;
+//! - the disk's structures as bytes: `superblock`, `root`, `manifest`, `page`, `batch`, `record`, and `codec` below them;
 //!   `chain` reads the journal as it lies there;
-//! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`;
-//! - operations: `write`, `read`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
+//! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`,
+//!   `replica` (fences, marks, windows);
+//! - operations: `write`, `fill`, `read`, `list`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
 //! - without a machine: `format`, `check`, `inspect`.
 //!
 //! Invariants, by the names that the assertions use: *a slot has one owner*; *what is acknowledged is durable, with all
 //! before it*; *a page holds applied state only*; *the tail passes nothing that is not applied*; *a freed slot
-//! waits for its readers*.
+//! waits for its readers*; *windows-are-bounded*.
 //!
 //! What it does not know: other disks, other replicas, clocks, files, and what payload says.
 
@@ -39,17 +40,21 @@ mod codec;
 mod commit;
 mod door;
 mod engine;
+mod fill;
 mod format;
 mod inspect;
 mod journal;
 mod layers;
+mod list;
 mod load;
 mod manifest;
 mod order;
 mod overlay;
 mod page;
 mod read;
+mod record;
 mod recover;
+mod replica;
 mod root;
 mod scrub;
 mod stats;
@@ -63,15 +68,17 @@ mod write;
 pub use apply::APPLYING_BLOCKS_MAX;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
-    ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Input, IoData, IoId, LayerMeta, Note,
-    OpenError, Options, Outbox, Output, Span, Stamp, StoreError, StoreOp, VolumeMeta, WriteKind,
+    ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Found, Holding, Input, IoData, IoId,
+    LayerMeta, Note, OpenError, Options, Outbox, Output, Span, Stamp, StoreError, StoreOp,
+    VolumeMeta, WindowEntry, WriteKind,
 };
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};
 pub use inspect::{
-    GeometrySeen, Inspection, JournalSeen, LayerSeen, SpaceSeen, SuperblockSeen, VolumeSeen,
-    inspect,
+    GeometrySeen, Inspection, JournalSeen, LayerSeen, ReplicaSeen, SpaceSeen, SuperblockSeen,
+    VolumeSeen, inspect,
 };
+pub use replica::{Replica, ReplicaRange};
 pub use stats::{Levels, Stats};
 pub use superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
 

@@ -1,9 +1,11 @@
 //! A table page: the applied state of the chunks of one extent of a family, 112 bytes an entry.
+//!
+//! An entry with neither data nor zeroes is a tombstone: of a replicated PG it tells when the chunk was discarded (R20).
 
 use super::codec::{Put, Take, seal, unseal};
 use super::door::{Epoch, Stamp};
 use super::superblock::PAGE_LEN;
-use crate::base::{CHUNKS_PER_EXTENT, ExtentNo, FamilyId, LayerId, StoreId};
+use crate::base::{CHUNKS_PER_EXTENT, ExtentNo, FamilyId, LayerId, PgId, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENTP";
 const HEAD: usize = 64;
@@ -40,6 +42,7 @@ pub(super) struct PageName {
     pub extent: ExtentNo,
     pub index: u16,
     pub lsn: u64,
+    pub pg: PgId,
 }
 
 /// Appends a page (8192 bytes); returns its crc.
@@ -59,6 +62,7 @@ pub(super) fn encode(name: &PageName, entries: &[PageEntry], out: &mut Vec<u8>) 
     put.u16(name.index);
     put.u16(entries.len() as u16);
     put.u64(name.lsn);
+    put.u32(name.pg.0);
     put.pad_to(start, HEAD);
     for entry in entries {
         put.u8(entry.place);
@@ -96,6 +100,7 @@ pub(super) fn decode(
     let store = take.id()?;
     let (family, extent) = (FamilyId(take.u64()?), ExtentNo(take.u32()?));
     let (index, count, lsn) = (take.u16()?, usize::from(take.u16()?), take.u64()?);
+    let pg = PgId(take.u32()?);
     let found = PageName {
         store,
         page,
@@ -103,6 +108,7 @@ pub(super) fn decode(
         extent,
         index,
         lsn,
+        pg,
     };
     if found != *name || count > ENTRIES_PER_PAGE {
         return None;

@@ -4,7 +4,6 @@
 //! acknowledged batch is damaged, its blocks answer with errors; if a header is, nothing can be
 //! known to be the newest, and the store is read-only and answers with errors.
 
-use super::batch::Record;
 use super::chain::{self, Chain, Found, Survey};
 use super::commit::Origin;
 use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
@@ -13,10 +12,12 @@ use super::journal::Journal;
 use super::layers::Layers;
 use super::load::{Loader, Replayed};
 use super::manifest;
+use super::record::Record;
+use super::replica::Replicas;
 use super::root::{ManifestRef, Position, Root};
 use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
 use super::table::{LeafState, Table};
-use crate::base::{BLOCK, FixedMap, StoreId, Time};
+use crate::base::{BLOCK, Break, FixedMap, StoreId, Time};
 
 /// Bytes of one read.
 const READ_LEN: u64 = 1024 * 1024;
@@ -76,6 +77,9 @@ impl Store {
             table: Table::new(),
             allocator: super::allocator::Allocator::new(0, 0),
             layers: Layers::new(Default::default(), 0),
+            replicas: Replicas::default(),
+            listings: Default::default(),
+            discards: 0,
             overlays: Default::default(),
             apply_queue: Default::default(),
             applies: 0,
@@ -83,6 +87,7 @@ impl Store {
             journal: Journal::new(0, start),
             ios: Store::io_slab(),
             reads: Store::read_slab(),
+            holdings: FixedMap::default(),
             slot_ios: Default::default(),
             stalled: Default::default(),
             gathered: Vec::new(),
@@ -295,8 +300,9 @@ impl Store {
             return self.refuse(OpenError::DamagedSuperblock);
         };
         let geometry = superblock.geometry;
-        let room = Root::volume_room(geometry.root_len, geometry.manifest_blocks);
-        self.layers = Layers::new(root.volumes, room);
+        let (volumes, replicas) = Root::rooms(geometry.root_len, geometry.manifest_blocks);
+        self.layers = Layers::new(root.volumes, volumes);
+        self.replicas = Replicas::new(root.replicas, root.replicas_through, replicas);
         self.allocator = super::allocator::Allocator::new(
             geometry.slots as u32,
             root.touched.min(geometry.slots as u32),
@@ -316,9 +322,10 @@ impl Store {
             };
             let leaf = match self.table.leaf_of(named.family, named.extent) {
                 Some(leaf) => leaf,
-                None => self
-                    .table
-                    .add_leaf(named.family, named.extent, LeafState::Unloaded),
+                None => {
+                    self.table
+                        .add_leaf((named.family, named.extent), named.pg, LeafState::Unloaded)
+                }
             };
             of.entry(leaf).or_default().push((named.index, page));
         }
@@ -370,7 +377,13 @@ impl Store {
     /// Hands the records of a batch to the extents that they change.
     fn keep_records(&mut self, batch: u64, records: Vec<Record>, payload_at: u64, lost: &[u32]) {
         let mut block = 0;
+        // What the root holds of replicas may be newer than where replay begins.
+        let is_news = batch > self.replicas.through;
         for record in records {
+            let forgets = record.place().is_some() && self.breaks().on(Break::LoseWindow);
+            if is_news && !forgets {
+                self.replicas.take(&record);
+            }
             let first = block;
             let blocks = record.payload_blocks();
             block += blocks;
@@ -383,28 +396,21 @@ impl Store {
                 payload,
                 lost: mask,
             };
-            let (at, slot) = match &record {
-                Record::PutVolume(volume) => {
-                    self.layers.put((**volume).clone());
-                    continue;
-                }
-                Record::DropVolume(volume) => {
-                    self.layers.drop(*volume);
-                    continue;
-                }
-                Record::Data { at, slot, .. } | Record::Chunk { at, slot, .. } => {
-                    (*at, Some(*slot))
-                }
-                Record::Zero { at, .. } | Record::ZeroChunks { at, .. } => (*at, None),
+            let Some((at, pg)) = record.place() else {
+                self.keep_of_no_chunk(record, batch);
+                continue;
             };
-            if let Some(slot) = slot {
+            if let Some(slot) = record.slot() {
                 self.allocator.touch(slot);
             }
             let extent = at.chunk.extent();
             let leaf = match self.table.leaf_of(at.family, extent) {
                 Some(leaf) => leaf,
-                None => self.table.add_leaf(at.family, extent, LeafState::Unloaded),
+                None => self
+                    .table
+                    .add_leaf((at.family, extent), pg, LeafState::Unloaded),
             };
+            self.table.leaf_mut(leaf).pg = pg;
             self.journal.kept_mut(batch).pending += 1;
             self.loader.keep(
                 leaf,
@@ -414,6 +420,24 @@ impl Store {
                     origin,
                 },
             );
+        }
+        self.replicas.through = self.replicas.through.max(batch);
+    }
+
+    /// Carries out what a record says of volumes and replicas.
+    fn keep_of_no_chunk(&mut self, record: Record, batch: u64) {
+        match record {
+            Record::PutVolume(volume) => self.layers.put(*volume),
+            Record::DropVolume(volume) => self.layers.drop(volume),
+            Record::DropReplica(_) if self.breaks().on(Break::KeepDropped) => {}
+            Record::DropReplica(pg) => {
+                for leaf in 0..self.table.leaf_bound() {
+                    if self.table.leaf(leaf).pg == pg {
+                        self.keep_drop(leaf, pg, batch);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

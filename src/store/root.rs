@@ -1,4 +1,5 @@
-//! The root of a checkpoint: where replay starts, every manifest block with its checksum, the volumes.
+//! The root of a checkpoint: where replay starts, every manifest block with its checksum, the volumes, and what is kept of
+//! replicas.
 //!
 //! The superblock holds the root's checksum, the root holds those of the manifest blocks, and they hold
 //! those of the table pages: what the superblock names is one state of the whole table, and anything older or
@@ -6,8 +7,9 @@
 
 use super::codec::{Put, Take, seal, unseal};
 use super::door::{LayerMeta, OpenError, VolumeMeta};
+use super::replica::{Replica, decode_replica, encode_replica};
 use super::superblock::{COUNT_MAX, Geometry, Superblock};
-use crate::base::{BLOCK, FamilyId, LayerId, StoreId, VolumeId};
+use crate::base::{BLOCK, FamilyId, LayerId, PgId, StoreId, VolumeId};
 use std::collections::BTreeMap;
 
 const MAGIC: [u8; 8] = *b"SARSENRT";
@@ -17,6 +19,8 @@ const HEAD: usize = 96;
 pub const NAME_BYTES_MAX: usize = 128;
 /// The longest chain of layers.
 pub const LAYERS_MAX: usize = 2048;
+/// What is kept of replicas has so many times the room of volumes: 2 MiB at most, 65,000 ranges or 37,000 writes in windows.
+const REPLICA_SHARE: u64 = 2;
 
 /// A place in the journal's ring between two batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,9 @@ pub(super) struct Root {
     pub used: u32,
     pub manifest: Vec<ManifestRef>,
     pub volumes: BTreeMap<VolumeId, VolumeMeta>,
+    /// What is kept of replicas, with every batch up to `replicas_through`.
+    pub replicas: BTreeMap<PgId, Replica>,
+    pub replicas_through: u64,
 }
 
 impl Root {
@@ -83,6 +90,9 @@ impl Root {
         put.u32(self.touched);
         put.u32(self.used);
         put.u32(self.volumes.len() as u32);
+        put.u32(self.replicas.len() as u32);
+        put.u32(0);
+        put.u64(self.replicas_through);
         put.pad_to(start, HEAD);
         for block in &self.manifest {
             put.u32(block.crc);
@@ -92,6 +102,9 @@ impl Root {
         }
         for volume in self.volumes.values() {
             encode_volume(volume, &mut put);
+        }
+        for (&pg, replica) in &self.replicas {
+            encode_replica(pg, replica, &mut put);
         }
         let len = (put.0.len() - start).next_multiple_of(BLOCK as usize);
         put.pad_to(start, len);
@@ -111,6 +124,7 @@ impl Root {
             previous: take.u32()?,
         };
         let (touched, used, count) = (take.u32()?, take.u32()?, take.u32()?);
+        let (replica_count, _, replicas_through) = (take.u32()?, take.u32()?, take.u64()?);
         let mut take = Take::new(bytes.get(HEAD..)?);
         if blocks > bytes.len() / 8 {
             return None;
@@ -132,6 +146,11 @@ impl Root {
             let volume = decode_volume(&mut take)?;
             volumes.insert(volume.id, volume);
         }
+        let mut replicas = BTreeMap::new();
+        for _ in 0..replica_count {
+            let (pg, replica) = decode_replica(&mut take)?;
+            replicas.insert(pg, replica);
+        }
         Some((
             Root {
                 store,
@@ -141,6 +160,8 @@ impl Root {
                 used,
                 manifest,
                 volumes,
+                replicas,
+                replicas_through,
             },
             crc,
         ))
@@ -170,14 +191,17 @@ impl Root {
         Ok(())
     }
 
-    /// How many bytes a root has room for besides its manifest references, for volumes.
-    pub fn volume_room(root_len: u64, manifest_blocks: u64) -> u64 {
-        root_len.saturating_sub(HEAD as u64 + manifest_blocks * 8)
+    /// How many bytes a root has room for besides its manifest references: for volumes, and for what is kept of replicas.
+    pub fn rooms(root_len: u64, manifest_blocks: u64) -> (u64, u64) {
+        let both = root_len.saturating_sub(HEAD as u64 + manifest_blocks * 8);
+        let volumes = both / (1 + REPLICA_SHARE);
+        (volumes, both - volumes)
     }
 
-    /// The room that a root needs with `volume_bytes` for volumes.
+    /// The room that a root needs with `volume_bytes` for volumes, and in proportion for replicas.
     pub fn room(manifest_blocks: u64, volume_bytes: u64) -> u64 {
-        (HEAD as u64 + manifest_blocks * 8 + volume_bytes).next_multiple_of(BLOCK)
+        let both = volume_bytes * (1 + REPLICA_SHARE);
+        (HEAD as u64 + manifest_blocks * 8 + both).next_multiple_of(BLOCK)
     }
 }
 

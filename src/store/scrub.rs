@@ -1,9 +1,9 @@
 //! The scrub: every block that is applied is read and compared, extent by extent; and the sweep, which finds the
-//! entries of layers that were dropped.
+//! entries of layers that were dropped, and tombstones that nobody needs.
 
 use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError, StoreOp};
 use super::engine::{Io, State, Store, done};
-use super::table::{EntryId, LeafId, LeafState, OVERLAID};
+use super::table::{EntryId, LeafId, LeafState, OVERLAID, TOMBSTONE};
 use crate::base::{BLOCK, BlockRun, CHUNKS_PER_EXTENT};
 
 /// Leaves that one step of the sweep looks at.
@@ -281,6 +281,19 @@ impl Store {
         };
     }
 
+    /// Lets go of a tombstone that no replica needs any more (R20).
+    fn forget_tombstone(&mut self, leaf: LeafId, place: usize, entry: EntryId, out: &mut Outbox) {
+        let may_go = self.table.entry(entry).is_tombstone() && {
+            let (pg, stamp) = (self.table.leaf(leaf).pg, self.table.stamp_of(entry));
+            self.replicas.may_forget(pg, stamp)
+        };
+        if may_go {
+            self.table.entry_mut(entry).flags &= !TOMBSTONE;
+            self.mark_dirty(leaf);
+            self.drop_idle(leaf, place, entry, out);
+        }
+    }
+
     /// Takes the entries of dropped layers out of one extent; true where one is still in use.
     fn sweep_leaf(&mut self, leaf: LeafId, out: &mut Outbox) -> bool {
         let mut waits = false;
@@ -288,6 +301,7 @@ impl Store {
             let entries: Vec<_> = self.table.versions(leaf, place).collect();
             for entry in entries {
                 if self.layers.is_alive(self.table.layer_of(entry)) {
+                    self.forget_tombstone(leaf, place, entry, out);
                     continue;
                 }
                 self.supersede(entry, u16::MAX, out);

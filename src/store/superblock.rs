@@ -11,7 +11,7 @@ use crate::base::{BLOCK, CHUNK, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENSB";
 /// The format version that this build writes, and the only one that it reads: no build that was released wrote another.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Where the two copies lie, in bytes.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 * 1024];
 /// The length of a superblock, in bytes.

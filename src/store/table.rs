@@ -7,7 +7,7 @@
 
 use super::door::{Epoch, Stamp};
 use super::page::NO_SLOT;
-use crate::base::{ExtentNo, FamilyId, FixedMap, LayerId};
+use crate::base::{ExtentNo, FamilyId, FixedMap, LayerId, PgId};
 
 /// An entry's place in the table.
 pub(super) type EntryId = u32;
@@ -19,6 +19,8 @@ const NONE: u32 = u32::MAX;
 pub(super) const OVERLAID: u16 = 1;
 /// An older version of the chunk follows in the chain.
 const CHAINED: u16 = 2;
+/// The entry stays although nothing is in it, because its stamp tells when that came about (R20).
+pub(super) const TOMBSTONE: u16 = 4;
 
 /// The applied state of one chunk of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +40,12 @@ const _: () = assert!(size_of::<Entry>() == 88);
 impl Entry {
     /// Whether nothing is in it, so that it need not exist.
     pub fn is_empty(&self) -> bool {
-        self.data == 0 && self.zero == 0 && self.flags & OVERLAID == 0
+        self.data == 0 && self.zero == 0 && self.flags & (OVERLAID | TOMBSTONE) == 0
+    }
+
+    /// Whether it is only a tombstone.
+    pub fn is_tombstone(&self) -> bool {
+        self.data == 0 && self.zero == 0 && self.flags & TOMBSTONE != 0
     }
 }
 
@@ -58,6 +65,8 @@ pub(super) struct Leaf {
     heads: [u32; 64],
     family: u32,
     pub extent: ExtentNo,
+    /// The placement group of the extent.
+    pub pg: PgId,
     pub first_page: u32,
     /// Pages that it holds, the first one and those beside.
     pub pages: u16,
@@ -159,7 +168,12 @@ impl Table {
     }
 
     /// Makes the leaf of an extent that has none.
-    pub fn add_leaf(&mut self, family: FamilyId, extent: ExtentNo, state: LeafState) -> LeafId {
+    pub fn add_leaf(
+        &mut self,
+        (family, extent): (FamilyId, ExtentNo),
+        pg: PgId,
+        state: LeafState,
+    ) -> LeafId {
         let families = &mut self.families;
         let number = *self.family_numbers.entry(family).or_insert_with(|| {
             families.push(family);
@@ -169,6 +183,7 @@ impl Table {
             heads: [NONE; 64],
             family: number,
             extent,
+            pg,
             first_page: NONE,
             pages: 0,
             entries: 0,
@@ -243,6 +258,15 @@ impl Table {
             version: origin.version,
             epoch: origin.epoch,
             sequence: entry.sequence,
+        }
+    }
+
+    /// Takes the stamp of a newer change of some blocks. Of changes in flight together the one of the lower number may be durable
+    /// last: the chunk's stamp is the highest.
+    #[inline]
+    pub fn raise_stamp(&mut self, id: EntryId, stamp: Stamp) {
+        if stamp > self.stamp_of(id) {
+            self.set_stamp(id, stamp);
         }
     }
 
@@ -389,7 +413,7 @@ mod tests {
     fn the_versions_of_a_chunk_survive_the_removal_of_any_of_them() {
         for removed in 0..3 {
             let mut table = Table::new();
-            let leaf = table.add_leaf(FamilyId(1), ExtentNo(0), LeafState::Loaded);
+            let leaf = table.add_leaf((FamilyId(1), ExtentNo(0)), PgId(0), LeafState::Loaded);
             let ids: Vec<_> = (0..3)
                 .map(|n| table.add_entry(leaf, 5, LayerId(n)))
                 .collect();

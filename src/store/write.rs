@@ -4,28 +4,38 @@
 //! slot first, and only then recorded, so that replay never reads a slot. Slots and table pages are
 //! reserved here: what was admitted cannot run out of space any more.
 
-use super::batch::Record;
 use super::door::{
     ChunkId, DiskOp, Durability, Outbox, Output, Span, Stamp, StoreError, StoreOp, WriteKind,
 };
 use super::engine::{Ask, ChunkWrite, Io, Store, done};
 use super::journal::Act;
 use super::page::{ENTRIES_PER_PAGE, NO_SLOT};
+use super::record::{Empty, FENCES_MAX, Payload, Record, fill_len};
 use super::table::{EntryId, LeafId, LeafState, OVERLAID};
-use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
+use crate::base::{BLOCK, BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, LayerId, PgId, VolumeId};
 
 /// Whole chunks that one write to the disk carries: 1 MiB.
 const CHUNKS_OF_WRITE_MAX: usize = 16;
 /// Why there is no room for a change.
-enum Short {
+pub(super) enum Short {
     /// Slots or pages are on their way back, or are not counted yet: it waits.
     Now,
     /// It is refused.
     Ever,
 }
 
+/// What a change says of itself: its PG, its range, its stamp.
+type Whose = (PgId, Option<VolumeId>, Stamp);
+
+/// Whether a frozen layer takes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frozen {
+    Taken,
+    Refused,
+}
+
 /// The entry of a record that has none.
-const NO_ENTRY: EntryId = u32::MAX;
+pub(super) const NO_ENTRY: EntryId = u32::MAX;
 
 impl Store {
     /// Starts a change, or puts it where it waits: for its extent to be loaded, for memory, for the journal.
@@ -35,18 +45,29 @@ impl Store {
             return;
         }
         match &ask {
-            Ask::Write { at, .. } | Ask::Zero { at, .. } | Ask::ZeroChunks { at, .. } => {
-                let at = *at;
-                match self.writable_leaf(at) {
-                    Err(why) => done(ask.op(), Err(why), out),
-                    Ok(leaf) => match self.table.leaf(leaf).state {
-                        LeafState::Loaded => self.change_loaded(leaf, ask, out),
-                        LeafState::Damaged => done(ask.op(), Err(StoreError::Damaged), out),
-                        LeafState::Unloaded | LeafState::Loading => self.load_for(leaf, ask, out),
-                    },
-                }
-            }
+            Ask::Write { at, pg, .. }
+            | Ask::Zero { at, pg, .. }
+            | Ask::ZeroChunks { at, pg, .. } => self.change_chunk(*at, *pg, ask, out),
+            Ask::Fill { fill, .. } => self.change_chunk(fill.at, fill.pg, ask, out),
+            Ask::Fence { .. } | Ask::DropReplica { .. } => self.change_replica(ask, out),
             _ => self.change_volume(ask, out),
+        }
+    }
+
+    #[inline]
+    fn change_chunk(&mut self, at: ChunkId, pg: PgId, ask: Ask, out: &mut Outbox) {
+        let frozen = match &ask {
+            // A layer that is frozen at its coordinator is filled all the same.
+            Ask::Fill { .. } => Frozen::Taken,
+            _ => Frozen::Refused,
+        };
+        match self.writable_leaf(at, pg, frozen) {
+            Err(why) => done(ask.op(), Err(why), out),
+            Ok(leaf) => match self.table.leaf(leaf).state {
+                LeafState::Loaded => self.change_loaded(leaf, ask, out),
+                LeafState::Damaged => done(ask.op(), Err(StoreError::Damaged), out),
+                LeafState::Unloaded | LeafState::Loading => self.load_for(leaf, ask, out),
+            },
         }
     }
 
@@ -72,7 +93,16 @@ impl Store {
     fn has_room_for(&self, ask: &Ask) -> bool {
         let (record_len, payload) = match ask {
             Ask::Write { run, .. } if !run.is_whole() => (256, run.count()),
+            Ask::Fill { fill, .. } => (
+                fill_len(fill.data, fill.window.len()),
+                match fill.payload {
+                    Payload::Batch => fill.data.count_ones(),
+                    Payload::Slot => 0,
+                },
+            ),
             Ask::PutVolume { volume, .. } => (super::root::volume_len(volume) + 16, 0),
+            // A fence too long is refused when it is looked at.
+            Ask::Fence { fences, .. } => (32 + fences.len().min(FENCES_MAX) * 24, 0),
             _ => (256, 0),
         };
         let memory = (self.memory_blocks + u64::from(payload)) * BLOCK;
@@ -81,19 +111,36 @@ impl Store {
     }
 
     /// The leaf for a change of the chunk `at`; it is made where there is none.
-    fn writable_leaf(&mut self, at: ChunkId) -> Result<LeafId, StoreError> {
+    fn writable_leaf(
+        &mut self,
+        at: ChunkId,
+        pg: PgId,
+        frozen: Frozen,
+    ) -> Result<LeafId, StoreError> {
         let layer = self.layers.get(at.layer).ok_or(StoreError::NoSuchLayer)?;
-        if layer.frozen || layer.family != at.family {
+        let takes = !layer.frozen || frozen == Frozen::Taken;
+        if !takes || layer.family != at.family {
             return Err(StoreError::NoSuchLayer);
         }
         let extent = at.chunk.extent();
         Ok(match self.table.leaf_of(at.family, extent) {
             Some(leaf) => leaf,
-            None => self.table.add_leaf(at.family, extent, LeafState::Loaded),
+            None => {
+                let leaf = self
+                    .table
+                    .add_leaf((at.family, extent), pg, LeafState::Loaded);
+                self.listings.add(pg, at.family, extent);
+                leaf
+            }
         })
     }
 
     fn change_loaded(&mut self, leaf: LeafId, ask: Ask, out: &mut Outbox) {
+        if !self.has_window_for(&ask) {
+            // The extent may have been made for this: the next checkpoint looks whether it is needed.
+            self.mark_dirty(leaf);
+            return done(ask.op(), Err(StoreError::Busy), out);
+        }
         match ask {
             Ask::Write {
                 op,
@@ -102,9 +149,10 @@ impl Store {
                 buf,
                 crcs,
                 pg,
+                range,
                 stamp,
             } if run.is_whole() => {
-                self.write_chunk(leaf, (op, at, pg, stamp), buf, crcs, out);
+                self.write_chunk(leaf, (op, at, (pg, range, stamp)), buf, crcs, out);
             }
             Ask::Write {
                 op,
@@ -113,29 +161,63 @@ impl Store {
                 buf,
                 crcs,
                 pg,
+                range,
                 stamp,
             } => {
-                self.write_blocks(leaf, (op, at, pg, stamp), (run, buf), crcs, out);
+                let whose = (pg, range, stamp);
+                self.write_blocks(leaf, (op, at, whose), (run, buf), crcs, out);
             }
             Ask::Zero {
                 op,
                 at,
                 run,
                 pg,
+                range,
                 stamp,
             } => {
-                self.zero_blocks(leaf, (op, at, pg, stamp), run, out);
+                self.zero_blocks(leaf, (op, at, (pg, range, stamp)), run, out);
             }
             Ask::ZeroChunks {
                 op,
                 at,
                 count,
                 pg,
+                range,
                 stamp,
             } => {
-                self.zero_chunks(leaf, (op, at, pg, stamp), count, out);
+                self.zero_chunks(leaf, (op, at, (pg, range, stamp)), count, out);
             }
+            Ask::Fill { op, buf, fill } => self.fill(leaf, op, buf, fill, out),
             other => debug_assert!(false, "no change of a chunk: {other:?}"),
+        }
+    }
+
+    /// Whether the window has room for a change, in the root of the next checkpoint too.
+    #[inline]
+    fn has_window_for(&self, ask: &Ask) -> bool {
+        let (pg, range, entries) = match ask {
+            Ask::Write { pg, range, .. } | Ask::Zero { pg, range, .. } => (*pg, *range, 1),
+            Ask::ZeroChunks {
+                pg, range, count, ..
+            } => (*pg, *range, *count),
+            Ask::Fill { fill, .. } => (fill.pg, fill.range, fill.window.len() as u32),
+            _ => return true,
+        };
+        self.replicas.has_room(pg, range, entries)
+    }
+
+    /// Puts a record of a change into the open batch.
+    #[inline]
+    pub(super) fn push_record(&mut self, record: Record, act: Act) {
+        self.replicas.reserve(self.replicas.cost(&record));
+        self.journal.open.push(record, act);
+    }
+
+    /// What becomes of the chunks of a PG in which nothing is left.
+    pub(super) fn empty_of(&self, pg: PgId) -> Empty {
+        match self.replicas.has(pg) {
+            true => Empty::Tombstone,
+            false => Empty::Forgotten,
         }
     }
 
@@ -143,11 +225,12 @@ impl Store {
     fn write_blocks(
         &mut self,
         leaf: LeafId,
-        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        (op, at, whose): (StoreOp, ChunkId, Whose),
         (run, buf): (BlockRun, BufRef),
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
+        let (pg, range, stamp) = whose;
         let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
             let slot = self
                 .overlays
@@ -175,6 +258,7 @@ impl Store {
                     buf,
                     crcs,
                     pg,
+                    range,
                     stamp,
                 };
                 return self.put_off(leaf, at, short, ask, out);
@@ -193,10 +277,11 @@ impl Store {
             run,
             slot,
             pg,
+            range,
             stamp,
             crcs,
         };
-        self.journal.open.push(record, Act { op, entry, buf });
+        self.push_record(record, Act { op, entry, buf });
         if self.breaks().on(Break::AckBeforeDurable) {
             done(op, Ok(()), out);
         }
@@ -207,11 +292,12 @@ impl Store {
     fn write_chunk(
         &mut self,
         leaf: LeafId,
-        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        (op, at, whose): (StoreOp, ChunkId, Whose),
         buf: BufRef,
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
+        let (pg, range, stamp) = whose;
         let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
             let overwrites = self.table.entry(entry).slot != NO_SLOT;
             // An overwrite gives a slot back, so the reserve is there for it.
@@ -228,31 +314,40 @@ impl Store {
                     buf,
                     crcs,
                     pg,
+                    range,
                     stamp,
                 };
                 return self.put_off(leaf, at, short, ask, out);
             }
         };
         self.overlay_of(entry, leaf, at).issued += 1;
-        let recorded = self.breaks().on(Break::RecordBeforeData);
-        let write = ChunkWrite {
-            op,
-            at,
-            entry,
-            slot,
-            buf,
-            crcs,
-            pg,
-            stamp,
-            recorded,
-        };
-        if recorded {
+        self.gather(
+            ChunkWrite {
+                op,
+                at,
+                entry,
+                slot,
+                buf,
+                crcs,
+                pg,
+                range,
+                stamp,
+                fill: None,
+                recorded: self.breaks().on(Break::RecordBeforeData),
+            },
+            out,
+        );
+    }
+
+    /// Puts a whole chunk to those that are written together.
+    pub(super) fn gather(&mut self, write: ChunkWrite, out: &mut Outbox) {
+        if write.recorded {
             self.record_chunk(&write, out);
         }
         let joins = self
             .gathered
             .last()
-            .is_none_or(|last| last.slot + 1 == slot);
+            .is_none_or(|last| last.slot + 1 == write.slot);
         if !joins {
             self.write_gathered(out);
         }
@@ -316,21 +411,26 @@ impl Store {
             slot,
             crcs,
             pg,
+            range,
             stamp,
             ..
         } = *write;
-        let record = Record::Chunk {
-            at,
-            slot,
-            pg,
-            stamp,
-            crcs,
+        let record = match &write.fill {
+            Some(fill) => Record::Fill(fill.clone()),
+            None => Record::Chunk {
+                at,
+                slot,
+                pg,
+                range,
+                stamp,
+                crcs,
+            },
         };
         if !self.journal.open.fits(record.len(), 0) {
             self.overfull.push_back((record, op, entry));
             return;
         }
-        self.journal.open.push(
+        self.push_record(
             record,
             Act {
                 op,
@@ -345,16 +445,15 @@ impl Store {
     fn zero_blocks(
         &mut self,
         leaf: LeafId,
-        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        (op, at, whose): (StoreOp, ChunkId, Whose),
         run: BlockRun,
         out: &mut Outbox,
     ) {
-        let has_parent = self
-            .layers
-            .get(at.layer)
-            .is_some_and(|layer| layer.has_parent());
+        let (pg, range, stamp) = whose;
+        let empty = self.empty_of(pg);
+        let keeps = self.has_parent(at.layer) || empty == Empty::Tombstone;
         let found = self.table.find(leaf, at.chunk.in_extent(), at.layer);
-        if found.is_none() && !has_parent {
+        if found.is_none() && !keeps {
             // Nothing is there to hide and nothing to give back, durably so.
             return done(op, Ok(()), out);
         }
@@ -366,6 +465,7 @@ impl Store {
                     at,
                     run,
                     pg,
+                    range,
                     stamp,
                 };
                 return self.put_off(leaf, at, short, ask, out);
@@ -373,9 +473,15 @@ impl Store {
         };
         self.overlay_of(entry, leaf, at).issued += 1;
         let buf = BufRef::default();
-        self.journal
-            .open
-            .push(Record::Zero { at, run, pg, stamp }, Act { op, entry, buf });
+        let record = Record::Zero {
+            at,
+            run,
+            pg,
+            range,
+            stamp,
+            empty,
+        };
+        self.push_record(record, Act { op, entry, buf });
         self.close_batch_if_full(out);
     }
 
@@ -383,7 +489,7 @@ impl Store {
     fn zero_chunks(
         &mut self,
         leaf: LeafId,
-        (op, at, pg, stamp): (StoreOp, ChunkId, PgId, Stamp),
+        (op, at, whose): (StoreOp, ChunkId, Whose),
         count: u32,
         out: &mut Outbox,
     ) {
@@ -392,17 +498,16 @@ impl Store {
             first + count as usize <= CHUNKS_PER_EXTENT as usize,
             "chunks of one extent"
         );
-        let has_parent = self
-            .layers
-            .get(at.layer)
-            .is_some_and(|layer| layer.has_parent());
+        let (pg, range, stamp) = whose;
+        let empty = self.empty_of(pg);
+        let keeps = self.has_parent(at.layer) || empty == Empty::Tombstone;
         let mut touched = 0;
         for place in first..first + count as usize {
             let one = ChunkId {
                 chunk: at.chunk.extent().chunk(place),
                 ..at
             };
-            if !has_parent && self.table.find(leaf, place, at.layer).is_none() {
+            if !keeps && self.table.find(leaf, place, at.layer).is_none() {
                 continue;
             }
             match self.reserve_entry(leaf, one) {
@@ -414,6 +519,7 @@ impl Store {
                         at,
                         count,
                         pg,
+                        range,
                         stamp,
                     };
                     return self.put_off(leaf, at, short, ask, out);
@@ -429,15 +535,15 @@ impl Store {
             entry: NO_ENTRY,
             buf: BufRef::default(),
         };
-        self.journal.open.push(
-            Record::ZeroChunks {
-                at,
-                count,
-                pg,
-                stamp,
-            },
-            act,
-        );
+        let record = Record::ZeroChunks {
+            at,
+            count,
+            pg,
+            range,
+            stamp,
+            empty,
+        };
+        self.push_record(record, act);
         self.close_batch_if_full(out);
     }
 
@@ -445,7 +551,7 @@ impl Store {
     fn unissue(
         &mut self,
         leaf: LeafId,
-        layer: crate::base::LayerId,
+        layer: LayerId,
         places: std::ops::Range<usize>,
         out: &mut Outbox,
     ) {
@@ -489,8 +595,15 @@ impl Store {
         self.close_batch_if_full(out);
     }
 
+    /// Whether anything lies under a layer.
+    pub(super) fn has_parent(&self, layer: LayerId) -> bool {
+        self.layers
+            .get(layer)
+            .is_some_and(|layer| layer.has_parent())
+    }
+
     /// The entry of a chunk; where it has none, one is made, with room for it in a table page.
-    fn reserve_entry(&mut self, leaf: LeafId, at: ChunkId) -> Result<EntryId, Short> {
+    pub(super) fn reserve_entry(&mut self, leaf: LeafId, at: ChunkId) -> Result<EntryId, Short> {
         let place = at.chunk.in_extent();
         if let Some(entry) = self.table.find(leaf, place, at.layer) {
             return Ok(entry);
@@ -531,7 +644,14 @@ impl Store {
     }
 
     /// A change that gets no slot or page now waits for one, or is refused.
-    fn put_off(&mut self, leaf: LeafId, at: ChunkId, short: Short, ask: Ask, out: &mut Outbox) {
+    pub(super) fn put_off(
+        &mut self,
+        leaf: LeafId,
+        at: ChunkId,
+        short: Short,
+        ask: Ask,
+        out: &mut Outbox,
+    ) {
         self.drop_if_empty(leaf, at, out);
         match short {
             Short::Now => self.stalled.push_back(ask),
@@ -540,7 +660,7 @@ impl Store {
     }
 
     /// A slot for new data; the last of them are kept for overwrites.
-    fn new_slot(&mut self, overwrites: bool) -> Result<u32, Short> {
+    pub(super) fn new_slot(&mut self, overwrites: bool) -> Result<u32, Short> {
         let kept = if overwrites {
             0
         } else {

@@ -29,4 +29,5 @@ pages! {
     rust_version,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
+    windows_are_in_the_records,
 }

@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod linearizable;
 pub mod never_wrong;
 pub mod pins;
+pub mod replicas;
 pub mod space;
 
 use std::fmt;
@@ -50,6 +51,8 @@ checkers! {
     Space = "space",
     /// Buffers are used only while they are held, and all are let go at rest.
     Pins = "pins",
+    /// What a replica was told and given is there: fences, windows, stamps, tombstones.
+    Replicas = "replicas",
     /// No assertion of the shard's own fails.
     Invariants = "invariants",
     /// Nothing leaves its bounds: no queue, no memory, no disk.

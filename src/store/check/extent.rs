@@ -5,9 +5,9 @@
 //! blocks are there, and which of them the next opening takes from the journal instead.
 
 use crate::base::{BLOCKS_PER_CHUNK, BlockRun, LayerId};
-use crate::store::batch::Record;
 use crate::store::door::ChunkId;
 use crate::store::page::{NO_SLOT, PageEntry};
+use crate::store::record::{Empty, Fill, Payload, Record};
 use std::collections::BTreeMap;
 
 /// One chunk of one layer.
@@ -33,6 +33,19 @@ impl Chunk {
     /// Whether it holds its slot.
     pub fn has_slot(&self) -> bool {
         self.data | self.pending != 0
+    }
+
+    /// Takes a block in from the journal; one that is lost there has its checksum over the slot.
+    fn take(&mut self, block: u32, crc: u32, lost: bool) {
+        let bit = 1 << block;
+        if !lost {
+            self.pending |= bit;
+            return;
+        }
+        self.pending &= !bit;
+        self.data |= bit;
+        self.zero &= !bit;
+        self.crcs[block as usize] = crc;
     }
 
     /// Blocks that must be right in the slot.
@@ -66,6 +79,8 @@ impl Extent {
     /// in the journal: their checksums stand over a slot that may not match them.
     pub fn carry_out(&mut self, record: &Record, lost: u16, has_parent: bool) {
         match record {
+            Record::Fill(fill) => self.fill(fill, lost),
+            Record::DropReplica(_) => self.chunks.clear(),
             Record::Data {
                 at,
                 run,
@@ -87,18 +102,44 @@ impl Extent {
                 };
                 self.chunks.insert(key(at), chunk);
             }
-            Record::Zero { at, run, .. } => self.zero(key(at), run.mask(), has_parent),
-            Record::ZeroChunks { at, count, .. } => {
+            Record::Zero { at, run, empty, .. } => {
+                self.zero(key(at), run.mask(), has_parent, *empty)
+            }
+            Record::ZeroChunks {
+                at, count, empty, ..
+            } => {
                 let (first, layer) = key(at);
                 (first..first + *count as u8)
-                    .for_each(|place| self.zero((place, layer), u16::MAX, has_parent));
+                    .for_each(|place| self.zero((place, layer), u16::MAX, has_parent, *empty));
             }
             Record::PutVolume(_) | Record::DropVolume(_) => {}
+            Record::Fence { .. } | Record::Mark { .. } => {}
         }
     }
 
-    fn zero(&mut self, key: (u8, LayerId), mask: u16, has_parent: bool) {
-        if has_parent {
+    fn fill(&mut self, fill: &Fill, lost: u16) {
+        let chunk = self.chunks.entry(key(&fill.at)).or_insert(Chunk::EMPTY);
+        let stays = if fill.is_whole() { 0 } else { fill.data };
+        chunk.pending &= !fill.blocks;
+        chunk.data &= !fill.blocks | stays;
+        chunk.zero = chunk.zero & !fill.blocks | fill.zero;
+        if fill.data != 0 {
+            chunk.slot = fill.slot;
+        }
+        match fill.payload {
+            Payload::Slot => (chunk.data, chunk.crcs) = (u16::MAX, fill.crcs),
+            Payload::Batch => {
+                let blocks = BlockRun::runs_of(fill.data).flat_map(BlockRun::blocks);
+                for (n, block) in blocks.enumerate() {
+                    chunk.take(block, fill.crcs[block as usize], lost & (1 << n) != 0);
+                }
+            }
+        }
+        self.settle(key(&fill.at), fill.empty);
+    }
+
+    fn zero(&mut self, key: (u8, LayerId), mask: u16, has_parent: bool, empty: Empty) {
+        if has_parent || empty == Empty::Tombstone {
             self.chunks.entry(key).or_insert(Chunk::EMPTY);
         }
         let Some(chunk) = self.chunks.get_mut(&key) else {
@@ -111,10 +152,18 @@ impl Extent {
         } else {
             chunk.zero & !mask
         };
+        self.settle(key, empty);
+    }
+
+    /// A chunk without data has no slot, and one with nothing in it is gone, or a tombstone.
+    fn settle(&mut self, key: (u8, LayerId), empty: Empty) {
+        let Some(chunk) = self.chunks.get_mut(&key) else {
+            return;
+        };
         if !chunk.has_slot() {
             chunk.slot = NO_SLOT;
         }
-        if !chunk.has_slot() && chunk.zero == 0 {
+        if !chunk.has_slot() && chunk.zero == 0 && empty == Empty::Forgotten {
             self.chunks.remove(&key);
         }
     }
@@ -123,15 +172,7 @@ impl Extent {
 fn take_data(chunk: &mut Chunk, run: BlockRun, crcs: &[u32; 16], lost: u16) {
     debug_assert!(run.end() <= BLOCKS_PER_CHUNK);
     for (n, block) in run.blocks().enumerate() {
-        let bit = 1 << block;
-        if lost & (1 << n) == 0 {
-            chunk.pending |= bit;
-            continue;
-        }
-        chunk.pending &= !bit;
-        chunk.data |= bit;
-        chunk.zero &= !bit;
-        chunk.crcs[block as usize] = crcs[n];
+        chunk.take(block, crcs[n], lost & (1 << n) != 0);
     }
 }
 

@@ -128,6 +128,8 @@ pub struct Counts {
     pub layers: u64,
     pub extents: u64,
     pub chunks: u64,
+    /// Those of replicated placement groups.
+    pub replicas: u64,
     pub slots_used: u64,
     pub slots_free: u64,
     /// Blocks in slots whose checksum was compared.

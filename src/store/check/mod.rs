@@ -12,14 +12,15 @@ mod extent;
 mod finding;
 mod image;
 
-use super::batch::Record;
 use super::chain::Found;
 use super::door::{ChunkId, DiskFault, OpenError};
 use super::layers::Layers;
 use super::page::{NO_SLOT, PageName, decode};
+use super::record::Record;
+use super::replica::Replicas;
 use super::superblock::PAGE_LEN;
 use crate::base::{
-    BLOCK, BlockRun, CHUNK, ChunkNo, ExtentNo, FamilyId, FixedMap, LayerId, VolumeId, crc,
+    BLOCK, BlockRun, CHUNK, ChunkNo, ExtentNo, FamilyId, FixedMap, LayerId, PgId, VolumeId, crc,
 };
 use extent::{Chunk, Extent};
 pub use finding::{Counts, Finding, Place, Report, Severity, Wrong};
@@ -70,6 +71,8 @@ struct Replayed {
 /// What is known of an extent before its pages are read.
 #[derive(Default)]
 struct Plan {
+    /// The placement group of the extent, as far as is known.
+    pg: PgId,
     pages: Vec<(u16, u32)>,
     records: Vec<Replayed>,
 }
@@ -81,13 +84,22 @@ fn check_image(disk: &mut impl ReadAt, image: &Image, report: &mut Report) {
         if let Some(named) = named {
             let plan = plans.entry((named.family, named.extent.0)).or_default();
             plan.pages.push((named.index, page));
+            plan.pg = named.pg;
         }
     }
+    let root = &image.root;
+    let mut replicas = Replicas::new(root.replicas.clone(), root.replicas_through, 0);
     let mut touched = image.root.touched;
     let mut lost = Vec::new();
     image.follow(disk, report, |found, report| {
         report.counts.batches += 1;
         report.counts.records += found.records.len() as u64;
+        if found.header.batch > image.root.replicas_through {
+            found
+                .records
+                .iter()
+                .for_each(|record| replicas.take(record));
+        }
         report.counts.journal_blocks_checked += u64::from(found.header.payload_blocks);
         take_batch(
             image,
@@ -115,6 +127,7 @@ fn check_image(disk: &mut impl ReadAt, image: &Image, report: &mut Report) {
     let volumes = &checker.layers.volumes;
     let counts = &mut checker.report.counts;
     counts.volumes = volumes.len() as u64;
+    counts.replicas = replicas.iter().count() as u64;
     counts.layers = checker.volume_of.len() as u64;
     counts.slots_free = slots - counts.slots_used;
 }
@@ -148,29 +161,33 @@ fn take_batch(
                 layers.drop(*volume);
                 continue;
             }
-            Record::Data { at, run, slot, .. } => {
-                *touched = (*touched).max(slot + 1);
-                for n in found.lost.iter().filter_map(|at| at.checked_sub(first)) {
-                    if n < blocks {
-                        mask |= 1 << n;
-                        lost.push(LostBlock {
-                            batch: found.header.batch,
-                            layer: at.layer,
-                            block: at.chunk.block(run.first() + n).0,
-                            offset: payload_at + u64::from(first + n) * BLOCK,
-                        });
-                    }
+            Record::DropReplica(pg) => {
+                for plan in plans.values_mut().filter(|plan| plan.pg == *pg) {
+                    let record = record.clone();
+                    plan.records.push(Replayed { record, lost: 0 });
                 }
-                at
+                continue;
             }
-            Record::Chunk { at, slot, .. } => {
-                *touched = (*touched).max(slot + 1);
-                at
-            }
-            Record::Zero { at, .. } | Record::ZeroChunks { at, .. } => at,
+            _ => record.place(),
         };
+        let Some((at, pg)) = at else { continue };
+        if let Some(slot) = record.slot() {
+            *touched = (*touched).max(slot + 1);
+        }
+        for (n, (block, _)) in (0..).zip(record.payload()) {
+            if found.lost.contains(&(first + n)) {
+                mask |= 1 << n;
+                lost.push(LostBlock {
+                    batch: found.header.batch,
+                    layer: at.layer,
+                    block: at.chunk.block(block).0,
+                    offset: payload_at + u64::from(first + n) * BLOCK,
+                });
+            }
+        }
         let key = (at.family, at.chunk.extent().0);
         let plan = plans.entry(key).or_default();
+        plan.pg = pg;
         plan.records.push(Replayed { record, lost: mask });
         first += blocks;
     }
@@ -227,16 +244,12 @@ impl<R: ReadAt> Checker<'_, R> {
             return; // what the rest says may be older than what is lost
         }
         for Replayed { record, lost } in &plan.records {
-            let has_parent = match record {
-                Record::Data { at, .. }
-                | Record::Chunk { at, .. }
-                | Record::Zero { at, .. }
-                | Record::ZeroChunks { at, .. } => self.layers.get(at.layer),
-                Record::PutVolume(_) | Record::DropVolume(_) => None,
-            }
-            .map(|layer| layer.has_parent());
-            if let Some(has_parent) = has_parent {
-                extent.carry_out(record, *lost, has_parent);
+            let layer = record.place().map(|(at, _)| self.layers.get(at.layer));
+            match layer {
+                Some(Some(layer)) => extent.carry_out(record, *lost, layer.has_parent()),
+                // Of a layer that was dropped.
+                Some(None) => {}
+                None => extent.carry_out(record, *lost, false),
             }
         }
         for ((place, layer), chunk) in &extent.chunks {
@@ -266,6 +279,7 @@ impl<R: ReadAt> Checker<'_, R> {
             extent: of.extent,
             index: of.index,
             lsn: of.lsn,
+            pg: of.pg,
         };
         let at = superblock.geometry.page_at(page, of.home);
         let place = Place::Page {

@@ -11,6 +11,7 @@ use crate::shard::world::World;
 use crate::store::check::Image;
 use crate::store::codec::seal;
 use crate::store::page::{PageName, decode as decode_page};
+use crate::store::record::Record;
 use crate::store::root::Root;
 use crate::store::superblock::{PAGE_LEN, SUPERBLOCK_AT, SUPERBLOCK_LEN, Superblock};
 use crate::store::{DiskFault, Report, Severity, Wrong, batch, manifest};
@@ -124,6 +125,7 @@ impl Parts {
             extent: named.extent,
             index: named.index,
             lsn: named.lsn,
+            pg: named.pg,
         }
     }
 
@@ -216,7 +218,7 @@ fn a_mutated_batch_is_no_harm() {
         fuzz(&header, 400, |bytes, _| {
             let _ = batch::claimed_len(bytes);
             if let Some((header, _, records)) = batch::decode(bytes) {
-                let payload: u32 = records.iter().map(batch::Record::payload_blocks).sum();
+                let payload: u32 = records.iter().map(Record::payload_blocks).sum();
                 assert_eq!(payload, header.payload_blocks);
             }
         });

@@ -2,12 +2,14 @@
 //! documented places.
 
 use crate::base::{BlockRun, ChunkNo, ExtentNo, FamilyId, LayerId, PgId, StoreId, VolumeId};
-use crate::store::batch::{self, Header, Record};
+use crate::store::batch::{self, Header};
 use crate::store::manifest::{self, PageRef};
 use crate::store::page::{self, PageEntry, PageName};
+use crate::store::record::{Empty, Fill, Record};
+use crate::store::replica::{Replica, Replicas};
 use crate::store::root::{ManifestRef, Position, Root};
 use crate::store::superblock::{Geometry, Superblock};
-use crate::store::{ChunkId, Epoch, LayerMeta, Stamp, VolumeMeta};
+use crate::store::{ChunkId, Epoch, LayerMeta, Stamp, VolumeMeta, WindowEntry};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
 const KEY: [u8; 16] = [0xa5; 16];
@@ -45,10 +47,15 @@ impl<'a> Table<'a> {
     fn u64(&mut self, at: usize, expected: u64) {
         self.is(at, &expected.to_le_bytes());
     }
-    fn stamp(&mut self, at: usize) {
+    fn epoch(&mut self, at: usize) {
         self.u32(at, 31);
         self.u32(at + 4, 32);
         self.u32(at + 8, 33);
+    }
+    fn stamp(&mut self, at: usize) {
+        self.u32(at, 30);
+        self.epoch(at + 4);
+        self.u64(at + 16, 34);
     }
     fn end(self) {
         let rest = self
@@ -134,7 +141,7 @@ fn a_superblock_is_as_documented() {
     .encode(&mut bytes);
     assert_eq!(bytes.len(), 4096);
     let mut table = Table::of(&bytes, b"SARSENSB");
-    table.u32(12, 3);
+    table.u32(12, 4);
     table.is(16, &STORE.0);
     table.is(32, &KEY);
     table.u64(48, 10);
@@ -171,6 +178,8 @@ fn a_root_is_as_documented() {
         used: 44,
         manifest: vec![written, ManifestRef::default()],
         volumes: [(VolumeId(21), volume())].into(),
+        replicas: [(PgId(35), replica())].into(),
+        replicas_through: 45,
     }
     .encode(&mut bytes);
     assert_eq!(bytes.len(), 4096);
@@ -188,6 +197,24 @@ fn a_root_is_as_documented() {
     table.u8(100, 1);
     table.u8(101, 1);
     is_volume(&mut table, 96 + 2 * 8);
+    table.u32(72, 1);
+    table.u64(80, 45);
+    let at = 96 + 2 * 8 + 84;
+    table.u32(at, 35);
+    table.u32(at + 4, 81);
+    table.u32(at + 8, 82);
+    table.u32(at + 12, 0);
+    table.u64(at + 16, 1);
+    table.u64(at + 24, 21);
+    table.epoch(at + 32);
+    table.u32(at + 44, 1);
+    table.u64(at + 48, 0);
+    let at = at + 56;
+    table.u64(at, 22);
+    table.u64(at + 8, 24);
+    table.u64(at + 16, 71);
+    table.stamp(at + 24);
+    table.u64(at + 48, 0b11100);
     table.end();
 }
 
@@ -200,6 +227,7 @@ fn a_manifest_block_is_as_documented() {
         home: 1,
         lsn: 53,
         crc: 54,
+        pg: PgId(57),
     };
     let mut bytes = Vec::new();
     manifest::encode(STORE, 55, 56, &[None, Some(page)], &mut bytes);
@@ -217,6 +245,7 @@ fn a_manifest_block_is_as_documented() {
     table.u8(at + 15, 1);
     table.u64(at + 16, 53);
     table.u32(at + 24, 54);
+    table.u32(at + 28, 57);
     table.end();
 }
 
@@ -229,6 +258,7 @@ fn a_table_page_is_as_documented() {
         extent: ExtentNo(62),
         index: 63,
         lsn: 64,
+        pg: PgId(66),
     };
     let entry = PageEntry {
         place: 5,
@@ -251,6 +281,7 @@ fn a_table_page_is_as_documented() {
     table.u16(44, 63);
     table.u16(46, 2);
     table.u64(48, 64);
+    table.u32(56, 66);
     for at in [64, 64 + 112] {
         table.u8(at, 5);
         table.u16(at + 2, 0x0f0f);
@@ -259,24 +290,59 @@ fn a_table_page_is_as_documented() {
         table.u32(at + 8, 65);
         table.u32(at + 12, 30);
         table.u64(at + 16, 24);
-        table.stamp(at + 24);
+        table.epoch(at + 24);
         table.u64(at + 40, 34);
         (0..16).for_each(|n| table.u32(at + 48 + n * 4, 100 + n as u32));
     }
     table.end();
 }
 
-/// One record of each kind, with the length that the tables give it.
-fn records() -> Vec<(Record, usize)> {
-    let at = ChunkId {
+fn chunk() -> ChunkId {
+    ChunkId {
         family: FamilyId(22),
         layer: LayerId(24),
         chunk: ChunkNo(64 + 7),
-    };
-    let (pg, stamp) = (PgId(35), stamp());
+    }
+}
+
+fn replica() -> Replica {
+    let mut replicas = Replicas::new(Default::default(), 0, 1 << 20);
+    replicas.take(&fence());
+    replicas.take(&Record::Zero {
+        at: chunk(),
+        run: BlockRun::new(2, 3).unwrap(),
+        pg: PgId(35),
+        range: Some(VolumeId(21)),
+        stamp: stamp(),
+        empty: Empty::Tombstone,
+    });
+    replicas.get(PgId(35)).unwrap().clone()
+}
+
+fn fence() -> Record {
+    Record::Fence {
+        pg: PgId(35),
+        version: 81,
+        session: 82,
+        fences: vec![(VolumeId(21), stamp().epoch)],
+    }
+}
+
+/// One record of each kind, with the length that the tables give it.
+fn records() -> Vec<(Record, usize)> {
+    let (at, pg, stamp) = (chunk(), PgId(35), stamp());
+    let range = Some(VolumeId(21));
     let run = BlockRun::new(2, 3).unwrap();
     let crcs: [u32; 16] = std::array::from_fn(|n| 100 + n as u32);
-    let (slot, count) = (65, 9);
+    let (slot, count, empty) = (65, 9, Empty::Tombstone);
+    let entry = WindowEntry {
+        at,
+        blocks: 0b1000,
+        stamp,
+    };
+    let filled = (0b1111, 0b0111, 0b1000);
+    let mut fill = Fill::new(at, (pg, range, stamp), filled, &crcs, &[entry]);
+    fill.slot = slot;
     vec![
         (
             Record::Data {
@@ -284,6 +350,7 @@ fn records() -> Vec<(Record, usize)> {
                 run,
                 slot,
                 pg,
+                range,
                 stamp,
                 crcs,
             },
@@ -294,23 +361,49 @@ fn records() -> Vec<(Record, usize)> {
                 at,
                 slot,
                 pg,
+                range: None,
                 stamp,
                 crcs,
             },
             144,
         ),
-        (Record::Zero { at, run, pg, stamp }, 80),
+        (
+            Record::Zero {
+                at,
+                run,
+                pg,
+                range,
+                stamp,
+                empty,
+            },
+            80,
+        ),
         (
             Record::ZeroChunks {
                 at,
                 count,
                 pg,
+                range,
                 stamp,
+                empty: Empty::Forgotten,
             },
             80,
         ),
         (Record::PutVolume(Box::new(volume())), 96),
         (Record::DropVolume(VolumeId(21)), 16),
+        (Record::Fill(Box::new(fill)), 128),
+        (fence(), 48),
+        (
+            Record::Mark {
+                pg,
+                range: VolumeId(21),
+                epoch: stamp.epoch,
+                mark: 91,
+                session: 92,
+            },
+            48,
+        ),
+        (Record::DropReplica(pg), 16),
     ]
 }
 
@@ -322,7 +415,7 @@ fn a_batch_and_its_records_are_as_documented() {
         batch: 77,
         offset: 8192,
         previous: 72,
-        payload_blocks: 3,
+        payload_blocks: 6,
         tail: 73,
         durable_through: 74,
         incarnation: 75,
@@ -343,9 +436,9 @@ fn a_batch_and_its_records_are_as_documented() {
     table.u64(48, 77);
     table.u64(56, 8192);
     table.u32(64, 72);
-    table.u32(68, 3);
+    table.u32(68, 6);
     (0..4).for_each(|n| table.u64(72 + n * 8, 73 + n as u64));
-    table.u32(104, 6);
+    table.u32(104, 10);
     let mut at = 128;
     for (kind, (record, len)) in (1u8..).zip(&records) {
         assert_eq!(record.len(), *len);
@@ -365,23 +458,48 @@ fn a_batch_and_its_records_are_as_documented() {
 }
 
 fn is_record(table: &mut Table<'_>, at: usize, record: &Record) {
-    let (first, count, slot, crcs) = match record {
-        Record::Data { .. } => (2, 3, 65, 3),
-        Record::Chunk { .. } => (0, 16, 65, 16),
-        Record::Zero { .. } => (2, 3, u32::MAX, 0),
-        Record::ZeroChunks { .. } => (0, 9, u32::MAX, 0),
+    let (first, count, flags, slot, range, crcs) = match record {
+        Record::Data { .. } => (2, 3, 0, 65, 21, 3),
+        Record::Chunk { .. } => (0, 16, 0, 65, 0, 16),
+        Record::Zero { .. } => (2, 3, 1, u32::MAX, 21, 0),
+        Record::ZeroChunks { .. } => (0, 9, 0, u32::MAX, 21, 0),
         Record::PutVolume(_) => return is_volume(table, at + 8),
         Record::DropVolume(_) => return table.u64(at + 8, 21),
+        Record::Fill(_) => {
+            table.u16(at + 72, 0b1111);
+            table.u16(at + 74, 0b0111);
+            table.u16(at + 76, 0b1000);
+            table.u16(at + 78, 1);
+            table.stamp(at + 96);
+            table.u64(at + 120, 0b1000);
+            (0, 16, 0, 65, 21, 3)
+        }
+        Record::Fence { .. } => {
+            table.u32(at + 8, 35);
+            table.u32(at + 12, 81);
+            table.u32(at + 16, 82);
+            table.u32(at + 20, 1);
+            table.u64(at + 24, 21);
+            return table.epoch(at + 32);
+        }
+        Record::Mark { .. } => {
+            table.u32(at + 8, 35);
+            table.epoch(at + 12);
+            table.u64(at + 24, 21);
+            table.u32(at + 40, 92);
+            return table.u64(at + 32, 91);
+        }
+        Record::DropReplica(_) => return table.u32(at + 8, 35),
     };
     table.u8(at + 1, first);
     table.u8(at + 2, count);
+    table.u8(at + 3, flags);
     table.u64(at + 8, 22);
     table.u64(at + 16, 24);
     table.u64(at + 24, 71);
     table.u32(at + 32, slot);
     table.u32(at + 36, 35);
-    table.u32(at + 40, 30);
-    table.stamp(at + 44);
-    table.u64(at + 56, 34);
+    table.stamp(at + 40);
+    table.u64(at + 64, range);
     (0..crcs).for_each(|n| table.u32(at + 80 + n * 4, 100 + n as u32));
 }

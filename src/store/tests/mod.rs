@@ -6,4 +6,6 @@ mod flip;
 mod frozen;
 mod fuzz;
 mod layout;
+mod lone;
+mod replica;
 mod story;
