@@ -5,6 +5,7 @@ use std::fmt;
 
 pub const USAGE: &str = "\
 usage: cargo sim store [SEED] [options]
+       cargo sim cluster [SEED] [options]
 
   SEED              run this seed alone
   --seeds N         run N seeds (default 100)

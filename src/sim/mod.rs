@@ -61,6 +61,10 @@ pub fn run(
     words: impl Iterator<Item = String>,
     clock: fn() -> Duration,
 ) -> Result<bool, Misunderstood> {
+    let mut words = words.peekable();
+    if words.next_if(|word| word == "cluster").is_some() {
+        return cluster::run(words, clock);
+    }
     let arguments = arguments::Arguments::parse(words)?;
     Ok(gate::run::<Shard>(&arguments, clock))
 }

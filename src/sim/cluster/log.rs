@@ -390,7 +390,9 @@ impl<C: Clone> Log<C> {
     fn commit(&mut self, now: Time, command: C) -> u64 {
         self.entries.push_back(command.clone());
         // The leader has them all, and applies them one by one.
-        let of_leader = self.leader.map_or(u64::MAX, |leader| self.nodes[&leader].has);
+        let of_leader = self
+            .leader
+            .map_or(u64::MAX, |leader| self.nodes[&leader].has);
         if self.entries.len() > self.pace.keep && self.trimmed < of_leader {
             self.entries.pop_front();
             self.trimmed += 1;

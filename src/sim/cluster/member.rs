@@ -194,7 +194,9 @@ impl Member {
     pub fn on_message(&mut self, now: Time, from: NodeId, message: &Msg, catalog: &Catalog) {
         match message {
             Msg::Lease(ask) => self.grant(now, catalog, GrantorInput::Ask(*ask)),
-            Msg::Report(report) if self.leads.is_some() => self.on_report(now, from, report, catalog),
+            Msg::Report(report) if self.leads.is_some() => {
+                self.on_report(now, from, report, catalog)
+            }
             _ => {}
         }
     }

@@ -19,6 +19,27 @@
 //!
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
 
+//! The world of many nodes: what its driver stands on.
+//!
+//! ```text
+//!        swarm, plan (of the seed)            shrink: a failing plan, made small
+//!                |
+//!   workload -> the world: nodes, a manager -- coverage: which faults and branches were met
+//!                |      |       |      |
+//!            network   log   clocks  shelf: what a disk keeps of its replicas
+//!                |______|_______|______|
+//!                          |
+//!                        atlas: which of them may be struck now
+//!
+//!   checkers/: one a promise, each takes plain data; history: whether one register was linearizable
+//! ```
+//!
+//! Nothing here knows the machines of `protocol/`: messages and commands are type parameters, and what the atlas and the
+//! checkers have to know of configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the
+//! leases of `membership` over some of them, to see that they fit.
+//!
+//! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
+
 #![cfg_attr(
     not(test),
     expect(
@@ -32,6 +53,7 @@ mod buffers;
 mod checkers;
 mod clocks;
 mod coverage;
+mod gate;
 mod history;
 mod links;
 mod log;
@@ -47,3 +69,5 @@ mod swarm;
 mod tests;
 mod workload;
 mod world;
+
+pub use gate::run;

@@ -22,7 +22,7 @@ use crate::protocol::membership::{
     self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, HolderOutput, Incarnation,
     LeaseNumber, Term,
 };
-use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
+use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{
     Answer, Change, Configuration, Entry, Header, Message, Role, RulesOff,
@@ -812,7 +812,6 @@ impl Node {
         for output in out {
             self.take_replica(of, output, buffers);
         }
-        let _ = now;
     }
 
     fn take_replica(

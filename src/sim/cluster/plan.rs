@@ -159,7 +159,7 @@ impl Plan {
         Plan {
             seed,
             nodes: knobs.shape.nodes,
-            operations: knobs.operations,
+            operations: knobs.operations.max(2_500),
             strokes,
         }
     }

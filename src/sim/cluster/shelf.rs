@@ -72,17 +72,6 @@ pub enum What {
     },
 }
 
-/// A write above the mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WindowEntry {
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub at: ChunkId,
-    /// A bit for each block.
-    pub blocks: u16,
-    pub version: u32,
-}
-
 /// What is asked of the store of one replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {

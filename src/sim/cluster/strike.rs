@@ -4,7 +4,7 @@
 //! between replicas, which is not there yet: those strokes, and those that make a disk old or take it away, are left out where the knob
 //! `destroys` is not set.
 
-use super::atlas::{Atlas, Strike};
+use super::atlas::Atlas;
 use super::checkers::heals::{Ailment, Healing, Verdict};
 use super::checkers::{Failure, Promise, converge};
 use super::coverage::Fault;
@@ -24,7 +24,7 @@ impl World {
     /// What is due of the plan.
     pub(super) fn strike(&mut self) {
         while let Some(&planned) = self.plan.strokes.get(self.next_stroke)
-            && planned.at <= self.now.since(crate::base::Time(0))
+            && planned.at <= self.now.since(self.round)
             && !self.is_healing
         {
             self.next_stroke += 1;
@@ -352,7 +352,6 @@ impl World {
             let copies = disks.iter().map(|disk| (*disk, self.shelves[disk].kept()));
             converge::judge(pg, copies, &parents)?;
         }
-        let _: Option<VolumeId> = None;
         Ok(())
     }
 }

@@ -67,10 +67,10 @@ impl Replica {
         }
         if let Some(work) = self.works.on(at, &change) {
             // The chunk is being filled, or fetched for another.
-            if let Err(frame) = work.block(frame) {
-                refuse(&frame, Refusal::Busy, out);
-            }
-            return;
+            return match work.has_room() {
+                true => work.blocked.push_back(frame),
+                false => refuse(&frame, Refusal::Busy, out),
+            };
         }
         let flying = self.storing.values();
         let more: usize = flying.map(|storing| storing.change.chunks()).sum();

@@ -160,8 +160,9 @@ impl Replica {
         let Some(own) = &mut self.session else {
             return debug_assert!(false, "a session was made");
         };
-        if let Err(frame) = own.hold(frame) {
-            refuse(&frame, Refusal::Busy, out);
+        match own.has_room() {
+            true => own.hold(frame),
+            false => refuse(&frame, Refusal::Busy, out),
         }
         self.begin_session(out);
     }

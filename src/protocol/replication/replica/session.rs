@@ -92,13 +92,14 @@ impl Session {
         matches!(self.phase, Phase::Filling | Phase::Filled)
     }
 
-    /// Keeps a frame until it begins; gives it back where too many wait.
-    pub fn hold(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.held.len() >= HELD_MAX {
-            return Err(frame);
-        }
+    /// Whether one more frame may wait for it to begin.
+    pub fn has_room(&self) -> bool {
+        self.held.len() < HELD_MAX
+    }
+
+    /// Keeps a frame until it begins; there is room.
+    pub fn hold(&mut self, frame: Frame) {
         self.held.push_back(frame);
-        Ok(())
     }
 
     pub fn take_held(&mut self) -> VecDeque<Frame> {
@@ -196,7 +197,7 @@ impl Replica {
         }
         match role {
             Role::InSync if self.has_session() && version >= self.durable.version => {
-                return self.raise((version, 0), Vec::new(), out);
+                self.raise((version, 0), Vec::new(), out);
             }
             Role::Joining { session, since } => {
                 let Some(own) = self.session.as_mut().filter(|own| own.number == session) else {
@@ -294,10 +295,10 @@ impl Replica {
         }
         // A source is one that is in sync under this very version.
         if known != version {
-            return match known < version {
-                true => out.push(Output::Learn { version }),
-                false => {}
-            };
+            if known < version {
+                out.push(Output::Learn { version });
+            }
+            return;
         }
         let (since, session) = (own.since, own.number);
         let mut asks = Vec::new();

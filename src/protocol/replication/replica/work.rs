@@ -44,13 +44,9 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Keeps a change until this has ended; gives it back where too many wait.
-    pub fn block(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.blocked.len() >= HELD_MAX {
-            return Err(frame);
-        }
-        self.blocked.push_back(frame);
-        Ok(())
+    /// Whether one more change may wait for it to end.
+    pub fn has_room(&self) -> bool {
+        self.blocked.len() < HELD_MAX
     }
 }
 

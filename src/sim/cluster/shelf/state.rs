@@ -1,6 +1,6 @@
 //! What is on a disk: of each replica its chunks, fences, marks and windows.
 
-use super::{What, WindowEntry, places};
+use super::{What, places};
 use crate::base::{ChunkId, Epoch, LayerId, PgId, Stamp, VolumeId};
 use crate::protocol::replication::Entry;
 use std::collections::BTreeMap;

@@ -1,0 +1,410 @@
+//! `cargo sim cluster`: what it runs, and what it prints.
+//!
+//! Everything ends with a plain line `N passed, N failed`. A seed, a rule that is switched off and a seed that is the same twice each
+//! count as one; so does each class of faults, which fails where a run of many seeds never consumed one.
+
+use super::checkers::{Failure, Promise};
+use super::coverage::Fault;
+use super::plan::Plan;
+use super::shrink::{Shrunk, shrink};
+use super::swarm::Knobs;
+use super::world::{Counts, Off, World};
+use crate::protocol::{membership, replication, steward};
+use crate::sim::arguments::Misunderstood;
+use crate::sim::checkers::invariants;
+use std::time::Duration;
+
+pub const USAGE: &str = "\
+usage: cargo sim cluster [SEED] [options]
+
+  SEED              run this seed alone
+  --seeds N         run N seeds (default 100)
+  --start S         the first of them (default 0)
+  --rule NAME       switch a rule off
+  --list-rules      name the rules
+  --rules           switch every rule off, each on its pinned seed; search another where that is stale
+  --search N        how many seeds are searched for it (default 200)
+  --trace           print a line for every event of SEED
+  --gate            what the gate runs: seeds, regressions, rules, determinism
+";
+
+/// What the gate runs.
+const GATE_SEEDS: u64 = 500;
+/// Seeds that are run twice.
+const GATE_TWICE: u64 = 3;
+/// From so many seeds on, a class of faults that was never consumed makes the run void.
+const SEEDS_FOR_ALL_CLASSES: u64 = 100;
+/// Plans that are run to make a failing one smaller.
+const SHRINKS_MAX: u32 = 400;
+
+/// Seeds that found something once, with what it was.
+const FOUND: &str = include_str!("../regressions/cluster.txt");
+/// For each rule a seed that misses it.
+const PINNED: &str = include_str!("../regressions/rules.txt");
+
+/// What is not there yet: repair of a damaged block from another replica, and what a full disk means to a PG.
+const NOT_YET: &[Fault] = &[Fault::DiskError, Fault::Rot, Fault::DiskFull];
+
+/// The command line, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Arguments {
+    start: u64,
+    seeds: u64,
+    search: u64,
+    rule: Option<String>,
+    what: What,
+    trace: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Seeds,
+    Rules,
+    ListRules,
+    Gate,
+}
+
+/// Every rule by its name, and how it is switched off.
+fn rules() -> Vec<(&'static str, Off)> {
+    let mut all = Vec::new();
+    for &rule in replication::Rule::ALL {
+        let replication = replication::RulesOff::only(rule);
+        all.push((
+            rule.name(),
+            Off {
+                replication,
+                ..Off::default()
+            },
+        ));
+    }
+    for &rule in membership::Rule::ALL {
+        let membership = membership::RulesOff::only(rule);
+        all.push((
+            rule.name(),
+            Off {
+                membership,
+                ..Off::default()
+            },
+        ));
+    }
+    for &rule in steward::Rule::ALL {
+        let steward = steward::RulesOff::only(rule);
+        all.push((
+            rule.name(),
+            Off {
+                steward,
+                ..Off::default()
+            },
+        ));
+    }
+    all
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Misunderstood> {
+    let mut parsed = Arguments {
+        start: 0,
+        seeds: 100,
+        search: 200,
+        rule: None,
+        what: What::Seeds,
+        trace: false,
+    };
+    let wrong = |what: String| Misunderstood(format!("{what}\n\n{USAGE}"));
+    let number = |word: &str, value: &str| {
+        let not = |_| wrong(format!("{word} takes a number, not {value:?}"));
+        value.parse::<u64>().map_err(not)
+    };
+    while let Some(word) = words.next() {
+        let mut value = || {
+            let missing = || wrong(format!("{word} needs a value"));
+            words.next().ok_or_else(missing)
+        };
+        match word.as_str() {
+            "--seeds" => parsed.seeds = number(&word, &value()?)?,
+            "--start" => parsed.start = number(&word, &value()?)?,
+            "--search" => parsed.search = number(&word, &value()?)?,
+            "--rules" => parsed.what = What::Rules,
+            "--list-rules" => parsed.what = What::ListRules,
+            "--gate" => parsed.what = What::Gate,
+            "--trace" => parsed.trace = true,
+            "--rule" => {
+                let name = value()?;
+                if !rules().iter().any(|(rule, _)| *rule == name) {
+                    return Err(wrong(format!("there is no rule {name:?}")));
+                }
+                parsed.rule = Some(name);
+            }
+            seed => {
+                parsed.start = number("SEED", seed)?;
+                parsed.seeds = 1;
+            }
+        }
+    }
+    match parsed.trace && parsed.seeds != 1 {
+        true => Err(wrong("--trace is for one seed".to_owned())),
+        false => Ok(parsed),
+    }
+}
+
+struct Tally {
+    passed: u64,
+    failed: u64,
+    clock: fn() -> Duration,
+}
+
+impl Tally {
+    fn fail(&mut self, what: &str) {
+        self.failed += 1;
+        println!("FAILED: {what}");
+    }
+
+    fn count(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(what) => self.fail(&what),
+        }
+    }
+}
+
+/// How a run ended.
+struct Outcome {
+    result: Result<(), Failure>,
+    counts: Counts,
+    hash: u64,
+}
+
+fn run_plan(plan: &Plan, off: Off, print: bool) -> Outcome {
+    let (knobs, plan) = (Knobs::draw(plan.seed), plan.clone());
+    let judged = invariants::judge(|| {
+        let mut world = World::new(knobs, plan, off, print);
+        let result = world.run();
+        let counts = world.counts.clone();
+        Outcome {
+            result,
+            counts,
+            hash: world.hash(),
+        }
+    });
+    judged.unwrap_or_else(|failure| Outcome {
+        result: Err(Failure::new(Promise::Invariants, failure.what)),
+        counts: Counts::default(),
+        hash: 0,
+    })
+}
+
+fn plan_of(seed: u64) -> Plan {
+    Plan::draw(seed, &Knobs::draw(seed))
+}
+
+fn run_seed(seed: u64, off: Off, print: bool) -> Outcome {
+    run_plan(&plan_of(seed), off, print)
+}
+
+/// Runs the command line; whether everything passed.
+pub fn run(
+    words: impl Iterator<Item = String>,
+    clock: fn() -> Duration,
+) -> Result<bool, Misunderstood> {
+    let arguments = parse(words)?;
+    let mut tally = Tally {
+        passed: 0,
+        failed: 0,
+        clock,
+    };
+    match arguments.what {
+        What::ListRules => {
+            rules().iter().for_each(|(name, _)| println!("{name}"));
+            return Ok(true);
+        }
+        What::Seeds => run_seeds(&arguments, &mut tally),
+        What::Rules => run_rules(arguments.search, &mut tally),
+        What::Gate => {
+            let seeds = GATE_SEEDS;
+            run_seeds(
+                &Arguments {
+                    seeds,
+                    ..arguments.clone()
+                },
+                &mut tally,
+            );
+            run_found(&mut tally);
+            run_rules(0, &mut tally);
+            run_twice(arguments.start, &mut tally);
+        }
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(tally.failed == 0)
+}
+
+fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
+    let named = |(name, _): &(&str, Off)| arguments.rule.as_deref() == Some(*name);
+    let off = rules().into_iter().find(named).map(|(_, off)| off);
+    let off = off.unwrap_or_default();
+    let began = (tally.clock)();
+    let mut all = Counts::default();
+    for seed in arguments.start..arguments.start + arguments.seeds {
+        let outcome = match arguments.trace {
+            true => run_seed(seed, off, true),
+            false => invariants::quietly(|| run_seed(seed, off, false)),
+        };
+        all.add(&outcome.counts);
+        match outcome.result {
+            Ok(()) => tally.passed += 1,
+            Err(failure) => tally.fail(&format!(
+                "seed {seed}: {failure}\n  again: cargo sim cluster {seed} --trace{}",
+                told_smaller(seed, off, failure.clone())
+            )),
+        }
+        if arguments.seeds == 1 {
+            println!("seed {seed}: hash {:016x}", outcome.hash);
+        }
+    }
+    let took = (tally.clock)().saturating_sub(began).as_secs_f64();
+    println!(
+        "{} seeds: {} operations, {} answered, {} steps ({:.0} a second), {} strokes, {} turns, {} evictions, {} promotions; healed after {:?} at most",
+        arguments.seeds,
+        all.operations,
+        all.answered,
+        all.steps,
+        all.steps as f64 / took.max(0.001),
+        all.strokes,
+        all.turns,
+        all.evictions,
+        all.promotions,
+        all.healed_after,
+    );
+    for &fault in Fault::ALL {
+        let (injected, consumed) = all.faults.of(fault);
+        println!(
+            "  {:<18} {injected:>9} injected {consumed:>9} consumed",
+            fault.name()
+        );
+        if arguments.seeds >= SEEDS_FOR_ALL_CLASSES && !NOT_YET.contains(&fault) {
+            let void = format!("void: {} was never consumed", fault.name());
+            tally.count((consumed > 0).then_some(()).ok_or(void));
+        }
+    }
+}
+
+/// A failing seed, made small.
+fn told_smaller(seed: u64, off: Off, failure: Failure) -> String {
+    let Shrunk {
+        plan,
+        failure,
+        tries,
+    } = invariants::quietly(|| {
+        shrink(plan_of(seed), failure, SHRINKS_MAX, |plan| {
+            run_plan(plan, off, false).result.err()
+        })
+    });
+    let mut told = format!(
+        "\n  made smaller in {tries} tries: {} nodes, {} operations, {} strokes: {failure}",
+        plan.nodes,
+        plan.operations,
+        plan.strokes.len()
+    );
+    for planned in &plan.strokes {
+        told += &format!("\n    at {:?}: {:?}", planned.at, planned.stroke);
+    }
+    told
+}
+
+/// The seeds that found something once.
+fn run_found(tally: &mut Tally) {
+    for line in FOUND.lines().filter(|line| !line.starts_with('#')) {
+        let (seed, what) = line.split_once(' ').unwrap_or((line, ""));
+        let Ok(seed) = seed.parse() else {
+            tally.fail(&format!("regressions/cluster.txt: {line:?}"));
+            continue;
+        };
+        let outcome = invariants::quietly(|| run_seed(seed, Off::default(), false));
+        let again = |failure| format!("seed {seed} again ({what}): {failure}");
+        tally.count(outcome.result.map_err(again));
+    }
+}
+
+/// Every rule that is pinned, switched off: its seed misses it, and passes with it. With a search, the others are looked for as well.
+fn run_rules(search: u64, tally: &mut Tally) {
+    let pins: Vec<(&str, u64)> = PINNED
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(name, seed)| Some((name, seed.parse().ok()?)))
+        .collect();
+    for (name, off) in rules() {
+        let pin = pins
+            .iter()
+            .find(|(of, _)| *of == name)
+            .map(|(_, seed)| *seed);
+        let missed = |seed: u64| {
+            let outcome = invariants::quietly(|| run_seed(seed, off, false));
+            outcome.result.err()
+        };
+        let passes = |seed: u64| {
+            invariants::quietly(|| run_seed(seed, Off::default(), false))
+                .result
+                .is_ok()
+        };
+        if let Some(seed) = pin
+            && let Some(failure) = missed(seed)
+        {
+            println!("{name:<22} off: seed {seed}: {failure}");
+            let fails = format!("seed {seed} of {name} fails without it as well");
+            tally.count(passes(seed).then_some(()).ok_or(fails));
+            continue;
+        }
+        let found = (0..search).find_map(|seed| Some((seed, missed(seed)?)));
+        match found {
+            Some((seed, failure)) => {
+                println!("{name:<22} off: to pin: {name} {seed}   ({failure})");
+                tally.passed += 1;
+            }
+            None if pin.is_some() => tally.fail(&format!("{name}: its pinned seed is stale")),
+            None => println!("{name:<22} off: not missed in {search} seeds"),
+        }
+    }
+}
+
+fn run_twice(start: u64, tally: &mut Tally) {
+    for seed in start..start + GATE_TWICE {
+        let (once, twice) = (
+            run_seed(seed, Off::default(), false).hash,
+            run_seed(seed, Off::default(), false).hash,
+        );
+        let differs = format!("seed {seed} is not the same twice");
+        tally.count((once == twice).then_some(()).ok_or(differs));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Arguments, Misunderstood> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_command_line_is_said() {
+        assert_eq!(words("17 --trace").unwrap().start, 17);
+        assert_eq!(words("--rule r7").unwrap().rule.as_deref(), Some("r7"));
+        for (line, said) in [
+            ("--seeds", "--seeds needs a value"),
+            ("--seeds x", "\"x\""),
+            ("--rule moon", "no rule \"moon\""),
+            ("--trace", "one seed"),
+        ] {
+            let error = words(line).unwrap_err();
+            assert!(error.0.contains(said), "{line}: {}", error.0);
+        }
+    }
+
+    #[test]
+    fn no_two_rules_have_one_name() {
+        let mut names: Vec<&str> = rules().iter().map(|(name, _)| *name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
