@@ -272,13 +272,13 @@ impl Node {
         self.take_groups(now, out, buffers);
         if self.again_at <= now {
             self.again_at = now + AGAIN;
-            self.tell_again(now, buffers);
+            self.tell_again(buffers);
         }
         self.settle(now, buffers);
     }
 
     /// What the manager may have missed is told again, and what sources may have missed is asked again.
-    fn tell_again(&mut self, now: Time, buffers: &mut Buffers) {
+    fn tell_again(&mut self, buffers: &mut Buffers) {
         let start = self.incarnation;
         let openings: Vec<Report> = self
             .disks
@@ -305,7 +305,7 @@ impl Node {
         }
         let all: Vec<_> = self.replicas.keys().copied().collect();
         for of in all {
-            self.step_replica(now, of, replica::Input::AskAgain, buffers);
+            self.step_replica(of, replica::Input::AskAgain, buffers);
         }
     }
 
@@ -370,7 +370,7 @@ impl Node {
                     payload,
                 };
                 // A replica that is not there yet: its coordinator asks again.
-                self.step_replica(now, of, input, buffers);
+                self.step_replica(of, input, buffers);
             }
             Msg::FromReplica {
                 disk,
@@ -394,7 +394,7 @@ impl Node {
                     header,
                     ask,
                 };
-                self.step_replica(now, (to, header.pg), input, buffers);
+                self.step_replica((to, header.pg), input, buffers);
             }
             Msg::FillAnswer {
                 to,
@@ -407,7 +407,7 @@ impl Node {
                     answer,
                     payload,
                 };
-                self.step_replica(now, (to, header.pg), input, buffers);
+                self.step_replica((to, header.pg), input, buffers);
             }
         }
     }
@@ -427,7 +427,7 @@ impl Node {
                 let all: Vec<_> = self.replicas.keys().copied().collect();
                 for of in all {
                     let input = replica::Input::Unanswered { from: disk };
-                    self.step_replica(now, of, input, buffers);
+                    self.step_replica(of, input, buffers);
                 }
             }
         }
@@ -569,7 +569,7 @@ impl Node {
                 self.lost
                     .retain(|at, session| *at != of || is_joining(*session));
                 let input = replica::Input::Configured(configuration.clone());
-                self.step_replica(now, of, input, buffers);
+                self.step_replica(of, input, buffers);
             }
         }
     }
@@ -780,13 +780,7 @@ impl Node {
         }
     }
 
-    fn step_replica(
-        &mut self,
-        now: Time,
-        of: (DiskId, PgId),
-        input: replica::Input,
-        buffers: &mut Buffers,
-    ) {
+    fn step_replica(&mut self, of: (DiskId, PgId), input: replica::Input, buffers: &mut Buffers) {
         let Some(replica) = self.replicas.get_mut(&of) else {
             return;
         };
@@ -1020,7 +1014,7 @@ impl Node {
                 }
             }
         };
-        self.step_replica(now, (disk, pg), input, buffers);
+        self.step_replica((disk, pg), input, buffers);
         self.settle(now, buffers);
     }
 

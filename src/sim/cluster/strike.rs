@@ -11,7 +11,7 @@ use super::coverage::Fault;
 use super::links::Block;
 use super::plan::Stroke;
 use super::world::{Due, HEALS_WITHIN, World};
-use crate::base::{DiskId, NodeId, PgId, RequestKind, VolumeId};
+use crate::base::{DiskId, NodeId, PgId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
 use std::collections::{BTreeMap, BTreeSet};

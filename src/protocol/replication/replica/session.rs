@@ -137,7 +137,8 @@ impl Replica {
             .configuration
             .as_ref()
             .map_or(0, Configuration::version);
-        if configuration.version() <= known {
+        // What it has answered under is newer than what is told only now: it may have been promoted since.
+        if configuration.version() <= known || configuration.version() < self.durable.version {
             return;
         }
         let role = configuration.role(self.disk);
