@@ -89,8 +89,12 @@ fn rules() -> Vec<(&'static str, Off)> {
     }
     for &rule in steward::Rule::ALL {
         let steward = steward::RulesOff::only(rule);
+        let name = match rule {
+            steward::Rule::R16 => "r16-promotion",
+            other => other.name(),
+        };
         all.push((
-            rule.name(),
+            name,
             Off {
                 steward,
                 ..Off::default()

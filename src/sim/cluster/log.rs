@@ -295,6 +295,9 @@ impl<C: Clone> Log<C> {
     /// A member that believes it leads `term` has a majority say so.
     pub fn confirm(&mut self, now: Time, at: NodeId, term: u64, up_to: u64) {
         let round = (at, term, up_to);
+        // What a member asked as the leader of an earlier term is answered no more.
+        self.rounds
+            .retain(|(by, of, _), _| *by != at || *of == term);
         if self.rounds.insert(round, BTreeSet::new()).is_none() && self.rounds.len() > ROUNDS_MAX {
             self.rounds.pop_first();
         }
