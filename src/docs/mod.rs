@@ -6,6 +6,12 @@
 #[doc = include_str!("life_of_a_write.md")]
 pub mod life_of_a_write {}
 
+#[doc = include_str!("life_of_a_read.md")]
+pub mod life_of_a_read {}
+
+#[doc = include_str!("life_of_a_failure.md")]
+pub mod life_of_a_failure {}
+
 #[doc = include_str!("disk_format.md")]
 pub mod disk_format {}
 

@@ -11,7 +11,9 @@ macro_rules! pages {
 
 pages! {
     a_close_names_the_journals_end,
+    a_joiner_asks_its_source,
     a_shutdown_waits_for_users,
+    a_turn_ends_with_its_lease,
     bare_io_uring_under_the_data_path,
     checksum_tree,
     checksums_of_blocks,
@@ -24,6 +26,7 @@ pages! {
     journal_with_payload,
     letters_between_shards,
     lost_journal_header,
+    openings_have_numbers,
     pgs_of_a_volume_are_a_prefix,
     pure_machines_two_drivers,
     rust_version,
