@@ -197,6 +197,7 @@ impl Filler {
                     crcs: &crcs,
                     pg: PgId(0),
                     stamp: Stamp::default(),
+                    range: None,
                 });
             }
             self.settle();

@@ -124,7 +124,12 @@ impl Replica {
             return Pass::Refused(Refusal::Version(known));
         }
         if session == 0 {
-            return Pass::InSync;
+            // Nobody promotes what is not filled: who says so is wrong, and this replica does not serve what it has not got.
+            let lacks = self.session.as_ref().is_some_and(|own| !own.is_filled());
+            return match lacks {
+                true => Pass::Refused(Refusal::Session),
+                false => Pass::InSync,
+            };
         }
         match &self.session {
             Some(own) if own.number() == session => match own.takes() {

@@ -8,7 +8,7 @@
 
 use super::agenda::Agenda;
 use super::work::{Filling, What, Work};
-use super::{Frame, HELD_MAX, Op, Output, Replica, refuse};
+use super::{Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, refuse};
 use crate::base::{BufRef, ChunkId, DiskId, Epoch, Stamp, VolumeId};
 use crate::protocol::replication::configuration::{Configuration, Role};
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
@@ -92,6 +92,11 @@ impl Session {
         matches!(self.phase, Phase::Filling | Phase::Filled)
     }
 
+    /// Whether it lacks nothing.
+    pub fn is_filled(&self) -> bool {
+        self.phase == Phase::Filled
+    }
+
     /// Whether one more frame may wait for it to begin.
     pub fn has_room(&self) -> bool {
         self.held.len() < HELD_MAX
@@ -138,7 +143,9 @@ impl Replica {
             .as_ref()
             .map_or(0, Configuration::version);
         // What it has answered under is newer than what is told only now: it may have been promoted since.
-        if configuration.version() <= known || configuration.version() < self.durable.version {
+        let raised = self.raising.as_ref().map_or(0, |raise| raise.version);
+        let answered = raised.max(self.durable.version);
+        if configuration.version() <= known || configuration.version() < answered {
             return;
         }
         let role = configuration.role(self.disk);
@@ -197,6 +204,13 @@ impl Replica {
             return; // a frame has named a session that is newer than what is known
         }
         match role {
+            Role::InSync if self.session.as_ref().is_some_and(|own| !own.is_filled()) => {
+                // As with a frame that says so.
+                if let Some(own) = &self.session {
+                    let session = own.number;
+                    out.push(Output::Lost { session });
+                }
+            }
             Role::InSync if self.has_session() && version >= self.durable.version => {
                 self.raise((version, 0), Vec::new(), out);
             }
@@ -235,14 +249,7 @@ impl Replica {
         match &mut self.session {
             // In sync under a version since it began: it was promoted.
             Some(own) if session == 0 && version >= own.number => {
-                assert!(
-                    own.phase == Phase::Filled,
-                    "a session that is promoted lacks nothing: session {} of disk {} in PG {}, version {version}, {:?}",
-                    own.number,
-                    self.disk,
-                    self.pg,
-                    own.phase
-                );
+                debug_assert!(own.is_filled(), "a session that is promoted lacks nothing");
                 self.end_session(out);
             }
             Some(own) if own.number == session && own.phase == Phase::Ready => {
@@ -446,6 +453,12 @@ impl Replica {
         match (ask, answer) {
             (FillAsk::Fences { .. }, FillAnswer::Fences { fences, more }) => {
                 own.asked.remove(&header.id);
+                let last = own.fences.last().map(|(range, _)| *range);
+                let is_behind = fences.first().map(|(range, _)| Some(*range)) > Some(last);
+                if own.fences.len() + fences.len() > RANGES_MAX || !(is_behind || fences.is_empty())
+                {
+                    return; // no source of ours says so: it is asked again
+                }
                 let more = more && !fences.is_empty();
                 own.fences.extend(fences);
                 if !more {

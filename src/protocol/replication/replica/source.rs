@@ -7,6 +7,7 @@ use super::{Asker, Op, Output, Replica};
 use crate::base::{BufRef, ChunkId};
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::rule::Rule;
+use crate::protocol::replication::window::Entry;
 
 /// Lists that are asked of the store at once.
 const LISTS_MAX: usize = 64;
@@ -136,7 +137,8 @@ impl Replica {
             Some((content, payload)) => {
                 let ranges = self.durable.ranges.iter();
                 let entries = ranges.flat_map(|(&range, of)| {
-                    let of_chunk = of.window.entries().filter(|entry| entry.at == at);
+                    let is_of_chunk = |entry: &&Entry| entry.at == at && entry.blocks != 0;
+                    let of_chunk = of.window.entries().filter(is_of_chunk);
                     of_chunk.map(move |entry| (range, *entry))
                 });
                 let entries = entries.collect();
