@@ -45,4 +45,8 @@ switches! {
     R15Stamps = "r15-stamps",
     /// A restart of a joiner ends its session.
     R16 = "r16",
+    /// What was read is handed out only while the lease holds.
+    R17 = "r17",
+    /// A change is acknowledged when every member has it, not when one has.
+    All = "all-members",
 }

@@ -202,7 +202,7 @@ impl Node {
         (id, incarnation): (NodeId, Incarnation),
         members: &[NodeId],
         disks: impl IntoIterator<Item = DiskId>,
-        (off, membership_off): (RulesOff, membership::RulesOff),
+        (off, membership_off, breaks): (RulesOff, membership::RulesOff, Breaks),
     ) -> Node {
         let parameters = membership::Parameters::DEFAULT;
         let holder = Holder::new(
@@ -228,7 +228,7 @@ impl Node {
             off,
             holder: holder.expect("the parameters are sound"),
             turns: Turns::new(id),
-            coordinator: Coordinator::new(Breaks::NONE),
+            coordinator: Coordinator::new(breaks),
             groups: Groups::new(Patience::default(), off),
             replicas: BTreeMap::new(),
             disks: disks.collect(),

@@ -282,8 +282,24 @@ impl World {
         ailments
     }
 
+    /// Whether only a person can help: every in-sync copy of a PG is on a disk that is not what it was, and the manager refuses to take it for one.
+    /// That comes of a disk that is lost for good while the other copies are silent long enough to be taken out first: then the lost one is
+    /// the last, and whether the others have everything is known to nobody.
+    pub(super) fn needs_a_person(&self) -> bool {
+        let is_refused = |disk: DiskId| {
+            let recorded = self.catalog.disk(disk).map(|disk| disk.incarnation.0);
+            recorded != Some(self.shelves[&disk].kept().recorded)
+        };
+        self.is_healing
+            && self
+                .catalog
+                .pgs()
+                .any(|pg| pg.configuration.in_sync().all(is_refused))
+    }
+
     /// Goes on until everything is well.
     pub(super) fn wait_until_well(&mut self) -> Result<(), Failure> {
+        let began = self.now;
         let mut healing = Healing::new(self.now, HEALS_WITHIN, SETTLES);
         loop {
             let until = self.now + Duration::from_millis(50);
@@ -291,6 +307,11 @@ impl World {
                 self.turn(until)?;
             }
             let ailments = self.ailments();
+            // After a while: what is only on its way is not refused.
+            if self.now.since(began) > Duration::from_secs(30) && self.needs_a_person() {
+                self.counts.persons = 1;
+                return Ok(());
+            }
             if let Verdict::Healed { took } = healing.judge(self.now, &ailments)? {
                 self.counts.healed_after = took;
                 return Ok(());

@@ -21,8 +21,8 @@ use super::shelf::{OpId, Operation, Shelf};
 use super::swarm::{Knobs, Phase};
 use super::workload::{Act, Workload};
 use crate::base::{
-    BLOCK, BufRef, DiskId, Epoch, IoError, NodeId, PgId, Prng, Request, RequestKind, StoreId, Time,
-    Token, VolumeId,
+    BLOCK, Breaks, BufRef, DiskId, Epoch, IoError, NodeId, PgId, Prng, Request, RequestKind,
+    StoreId, Time, Token, VolumeId,
 };
 use crate::protocol::catalog::{
     Catalog, Command, Event, FrontEnd, Locality, Purpose, Refusal, StoreName,
@@ -60,6 +60,8 @@ pub struct Off {
     pub replication: RulesOff,
     pub membership: membership::RulesOff,
     pub steward: steward::RulesOff,
+    /// Planted in the coordinator.
+    pub breaks: Breaks,
 }
 
 /// What a run did.
@@ -73,6 +75,8 @@ pub struct Counts {
     pub evictions: u64,
     pub turns: u64,
     pub strokes: u64,
+    /// Runs that only a person could have brought to an end.
+    pub persons: u64,
     pub healed_after: Duration,
     pub faults: Tally,
 }
@@ -87,6 +91,7 @@ impl Counts {
         self.evictions += other.evictions;
         self.turns += other.turns;
         self.strokes += other.strokes;
+        self.persons += other.persons;
         self.healed_after = self.healed_after.max(other.healed_after);
         self.faults.add(&other.faults);
     }
@@ -334,7 +339,7 @@ impl World {
     /// A node's process starts.
     pub(super) fn start(&mut self, id: NodeId) {
         let now = self.clocks.at(id, self.now);
-        let off = (self.off.replication, self.off.membership);
+        let off = (self.off.replication, self.off.membership, self.off.breaks);
         let Some(place) = self.places.get_mut(&id) else {
             return;
         };
@@ -425,9 +430,11 @@ impl World {
         }
         self.heal();
         self.wait_until_well()?;
-        self.read_all()?;
+        if self.counts.persons == 0 {
+            self.read_all()?;
+            self.judge_copies()?;
+        }
         self.histories.judge()?;
-        self.judge_copies()?;
         self.collect();
         Ok(())
     }

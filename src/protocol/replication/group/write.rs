@@ -3,6 +3,7 @@
 use super::{Group, Output, Tag};
 use crate::base::{BufRef, ChunkId, DiskId};
 use crate::protocol::replication::message::{Change, Message};
+use crate::protocol::replication::rule::Rule;
 
 /// A change that is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +92,11 @@ impl Group {
     /// Acknowledges a change that every member has durable; whether it did.
     fn end_if_durable(&mut self, place: usize, needs: u8, out: &mut Vec<Output>) -> bool {
         let flying = &mut self.flying[place];
-        if flying.ended || flying.durable & needs != needs {
+        let lacks = match self.off.on(Rule::All) {
+            true => flying.durable & needs == 0,
+            false => flying.durable & needs != needs,
+        };
+        if flying.ended || lacks {
             return false;
         }
         flying.ended = true;
