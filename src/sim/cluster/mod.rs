@@ -50,7 +50,9 @@
 
 mod atlas;
 mod buffers;
+mod carry;
 mod checkers;
+mod clients;
 mod clocks;
 mod coverage;
 mod gate;
@@ -61,6 +63,7 @@ mod member;
 mod network;
 mod node;
 mod plan;
+mod setup;
 mod shelf;
 mod shrink;
 mod strike;

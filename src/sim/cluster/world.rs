@@ -18,17 +18,11 @@ use super::network::{self, Network};
 use super::node::{self, Msg, Node};
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
-use super::swarm::{Knobs, Phase};
-use super::workload::{Act, Workload};
-use crate::base::{
-    BLOCK, Breaks, BufRef, DiskId, Epoch, IoError, NodeId, PgId, Prng, Request, RequestKind,
-    StoreId, Time, Token, VolumeId,
-};
-use crate::protocol::catalog::{
-    Catalog, Command, Event, FrontEnd, Locality, Purpose, Refusal, StoreName,
-};
+use super::swarm::Knobs;
+use super::workload::Workload;
+use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, VolumeId};
+use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
-use crate::protocol::placement::Level;
 use crate::protocol::replication::replica::Op;
 use crate::protocol::replication::{Role, RulesOff};
 use crate::protocol::steward;
@@ -42,7 +36,7 @@ pub(super) const HEALS_WITHIN: Duration = Duration::from_secs(90);
 const OPERATIONS_MIN: u64 = 2_000;
 const ROUNDS_MAX: u32 = 12;
 /// Requests of clients in flight in all.
-const REQUESTS_MAX: usize = 256;
+pub(super) const REQUESTS_MAX: usize = 256;
 /// The steward's parameters here: nobody waits ten minutes.
 pub const STEWARD: steward::Parameters = steward::Parameters {
     out_after: Duration::from_secs(20),
@@ -100,12 +94,12 @@ impl Counts {
 /// A client's request.
 #[derive(Debug)]
 pub(super) struct Asked {
-    id: OperationId,
-    is_read: bool,
-    buffer: Option<BufRef>,
-    blocks: u64,
-    began: Tick,
-    node: NodeId,
+    pub(super) id: OperationId,
+    pub(super) is_read: bool,
+    pub(super) buffer: Option<BufRef>,
+    pub(super) blocks: u64,
+    pub(super) began: Tick,
+    pub(super) node: NodeId,
 }
 
 /// A node's place: what runs there, if anything.
@@ -175,10 +169,6 @@ pub struct World {
     pub counts: Counts,
 }
 
-fn store_of(disk: u32) -> StoreName {
-    StoreName(StoreId([disk as u8; 16]))
-}
-
 impl World {
     pub fn new(mut knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
         // A replica that has no room is refused space, and taken out: how a pool fills up is not decided yet.
@@ -240,94 +230,6 @@ impl World {
             world.start(node);
         }
         world
-    }
-
-    /// What was there before the run: nodes, disks, PGs and volumes.
-    fn set_up(&mut self, nodes: &[NodeId]) {
-        let shape = self.knobs.shape.clone();
-        let copies = shape.copies.min(self.plan.nodes);
-        self.order(Command::SetPool {
-            pool: "default".to_owned(),
-            copies,
-            min_copies: shape.min_copies.min(copies),
-            level: Level::Node,
-        });
-        let mut disks: Vec<Vec<DiskId>> = Vec::new();
-        let mut count = 0;
-        for (at, &node) in nodes.iter().enumerate() {
-            self.order(Command::AddNode {
-                name: format!("node-{}", node.0),
-            });
-            let mut own = Vec::new();
-            for _ in 0..shape.disks[at] {
-                count += 1;
-                self.order(Command::AddDisk {
-                    node,
-                    path: format!("/dev/disk-{count}"),
-                    store: store_of(count),
-                    size: 1 << 40,
-                    pool: None,
-                    incarnation: Incarnation(0),
-                });
-                let disk = self.catalog.disks().last().expect("it was added").id;
-                let prng = self.prng.fork();
-                self.shelves
-                    .insert(disk, Shelf::new(prng, self.knobs.manner));
-                own.push(disk);
-            }
-            disks.push(own.clone());
-            self.places.insert(
-                node,
-                Place {
-                    node: None,
-                    member: None,
-                    incarnation: 0,
-                    applied: 0,
-                    is_paused: false,
-                    waiting: VecDeque::new(),
-                    disks: own,
-                },
-            );
-        }
-        let replicas = (0..shape.pgs as usize).map(|pg| {
-            let place = |copy: usize| {
-                let own = &disks[(pg + copy) % disks.len()];
-                own[(pg / disks.len() + copy) % own.len()]
-            };
-            (0..copies as usize).map(place).collect()
-        });
-        let pool = self.catalog.pool_named("default").expect("there is one").id;
-        if self.catalog.pgs().len() == 0 {
-            self.order(Command::CreatePgs {
-                pool,
-                first: self.catalog.next_pg(),
-                replicas: replicas.collect(),
-                batch: crate::protocol::catalog::Batch::Last,
-            });
-        }
-        for volume in 0..self.knobs.volumes {
-            self.order(Command::CreateVolume {
-                name: format!("volume-{volume}"),
-                size: self.knobs.volume_blocks[volume as usize] * BLOCK,
-                block_size: 4096,
-                purpose: Purpose::Use,
-                pool: None,
-                locality: Locality::Spread,
-            });
-        }
-        self.volumes = self.catalog.volumes().map(|volume| volume.id).collect();
-        let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
-        for &pg in &pgs {
-            self.tell_atlas(pg);
-        }
-        for volume in self.volumes.clone() {
-            self.atlas.volume(volume, pgs.iter().copied());
-        }
-    }
-
-    fn order(&mut self, command: Command) {
-        let refused = self.catalog.apply(&command).err();
-        assert!(refused.is_none(), "{command:?}: {refused:?}");
     }
 
     pub(super) fn say(&self, what: impl FnOnce() -> String) {
@@ -695,7 +597,7 @@ impl World {
     }
 
     /// Carries out what a node and its member want.
-    fn take_effects(&mut self, id: NodeId) {
+    pub(super) fn take_effects(&mut self, id: NodeId) {
         loop {
             let Some(place) = self.places.get_mut(&id) else {
                 return;
@@ -812,183 +714,7 @@ impl World {
         }
     }
 
-    /// A client does something.
-    fn act(&mut self) {
-        let pause = Duration::from_micros(1 + self.prng.below(self.knobs.pause_us.max(20)));
-        self.next_act = self.now + pause;
-        let phase = self.knobs.phase_at(self.now.since(self.round));
-        let is_over = self.counts.operations >= self.plan.operations;
-        if self.is_healing || is_over || matches!(phase, None | Some(Phase::Night(_))) {
-            return;
-        }
-        let most = (u64::from(self.knobs.clients) * self.knobs.depth) as usize;
-        if self.requests.len() >= most.min(REQUESTS_MAX) {
-            return;
-        }
-        match self.workload.draw(&self.knobs) {
-            Act::Ask {
-                node,
-                volume,
-                kind,
-                blocks,
-                ..
-            } => {
-                let volume = self.volumes[volume as usize];
-                self.ask(NodeId(node + 1), volume, kind, blocks);
-            }
-            Act::Attach { volume, node } => self.attach(volume, node),
-            Act::Detach { volume, .. } => {
-                let volume = self.volumes[volume as usize];
-                self.operate(Command::Detach { volume, key: None });
-            }
-            Act::Move { volume, to, .. } => {
-                let id = self.volumes[volume as usize];
-                self.operate(Command::Detach {
-                    volume: id,
-                    key: None,
-                });
-                self.attach(volume, to);
-            }
-            Act::Snapshot { .. } => {}
-        }
-    }
-
-    fn attach(&mut self, volume: u32, node: u32) {
-        self.operate(Command::Attach {
-            volume: self.volumes[volume as usize],
-            node: NodeId(node + 1),
-            front_end: FrontEnd::None,
-        });
-    }
-
-    /// An operator's command, by whoever leads; lost where nobody does.
-    pub(super) fn operate(&mut self, command: Command) {
-        if let Some(leader) = self.log.leader() {
-            let _ = self.log.propose(self.now, leader, command);
-        }
-    }
-
-    pub(super) fn ask(
-        &mut self,
-        id: NodeId,
-        volume: VolumeId,
-        kind: RequestKind,
-        blocks: std::ops::Range<u64>,
-    ) {
-        let blocks = match kind {
-            // It is rounded inwards to whole chunks: what is left over stays as it is.
-            RequestKind::Discard => blocks.start.next_multiple_of(16)..(blocks.end / 16 * 16),
-            _ => blocks,
-        };
-        if blocks.is_empty() {
-            return;
-        }
-        let count = blocks.end - blocks.start;
-        let is_there = self.places.get(&id).is_some_and(|place| {
-            !place.is_paused
-                && place
-                    .node
-                    .as_ref()
-                    .is_some_and(|node| node.coordinator.volume(volume).is_some())
-        });
-        if !is_there {
-            // It is not attached there yet, or not any more: the client asks again, a little later.
-            self.counts.refused += 1;
-            self.next_act = self.now + Duration::from_millis(1);
-            return;
-        }
-        self.counts.operations += 1;
-        self.tick += 1;
-        let is_read = kind == RequestKind::Read;
-        let (operation, buffer) = match kind {
-            RequestKind::Read => {
-                let buffer = self.buffers.put(vec![0; count as usize]);
-                (self.histories.read(volume, blocks.clone()), Some(buffer))
-            }
-            RequestKind::Write => {
-                self.values += 1;
-                let value = self.values;
-                let buffer = self.buffers.put(vec![value; count as usize]);
-                let began = self.histories.write(volume, blocks.clone(), value);
-                (began, Some(buffer))
-            }
-            _ => (self.histories.write(volume, blocks.clone(), 0), None),
-        };
-        let Ok(operation) = operation else {
-            return;
-        };
-        self.tokens += 1;
-        let token = Token(self.tokens);
-        self.say(|| {
-            format!(
-                "client asks node {id}: {kind:?} {volume} {blocks:?}, request {}, value {}",
-                token.0, self.values
-            )
-        });
-        let asked = Asked {
-            id: operation,
-            is_read,
-            buffer,
-            blocks: count,
-            began: self.tick,
-            node: id,
-        };
-        self.requests.insert(token, asked);
-        let request = Request {
-            token,
-            volume,
-            kind,
-            offset: blocks.start * BLOCK,
-            len: count * BLOCK,
-            buf: buffer.unwrap_or_default(),
-            scratch: BufRef::default(),
-        };
-        let now = self.clocks.at(id, self.now);
-        if let Some(node) = self.places.get_mut(&id).and_then(|it| it.node.as_mut()) {
-            node.ask(now, request, &mut self.buffers);
-        }
-        self.take_effects(id);
-    }
-
-    fn replied(
-        &mut self,
-        token: Token,
-        result: Result<(), IoError>,
-        volume: VolumeId,
-        epoch: Option<Epoch>,
-    ) {
-        let Some(asked) = self.requests.remove(&token) else {
-            return;
-        };
-        self.tick += 1;
-        self.say(|| format!("request {} has ended: {result:?}", token.0));
-        if result.is_err() {
-            self.counts.refused += 1;
-            if !asked.is_read {
-                self.histories.failed(asked.id);
-            }
-            return;
-        }
-        self.counts.answered += 1;
-        let place = &self.places[&asked.node];
-        if let Some(epoch) = epoch {
-            let owner = (asked.node, place.incarnation);
-            let span = (asked.began, self.tick);
-            let served = self.served.served(volume, epoch, owner, span);
-            self.note(served);
-        }
-        match (asked.is_read, asked.buffer) {
-            (true, Some(buffer)) => {
-                let values = self.buffers.values(buffer, asked.blocks as u32);
-                let values: Vec<u64> = values.collect();
-                self.say(|| format!("request {} read {values:?}", token.0));
-                self.histories.saw(asked.id, &values);
-            }
-            _ => self.histories.wrote(asked.id),
-        }
-    }
-
-    fn note(&mut self, result: Result<(), Failure>) {
+    pub(super) fn note(&mut self, result: Result<(), Failure>) {
         if let Err(failure) = result {
             self.broken.get_or_insert(failure);
         }
@@ -1029,7 +755,7 @@ impl World {
         Ok(())
     }
 
-    fn tell_atlas(&mut self, pg: PgId) {
+    pub(super) fn tell_atlas(&mut self, pg: PgId) {
         let Some(of) = self.catalog.pg(pg) else {
             return;
         };

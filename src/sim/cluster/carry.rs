@@ -1,0 +1,338 @@
+//! What the machines of a node want, carried out: one machine's output is another one's input, a message, or something for the world.
+
+use super::buffers::Buffers;
+use super::node::{Effect, Msg, Node, Report, crc_of};
+use super::shelf::{Block, Operation, What};
+use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
+use crate::protocol::catalog::Volume;
+use crate::protocol::membership::HolderOutput;
+use crate::protocol::replication::Change;
+use crate::protocol::replication::fill::PAGE_MAX;
+use crate::protocol::replication::replica;
+use crate::protocol::turns;
+use crate::protocol::volume::{self, groups};
+use std::collections::VecDeque;
+
+impl Node {
+    pub(super) fn take_lease(
+        &mut self,
+        now: Time,
+        outputs: Vec<HolderOutput>,
+        buffers: &mut Buffers,
+    ) {
+        for output in outputs {
+            let mut out = Vec::new();
+            match output {
+                HolderOutput::Send { to, ask } => self.send(to, Msg::Lease(ask)),
+                HolderOutput::Held { lease, until } => {
+                    self.groups.lease(until);
+                    self.turns.step(now, turns::Input::Leased(lease), &mut out);
+                    self.again_at = now;
+                }
+                HolderOutput::Extended { until } => self.groups.lease(until),
+                HolderOutput::Fenced { .. } => {
+                    self.groups.lease(Time(0));
+                    self.turns.step(now, turns::Input::Unleased, &mut out);
+                }
+                HolderOutput::Refused { .. } | HolderOutput::Stopped { .. } => {}
+            }
+            self.take_turns(now, out, buffers);
+        }
+    }
+
+    pub(super) fn take_turns(
+        &mut self,
+        now: Time,
+        outputs: Vec<turns::Output>,
+        buffers: &mut Buffers,
+    ) {
+        for output in outputs {
+            match output {
+                turns::Output::Take {
+                    volume,
+                    lease,
+                    after,
+                } => self.report(Report::Take {
+                    volume,
+                    lease,
+                    after,
+                }),
+                turns::Output::Give { volume, epoch } => {
+                    self.report(Report::Give { volume, epoch })
+                }
+                turns::Output::Open { volume, epoch } => self.open(now, volume, epoch, buffers),
+                turns::Output::Drain { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.pause(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                }
+                turns::Output::Resume { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.resume(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                }
+                turns::Output::Close { volume } => {
+                    let mut out = Vec::new();
+                    self.coordinator.close(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
+                    let mut out = Vec::new();
+                    self.groups.close(volume, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_coordinator(
+        &mut self,
+        now: Time,
+        outputs: Vec<volume::Output>,
+        buffers: &mut Buffers,
+    ) {
+        let mut outputs: VecDeque<volume::Output> = outputs.into();
+        while let Some(output) = outputs.pop_front() {
+            let mut more = Vec::new();
+            match output {
+                volume::Output::Ask { piece, target, ask } => {
+                    let Some(volume) = self.volume_of(target.layer) else {
+                        continue;
+                    };
+                    let mut out = Vec::new();
+                    self.groups.ask(now, volume, piece, target, &ask, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+                volume::Output::Checksum {
+                    piece, buf, blocks, ..
+                } => {
+                    let crcs: Vec<u32> = buffers.values(buf, blocks).map(crc_of).collect();
+                    self.coordinator.checksummed(piece, &crcs, &mut more);
+                }
+                volume::Output::Fill { buf, blocks } => buffers.zero(buf, blocks),
+                volume::Output::Merge { .. } => {
+                    unreachable!("clients ask for whole blocks")
+                }
+                volume::Output::Reply { token, result, .. } => {
+                    let volume = self.volumes_of.remove(&token).unwrap_or_default();
+                    let epoch = self.groups.epoch(volume);
+                    self.effects.push(Effect::Reply {
+                        token,
+                        result,
+                        volume,
+                        epoch,
+                    });
+                }
+                volume::Output::Drained { volume } => {
+                    let mut out = Vec::new();
+                    let input = turns::Input::Drained { volume };
+                    self.turns.step(now, input, &mut out);
+                    self.take_turns(now, out, buffers);
+                }
+            }
+            for output in more.into_iter().rev() {
+                outputs.push_front(output);
+            }
+        }
+    }
+
+    pub(super) fn volume_of(&self, layer: LayerId) -> Option<VolumeId> {
+        let has = |volume: &&Volume| volume.layers.iter().any(|of| of.id == layer);
+        self.catalog.volumes().find(has).map(|volume| volume.id)
+    }
+
+    pub(super) fn take_groups(
+        &mut self,
+        now: Time,
+        outputs: Vec<groups::Output>,
+        buffers: &mut Buffers,
+    ) {
+        for output in outputs {
+            match output {
+                groups::Output::Send {
+                    to,
+                    header,
+                    message,
+                    payload,
+                } => {
+                    let Some(node) = self.catalog.disk(to).map(|disk| disk.node) else {
+                        continue;
+                    };
+                    let message = Msg::ToReplica {
+                        disk: to,
+                        header,
+                        message,
+                        payload,
+                    };
+                    self.send(node, message);
+                }
+                groups::Output::Answered { piece, result } => {
+                    if let Ok(Some(value)) = &result {
+                        buffers.place(value);
+                    }
+                    let mut out = Vec::new();
+                    self.coordinator.answered(
+                        piece,
+                        result.map(|_| ()),
+                        &[],
+                        &mut Vec::new(),
+                        &mut out,
+                    );
+                    self.take_coordinator(now, out, buffers);
+                }
+                groups::Output::Accuse { pg, disk, version } => {
+                    self.report(Report::Accused { pg, disk, version });
+                }
+                // The manager tells everybody; who is behind hears of it.
+                groups::Output::Learn { .. } => {}
+                // The catalog says so as well, and then it is closed.
+                groups::Output::Fenced { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn take_replica(
+        &mut self,
+        (disk, pg): (DiskId, PgId),
+        output: replica::Output,
+        buffers: &mut Buffers,
+    ) {
+        let mut shelf = |op, operation| {
+            self.effects.push(Effect::Shelf {
+                disk,
+                pg,
+                operation,
+                op,
+            });
+        };
+        match output {
+            replica::Output::Fence {
+                op,
+                version,
+                session,
+                fences,
+            } => shelf(
+                op,
+                Operation::Fence {
+                    version,
+                    session,
+                    fences,
+                },
+            ),
+            replica::Output::Change {
+                op,
+                range,
+                at,
+                change,
+                stamp,
+                payload,
+            } => {
+                let what = match change {
+                    Change::Write { run, .. } => {
+                        let payload = payload.expect("a write has payload");
+                        let values = buffers.in_place(run, payload);
+                        What::Data { run, values }
+                    }
+                    Change::Zero { run } => What::Zero { run },
+                    Change::ZeroChunks { count } => What::ZeroChunks { count },
+                };
+                shelf(
+                    op,
+                    Operation::Change {
+                        range,
+                        at,
+                        what,
+                        stamp,
+                    },
+                );
+            }
+            replica::Output::Read { op, at, run } => {
+                shelf(op, Operation::Read { at, run });
+                self.reading.insert((disk, pg, op), run);
+            }
+            replica::Output::List { op, since, after } => {
+                let most = PAGE_MAX;
+                shelf(op, Operation::List { since, after, most });
+            }
+            replica::Output::Fetch { op, at } => shelf(op, Operation::Fetch { chunk: at }),
+            replica::Output::Fill {
+                op,
+                at,
+                blocks,
+                content,
+                entries,
+                payload,
+            } => {
+                let mut held = [Block::Absent; 16];
+                for (place, block) in held.iter_mut().enumerate() {
+                    if content.zeroes & 1 << place != 0 {
+                        *block = Block::Zero;
+                    }
+                    if content.data & 1 << place != 0 {
+                        let payload = payload.expect("data has payload");
+                        *block = Block::Data(buffers.value(payload.plus(place as u32)));
+                    }
+                }
+                shelf(
+                    op,
+                    Operation::Fill {
+                        chunk: at,
+                        blocks,
+                        content: Box::new(held),
+                        stamp: content.stamp,
+                        entries,
+                    },
+                );
+            }
+            replica::Output::Answer {
+                to,
+                header,
+                answer,
+                payload,
+            } => self.send(
+                NodeId(to.0),
+                Msg::FromReplica {
+                    disk,
+                    header,
+                    answer,
+                    payload,
+                },
+            ),
+            replica::Output::FillAnswer {
+                to,
+                header,
+                answer,
+                payload,
+            } => {
+                let joiner = DiskId(to.0);
+                if let Some(node) = self.catalog.disk(joiner).map(|disk| disk.node) {
+                    let message = Msg::FillAnswer {
+                        to: joiner,
+                        header,
+                        answer,
+                        payload,
+                    };
+                    self.send(node, message);
+                }
+            }
+            replica::Output::FillAsk { to, header, ask } => {
+                if let Some(node) = self.catalog.disk(to).map(|disk| disk.node) {
+                    let message = Msg::FillAsk {
+                        from: disk,
+                        to,
+                        header,
+                        ask,
+                    };
+                    self.send(node, message);
+                }
+            }
+            replica::Output::Learn { .. } => {} // the manager tells everybody
+            replica::Output::Filled { session, .. } => {
+                self.filled.insert((disk, pg), session);
+                self.report(Report::Filled { pg, disk, session });
+            }
+            replica::Output::Lost { session } => {
+                self.lost.insert((disk, pg), session);
+                self.report(Report::SessionLost { pg, disk, session });
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What clients and operators ask in a run, and how it ends.
+
+use super::swarm::Phase;
+use super::workload::Act;
+use super::world::{Asked, REQUESTS_MAX, World};
+use crate::base::{BLOCK, BufRef, Epoch, IoError, NodeId, Request, RequestKind, Token, VolumeId};
+use crate::protocol::catalog::{Command, FrontEnd};
+use std::time::Duration;
+
+impl World {
+    /// A client does something.
+    pub(super) fn act(&mut self) {
+        let pause = Duration::from_micros(1 + self.prng.below(self.knobs.pause_us.max(20)));
+        self.next_act = self.now + pause;
+        let phase = self.knobs.phase_at(self.now.since(self.round));
+        let is_over = self.counts.operations >= self.plan.operations;
+        if self.is_healing || is_over || matches!(phase, None | Some(Phase::Night(_))) {
+            return;
+        }
+        let most = (u64::from(self.knobs.clients) * self.knobs.depth) as usize;
+        if self.requests.len() >= most.min(REQUESTS_MAX) {
+            return;
+        }
+        match self.workload.draw(&self.knobs) {
+            Act::Ask {
+                node,
+                volume,
+                kind,
+                blocks,
+                ..
+            } => {
+                let volume = self.volumes[volume as usize];
+                self.ask(NodeId(node + 1), volume, kind, blocks);
+            }
+            Act::Attach { volume, node } => self.attach(volume, node),
+            Act::Detach { volume, .. } => {
+                let volume = self.volumes[volume as usize];
+                self.operate(Command::Detach { volume, key: None });
+            }
+            Act::Move { volume, to, .. } => {
+                let id = self.volumes[volume as usize];
+                self.operate(Command::Detach {
+                    volume: id,
+                    key: None,
+                });
+                self.attach(volume, to);
+            }
+            Act::Snapshot { .. } => {}
+        }
+    }
+
+    fn attach(&mut self, volume: u32, node: u32) {
+        self.operate(Command::Attach {
+            volume: self.volumes[volume as usize],
+            node: NodeId(node + 1),
+            front_end: FrontEnd::None,
+        });
+    }
+
+    /// An operator's command, by whoever leads; lost where nobody does.
+    pub(super) fn operate(&mut self, command: Command) {
+        if let Some(leader) = self.log.leader() {
+            let _ = self.log.propose(self.now, leader, command);
+        }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        id: NodeId,
+        volume: VolumeId,
+        kind: RequestKind,
+        blocks: std::ops::Range<u64>,
+    ) {
+        let blocks = match kind {
+            // It is rounded inwards to whole chunks: what is left over stays as it is.
+            RequestKind::Discard => blocks.start.next_multiple_of(16)..(blocks.end / 16 * 16),
+            _ => blocks,
+        };
+        if blocks.is_empty() {
+            return;
+        }
+        let count = blocks.end - blocks.start;
+        let is_there = self.places.get(&id).is_some_and(|place| {
+            !place.is_paused
+                && place
+                    .node
+                    .as_ref()
+                    .is_some_and(|node| node.coordinator.volume(volume).is_some())
+        });
+        if !is_there {
+            // It is not attached there yet, or not any more: the client asks again, a little later.
+            self.counts.refused += 1;
+            self.next_act = self.now + Duration::from_millis(1);
+            return;
+        }
+        self.counts.operations += 1;
+        self.tick += 1;
+        let is_read = kind == RequestKind::Read;
+        let (operation, buffer) = match kind {
+            RequestKind::Read => {
+                let buffer = self.buffers.put(vec![0; count as usize]);
+                (self.histories.read(volume, blocks.clone()), Some(buffer))
+            }
+            RequestKind::Write => {
+                self.values += 1;
+                let value = self.values;
+                let buffer = self.buffers.put(vec![value; count as usize]);
+                let began = self.histories.write(volume, blocks.clone(), value);
+                (began, Some(buffer))
+            }
+            _ => (self.histories.write(volume, blocks.clone(), 0), None),
+        };
+        let Ok(operation) = operation else {
+            return;
+        };
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.say(|| {
+            format!(
+                "client asks node {id}: {kind:?} {volume} {blocks:?}, request {}, value {}",
+                token.0, self.values
+            )
+        });
+        let asked = Asked {
+            id: operation,
+            is_read,
+            buffer,
+            blocks: count,
+            began: self.tick,
+            node: id,
+        };
+        self.requests.insert(token, asked);
+        let request = Request {
+            token,
+            volume,
+            kind,
+            offset: blocks.start * BLOCK,
+            len: count * BLOCK,
+            buf: buffer.unwrap_or_default(),
+            scratch: BufRef::default(),
+        };
+        let now = self.clocks.at(id, self.now);
+        if let Some(node) = self.places.get_mut(&id).and_then(|it| it.node.as_mut()) {
+            node.ask(now, request, &mut self.buffers);
+        }
+        self.take_effects(id);
+    }
+
+    pub(super) fn replied(
+        &mut self,
+        token: Token,
+        result: Result<(), IoError>,
+        volume: VolumeId,
+        epoch: Option<Epoch>,
+    ) {
+        let Some(asked) = self.requests.remove(&token) else {
+            return;
+        };
+        self.tick += 1;
+        self.say(|| format!("request {} has ended: {result:?}", token.0));
+        if result.is_err() {
+            self.counts.refused += 1;
+            if !asked.is_read {
+                self.histories.failed(asked.id);
+            }
+            return;
+        }
+        self.counts.answered += 1;
+        let place = &self.places[&asked.node];
+        if let Some(epoch) = epoch {
+            let owner = (asked.node, place.incarnation);
+            let span = (asked.began, self.tick);
+            let served = self.served.served(volume, epoch, owner, span);
+            self.note(served);
+        }
+        match (asked.is_read, asked.buffer) {
+            (true, Some(buffer)) => {
+                let values = self.buffers.values(buffer, asked.blocks as u32);
+                let values: Vec<u64> = values.collect();
+                self.say(|| format!("request {} read {values:?}", token.0));
+                self.histories.saw(asked.id, &values);
+            }
+            _ => self.histories.wrote(asked.id),
+        }
+    }
+}
