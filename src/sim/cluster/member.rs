@@ -32,6 +32,10 @@ pub enum Effect {
         term: Term,
         up_to: u64,
     },
+    /// A node's clock was found to run out of bounds.
+    FoundClock {
+        node: NodeId,
+    },
 }
 
 /// One member, in one start of its node.
@@ -326,8 +330,10 @@ impl Member {
                 GrantorOutput::Verdict(verdict) => {
                     self.steward(now, catalog, steward::Input::Verdict(verdict));
                 }
-                GrantorOutput::ClockOutOfBounds { .. }
-                | GrantorOutput::ClockInBounds { .. }
+                GrantorOutput::ClockOutOfBounds { node } => {
+                    self.effects.push(Effect::FoundClock { node });
+                }
+                GrantorOutput::ClockInBounds { .. }
                 | GrantorOutput::OwnClockOutOfBounds
                 | GrantorOutput::Full { .. } => {}
             }

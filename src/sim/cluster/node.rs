@@ -19,14 +19,12 @@ use crate::base::{
 };
 use crate::protocol::catalog::{Catalog, Event, Ownership};
 use crate::protocol::membership::{
-    self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, Incarnation,
-    LeaseNumber, Term,
+    self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, Incarnation, LeaseNumber,
+    Term,
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{
-    Answer, Configuration, Entry, Header, Message, Role, RulesOff,
-};
+use crate::protocol::replication::{Answer, Configuration, Entry, Header, Message, Role, RulesOff};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
 use crate::protocol::volume::{Coordinator, OpenVolume};

@@ -708,6 +708,9 @@ impl World {
                     member.proposed(now, number, taken, catalog);
                 });
             }
+            member::Effect::FoundClock { node } => {
+                self.clocks.found(node);
+            }
             member::Effect::Confirm { term, up_to } => {
                 self.log.confirm(self.now, id, term.0, up_to);
             }
