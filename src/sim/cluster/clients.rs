@@ -22,7 +22,12 @@ impl World {
         if self.requests.len() >= most.min(REQUESTS_MAX) {
             return;
         }
-        match self.workload.draw(&self.knobs) {
+        let act = self.workload.draw(&self.knobs);
+        self.carry_out_act(act);
+    }
+
+    pub(super) fn carry_out_act(&mut self, act: Act) {
+        match act {
             Act::Ask {
                 node,
                 volume,

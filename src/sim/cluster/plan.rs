@@ -7,6 +7,7 @@
 use super::coverage::Fault;
 use super::swarm::{Knobs, Phase};
 use crate::base::Prng;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Strokes of one plan.
@@ -127,6 +128,17 @@ impl Stroke {
         }
     }
 
+    /// The nodes, of so many, that it makes others believe to be lost.
+    pub fn seem_lost(&self, nodes: u32) -> BTreeSet<u32> {
+        match *self {
+            Stroke::Partition { side, .. } => (0..nodes).filter(|at| side & 1 << at != 0).collect(),
+            Stroke::Crash { node, .. }
+            | Stroke::Pause { node, .. }
+            | Stroke::ClockStop { node, .. } => BTreeSet::from([node]),
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// Whether it means something among so many nodes.
     pub fn fits(&self, nodes: u32) -> bool {
         match *self {
@@ -240,7 +252,6 @@ fn draw_stroke(fault: Fault, knobs: &Knobs, prng: &mut Prng) -> Option<Stroke> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn a_plan_is_of_its_seed_and_its_knobs() {

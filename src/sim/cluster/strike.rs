@@ -50,6 +50,11 @@ impl World {
             self.counts.strokes += 1;
             self.say(|| format!("STROKE {:?}", planned.stroke));
             self.carry_out(planned.stroke);
+            let seem_lost = planned.stroke.seem_lost(self.plan.nodes);
+            if !seem_lost.is_empty() {
+                let after = Duration::from_millis(50 + self.prng.below(900));
+                self.put_due(after, Due::Flee(seem_lost));
+            }
         }
     }
 
@@ -206,6 +211,11 @@ impl World {
                 self.network.lift(block);
             }
             Due::Replace(disk) => self.replace(disk),
+            Due::Flee(nodes) => {
+                for act in self.workload.flee(&nodes) {
+                    self.carry_out_act(act);
+                }
+            }
             Due::Speak(disks) => disks.into_iter().for_each(|disk| self.atlas.speaks(disk)),
         }
     }

@@ -10,12 +10,13 @@
 use super::swarm::Knobs;
 use crate::base::{BLOCKS_PER_CHUNK, CHUNKS_PER_EXTENT, Prng, RequestKind};
 use crate::sim::workload::draw_by_weight;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 const CHUNK: u64 = BLOCKS_PER_CHUNK as u64;
 const EXTENT: u64 = CHUNK * CHUNKS_PER_EXTENT as u64;
 /// One in so many requests goes to the node that had the volume before.
-const STALE_ONE_IN: u64 = 12;
+const STALE_ONE_IN: u64 = 8;
 
 /// What is done next. Nodes, volumes and clients are counted from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +126,27 @@ impl Workload {
         Act::Attach { volume, node }
     }
 
+    /// Nodes seem lost: guests that had a volume there are started again elsewhere, or not yet.
+    pub fn flee(&mut self, from: &BTreeSet<u32>) -> Vec<Act> {
+        let others: Vec<u32> = (0..self.nodes).filter(|to| !from.contains(to)).collect();
+        let mut acts = Vec::new();
+        for (volume, it) in (0..).zip(&mut self.volumes) {
+            if let Some(node) = it.at.filter(|at| from.contains(at))
+                && !others.is_empty()
+                && self.prng.one_in(2)
+            {
+                let to = others[self.prng.below(others.len() as u64) as usize];
+                (it.at, it.before) = (Some(to), Some(node));
+                acts.push(Act::Move {
+                    volume,
+                    from: node,
+                    to,
+                });
+            }
+        }
+        acts
+    }
+
     fn draw_control(&mut self, knobs: &Knobs, volume: u32, node: u32) -> Option<Act> {
         let requests = &knobs.requests;
         let weights = [requests.moves, requests.detach, requests.snapshot];
@@ -207,7 +229,6 @@ fn inside(blocks: Range<u64>, of: u64, kind: RequestKind) -> Range<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     fn acts(seed: u64, count: usize) -> (Knobs, Vec<Act>) {
         let knobs = Knobs::draw(seed);

@@ -143,6 +143,8 @@ pub(super) enum Due {
     Wake(NodeId),
     Lift(BlockId),
     Replace(DiskId),
+    /// Guests on these nodes, counted from 0, are started elsewhere.
+    Flee(BTreeSet<u32>),
     /// What kept these silent is over.
     Speak(Vec<DiskId>),
 }
