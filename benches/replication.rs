@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 61;
-const WARM_UP: u64 = 20_000;
+const WARM_UP: u64 = 200_000;
 const WRITES_A_ROUND: u64 = 4_000;
 const VOLUME: VolumeId = VolumeId(1);
 const EPOCH: Epoch = Epoch {
