@@ -2,6 +2,7 @@
 
 // Rules can be switched off where there is a simulator.
 #[cfg(feature = "sim")]
+mod bounds;
 mod explore;
 mod recovery;
 mod stories;
