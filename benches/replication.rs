@@ -11,7 +11,7 @@ use sarsen::base::{
 };
 use sarsen::protocol::replication::replica::{self, Asker, Durable, Op};
 use sarsen::protocol::replication::{
-    Answer, Change, Configuration, Header, Message, Reconfigure, Replica, RulesOff,
+    Answer, Change, Configuration, Header, Message, Reconfigure, Replica, RulesOff, WINDOW_MAX,
 };
 use sarsen::protocol::volume::groups::{Groups, Output, Patience};
 use sarsen::protocol::volume::{Ask, PieceId, Target};
@@ -49,9 +49,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const ROUNDS: usize = 61;
+const ROUNDS: usize = 201;
 const WARM_UP: u64 = 200_000;
-const WRITES_A_ROUND: u64 = 4_000;
+const WRITES_A_ROUND: u64 = 1_000;
 const VOLUME: VolumeId = VolumeId(1);
 const EPOCH: Epoch = Epoch {
     generation: 0,
@@ -551,8 +551,8 @@ impl Machine for Disk {
             };
             let sequence = &mut self.sequence[pg.0 as usize];
             *sequence += u64::from(is_write);
-            // The coordinator has heard of everything but the last few.
-            let mark = sequence.saturating_sub(self.depth);
+            // So many are on their way to the disk, and as many are not acknowledged yet, as far as there is room for them.
+            let mark = sequence.saturating_sub((2 * self.depth).min(WINDOW_MAX as u64 - 8));
             let message = match is_write {
                 true => Message::Change {
                     sequence: *sequence,

@@ -384,7 +384,8 @@ impl Replica {
             self.durable.ranges.len() <= RANGES_MAX,
             "windows-are-bounded"
         );
-        assert!(self.held.len() <= HELD_MAX + 1, "windows-are-bounded");
+        // What waited for a session goes before what waits for fences.
+        assert!(self.held.len() <= 2 * HELD_MAX + 1, "windows-are-bounded");
         assert!(self.sealing.len() <= SEALS_MAX, "windows-are-bounded");
         let chunks = self.storing.values().map(|storing| storing.change.chunks());
         assert_eq!(
