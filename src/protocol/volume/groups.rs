@@ -15,6 +15,9 @@
 //!
 //! It does not know where disks are, or how a lease is held.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Ask, PieceId, Target};
 use crate::base::{
     BlockRun, BufRef, ChunkId, DiskId, Epoch, FixedMap, IoError, PgId, Slab, Time, VolumeId,
