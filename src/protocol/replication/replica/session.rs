@@ -137,6 +137,13 @@ impl Session {
 }
 
 impl Replica {
+    /// Whether a source's answer to this would be looked at.
+    #[cfg(all(test, feature = "sim"))]
+    pub(in crate::protocol::replication) fn waits_for(&self, header: &FillHeader) -> bool {
+        let own = self.session.as_ref();
+        own.is_some_and(|own| own.number == header.session && own.asked.contains_key(&header.id))
+    }
+
     pub(super) fn on_configured(&mut self, configuration: Configuration, out: &mut Vec<Output>) {
         let known = self
             .configuration

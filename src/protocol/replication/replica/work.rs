@@ -47,7 +47,6 @@ pub(super) struct Work {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Works {
     list: Vec<Work>,
-    last: u64,
     /// Frames that wait for any of them: at most [`HELD_MAX`].
     blocked: usize,
 }
@@ -97,9 +96,9 @@ impl Works {
 
     /// Begins one, as soon as it can be.
     pub fn add(&mut self, at: ChunkId, what: What) {
-        self.last += 1;
+        let id = self.list.last().map_or(1, |last| last.id + 1);
         self.list.push(Work {
-            id: self.last,
+            id,
             at,
             what,
             begun: false,
