@@ -1,8 +1,8 @@
 //! The machines in small worlds, exhaustively, and in stories.
 
+mod bounds;
 // Rules can be switched off where there is a simulator.
 #[cfg(feature = "sim")]
-mod bounds;
 mod explore;
 mod recovery;
 mod stories;
