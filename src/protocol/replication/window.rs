@@ -6,11 +6,16 @@
 //!
 //! What a joiner held before its session stands apart: no mark clears that, only a fill of the chunk or a write over the blocks does.
 
+use super::MEMBERS_MAX;
 use crate::base::{ChunkId, Epoch};
+use std::collections::VecDeque;
 
 /// Entries of one window, one for each chunk of a write. Two groups' worth of writes in flight, see [`super::FLYING_MAX`]; a run of zeroes
 /// over whole chunks takes one for each.
 pub const WINDOW_MAX: usize = 1024;
+/// All that one window may come to: amid a recovery, which writes what any member had, with what was filled, and what was held before a session.
+/// An answer to a seal tells no more, and the wire carries so many.
+pub(super) const TOLD_MAX: usize = MEMBERS_MAX * WINDOW_MAX;
 
 /// One chunk of a write above the mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,8 +38,8 @@ impl Entry {
 /// The window of one range.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Window {
-    /// In the order of their epochs and numbers, in which they come but for a few places.
-    entries: Vec<Entry>,
+    /// In the order of their epochs and numbers, in which they come but for a few places; marks take them from the front.
+    entries: VecDeque<Entry>,
     /// What a joiner held before its session.
     before: Vec<Entry>,
 }
@@ -43,8 +48,10 @@ impl Window {
     /// From what a store found, in any order.
     pub fn found(mut entries: Vec<Entry>) -> Window {
         entries.sort_unstable_by_key(|entry| (entry.name(), entry.at));
-        let before = Vec::new();
-        Window { entries, before }
+        Window {
+            entries: entries.into(),
+            before: Vec::new(),
+        }
     }
 
     /// Everything that may not be everywhere.
@@ -57,9 +64,22 @@ impl Window {
         &self.before
     }
 
-    /// Whether `more` entries still fit into the room of so many windows.
+    /// Whether `more` entries still fit into the room of so many windows. What was held before the session has a room of its own, as far as an
+    /// answer to a seal can tell all of it: else a joiner that was dropped a few times would take no writes until it is filled.
     pub fn has_room(&self, more: usize, windows: usize) -> bool {
-        self.entries.len() + more <= windows * WINDOW_MAX
+        self.entries.len() + more <= windows * WINDOW_MAX && self.len() + more <= TOLD_MAX
+    }
+
+    /// Whether `more` entries still fit when these blocks of a chunk are filled, which clears what was held of them before.
+    pub fn has_room_for_fill(&self, (at, blocks): (ChunkId, u16), more: usize) -> bool {
+        let goes = |entry: &&Entry| entry.at == at && entry.blocks & !blocks == 0;
+        let cleared = self.before.iter().filter(goes).count();
+        self.len() + more - cleared <= TOLD_MAX
+    }
+
+    /// All entries, those that have no blocks any more among them.
+    fn len(&self) -> usize {
+        self.before.len() + self.entries.len()
     }
 
     /// The version that a write is stamped with; `None`: it is not here.
@@ -96,11 +116,13 @@ impl Window {
                 version,
             });
         }
-        self.before.retain(|entry| entry.blocks != 0);
+        if !self.before.is_empty() {
+            self.before.retain(|entry| entry.blocks != 0);
+        }
         // Of an epoch that is fenced, no duplicate is taken any more.
         if self
             .entries
-            .first()
+            .front()
             .is_some_and(|first| first.epoch < epoch)
         {
             self.entries
@@ -123,7 +145,7 @@ impl Window {
 
     /// A session begins: no mark clears what is here now.
     pub fn begin_session(&mut self) {
-        self.before.append(&mut self.entries);
+        self.before.extend(self.entries.drain(..));
         self.before.retain(|entry| entry.blocks != 0);
     }
 
@@ -146,8 +168,9 @@ impl Window {
             ..entry
         };
         let place = self.place_of(entry.name());
-        let same = self.entries[place..]
-            .iter()
+        let same = self
+            .entries
+            .range(place..)
             .take_while(|other| other.name() == entry.name())
             .any(|other| other.at == entry.at);
         if !same {
@@ -157,7 +180,7 @@ impl Window {
 
     /// Where the first entry of that name, or of a later one, stands.
     fn place_of(&self, name: (Epoch, u64)) -> usize {
-        match self.entries.last() {
+        match self.entries.back() {
             Some(last) if last.name() < name => self.entries.len(),
             _ => self.entries.partition_point(|entry| entry.name() < name),
         }
@@ -165,7 +188,7 @@ impl Window {
 
     /// Where the first entry of a later name stands.
     fn place_behind(&self, name: (Epoch, u64)) -> usize {
-        match self.entries.last() {
+        match self.entries.back() {
             Some(last) if last.name() <= name => self.entries.len(),
             _ => self.entries.partition_point(|entry| entry.name() <= name),
         }
@@ -177,6 +200,8 @@ impl Window {
 
     fn remove(&mut self, name: (Epoch, u64)) {
         let (from, until) = (self.place_of(name), self.place_behind(name));
-        self.entries.drain(from..until);
+        if from < until {
+            self.entries.drain(from..until);
+        }
     }
 }

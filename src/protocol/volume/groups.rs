@@ -15,15 +15,18 @@
 //!
 //! It does not know where disks are, or how a lease is held.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Ask, PieceId, Target};
 use crate::base::{
     BlockRun, BufRef, ChunkId, DiskId, Epoch, FixedMap, IoError, PgId, Slab, Time, VolumeId,
 };
 use crate::protocol::replication::group::{self, Failure, Group, Input, Tag};
 use crate::protocol::replication::{
-    Answer, Change, Configuration, Header, Message, Rule, RulesOff,
+    Answer, Change, Configuration, Header, MEMBERS_MAX, Message, Rule, RulesOff,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Asks that have no answer, of all volumes.
@@ -107,14 +110,16 @@ struct Open {
     epoch: Epoch,
     /// The replicas on this node: reads go there first.
     near: BTreeSet<DiskId>,
+    /// Those that it has a group of.
+    pgs: BTreeSet<PgId>,
 }
 
 /// One group, and what its members owe.
 #[derive(Debug)]
 struct Entry {
     group: Group,
-    /// Since when this member has not answered what it was asked.
-    owes: BTreeMap<DiskId, Time>,
+    /// Since when these members have not answered what they were asked.
+    owes: Vec<(DiskId, Time)>,
     /// When what is owed was sent again last.
     sent_again: Time,
     /// The last read that had begun at the last look, and when that was.
@@ -123,6 +128,38 @@ struct Entry {
     idle_since: Option<Time>,
     /// Whether the members know the mark that it fell silent with.
     is_told: bool,
+    /// Whether it is looked at when time passes.
+    is_active: bool,
+}
+
+impl Entry {
+    /// Since when a member has not answered; from now on, if it has until now.
+    fn owes_since(&mut self, disk: DiskId, now: Time) -> Time {
+        let known = self.owes.iter().find(|(of, _)| *of == disk);
+        known.map(|(_, since)| *since).unwrap_or_else(|| {
+            self.owes.push((disk, now));
+            now
+        })
+    }
+
+    /// Keeps the books after a step; whether it is to be looked at from now on.
+    fn look_at(&mut self, now: Time) -> bool {
+        if !self.group.is_idle() {
+            self.idle_since = None;
+            self.is_told = false;
+        } else if self.is_told {
+            return false;
+        } else {
+            self.idle_since.get_or_insert(now);
+            self.owes.clear();
+        }
+        !std::mem::replace(&mut self.is_active, true)
+    }
+
+    /// A member has answered, or owes nothing.
+    fn owes_nothing(&mut self, disk: DiskId) {
+        self.owes.retain(|(of, _)| *of != disk);
+    }
 }
 
 /// All groups of one shard. See the [module](self).
@@ -132,7 +169,9 @@ pub struct Groups {
     volumes: FixedMap<VolumeId, Open>,
     /// The newest that is known.
     configurations: FixedMap<PgId, Configuration>,
-    groups: BTreeMap<(VolumeId, PgId), Entry>,
+    groups: FixedMap<(VolumeId, PgId), Entry>,
+    /// Which volumes have a group of a PG.
+    by_pg: BTreeSet<(PgId, VolumeId)>,
     /// Those that something is in flight in, or that have a mark to tell.
     active: BTreeSet<(VolumeId, PgId)>,
     asks: Slab<Asked>,
@@ -140,7 +179,10 @@ pub struct Groups {
     lease: Time,
     next_look: Option<Time>,
     off: RulesOff,
+    /// Used again and again, so that nothing is allocated.
     outputs: Vec<group::Output>,
+    looked_at: Vec<(VolumeId, PgId)>,
+    overdue: Vec<Input>,
 }
 
 impl Groups {
@@ -149,13 +191,16 @@ impl Groups {
             patience,
             volumes: FixedMap::default(),
             configurations: FixedMap::default(),
-            groups: BTreeMap::new(),
+            groups: FixedMap::default(),
+            by_pg: BTreeSet::new(),
             active: BTreeSet::new(),
             asks: Slab::new(ASKS_MAX),
             lease: Time(0),
             next_look: None,
             off,
             outputs: Vec::new(),
+            looked_at: Vec::new(),
+            overdue: Vec::new(),
         }
     }
 
@@ -176,10 +221,11 @@ impl Groups {
         if configuration.version() <= known {
             return;
         }
-        let of_pg = |of: &&(VolumeId, PgId)| of.1 == pg;
-        let all: Vec<_> = self.groups.keys().filter(of_pg).copied().collect();
-        for of in all {
-            self.step(now, of, Input::Configured(configuration.clone()), out);
+        let of_pg = (pg, VolumeId(0))..=(pg, VolumeId(u64::MAX));
+        let all: Vec<_> = self.by_pg.range(of_pg).copied().collect();
+        for (pg, volume) in all {
+            let input = Input::Configured(configuration.clone());
+            self.step(now, (volume, pg), input, out);
         }
         self.configurations.insert(pg, configuration);
     }
@@ -198,8 +244,9 @@ impl Groups {
         near: BTreeSet<DiskId>,
         out: &mut Vec<Output>,
     ) {
-        self.volumes.insert(volume, Open { epoch, near });
         self.drop_groups(volume);
+        let pgs = BTreeSet::new();
+        self.volumes.insert(volume, Open { epoch, near, pgs });
         let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
         let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
         for tag in tags {
@@ -214,8 +261,8 @@ impl Groups {
 
     /// The volume is not this node's any more, and what has no answer never gets one from here.
     pub fn close(&mut self, volume: VolumeId, out: &mut Vec<Output>) {
-        self.volumes.remove(&volume);
         self.drop_groups(volume);
+        self.volumes.remove(&volume);
         let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
         let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
         for tag in tags {
@@ -229,11 +276,12 @@ impl Groups {
     }
 
     fn drop_groups(&mut self, volume: VolumeId) {
-        let of_volume = (volume, PgId(0))..=(volume, PgId(u32::MAX));
-        let all: Vec<_> = self.groups.range(of_volume).map(|(&of, _)| of).collect();
-        for of in all {
-            self.groups.remove(&of);
-            self.active.remove(&of);
+        let open = self.volumes.get_mut(&volume);
+        let pgs = open.map(|open| std::mem::take(&mut open.pgs));
+        for pg in pgs.into_iter().flatten() {
+            self.groups.remove(&(volume, pg));
+            self.by_pg.remove(&(pg, volume));
+            self.active.remove(&(volume, pg));
         }
     }
 
@@ -294,17 +342,21 @@ impl Groups {
             return;
         };
         let of = (volume, pg);
-        if !self.groups.contains_key(&of) && !self.make(now, of, out) {
-            return self.answer(tag, Err(IoError::Closed), out);
+        let input = || Input::Ask {
+            tag: Tag(u64::from(tag)),
+            ask,
+        };
+        let is_asked = self.step(now, of, input(), out)
+            || (self.make(now, of, out) && self.step(now, of, input(), out));
+        if !is_asked {
+            self.answer(tag, Err(IoError::Closed), out);
         }
-        let tag = Tag(u64::from(tag));
-        self.step(now, of, Input::Ask { tag, ask }, out);
     }
 
     /// Makes the group of a PG; whether that could be.
     fn make(&mut self, now: Time, of: (VolumeId, PgId), out: &mut Vec<Output>) -> bool {
         let (Some(open), Some(configuration)) =
-            (self.volumes.get(&of.0), self.configurations.get(&of.1))
+            (self.volumes.get_mut(&of.0), self.configurations.get(&of.1))
         else {
             return false;
         };
@@ -322,12 +374,16 @@ impl Groups {
         );
         let entry = Entry {
             group,
-            owes: BTreeMap::new(),
+            owes: Vec::new(),
             sent_again: now,
             reads_seen: (0, now),
             idle_since: None,
             is_told: false,
+            is_active: true,
         };
+        self.active.insert(of);
+        open.pgs.insert(of.1);
+        self.by_pg.insert((of.1, of.0));
         self.groups.insert(of, entry);
         self.outputs = outputs;
         self.take(now, of, out);
@@ -345,10 +401,6 @@ impl Groups {
         out: &mut Vec<Output>,
     ) {
         let of = (header.range, header.pg);
-        let Some(entry) = self.groups.get_mut(&of) else {
-            return; // of an epoch that is over
-        };
-        entry.owes.remove(&from);
         let input = Input::Answer {
             from,
             header,
@@ -365,17 +417,32 @@ impl Groups {
         }
     }
 
-    fn step(&mut self, now: Time, of: (VolumeId, PgId), input: Input, out: &mut Vec<Output>) {
+    /// Tells a group something; whether there is one.
+    fn step(
+        &mut self,
+        now: Time,
+        of: (VolumeId, PgId),
+        input: Input,
+        out: &mut Vec<Output>,
+    ) -> bool {
         let Some(entry) = self.groups.get_mut(&of) else {
-            return;
+            return false; // of an epoch that is over
         };
-        if let Input::Configured(configuration) = &input {
-            let open = self.volumes.get(&of.0);
-            let is_near = |disk: &DiskId| open.is_some_and(|open| open.near.contains(disk));
-            entry.group.read_from(configuration.in_sync().find(is_near));
+        match &input {
+            Input::Configured(configuration) => {
+                let open = self.volumes.get(&of.0);
+                let is_near = |disk: &DiskId| open.is_some_and(|open| open.near.contains(disk));
+                entry.group.read_from(configuration.in_sync().find(is_near));
+            }
+            Input::Answer { from, .. } => entry.owes_nothing(*from),
+            _ => {}
         }
         entry.group.step(input, &mut self.outputs);
+        if entry.look_at(now) {
+            self.active.insert(of);
+        }
         self.take(now, of, out);
+        true
     }
 
     /// Hands on what a group wants.
@@ -420,25 +487,7 @@ impl Groups {
             }
         }
         self.outputs = outputs;
-        self.look_at(now, of);
-    }
-
-    /// Keeps the books of who owes what.
-    fn look_at(&mut self, now: Time, of: (VolumeId, PgId)) {
-        let Some(entry) = self.groups.get_mut(&of) else {
-            return;
-        };
-        if !entry.group.is_idle() {
-            entry.idle_since = None;
-            entry.is_told = false;
-        } else if entry.is_told {
-            return;
-        } else {
-            entry.idle_since.get_or_insert(now);
-            entry.owes.clear();
-        }
-        self.active.insert(of);
-        if self.next_look.is_none() {
+        if self.next_look.is_none() && !self.active.is_empty() {
             self.next_look = Some(now + self.patience.slow_read);
         }
     }
@@ -483,17 +532,22 @@ impl Groups {
         if self.next_look.is_none_or(|at| at > now) {
             return;
         }
-        for of in self.active.clone() {
-            for input in self.overdue(now, of) {
+        let mut looked_at = std::mem::take(&mut self.looked_at);
+        let mut overdue = std::mem::take(&mut self.overdue);
+        looked_at.extend(&self.active);
+        for of in looked_at.drain(..) {
+            self.find_overdue(now, of, &mut overdue);
+            for input in overdue.drain(..) {
                 self.step(now, of, input, out);
             }
         }
+        (self.looked_at, self.overdue) = (looked_at, overdue);
         let wait = self.patience.slow_read;
         self.next_look = (!self.active.is_empty()).then_some(now + wait);
     }
 
     /// What a group is told because time has passed.
-    fn overdue(&mut self, now: Time, of: (VolumeId, PgId)) -> Vec<Input> {
+    fn find_overdue(&mut self, now: Time, of: (VolumeId, PgId), inputs: &mut Vec<Input>) {
         let Patience {
             slow_read,
             send_again,
@@ -501,16 +555,16 @@ impl Groups {
             quiet,
         } = self.patience;
         let Some(entry) = self.groups.get_mut(&of) else {
-            return Vec::new();
+            return;
         };
-        let mut inputs = Vec::new();
         if let Some(since) = entry.idle_since {
             if now.since(since) >= quiet {
                 self.active.remove(&of);
+                entry.is_active = false;
                 entry.is_told = true;
                 inputs.push(Input::Quiet);
             }
-            return inputs;
+            return;
         }
         let (until, seen) = entry.reads_seen;
         if now.since(seen) >= slow_read {
@@ -521,12 +575,19 @@ impl Groups {
         if sends {
             entry.sent_again = now;
         }
-        for disk in entry.group.members().collect::<Vec<_>>() {
+        // Who is a member no more owes nothing.
+        let group = &entry.group;
+        let is_member = |disk| group.members().any(|member| member == disk);
+        entry.owes.retain(|(disk, _)| is_member(*disk));
+        for at in 0..MEMBERS_MAX {
+            let Some(disk) = entry.group.members().nth(at) else {
+                break;
+            };
             if !entry.group.waits_for(disk) {
-                entry.owes.remove(&disk);
+                entry.owes_nothing(disk);
                 continue;
             }
-            let since = *entry.owes.entry(disk).or_insert(now);
+            let since = entry.owes_since(disk, now);
             if sends && now.since(since) >= send_again {
                 inputs.push(Input::Connected { to: disk });
             }
@@ -534,7 +595,6 @@ impl Groups {
                 inputs.push(Input::Unanswered { from: disk });
             }
         }
-        inputs
     }
 
     /// Asserts the named invariants of every group.

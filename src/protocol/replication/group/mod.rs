@@ -11,6 +11,7 @@
 //! What is asked before recovery is done waits (R8). The caller has no two overlapping changes in flight (R2), gives a read only to blocks
 //! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17).
 
+mod numbered;
 mod read;
 mod recover;
 mod recovery;
@@ -21,9 +22,10 @@ use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, VolumeId};
+use numbered::Numbered;
 use read::{Held, Reading};
 use recovery::Recovery;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use write::Flying;
 
 /// Requests that wait until a group serves; more are refused as [`Failure::Busy`].
@@ -146,7 +148,7 @@ pub struct Group {
     sequence: u64,
     /// In the order of their numbers; the front one is not ended.
     flying: VecDeque<Flying>,
-    reading: BTreeMap<u64, Reading>,
+    reading: Numbered<Reading>,
     /// How many of them are held.
     held: usize,
     /// The last number of a read.
@@ -175,7 +177,7 @@ impl Group {
             phase: Phase::Fenced,
             sequence: 0,
             flying: VecDeque::new(),
-            reading: BTreeMap::new(),
+            reading: Numbered::default(),
             held: 0,
             reads: 0,
             waiting: VecDeque::new(),
@@ -314,7 +316,7 @@ impl Group {
         for disk in members {
             self.send_changes(disk, out);
         }
-        let ids: Vec<u64> = self.reading.keys().copied().collect();
+        let ids: Vec<u64> = self.reading.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.read_again(id, out);
         }
@@ -335,7 +337,7 @@ impl Group {
             }
         }
         self.send_changes(to, out);
-        for (&id, reading) in &self.reading {
+        for (id, reading) in self.reading.iter() {
             if reading.is_of(to) && reading.held.is_none() {
                 let (at, run) = (reading.at, reading.run);
                 self.send(to, Message::Read { id, at, run }, None, out);
@@ -389,7 +391,7 @@ impl Group {
                     failed: Vec::new(),
                     held: None,
                 };
-                self.reading.insert(id, reading);
+                self.reading.push(id, reading);
                 self.read_again(id, out);
             }
         }
@@ -459,7 +461,7 @@ impl Group {
                 let Asked::Read { id } = what else {
                     return self.accuse(from, out);
                 };
-                match self.reading.get(&id) {
+                match self.reading.get(id) {
                     Some(reading) if reading.is_of(from) => self.read_failed(id, from, out),
                     // Recovery needs that block of that replica, or the manager's word that it is out.
                     _ => self.accuse(from, out),
@@ -487,7 +489,7 @@ impl Group {
             .into_iter()
             .filter(|flying| !flying.ended)
             .filter_map(|flying| flying.tag)
-            .chain(reads.into_values().map(|reading| reading.tag))
+            .chain(reads.values().map(|reading| reading.tag))
             .chain(waiting.into_iter().map(|(tag, _)| tag));
         let why = Failure::Fenced;
         out.extend(tags.map(|tag| Output::Failed { tag, why }));

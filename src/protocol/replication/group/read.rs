@@ -1,5 +1,6 @@
 //! A read: of one replica that is in sync, of the next where that one cannot, and held while a change that it may have seen is in flight (R9).
 
+use super::write::flies;
 use super::{Failure, Group, Output, Phase, Tag};
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch};
 use crate::protocol::replication::message::Message;
@@ -45,7 +46,7 @@ impl Group {
     /// is not to set the latency of all (Dean and Barroso, The Tail at Scale, 2013).
     pub(super) fn hedge(&mut self, until: u64, out: &mut Vec<Output>) {
         let mut also = Vec::new();
-        for (&id, reading) in self.reading.range_mut(..=until) {
+        for (id, reading) in self.reading.iter_mut_until(until) {
             if reading.held.is_some() || reading.hedge.is_some() {
                 continue;
             }
@@ -62,7 +63,7 @@ impl Group {
 
     /// A replica cannot read it: another is asked, unless one is already.
     pub(super) fn read_failed(&mut self, id: u64, from: DiskId, out: &mut Vec<Output>) {
-        let Some(reading) = self.reading.get_mut(&id) else {
+        let Some(reading) = self.reading.get_mut(id) else {
             return;
         };
         reading.failed.push(from);
@@ -75,7 +76,7 @@ impl Group {
 
     /// Sends a read to a replica that may serve it and has not failed to.
     pub(super) fn read_again(&mut self, id: u64, out: &mut Vec<Output>) {
-        let Some(reading) = self.reading.get(&id) else {
+        let Some(reading) = self.reading.get(id) else {
             return;
         };
         let can = |disk: &DiskId| !reading.failed.contains(disk);
@@ -87,13 +88,13 @@ impl Group {
         let from = near.or_else(|| self.configuration.in_sync().find(can));
         let (tag, at, run) = (reading.tag, reading.at, reading.run);
         let Some(from) = from else {
-            if let Some(Reading { held: Some(_), .. }) = self.reading.remove(&id) {
+            if let Some(Reading { held: Some(_), .. }) = self.reading.remove(id) {
                 self.held -= 1;
             }
             let why = Failure::Unreadable;
             return out.push(Output::Failed { tag, why });
         };
-        if let Some(reading) = self.reading.get_mut(&id) {
+        if let Some(reading) = self.reading.get_mut(id) {
             reading.from = from;
             reading.hedge = None;
             self.held -= usize::from(reading.held.take().is_some());
@@ -120,7 +121,7 @@ impl Group {
                 false => self.accuse(from, out),
             };
         }
-        let Some(reading) = self.reading.get_mut(&id) else {
+        let Some(reading) = self.reading.get_mut(id) else {
             return;
         };
         if !reading.is_of(from) || reading.held.is_some() {
@@ -133,12 +134,12 @@ impl Group {
             Some((epoch, sequence)) if epoch == self.epoch => sequence,
             _ => 0,
         };
-        if self.flies(until) && !self.off.on(Rule::R9) {
+        if flies(&self.flying, until) && !self.off.on(Rule::R9) {
             self.held += 1;
-            if let Some(reading) = self.reading.get_mut(&id) {
+            if let Some(reading) = self.reading.get_mut(id) {
                 reading.held = Some(Held { until, ..value });
             }
-        } else if let Some(Reading { tag, .. }) = self.reading.remove(&id) {
+        } else if let Some(Reading { tag, .. }) = self.reading.remove(id) {
             hand_out(tag, value, out);
         }
     }
@@ -148,22 +149,18 @@ impl Group {
         if self.held == 0 {
             return;
         }
-        let is_free = |(&id, reading): (&u64, &Reading)| {
-            let held = reading.held.as_ref()?;
-            (!self.flies(held.until)).then_some(id)
+        let flying = &self.flying;
+        let is_free = |reading: &Reading| {
+            let held = reading.held.as_ref();
+            held.is_some_and(|held| !flies(flying, held.until))
         };
-        let free: Vec<u64> = self.reading.iter().filter_map(is_free).collect();
-        for id in free {
-            if let Some(Reading {
-                tag,
-                held: Some(held),
-                ..
-            }) = self.reading.remove(&id)
-            {
-                self.held -= 1;
-                hand_out(tag, held, out);
+        let held = &mut self.held;
+        self.reading.take_where(is_free, |reading| {
+            if let Some(value) = reading.held {
+                *held -= 1;
+                hand_out(reading.tag, value, out);
             }
-        }
+        });
     }
 }
 

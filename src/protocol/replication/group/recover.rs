@@ -48,11 +48,11 @@ impl Group {
 
     /// Goes on with recovery: reads what is lost somewhere, some of it at a time, and serves when all of it is written again.
     pub(super) fn step_recovery(&mut self, out: &mut Vec<Output>) {
-        let own = |flying: &&Flying| flying.tag.is_none() && !flying.ended;
-        let writing = self.flying.iter().filter(own).count();
         let Phase::Recovering(recovery) = &mut self.phase else {
             return;
         };
+        let own = |flying: &&Flying| flying.tag.is_none() && !flying.ended;
+        let writing = self.flying.iter().filter(own).count();
         if !recovery.is_sealed() {
             return;
         }

@@ -4,6 +4,7 @@ use super::{Group, Output, Tag};
 use crate::base::{BufRef, ChunkId, DiskId};
 use crate::protocol::replication::message::{Change, Message};
 use crate::protocol::replication::rule::Rule;
+use std::collections::VecDeque;
 
 /// A change that is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,9 +30,11 @@ impl Group {
         payload: Option<BufRef>,
         out: &mut Vec<Output>,
     ) {
+        // To look at all of them in a release took 1.1 us with 512 in flight, of the 1.5 us that a write may take; the caller's own way of keeping
+        // overlaps apart stands there too.
         let overlaps =
             |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
-        assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
+        debug_assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
         self.sequence += 1;
         let sequence = self.sequence;
         self.flying.push_back(Flying {
@@ -70,7 +73,7 @@ impl Group {
     }
 
     pub(super) fn on_done(&mut self, from: DiskId, sequence: u64, out: &mut Vec<Output>) {
-        let Some(place) = self.place_of(sequence) else {
+        let Some(place) = place_of(&self.flying, sequence) else {
             return; // acknowledged before: an answer that came twice
         };
         self.flying[place].durable |= self.configuration.bit(from);
@@ -120,17 +123,16 @@ impl Group {
         let bits = self.writers().map(|disk| self.configuration.bit(disk));
         bits.fold(0, |mask, bit| mask | bit)
     }
+}
 
-    /// Where a change in flight stands.
-    fn place_of(&self, sequence: u64) -> Option<usize> {
-        self.flying
-            .binary_search_by_key(&sequence, |flying| flying.sequence)
-            .ok()
-    }
+/// Where a change in flight stands.
+fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
+    flying
+        .binary_search_by_key(&sequence, |flying| flying.sequence)
+        .ok()
+}
 
-    /// Whether a change is not acknowledged.
-    pub(super) fn flies(&self, sequence: u64) -> bool {
-        self.place_of(sequence)
-            .is_some_and(|place| !self.flying[place].ended)
-    }
+/// Whether a change is not acknowledged.
+pub(super) fn flies(flying: &VecDeque<Flying>, sequence: u64) -> bool {
+    place_of(flying, sequence).is_some_and(|place| !flying[place].ended)
 }

@@ -3,9 +3,10 @@
 //!
 //! The three are merged in the order of [`Place`], page by page, so that it needs memory for two pages and a place: everything up to the place is
 //! fetched, or on its way. Written blocks are remembered for what lies behind it. Where they become many, their chunks are fetched ahead of their
-//! turn; so both collections are bounded.
+//! turn; so both collections are bounded. So are the windows' where those are many: until they are filled they take room that writes need.
 
 use crate::base::ChunkId;
+use crate::protocol::replication::WINDOW_MAX;
 use crate::protocol::replication::fill::Place;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -106,6 +107,11 @@ impl Agenda {
 
     /// The next chunk to fetch, and its blocks that were written; `None`: a page is missing, or there is nothing left.
     pub fn next(&mut self) -> Option<(ChunkId, u16)> {
+        if self.before.len() >= WINDOW_MAX && self.ahead.len() < AHEAD_MAX {
+            let place = self.before.pop_first()?;
+            self.ahead.insert(place);
+            return Some((place.into(), self.written.remove(&place).unwrap_or(0)));
+        }
         if self.written.len() >= AHEAD_FROM && self.ahead.len() < AHEAD_MAX {
             let (place, blocks) = self.written.pop_first()?;
             self.ahead.insert(place);

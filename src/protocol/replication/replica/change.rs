@@ -1,25 +1,26 @@
 //! A change: it is durable with its stamp, and stands in the window until a mark passes it.
 
-use super::{FLYING_MAX, Frame, Op, Output, Replica, done, refuse};
+use super::{Asker, FLYING_MAX, Frame, Op, Output, Replica, refuse, say};
 use crate::base::{ChunkId, Stamp};
 use crate::protocol::replication::MEMBERS_MAX;
-use crate::protocol::replication::message::{Change, Header, Refusal};
+use crate::protocol::replication::message::{Answer, Asked, Change, Header, Refusal};
 use crate::protocol::replication::rule::Rule;
 
 /// A change on its way to the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Storing {
-    frame: Frame,
+    to: Asker,
+    header: Header,
     pub at: ChunkId,
     pub change: Change,
-    /// The same change came once more, under a higher version.
-    again: Option<Frame>,
+    /// The same change came once more, under a higher version. That is rare, and a frame is large.
+    again: Option<Box<Frame>>,
 }
 
 impl Storing {
     /// The version that it is stamped with.
     pub fn version(&self) -> u32 {
-        self.frame.header.version
+        self.header.version
     }
 
     /// Whether it changes any of these blocks.
@@ -47,11 +48,11 @@ impl Replica {
         let of = self.durable.range(range);
         if sequence <= of.mark && !self.off.on(Rule::R10) {
             // A late duplicate: what came after it may be forgotten already.
-            return done(&frame, sequence, out);
+            return say(frame.from, frame.header, Answer::Done { sequence }, out);
         }
         match of.window.version_of(epoch, sequence) {
             Some(stamped) if stamped >= version || self.off.on(Rule::R3Stamps) => {
-                return done(&frame, sequence, out);
+                return say(frame.from, frame.header, Answer::Done { sequence }, out);
             }
             _ => {}
         }
@@ -60,27 +61,23 @@ impl Replica {
             epoch,
             sequence,
         };
-        if let Some(storing) = self.storing.get_mut(&op) {
+        if let Some(storing) = self.storing.get_mut(op) {
             // Once what is on its way is there, it is stamped anew (R3).
-            storing.again = Some(frame);
+            storing.again = Some(Box::new(frame));
             return;
         }
-        if let Some(work) = self.works.on(at, &change) {
-            // The chunk is being filled, or fetched for another.
-            return match work.has_room() {
-                true => work.blocked.push_back(frame),
-                false => refuse(&frame, Refusal::Busy, out),
-            };
-        }
-        let flying = self.storing.values();
-        let more: usize = flying.map(|storing| storing.change.chunks()).sum();
+        // The chunk may be being filled, or fetched for another.
+        let Some(frame) = self.works.block(at, &change, frame, out) else {
+            return;
+        };
+        let on_its_way = self.storing_chunks + self.works.entries_of(range);
         // Recovery writes what any member had, so it may need as much room as all of them took.
         let windows = if frame.header.mark == 0 {
             MEMBERS_MAX
         } else {
             1
         };
-        let room = of.window.has_room(more + change.chunks(), windows);
+        let room = of.window.has_room(on_its_way + change.chunks(), windows);
         if !room || self.storing.len() >= FLYING_MAX || !self.note_written(at, &change) {
             return refuse(&frame, Refusal::Busy, out);
         }
@@ -96,26 +93,29 @@ impl Replica {
             },
             payload: frame.payload,
         });
-        let again = None;
         let storing = Storing {
-            frame,
+            to: frame.from,
+            header: frame.header,
             at,
             change,
-            again,
+            again: None,
         };
         self.storing.insert(op, storing);
+        self.storing_chunks += change.chunks();
     }
 
     pub(super) fn on_stored(&mut self, op: Op, ok: bool, out: &mut Vec<Output>) {
-        let Some(storing) = self.storing.remove(&op) else {
+        let Some(storing) = self.storing.remove(op) else {
             return debug_assert!(false, "a change is stored once");
         };
         let Storing {
-            frame,
+            to,
+            header,
             at,
             change,
             again,
         } = storing;
+        self.storing_chunks -= change.chunks();
         let Op::Change {
             range,
             epoch,
@@ -124,19 +124,20 @@ impl Replica {
         else {
             return;
         };
-        if ok {
-            let version = frame.header.version;
+        let answer = if ok {
             self.durable
                 .range(range)
                 .window
-                .put((epoch, sequence, version), change.places(at));
-            done(&frame, sequence, out);
+                .put((epoch, sequence, header.version), change.places(at));
+            Answer::Done { sequence }
         } else {
-            refuse(&frame, Refusal::Failed, out);
-        }
+            let (what, why) = (Asked::Change { sequence }, Refusal::Failed);
+            Answer::Refused { what, why }
+        };
+        say(to, header, answer, out);
         if let Some(again) = again {
             // It passes the gates once more: what was right when it came may be fenced now.
-            self.admit(super::gates::Waiting::Frame(again), out);
+            self.admit(super::gates::Waiting::Frame(*again), out);
         }
         self.start_works(out);
         self.answer_joiners(out);

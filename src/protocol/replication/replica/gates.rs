@@ -1,7 +1,7 @@
 //! The gates that every frame passes, before what it asks is looked at.
 
 use super::session::Session;
-use super::{Asker, Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, refuse};
+use super::{Asker, Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, SEALS_MAX, refuse};
 use crate::base::{Epoch, VolumeId};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::message::{Header, Message, Refusal};
@@ -95,6 +95,7 @@ impl Replica {
             } => self.on_change(frame, sequence, at, change, out),
             Message::Read { at, run, .. } => self.on_read(frame, at, run, out),
             Message::Mark => {}
+            Message::Seal if self.sealing.len() >= SEALS_MAX => refuse(&frame, Refusal::Busy, out),
             Message::Seal => {
                 self.sealing.push(frame);
                 self.answer_seals(out);

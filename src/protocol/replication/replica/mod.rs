@@ -25,6 +25,7 @@ mod agenda;
 mod change;
 mod durable;
 mod gates;
+mod in_flight;
 mod read;
 mod seal;
 mod session;
@@ -42,16 +43,19 @@ use super::window::Entry;
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, Stamp, VolumeId};
 use change::Storing;
 use gates::{Raise, Waiting};
+use in_flight::InFlight;
 use read::Loading;
 use session::Session;
 use source::Listing;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use work::Works;
 
 /// Frames that wait for a fence to be durable, or for a session to begin; more are refused as [`Refusal::Busy`].
 const HELD_MAX: usize = 1024;
 /// Changes and reads of one replica in flight at its store.
 const FLYING_MAX: usize = 1024;
+/// Seals that wait until nothing of their range is on its way to the disk; each is asked again until it is answered.
+const SEALS_MAX: usize = 1024;
 
 /// Who asked: the driver's name for a connection, which is handed back with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,8 +241,10 @@ pub struct Replica {
     /// The fences that are on their way to the disk.
     raising: Option<Raise>,
     held: VecDeque<Waiting>,
-    storing: BTreeMap<Op, Storing>,
-    loading: BTreeMap<Op, Loading>,
+    storing: InFlight<Storing>,
+    /// The chunks that they change.
+    storing_chunks: usize,
+    loading: InFlight<Loading>,
     /// Seals that wait until nothing of their range is on its way to the disk.
     sealing: Vec<Frame>,
     session: Option<Box<Session>>,
@@ -261,8 +267,9 @@ impl Replica {
             configuration: None,
             raising: None,
             held: VecDeque::new(),
-            storing: BTreeMap::new(),
-            loading: BTreeMap::new(),
+            storing: InFlight::default(),
+            storing_chunks: 0,
+            loading: InFlight::default(),
             sealing: Vec::new(),
             session: None,
             listing: Vec::new(),
@@ -356,7 +363,7 @@ impl Replica {
                 Op::List(_) => self.on_listed(op, None, out),
                 Op::Fetch(_) => self.on_fetched(op, None, out),
                 _ => {
-                    if let Some(loading) = self.loading.remove(&op) {
+                    if let Some(loading) = self.loading.remove(op) {
                         refuse(&loading.frame, Refusal::Failed, out);
                     }
                 }
@@ -377,28 +384,34 @@ impl Replica {
             self.durable.ranges.len() <= RANGES_MAX,
             "windows-are-bounded"
         );
-        assert!(self.held.len() <= HELD_MAX + 1, "windows-are-bounded");
+        // What waited for a session goes before what waits for fences.
+        assert!(self.held.len() <= 2 * HELD_MAX + 1, "windows-are-bounded");
+        assert!(self.sealing.len() <= SEALS_MAX, "windows-are-bounded");
+        let chunks = self.storing.values().map(|storing| storing.change.chunks());
+        assert_eq!(
+            chunks.sum::<usize>(),
+            self.storing_chunks,
+            "chunks on their way to the disk are counted"
+        );
+        self.works.check();
         if let Some(session) = &self.session {
             session.check(self.durable.session);
         }
     }
 }
 
-fn done(frame: &Frame, sequence: u64, out: &mut Vec<Output>) {
-    out.push(Output::Answer {
-        to: frame.from,
-        header: frame.header,
-        answer: Answer::Done { sequence },
-        payload: None,
-    });
-}
-
 fn refuse(frame: &Frame, why: Refusal, out: &mut Vec<Output>) {
     let what = frame.message.asked();
+    let answer = Answer::Refused { what, why };
+    say(frame.from, frame.header, answer, out);
+}
+
+/// Answers without payload.
+fn say(to: Asker, header: Header, answer: Answer, out: &mut Vec<Output>) {
     out.push(Output::Answer {
-        to: frame.from,
-        header: frame.header,
-        answer: Answer::Refused { what, why },
+        to,
+        header,
+        answer,
         payload: None,
     });
 }

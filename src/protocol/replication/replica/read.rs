@@ -57,14 +57,14 @@ impl Replica {
         payload: BufRef,
         out: &mut Vec<Output>,
     ) {
-        let Some(Loading { frame, at, run }) = self.loading.remove(&op) else {
+        let Some(Loading { frame, at, run }) = self.loading.remove(op) else {
             return debug_assert!(false, "a read is loaded once");
         };
         let Op::Read { range, id, .. } = op else {
             return;
         };
         // What is on its way may be in what was read as well: the coordinator holds the answer back a little longer.
-        let on_its_way = self.storing.iter().filter_map(|(op, storing)| match *op {
+        let on_its_way = self.storing.iter().filter_map(|(op, storing)| match op {
             Op::Change {
                 range: of,
                 epoch,

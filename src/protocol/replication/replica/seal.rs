@@ -1,7 +1,9 @@
 //! A seal: nothing of an older epoch follows, and everything that may not be everywhere is told (R5).
 
-use super::{Op, Output, Replica, refuse};
+use super::Output;
+use super::{Op, Replica, refuse, say};
 use crate::protocol::replication::message::{Answer, Refusal};
+use crate::protocol::replication::window::{Entry, TOLD_MAX};
 
 impl Replica {
     /// Answers the seals of every range of which nothing is on its way to the disk. The epoch is taken, so nothing
@@ -13,8 +15,9 @@ impl Replica {
         let mut waiting = std::mem::take(&mut self.sealing);
         waiting.retain(|frame| {
             let range = frame.header.range;
-            let is_of = |op: &Op| matches!(op, Op::Change { range: of, .. } if *of == range);
-            if self.storing.keys().any(is_of) {
+            let is_of =
+                |(op, _): (Op, _)| matches!(op, Op::Change { range: of, .. } if of == range);
+            if self.storing.iter().any(is_of) {
                 return true;
             }
             let of = self.durable.range(range);
@@ -30,15 +33,15 @@ impl Replica {
                 return false;
             }
             let window = self.durable.range(range).window.entries();
-            let window = window.filter(|entry| entry.blocks != 0).copied();
-            out.push(Output::Answer {
-                to: frame.from,
-                header: frame.header,
-                answer: Answer::Sealed {
-                    window: window.collect(),
-                },
-                payload: None,
-            });
+            let told = window.filter(|entry| entry.blocks != 0).copied();
+            let window: Vec<Entry> = told.collect();
+            if window.len() > TOLD_MAX {
+                // Only a store that kept marks far too lazily finds so many. A part of them must not be told: what is left out would not be
+                // written again.
+                refuse(frame, Refusal::Failed, out);
+                return false;
+            }
+            say(frame.from, frame.header, Answer::Sealed { window }, out);
             false
         });
         self.sealing = waiting;

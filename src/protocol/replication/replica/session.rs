@@ -137,6 +137,13 @@ impl Session {
 }
 
 impl Replica {
+    /// Whether a source's answer to this would be looked at.
+    #[cfg(all(test, feature = "sim"))]
+    pub(in crate::protocol::replication) fn waits_for(&self, header: &FillHeader) -> bool {
+        let own = self.session.as_ref();
+        own.is_some_and(|own| own.number == header.session && own.asked.contains_key(&header.id))
+    }
+
     pub(super) fn on_configured(&mut self, configuration: Configuration, out: &mut Vec<Output>) {
         let known = self
             .configuration
@@ -479,8 +486,16 @@ impl Replica {
                     entries,
                 },
             ) if is_equal && at == of && (content.data == 0 || payload.is_some()) => {
-                own.asked.remove(&header.id);
-                self.fill(header.id, at, content, entries, payload, out);
+                let Some(blocks) = self.blocks_to_fill(header.id) else {
+                    return debug_assert!(false, "what is asked for is being fetched");
+                };
+                if !self.entries_fit((at, blocks), &entries) {
+                    return; // it is asked again, when marks have made room
+                }
+                if let Some(own) = &mut self.session {
+                    own.asked.remove(&header.id);
+                }
+                self.fill(header.id, (at, blocks), content, entries, payload, out);
             }
             (_, FillAnswer::Version(version)) => {
                 // Asked again when the configuration of that version, or a later one, is known.
@@ -491,26 +506,44 @@ impl Replica {
         }
     }
 
-    /// A chunk has come: its blocks that were not written in this session are what the source says.
+    /// The blocks of a chunk on its way here that a source wins over: those that were not written in this session.
+    fn blocks_to_fill(&self, id: u64) -> Option<u16> {
+        let fetching = self.session.as_ref()?.fetching.get(&id)?;
+        match self.off.on(Rule::R14Written) {
+            true => Some(u16::MAX),
+            false => Some(!fetching.written),
+        }
+    }
+
+    /// Whether entries that come with a chunk are of ranges and epochs that this replica is fenced with, as all of its source's are (R13), and have
+    /// room in their windows.
+    fn entries_fit(&self, chunk: (ChunkId, u16), entries: &[(VolumeId, Entry)]) -> bool {
+        let is_fenced = |(range, entry): &(VolumeId, Entry)| {
+            let known = self.durable.ranges.get(range);
+            known.is_some_and(|of| entry.epoch <= of.epoch)
+        };
+        let has_room = |of_range: &[(VolumeId, Entry)]| {
+            let range = of_range[0].0;
+            let on_its_way = self.storing_chunks + self.works.entries_of(range);
+            let known = self.durable.ranges.get(&range);
+            known.is_some_and(|of| {
+                of.window
+                    .has_room_for_fill(chunk, on_its_way + entries.len())
+            })
+        };
+        entries.iter().all(is_fenced) && entries.chunk_by(|a, b| a.0 == b.0).all(has_room)
+    }
+
+    /// A chunk has come: these blocks of it are what the source says.
     fn fill(
         &mut self,
         id: u64,
-        at: ChunkId,
+        (at, blocks): (ChunkId, u16),
         content: Content,
         mut entries: Vec<(VolumeId, Entry)>,
         payload: Option<BufRef>,
         out: &mut Vec<Output>,
     ) {
-        let Some(own) = &self.session else {
-            return;
-        };
-        let Some(fetching) = own.fetching.get(&id) else {
-            return debug_assert!(false, "what is asked for is being fetched");
-        };
-        let blocks = match self.off.on(Rule::R14Written) {
-            true => u16::MAX,
-            false => !fetching.written,
-        };
         for (_, entry) in &mut entries {
             entry.blocks &= blocks;
         }

@@ -1,10 +1,10 @@
 //! Chunks that are being filled, or fetched for a joiner. What changes such a chunk waits: what is handed over with a chunk, or written with it, is
 //! what its window says at that moment.
 
-use super::{Asker, Frame, HELD_MAX, Op, Output, Replica};
+use super::{Asker, Frame, HELD_MAX, Op, Output, Replica, refuse};
 use crate::base::{BufRef, ChunkId, VolumeId};
 use crate::protocol::replication::fill::{Content, FillHeader};
-use crate::protocol::replication::message::Change;
+use crate::protocol::replication::message::{Change, Refusal};
 use crate::protocol::replication::window::Entry;
 use std::collections::VecDeque;
 
@@ -43,28 +43,44 @@ pub(super) struct Work {
     pub blocked: VecDeque<Frame>,
 }
 
-impl Work {
-    /// Whether one more change may wait for it to end.
-    pub fn has_room(&self) -> bool {
-        self.blocked.len() < HELD_MAX
-    }
-}
-
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Works {
     list: Vec<Work>,
-    last: u64,
+    /// Frames that wait for any of them: at most [`HELD_MAX`].
+    blocked: usize,
 }
 
 impl Works {
-    /// The work on a chunk that a change meets.
-    pub fn on(&mut self, at: ChunkId, change: &Change) -> Option<&mut Work> {
-        if self.list.is_empty() {
-            return None;
+    /// Keeps the frame of a change until the work on a chunk that it meets has ended, or refuses it where too many wait. Gives it back where it
+    /// meets none.
+    pub fn block(
+        &mut self,
+        at: ChunkId,
+        change: &Change,
+        frame: Frame,
+        out: &mut Vec<Output>,
+    ) -> Option<Frame> {
+        let meets = |work: &&mut Work| change.places(at).any(|(chunk, _)| chunk == work.at);
+        let Some(work) = self.list.iter_mut().find(meets) else {
+            return Some(frame);
+        };
+        if self.blocked < HELD_MAX {
+            self.blocked += 1;
+            work.blocked.push_back(frame);
+        } else {
+            refuse(&frame, Refusal::Busy, out);
         }
-        let meets = |work: &Work| change.places(at).any(|(chunk, _)| chunk == work.at);
-        self.list.iter_mut().find(|work| meets(work))
+        None
+    }
+
+    /// The entries of the window of a range that come with what is being filled.
+    pub fn entries_of(&self, range: VolumeId) -> usize {
+        let fills = self.list.iter().filter_map(|work| match &work.what {
+            What::Fill(filling) => Some(&filling.entries),
+            What::Fetch { .. } => None,
+        });
+        fills.flatten().filter(|(of, _)| *of == range).count()
     }
 
     /// Whether there is room for one more.
@@ -80,9 +96,9 @@ impl Works {
 
     /// Begins one, as soon as it can be.
     pub fn add(&mut self, at: ChunkId, what: What) {
-        self.last += 1;
+        let id = self.list.last().map_or(1, |last| last.id + 1);
         self.list.push(Work {
-            id: self.last,
+            id,
             at,
             what,
             begun: false,
@@ -93,7 +109,16 @@ impl Works {
     /// Ends one.
     pub fn end(&mut self, id: u64) -> Option<Work> {
         let place = self.list.iter().position(|work| work.id == id)?;
-        Some(self.list.remove(place))
+        let work = self.list.remove(place);
+        self.blocked -= work.blocked.len();
+        Some(work)
+    }
+
+    /// Asserts what holds at any time.
+    pub fn check(&self) {
+        let blocked: usize = self.list.iter().map(|work| work.blocked.len()).sum();
+        assert_eq!(blocked, self.blocked, "frames that wait are counted");
+        assert!(blocked <= HELD_MAX, "windows-are-bounded");
     }
 }
 

@@ -4,7 +4,6 @@ use super::world::{Bounds, Event, World};
 use crate::base::{FixedMap, Prng};
 use crate::protocol::replication::{Rule, RulesOff};
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Everything that must be seen sometimes, or the world is too small to show anything.
@@ -50,9 +49,7 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
             ended.found = Some((trace.collect(), what));
             return ended;
         }
-        let mut hasher = DefaultHasher::new();
-        next.hash(&mut hasher);
-        if known.insert(hasher.finish(), ()).is_some() {
+        if known.insert(next.fingerprint(), ()).is_some() {
             continue;
         }
         ended.states += 1;
@@ -159,7 +156,7 @@ fn a_small_world_is_sound_in_every_order_of_events() {
     assert!(ended.found.is_none(), "{:#?}", ended.found);
     let missing = SOMETIMES.iter().find(|what| !ended.seen.contains(*what));
     assert_eq!(missing, None, "of {} states", ended.states);
-    assert!(ended.states > 200_000, "only {} states", ended.states);
+    assert!(ended.states > 80_000, "only {} states", ended.states);
 }
 
 #[test]

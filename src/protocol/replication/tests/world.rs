@@ -12,6 +12,7 @@ use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
 use crate::protocol::replication::{Role, Rule, RulesOff};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 const RANGE: VolumeId = VolumeId(1);
 const PG: PgId = PgId(1);
@@ -29,7 +30,7 @@ pub struct Bounds {
     /// Of all owners together.
     pub writes: u64,
     pub versions: u32,
-    /// Of each owner.
+    /// Of each owner, while it has the range.
     pub reads: u8,
     /// Frames that arrive twice.
     pub duplicates: u8,
@@ -184,7 +185,7 @@ struct Asked {
 }
 
 /// All of it, as one value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct World {
     replicas: Vec<Replica>,
     /// What each disk holds, and how its chunk is stamped.
@@ -207,6 +208,23 @@ pub struct World {
     connects: u8,
     slow_disks: bool,
     off: RulesOff,
+}
+
+impl Asked {
+    /// Tags are places, so it stays as a place that nobody looks at.
+    fn never_mind(&mut self) {
+        (self.began, self.ended, self.value) = (0, Some(0), u32::MAX);
+    }
+}
+
+/// The same for the same things in any order.
+fn set<T: Hash>(things: &[T]) -> u64 {
+    let each = things.iter().map(|thing| {
+        let mut hasher = DefaultHasher::new();
+        thing.hash(&mut hasher);
+        hasher.finish()
+    });
+    each.fold(0, u64::wrapping_add)
 }
 
 fn run() -> BlockRun {
@@ -314,6 +332,9 @@ impl World {
             self.joining_events(bounds, &mut events);
         }
         for (owner, group) in self.owners.iter().enumerate() {
+            if self.is_gone(owner) {
+                continue;
+            }
             if group.version() < self.manager.version() {
                 events.push(Event::Learn { owner });
             }
@@ -330,7 +351,8 @@ impl World {
             if writes < bounds.writes && !writing {
                 events.push(Event::Write { owner });
             }
-            if count(true) < usize::from(bounds.reads) {
+            let is_last = owner + 1 == self.owners.len();
+            if count(true) < usize::from(bounds.reads) && is_last {
                 let near = 0..self.replicas.len() as u32;
                 events.extend(near.map(|near| Event::Read { owner, near }));
             }
@@ -370,6 +392,33 @@ impl World {
         events.extend((0..self.fill_answers.len()).map(|at| Event::FillAnswer { at }));
     }
 
+    /// What tells this world from others in which something else can follow. What is on its way is a set, whatever was sent first, and of the moments
+    /// of what was asked only their order counts.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.replicas, &self.blocks, &self.told).hash(&mut hasher);
+        self.manager.hash(&mut hasher);
+        for (owner, group) in self.owners.iter().enumerate() {
+            Some(group)
+                .filter(|_| !self.is_gone(owner))
+                .hash(&mut hasher);
+        }
+        (&self.frames, &self.fill_asks).hash(&mut hasher);
+        (set(&self.answers), set(&self.fill_answers)).hash(&mut hasher);
+        (set(&self.filled), set(&self.disks)).hash(&mut hasher);
+        (self.duplicates, self.crashes, self.connects).hash(&mut hasher);
+        let moments = |asked: &Asked| [Some(asked.began), asked.ended];
+        let mut order: Vec<u32> = self.history.iter().flat_map(moments).flatten().collect();
+        order.sort_unstable();
+        order.dedup();
+        for asked in &self.history {
+            let place = |moment: u32| order.binary_search(&moment);
+            let moments = (place(asked.began), asked.ended.map(place));
+            (asked.owner, asked.is_read, asked.value, moments).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Lets one thing happen; what is wrong with what a user saw, if anything is.
     pub fn step(&mut self, event: Event) -> Result<(), String> {
         let result = self.happen(event);
@@ -392,9 +441,65 @@ impl World {
         if !self.off.on(Rule::R3Answers) && !self.off.on(Rule::R5) {
             let owners = &self.owners;
             self.answers.retain(|reply| {
-                let is_present = reply.header.version == owners[reply.owner].version();
-                is_present && !matches!(reply.answer, Answer::Refused { .. })
+                let owner = &owners[reply.owner];
+                let is_present = reply.header.version == owner.version();
+                is_present
+                    && match &reply.answer {
+                        Answer::Refused { .. } => false,
+                        Answer::Sealed { .. } => !owner.is_serving(),
+                        Answer::Done { sequence } => *sequence > owner.mark(),
+                        Answer::Value { .. } => true,
+                    }
             });
+        }
+        self.forget_reads();
+        self.forget_fills();
+    }
+
+    /// What a joiner asked that has ended, or what is answered under an older version, is looked at by nobody.
+    fn forget_fills(&mut self) {
+        if self.off.on(Rule::R15Versions) {
+            return;
+        }
+        let replicas = &self.replicas;
+        self.fill_asks.retain(|(to, from, header, _)| {
+            let (source, joiner) = (&replicas[*to], &replicas[from.0 as usize]);
+            // It raises the source's version, whoever asks.
+            let raises = header.version > source.version();
+            raises || (header.version == source.version() && joiner.waits_for(header))
+        });
+        self.fill_answers.retain(|(to, header, answer, _)| {
+            let says_no = matches!(answer, FillAnswer::Version(_) | FillAnswer::NotNow);
+            !says_no && replicas[*to].waits_for(header)
+        });
+    }
+
+    /// Whether nothing that an owner does, or could, changes anything: every replica is fenced by a later one, and nothing is on its way to it.
+    fn is_gone(&self, owner: usize) -> bool {
+        let is_fenced = |replica: &Replica| replica.epoch(RANGE) > epoch(owner);
+        let holds = !self.off.on(Rule::R1) && !self.off.on(Rule::R6);
+        holds
+            && self.replicas.iter().all(is_fenced)
+            && self.answers.iter().all(|reply| reply.owner != owner)
+    }
+
+    /// Once the range has another owner, nobody looks at what the one before reads (R17). And which replica reads go to is said with each of them.
+    fn forget_reads(&mut self) {
+        let last = self.owners.len() - 1;
+        let is_looked_at =
+            |reply: &Reply| reply.owner == last || !matches!(reply.answer, Answer::Value { .. });
+        self.answers.retain(is_looked_at);
+        for asked in &mut self.history {
+            if asked.is_read && asked.owner != last && asked.ended.is_none() {
+                asked.never_mind();
+            }
+        }
+        for (owner, group) in self.owners.iter_mut().enumerate() {
+            let is_reading = |asked: &Asked| asked.is_read && asked.ended.is_none();
+            let mut of_owner = self.history.iter().filter(|asked| asked.owner == owner);
+            if !of_owner.any(is_reading) {
+                group.read_from(None);
+            }
         }
     }
 
@@ -825,17 +930,7 @@ impl World {
         let read = self.history[tag.0 as usize];
         // Its lease is checked when the value is in hand (R17): the range has another owner.
         if read.owner + 1 != self.owners.len() {
-            self.history.remove(tag.0 as usize);
-            // Tags are places: what was removed stays as a place that nobody looks at.
-            self.history.insert(
-                tag.0 as usize,
-                Asked {
-                    ended: Some(0),
-                    began: 0,
-                    value: u32::MAX,
-                    ..read
-                },
-            );
+            self.history[tag.0 as usize].never_mind();
             return Ok(());
         }
         let now = self.now();
