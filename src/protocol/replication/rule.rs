@@ -49,4 +49,16 @@ switches! {
     R17 = "r17",
     /// A change is acknowledged when every member has it, not when one has.
     All = "all-members",
+    /// A replica acknowledges what is durable, not what has come.
+    Durable = "done-is-durable",
+    /// A mark passes what is acknowledged, not what is numbered.
+    Mark = "marks-are-acknowledged",
+    /// Of the writes that windows hold of a block, recovery writes the newest again.
+    Newest = "the-newest-is-recovered",
+    /// A member that joins is not in the read set.
+    Reads = "joiners-are-not-read",
+    /// A list goes on behind its first page.
+    Pages = "lists-have-pages",
+    /// A session has filled when everything that it fetched is on the disk.
+    Filled = "filled-is-on-disk",
 }

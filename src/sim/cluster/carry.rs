@@ -7,12 +7,14 @@ use super::shelf::{Block, Operation, What};
 use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::Volume;
 use crate::protocol::membership::HolderOutput;
-use crate::protocol::replication::fill::PAGE_MAX;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::{Change, Message};
 use crate::protocol::turns;
 use crate::protocol::volume::{self, groups};
 use std::collections::VecDeque;
+
+/// Chunks that a store lists at once: few, so that lists have many pages.
+const PAGE: usize = 5;
 
 impl Node {
     pub(super) fn take_lease(
@@ -257,7 +259,7 @@ impl Node {
                 self.reading.insert((disk, pg, op), run);
             }
             replica::Output::List { op, since, after } => {
-                let most = PAGE_MAX;
+                let most = PAGE;
                 shelf(op, Operation::List { since, after, most });
             }
             replica::Output::Fetch { op, at } => shelf(op, Operation::Fetch { chunk: at }),

@@ -257,6 +257,7 @@ impl Group {
     /// What stands on each frame.
     fn header(&self, to: DiskId) -> Header {
         let mark = match self.phase {
+            Phase::Serving if self.off.on(Rule::Mark) => self.sequence,
             Phase::Serving => self.mark(),
             _ if self.off.on(Rule::R8) => self.mark(),
             _ => 0,
@@ -433,7 +434,7 @@ impl Group {
             Answer::Sealed { window } if is_present || self.off.on(Rule::R5) => {
                 let is_in_sync = self.configuration.role(from) == Some(Role::InSync);
                 if let Phase::Recovering(recovery) = &mut self.phase {
-                    recovery.sealed(from, is_in_sync, &window);
+                    recovery.sealed(from, is_in_sync, &window, self.off);
                     self.step_recovery(out);
                 }
             }

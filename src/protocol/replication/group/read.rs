@@ -85,7 +85,9 @@ impl Group {
             .in_sync()
             .find(|&disk| Some(disk) == self.near)
             .filter(can);
+        let joining = self.writers().filter(|_| self.off.on(Rule::Reads)).last();
         let from = near.or_else(|| self.configuration.in_sync().find(can));
+        let from = joining.filter(can).or(from);
         let (tag, at, run) = (reading.tag, reading.at, reading.run);
         let Some(from) = from else {
             if let Some(Reading { held: Some(_), .. }) = self.reading.remove(id) {

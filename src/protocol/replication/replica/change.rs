@@ -93,6 +93,9 @@ impl Replica {
             },
             payload: frame.payload,
         });
+        if self.off.on(Rule::Durable) {
+            say(frame.from, frame.header, Answer::Done { sequence }, out);
+        }
         let storing = Storing {
             to: frame.from,
             header: frame.header,

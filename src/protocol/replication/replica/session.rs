@@ -346,7 +346,7 @@ impl Replica {
         if let Some(own) = &mut self.session
             && own.phase == Phase::Filling
             && own.agenda.is_empty()
-            && own.fetching.is_empty()
+            && (own.fetching.is_empty() || self.off.on(Rule::Filled))
         {
             own.phase = Phase::Filled;
             let session = own.number;
@@ -475,6 +475,7 @@ impl Replica {
             }
             (FillAsk::List { .. }, FillAnswer::Listed { chunks, more }) if is_equal => {
                 own.asked.remove(&header.id);
+                let more = more && !self.off.on(Rule::Pages);
                 own.agenda.theirs.take_page(&chunks, more);
                 self.go_on_filling(out);
             }
