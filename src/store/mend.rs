@@ -33,19 +33,13 @@ impl Store {
             return done(op, Ok(()), out);
         };
         match self.table.leaf(leaf).state {
-            LeafState::Loaded => self.mend(leaf, (op, buf), mend, out),
+            LeafState::Loaded => self.mend(leaf, (op, buf), *mend, out),
             LeafState::Damaged => done(op, Err(StoreError::Damaged), out),
             _ => self.load_for(leaf, Ask::Mend { op, buf, mend }, out),
         }
     }
 
-    fn mend(
-        &mut self,
-        leaf: LeafId,
-        (op, buf): (StoreOp, BufRef),
-        mend: Box<Mend>,
-        out: &mut Outbox,
-    ) {
+    fn mend(&mut self, leaf: LeafId, (op, buf): (StoreOp, BufRef), mend: Mend, out: &mut Outbox) {
         let at = mend.at;
         let entry = self.table.find(leaf, at.chunk.in_extent(), at.layer);
         let takes = |block: &u32| {
