@@ -168,6 +168,7 @@ impl Knobs {
     }
 
     /// How often a class comes in a storm; `None`: never in this run.
+    #[cfg(test)]
     pub fn every(&self, fault: Fault) -> Option<Duration> {
         let found = self.every.iter().find(|(of, _)| *of == fault);
         found.map(|(_, every)| *every)

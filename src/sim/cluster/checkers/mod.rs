@@ -18,6 +18,10 @@
 pub mod bounded;
 pub mod converge;
 pub mod durable;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "nobody takes snapshots here yet")
+)]
 pub mod frozen;
 pub mod heals;
 pub mod in_sync;
@@ -40,6 +44,7 @@ macro_rules! promises {
         }
 
         impl Promise {
+            #[cfg(test)]
             pub const ALL: &'static [Promise] = &[$(Promise::$variant),*];
 
             pub fn name(self) -> &'static str {

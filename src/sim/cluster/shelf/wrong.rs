@@ -28,6 +28,53 @@ impl Shelf {
         }
     }
 
+    /// The disk is gone: everything fails, what is in flight too.
+    pub fn lose(&mut self) {
+        self.tally.injected(Fault::DiskGone);
+        self.is_gone = true;
+    }
+
+    /// In its place there is an empty one.
+    pub fn replace(&mut self) {
+        self.crash();
+        (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
+        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+    }
+
+    /// Remembers what is kept now, to come back with it.
+    pub fn remember(&mut self) {
+        self.older = Some(self.kept.clone());
+    }
+
+    /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
+    /// brought back within one opening is beyond what the manager can know.
+    pub fn age(&mut self) -> bool {
+        let recorded = self.kept.recorded;
+        let Some(older) = self.older.take_if(|older| older.incarnation < recorded) else {
+            return false;
+        };
+        self.crash();
+        self.kept = older;
+        self.is_gone = false;
+        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+        for pg in self.kept.pgs.values_mut() {
+            pg.lose_memory();
+        }
+        self.tally.both(Fault::DiskOld);
+        true
+    }
+
+    /// From now on it is as it should be, damage aside.
+    pub fn heal(&mut self) {
+        self.manner.slow_one_in = 0;
+    }
+}
+
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "damage waits for repair, layers for cuts")
+)]
+impl Shelf {
     /// A chunk cannot be read until something of it is written; whether it is kept here.
     pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
         let is_here = self.kept.pg(pg).chunks.contains_key(&chunk);
@@ -70,50 +117,9 @@ impl Shelf {
         self.unreadable.contains(&(pg, chunk)) || self.rotten.range(rotten).next().is_some()
     }
 
-    /// The disk is gone: everything fails, what is in flight too.
-    pub fn lose(&mut self) {
-        self.tally.injected(Fault::DiskGone);
-        self.is_gone = true;
-    }
-
-    /// In its place there is an empty one.
-    pub fn replace(&mut self) {
-        self.crash();
-        (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
-        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
-    }
-
-    /// Remembers what is kept now, to come back with it.
-    pub fn remember(&mut self) {
-        self.older = Some(self.kept.clone());
-    }
-
-    /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
-    /// brought back within one opening is beyond what the manager can know.
-    pub fn age(&mut self) -> bool {
-        let recorded = self.kept.recorded;
-        let Some(older) = self.older.take_if(|older| older.incarnation < recorded) else {
-            return false;
-        };
-        self.crash();
-        self.kept = older;
-        self.is_gone = false;
-        (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
-        for pg in self.kept.pgs.values_mut() {
-            pg.lose_memory();
-        }
-        self.tally.both(Fault::DiskOld);
-        true
-    }
-
     /// A layer lies over another: what it does not have is read from there.
     pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
         debug_assert!(parent < layer, "layers are numbered as they come");
         self.kept.parents.insert(layer, parent);
-    }
-
-    /// From now on it is as it should be, damage aside.
-    pub fn heal(&mut self) {
-        self.manner.slow_one_in = 0;
     }
 }
