@@ -20,6 +20,10 @@
 //! - *Nobody has it*: it stays wanted, is asked for again slowly, and stands in [`Mender::lost`], of which the alert is made. Its reads fail.
 //! - *The table itself is damaged*: then nobody here knows what the blocks should be. That is for the manager, not for a mender.
 //!
+//! # What is not here yet
+//! [`compare`] says what a coordinator makes of what its replicas hold of a chunk. Nobody asks them for that yet: neither the question to a replica nor
+//! the walk over a volume's chunks is there.
+//!
 //! # Invariants
 //! - *never-spread*: what a store takes has the checksum that its table says, so bad bytes, or good ones of another time, go nowhere.
 //! - *wants-are-bounded*: at most [`WANTS_MAX`] chunks are wanted, so many are on their way, so many are lent. What is dropped is told again by the
@@ -27,6 +31,7 @@
 //!
 //! It does not know what a block holds, where disks are, or how a store finds damage.
 
+mod compare;
 mod lend;
 mod mender;
 mod message;
@@ -35,6 +40,7 @@ mod rule;
 mod tests;
 mod want;
 
+pub use compare::{Below, Verdict, compare};
 pub use lend::LENDS_MAX;
 pub use mender::{Counts, Input, Mender, Output};
 pub use message::{MendAnswer, MendAsk, MendHeader};

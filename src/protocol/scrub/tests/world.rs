@@ -320,9 +320,9 @@ impl World {
 
     /// What a disk would return: whether it is what it should be.
     fn judge(&self, newest: &[BTreeMap<Place, u64>]) -> Result<(), String> {
-        for disk in 0..DISKS {
+        for (disk, newest) in newest.iter().enumerate() {
             for (place, of) in &self.tables[disk] {
-                let is_right = of.bytes == of.table && newest[disk].get(place) == Some(&of.table);
+                let is_right = of.bytes == of.table && newest.get(place) == Some(&of.table);
                 if !of.rotten && !is_right {
                     return Err(format!("never-spread: disk {disk} {place:?} {of:?}"));
                 }
@@ -338,19 +338,20 @@ impl World {
             let before: Vec<_> = self.coming.iter().map(|all| all.first().copied()).collect();
             let lens: Vec<usize> = self.coming.iter().map(Vec::len).collect();
             self.turn();
-            for disk in 0..DISKS {
-                if self.coming[disk].len() < lens[disk]
-                    && let Some((place, value)) = before[disk]
+            let taken = self.coming.iter().zip(lens).zip(before);
+            for (((coming, len), before), newest) in taken.zip(&mut newest) {
+                if coming.len() < len
+                    && let Some((place, value)) = before
                 {
-                    newest[disk].insert(place, value);
+                    newest.insert(place, value);
                 }
             }
             self.judge(&newest)?;
         }
         // Everything arrives, and everything is looked at.
-        for disk in 0..DISKS {
+        for (disk, newest) in newest.iter_mut().enumerate() {
             while let Some(&(place, value)) = self.coming[disk].first() {
-                newest[disk].insert(place, value);
+                newest.insert(place, value);
                 self.take_write(disk);
             }
         }
