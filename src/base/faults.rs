@@ -35,6 +35,8 @@ switches! {
     RecordBeforeData = "record-before-data",
     /// A write that overlaps one in flight does not wait for it.
     NoOverlapWait = "no-overlap-wait",
+    /// Zeroes that reach the edge of an extent end a chunk before it.
+    ExtentEdge = "extent-edge",
     /// Read-modify-write merges over zeroes, not over what was there.
     ForgetMerge = "forget-merge",
     /// Apply writes one block too far to the right.

@@ -24,7 +24,7 @@ pub fn checker_of(which: Break) -> Checker {
         Break::NoFlush | Break::ReuseSlotTooEarly | Break::RecordBeforeData => Checker::Intact,
         Break::SkipCrc | Break::TakeOldPage => Checker::NeverWrong,
         Break::OffByOneRange | Break::DiscardFallsThrough => Checker::Linearizable,
-        Break::NoOverlapWait | Break::ForgetMerge => Checker::Linearizable,
+        Break::NoOverlapWait | Break::ForgetMerge | Break::ExtentEdge => Checker::Linearizable,
         Break::ApplyOffByOne => Checker::Intact,
         Break::ForgetFence | Break::LoseWindow | Break::LoseTombstone => Checker::Replicas,
         Break::KeepStamp | Break::KeepDropped => Checker::Replicas,

@@ -376,8 +376,13 @@ impl Coordinator {
                 run,
                 sequence: self.next_sequence(),
             },
-            Part::ZeroChunks { count, .. } => Ask::ZeroChunks {
-                count,
+            Part::ZeroChunks { chunk, count } => Ask::ZeroChunks {
+                count: match self.breaks.on(Break::ExtentEdge) {
+                    true if count > 1 && (chunk.0 + u64::from(count)).is_multiple_of(64) => {
+                        count - 1
+                    }
+                    _ => count,
+                },
                 sequence: self.next_sequence(),
             },
             Part::Map { count, .. } => Ask::Map { count },

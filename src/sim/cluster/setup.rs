@@ -42,8 +42,9 @@ impl World {
                 });
                 let disk = self.catalog.disks().last().expect("it was added").id;
                 let prng = self.prng.fork();
-                self.shelves
-                    .insert(disk, Shelf::new(prng, self.knobs.manner));
+                let mut shelf = Shelf::new(prng, self.knobs.manner);
+                shelf.breaks = self.off.breaks;
+                self.shelves.insert(disk, shelf);
                 own.push(disk);
             }
             disks.push(own.clone());

@@ -24,7 +24,9 @@ pub use state::{Block, Chunk, Content, Kept, Pg};
 
 use super::coverage::{Fault, Tally};
 use super::links::chance;
-use crate::base::{BlockRun, ChunkId, Epoch, PgId, Prng, Slab, Stamp, Time, VolumeId};
+use crate::base::{
+    BlockRun, Break, Breaks, ChunkId, Epoch, PgId, Prng, Slab, Stamp, Time, VolumeId,
+};
 use crate::protocol::replication::Entry;
 use crate::protocol::replication::fill::Place;
 use crate::protocol::scrub::MendAsk;
@@ -214,6 +216,10 @@ pub struct Shelf {
     ops: u64,
     flying: Slab<Flying>,
     agenda: Agenda,
+    /// Faults of our own: what a store under a replica could do wrong.
+    pub breaks: Breaks,
+    /// With [`Break::NoDsync`]: what the medium really has.
+    synced: Kept,
     pub tally: Tally,
 }
 
@@ -232,6 +238,8 @@ impl Shelf {
             ops: 0,
             flying: Slab::new(FLYING_MAX),
             agenda: Agenda::new(),
+            breaks: Breaks::NONE,
+            synced: Kept::default(),
             tally: Tally::default(),
         }
     }
@@ -270,6 +278,9 @@ impl Shelf {
         };
         let key = self.flying.insert(flying).map_err(|_| Full)?;
         self.ops += 1;
+        if self.breaks.on(Break::NoDsync) && self.ops.is_multiple_of(64) {
+            self.synced = self.kept.clone();
+        }
         if is_slow {
             self.tally.injected(Fault::DiskSlow);
         }

@@ -234,4 +234,12 @@ impl Pg {
             of.mark_in_memory = of.mark;
         }
     }
+
+    /// With a planted break: nothing is known of what was above the marks.
+    pub(super) fn lose_windows(&mut self) {
+        for of in self.ranges.values_mut() {
+            of.before.clear();
+            of.window.clear();
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What goes wrong with a shelf: crashes, damage, loss, and a state that is old.
 
 use super::{Block, Chunk, Damaged, Fault, Kept, Shelf};
-use crate::base::{ChunkId, LayerId, PgId};
+use crate::base::{Break, ChunkId, LayerId, PgId};
 use std::collections::BTreeSet;
 
 impl Shelf {
@@ -23,8 +23,26 @@ impl Shelf {
             self.flying.remove(key);
         }
         self.agenda.clear();
+        if self.breaks.on(Break::NoDsync) {
+            let (incarnation, recorded) = (self.kept.incarnation, self.kept.recorded);
+            self.kept = Kept {
+                incarnation,
+                recorded,
+                ..self.synced.clone()
+            };
+        }
         for pg in self.kept.pgs.values_mut() {
             pg.lose_memory();
+            if self.breaks.on(Break::LoseWindow) {
+                pg.lose_windows();
+            }
+            if self.breaks.on(Break::LoseTombstone) {
+                let has_data = |chunk: &Chunk| {
+                    let mut blocks = chunk.content.iter();
+                    blocks.any(|block| matches!(block, Block::Data(_)))
+                };
+                pg.chunks.retain(|_, chunk| has_data(chunk));
+            }
         }
     }
 
