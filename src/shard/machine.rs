@@ -312,6 +312,9 @@ impl Shard {
                 store::Output::Listed { .. } | store::Output::Fetched { .. } => {
                     debug_assert!(false, "nobody lists or fetches yet");
                 }
+                store::Output::Salvaged { .. } => debug_assert!(false, "nobody salvages yet"),
+                // One disk has no other replica; the note beside it is what people get.
+                store::Output::Damaged { .. } => {}
                 store::Output::Note(note) => out.list.push(Output::Note { disk: slot, note }),
             }
         }

@@ -4,7 +4,9 @@
 //! not be applied twice. No block is applied by two operations at once, so the newest payload is the
 //! last to arrive in its slot.
 
-use super::door::{DiskFault, DiskOp, Durability, IoData, Outbox, Span, WriteKind};
+use super::door::{
+    ChunkId, DiskFault, DiskOp, Durability, IoData, Outbox, Output, Span, WriteKind,
+};
 use super::engine::{Io, State, Store};
 use super::overlay::Source;
 use super::page::NO_SLOT;
@@ -319,10 +321,27 @@ impl Store {
             // The journal rotted since it was replayed. The checksum goes into the entry over a slot that
             // does not match it, so this block answers with an error, and nothing else does.
             self.stats.checksum_errors += 1;
+            self.report_rotten_journal(&applying, current & !right, out);
             return self.end_apply(&applying, true, out);
         }
         applying.phase = Phase::Writing(Some(piece));
         self.write_applying(applying, out);
+    }
+
+    fn report_rotten_journal(&self, applying: &Applying, rotten: u16, out: &mut Outbox) {
+        let Some(overlay) = self.overlays.get(applying.entry) else {
+            return;
+        };
+        let of = self.table.leaf(overlay.leaf);
+        let at = ChunkId {
+            family: self.table.family_of(overlay.leaf),
+            layer: overlay.layer,
+            chunk: overlay.chunk,
+        };
+        for block in BlockRun::runs_of(rotten).flat_map(BlockRun::blocks) {
+            let (pg, crc) = (of.pg, overlay.crc[block as usize]);
+            out.list.push(Output::Damaged { pg, at, block, crc });
+        }
     }
 
     /// The blocks of an operation that are still the newest.

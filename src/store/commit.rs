@@ -188,7 +188,11 @@ impl Store {
             }
             Record::Fence { .. } | Record::Mark { .. } => {}
             Record::DropReplica(pg) => self.drop_chunks(pg, batch, out),
-            Record::Data { .. } | Record::Chunk { .. } | Record::Zero { .. } | Record::Fill(_) => {
+            Record::Data { .. }
+            | Record::Chunk { .. }
+            | Record::Zero { .. }
+            | Record::Fill(_)
+            | Record::Mend(_) => {
                 let Some((at, _)) = record.place() else {
                     return;
                 };
@@ -227,7 +231,9 @@ impl Store {
         out: &mut Outbox,
     ) {
         self.mark_dirty(leaf);
-        if let Some((_, pg)) = record.place() {
+        if let Some((_, pg)) = record.place()
+            && !matches!(record, Record::Mend(_))
+        {
             self.belongs(leaf, pg);
         }
         match record {
@@ -279,6 +285,7 @@ impl Store {
                 }
             }
             Record::Fill(fill) => self.carry_out_fill(leaf, fill, origin, batch, out),
+            Record::Mend(mend) => self.carry_out_mend(leaf, mend, origin, batch, out),
             Record::DropReplica(_) => self.empty_leaf(leaf, out),
             Record::PutVolume(_) | Record::DropVolume(_) => {}
             Record::Fence { .. } | Record::Mark { .. } => {}

@@ -145,6 +145,27 @@ pub enum Input<'a> {
         at: ChunkId,
         buf: BufRef,
     },
+    /// Read those of `blocks` that a layer itself holds with these checksums, for a replica that lost them; block n to n blocks
+    /// behind `buf`. Answered with [`Output::Salvaged`], or with an error. A block that cannot be read fails no other one.
+    Salvage {
+        op: StoreOp,
+        at: ChunkId,
+        blocks: u16,
+        /// By the places of the blocks.
+        crcs: &'a [u32; 16],
+        buf: BufRef,
+    },
+    /// Put the bytes of damaged blocks back, from `buf` (block n is n blocks behind it), which match these checksums. A block whose
+    /// checksum is another one by then, or that is no data any more, is left as it is. Nothing else changes: no stamp, no window.
+    /// Also in a frozen layer.
+    Mend {
+        op: StoreOp,
+        at: ChunkId,
+        blocks: u16,
+        /// By the places of the blocks.
+        crcs: &'a [u32; 16],
+        buf: BufRef,
+    },
     /// Read the blocks `run` of a chunk, as seen from its layer, into `buf`.
     Read {
         op: StoreOp,
@@ -304,6 +325,20 @@ pub enum Output {
         op: StoreOp,
         holding: u32,
     },
+    /// [`Input::Salvage`] has ended: these blocks are in its buffer, and match.
+    Salvaged {
+        op: StoreOp,
+        blocks: u16,
+    },
+    /// A block of data is damaged beyond doubt; another replica may have what its checksum says. Told at each read that meets it.
+    Damaged {
+        pg: PgId,
+        at: ChunkId,
+        /// Its place in the chunk.
+        block: u32,
+        /// What it should have.
+        crc: u32,
+    },
     /// Something a person should be able to read afterwards.
     Note(Note),
 }
@@ -404,6 +439,13 @@ pub enum Note {
     Scrubbed {
         blocks: u64,
         bad: u64,
+    },
+    /// Blocks of a chunk were damaged, and have their bytes again.
+    Mended {
+        layer: LayerId,
+        /// The first block of the chunk.
+        chunk: BlockNo,
+        blocks: u16,
     },
 }
 

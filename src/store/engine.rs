@@ -14,10 +14,11 @@ use super::load::Loader;
 use super::manifest::PageRef;
 use super::overlay::Overlays;
 use super::read::ReadJob;
-use super::record::Fill;
+use super::record::{Fill, Mend};
 use super::recover::Recovery;
 use super::replica::{Replica, Replicas};
 use super::root::ManifestRef;
+use super::salvage::{SALVAGES_MAX, Salvage, Salvaging};
 use super::scrub::{Scrub, Sweep};
 use super::stats::Stats;
 use super::superblock::Superblock;
@@ -77,6 +78,14 @@ pub(super) enum Io {
         number: u64,
     },
     Apply(super::apply::Applying),
+    /// Blocks that another replica asked for.
+    Salvage {
+        job: u32,
+        first: u8,
+        count: u8,
+        sequence: u64,
+        offset: u64,
+    },
     Checkpoint,
     Scrub(super::scrub::Checking),
     ZeroRun {
@@ -161,6 +170,15 @@ pub(super) enum Ask {
         at: ChunkId,
         buf: BufRef,
     },
+    Salvage {
+        op: StoreOp,
+        salvage: Box<Salvage>,
+    },
+    Mend {
+        op: StoreOp,
+        buf: BufRef,
+        mend: Box<Mend>,
+    },
     Read {
         op: StoreOp,
         at: ChunkId,
@@ -193,6 +211,8 @@ impl Ask {
             | Ask::DropReplica { op, .. }
             | Ask::List { op, .. }
             | Ask::Fetch { op, .. }
+            | Ask::Salvage { op, .. }
+            | Ask::Mend { op, .. }
             | Ask::Read { op, .. }
             | Ask::Map { op, .. }
             | Ask::PutVolume { op, .. }
@@ -204,7 +224,11 @@ impl Ask {
     pub fn reads(&self) -> bool {
         matches!(
             self,
-            Ask::Read { .. } | Ask::Map { .. } | Ask::List { .. } | Ask::Fetch { .. }
+            Ask::Read { .. }
+                | Ask::Map { .. }
+                | Ask::List { .. }
+                | Ask::Fetch { .. }
+                | Ask::Salvage { .. }
         )
     }
 }
@@ -238,6 +262,8 @@ pub struct Store {
     pub(super) reads: Slab<ReadJob>,
     /// Of fetches in flight: what the layer holds, by the read's place.
     pub(super) holdings: FixedMap<u32, Holding>,
+    /// Blocks on their way to other replicas.
+    pub(super) salvages: Slab<Salvaging>,
     pub(super) slot_ios: super::order::Order,
     /// Writes that wait for memory or for room in the journal, in order.
     pub(super) stalled: VecDeque<Ask>,
@@ -465,6 +491,26 @@ impl Store {
                 self.ask(Ask::List { op, job }, out);
             }
             Input::Fetch { op, at, buf } => self.ask(Ask::Fetch { op, at, buf }, out),
+            Input::Salvage {
+                op,
+                at,
+                blocks,
+                crcs,
+                buf,
+            } => {
+                let salvage = Box::new(Salvage::new(at, blocks, crcs, buf));
+                self.ask(Ask::Salvage { op, salvage }, out);
+            }
+            Input::Mend {
+                op,
+                at,
+                blocks,
+                crcs,
+                buf,
+            } => {
+                let mend = Box::new(Mend::new(at, blocks, crcs));
+                self.ask(Ask::Mend { op, buf, mend }, out);
+            }
             Input::Grow { op, bytes } => self.on_grow(op, bytes, out),
             Input::Scrub { op } => self.on_scrub(op, out),
             Input::Checkpoint { op } => self.on_checkpoint_wanted(op, out),
@@ -526,6 +572,7 @@ impl Store {
             Ask::Map { op, at, count } => self.on_map(op, at, count, out),
             Ask::List { op, job } => self.on_list(op, job, out),
             Ask::Fetch { op, at, buf } => self.on_fetch(op, at, buf, out),
+            Ask::Salvage { op, salvage } => self.on_salvage(op, salvage, out),
             other => self.on_change(other, out),
         }
     }
@@ -555,6 +602,16 @@ impl Store {
             } => {
                 self.end_slot_io(sequence, out);
                 self.on_blocks_read(job, (first, count), result, out);
+            }
+            Io::Salvage {
+                job,
+                first,
+                count,
+                sequence,
+                offset,
+            } => {
+                self.end_slot_io(sequence, out);
+                self.on_salvaged(job, (first, count), offset, result, out);
             }
             Io::Chunks(writes) => self.on_chunks_written(writes, result.is_ok(), out),
             Io::Batch { number } => self.on_batch_written(number, result.is_ok(), out),
@@ -685,6 +742,10 @@ impl Store {
         Slab::new(READS_MAX)
     }
 
+    pub(super) fn salvage_slab() -> Slab<Salvaging> {
+        Slab::new(SALVAGES_MAX)
+    }
+
     pub(super) fn io_slab() -> Slab<Io> {
         Slab::new(IOS_MAX)
     }
@@ -697,6 +758,7 @@ impl Io {
             Io::Recovery
             | Io::Page { .. }
             | Io::Read { .. }
+            | Io::Salvage { .. }
             | Io::Scrub(_)
             | Io::Discard { .. } => false,
             Io::Apply(applying) => !applying.is_fetching(),

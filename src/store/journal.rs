@@ -68,13 +68,19 @@ impl Batch {
         if blocks > 0 {
             self.payload_blocks += blocks;
             match &record {
-                Record::Fill(fill) => BlockRun::runs_of(fill.data)
-                    .for_each(|run| self.push_span(act.buf.plus(run.first()), run.count())),
+                Record::Fill(fill) => self.push_spans(fill.data, act.buf),
+                Record::Mend(mend) => self.push_spans(mend.blocks, act.buf),
                 _ => self.push_span(act.buf, blocks),
             }
         }
         self.records.push(record);
         self.acts.push(act);
+    }
+
+    /// The blocks of a mask, each behind `buf` in its place.
+    fn push_spans(&mut self, blocks: u16, buf: BufRef) {
+        BlockRun::runs_of(blocks)
+            .for_each(|run| self.push_span(buf.plus(run.first()), run.count()));
     }
 
     fn push_span(&mut self, buf: BufRef, blocks: u32) {

@@ -20,7 +20,8 @@
 //!   `chain` reads the journal as it lies there;
 //! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`,
 //!   `replica` (fences, marks, windows);
-//! - operations: `write`, `fill`, `read`, `list`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`;
+//! - operations: `write`, `fill`, `read`, `list`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`,
+//!   `salvage` and `mend` (what was damaged comes from another replica);
 //! - without a machine: `format`, `check`, `inspect`.
 //!
 //! Invariants, by the names that the assertions use: *a slot has one owner*; *what is acknowledged is durable, with all
@@ -48,6 +49,7 @@ mod layers;
 mod list;
 mod load;
 mod manifest;
+mod mend;
 mod order;
 mod overlay;
 mod page;
@@ -56,6 +58,7 @@ mod record;
 mod recover;
 mod replica;
 mod root;
+mod salvage;
 mod scrub;
 mod stats;
 mod superblock;

@@ -322,40 +322,61 @@ impl Store {
         if self.reads[key].failed == 0 {
             return self.end_read(key, Ok(()), out);
         }
-        match self.rotten_block(key) {
-            Some((block, offset, layer)) => self.report_rot(key, block, offset, layer, out),
-            None => self.attempt_read(key, out),
+        let leaf = {
+            let at = self.reads[key].at;
+            self.table.leaf_of(at.family, at.chunk.extent())
+        };
+        match leaf.map_or((0, 0), |leaf| self.rotten_blocks(key, leaf)) {
+            (0, _) => self.attempt_read(key, out),
+            (rotten, surely) => self.report_rot(key, leaf, (rotten, surely), out),
         }
     }
 
-    /// A block that is rotten beyond doubt: it failed twice, with the same expectation then and now.
-    fn rotten_block(&self, key: u32) -> Option<(u32, u64, LayerId)> {
+    /// The blocks that are rotten, and those of them of which there is no doubt: they failed twice, with the same expectation then and
+    /// now. The others only change too often to be read.
+    fn rotten_blocks(&self, key: u32, leaf: LeafId) -> (u16, u16) {
         let job = &self.reads[key];
         let mut now = [Place::Zero { hole: true }; 16];
-        let leaf = self.table.leaf_of(job.at.family, job.at.chunk.extent())?;
         self.look_up_for(job.looks, leaf, job.at, job.failed, &mut now);
-        BlockRun::runs_of(job.failed)
-            .flat_map(BlockRun::blocks)
-            .find_map(|block| {
-                let at = block as usize;
-                let Place::Disk { offset, layer, .. } = job.expected[at] else {
-                    return None;
-                };
-                let twice = job.before & (1 << block) != 0
-                    && job.expected[at] == job.expected_before[at]
-                    && job.expected[at] == now[at];
-                (twice || job.attempt >= ATTEMPTS_MAX).then_some((block, offset, layer))
-            })
+        let (mut rotten, mut surely) = (0, 0);
+        for block in BlockRun::runs_of(job.failed).flat_map(BlockRun::blocks) {
+            let at = block as usize;
+            let on_disk = matches!(job.expected[at], Place::Disk { .. });
+            let twice = job.before & (1 << block) != 0
+                && job.expected[at] == job.expected_before[at]
+                && job.expected[at] == now[at];
+            rotten |= u16::from(on_disk && (twice || job.attempt >= ATTEMPTS_MAX)) << block;
+            surely |= u16::from(on_disk && twice) << block;
+        }
+        (rotten, surely)
     }
 
-    fn report_rot(&mut self, key: u32, block: u32, offset: u64, layer: LayerId, out: &mut Outbox) {
+    fn report_rot(
+        &mut self,
+        key: u32,
+        leaf: Option<LeafId>,
+        (rotten, surely): (u16, u16),
+        out: &mut Outbox,
+    ) {
         let job = &self.reads[key];
-        let unreadable = job.unreadable & (1 << block) != 0;
-        let block = job.at.chunk.block(block);
-        self.stats.checksum_errors += u64::from(!unreadable);
-        out.list.push(Output::Note(Note::bad_block(
-            unreadable, layer, block, offset,
-        )));
+        let (of, expected, unreadable) = (job.at, job.expected, job.unreadable);
+        let pg = leaf.map_or_else(Default::default, |leaf| self.table.leaf(leaf).pg);
+        for block in BlockRun::runs_of(rotten).flat_map(BlockRun::blocks) {
+            let Place::Disk { offset, crc, layer } = expected[block as usize] else {
+                continue;
+            };
+            let bit = 1 << block;
+            let unreadable = unreadable & bit != 0;
+            self.stats.checksum_errors += u64::from(!unreadable);
+            let number = of.chunk.block(block);
+            out.list.push(Output::Note(Note::bad_block(
+                unreadable, layer, number, offset,
+            )));
+            if surely & bit != 0 {
+                let at = ChunkId { layer, ..of };
+                out.list.push(Output::Damaged { pg, at, block, crc });
+            }
+        }
         self.end_read(key, Err(StoreError::Damaged), out);
     }
 

@@ -54,6 +54,7 @@ pub(super) enum Record {
     PutVolume(Box<VolumeMeta>),
     DropVolume(VolumeId),
     Fill(Box<Fill>),
+    Mend(Box<Mend>),
     Fence {
         pg: PgId,
         version: u32,
@@ -109,6 +110,38 @@ pub(super) struct Fill {
     pub window: Vec<WindowEntry>,
 }
 
+/// Blocks whose bytes were damaged, as another replica has them. It says nothing of when they were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mend {
+    pub at: ChunkId,
+    pub pg: PgId,
+    pub blocks: u16,
+    /// By the places of the blocks; 0 for the others.
+    pub crcs: [u32; 16],
+}
+
+impl Mend {
+    /// What is asked; the PG is found when it is admitted.
+    pub fn new(at: ChunkId, blocks: u16, crcs: &[u32; 16]) -> Mend {
+        Mend {
+            at,
+            pg: PgId::default(),
+            blocks,
+            crcs: *crcs,
+        }
+        .of(blocks)
+    }
+
+    /// The same of some of its blocks.
+    pub fn of(mut self, blocks: u16) -> Mend {
+        self.blocks &= blocks;
+        for (place, crc) in self.crcs.iter_mut().enumerate() {
+            *crc *= u32::from(self.blocks >> place & 1);
+        }
+        self
+    }
+}
+
 impl Fill {
     /// What is asked; slot and what becomes of an empty chunk are decided when it is admitted.
     pub fn new(
@@ -158,6 +191,7 @@ const FILL: u8 = 7;
 const FENCE: u8 = 8;
 const MARK: u8 = 9;
 const DROP_REPLICA: u8 = 10;
+const MEND: u8 = 11;
 /// The bit of a record's flags that says that an empty chunk leaves a tombstone.
 const TOMBSTONE: u8 = 1;
 /// The bit of a fill's flags that says that its payload is in its slot.
@@ -180,6 +214,7 @@ impl Record {
             Record::PutVolume(volume) => 8 + volume_len(volume),
             Record::DropVolume(_) | Record::DropReplica(_) => 16,
             Record::Fill(fill) => fill_len(fill.data, fill.window.len()),
+            Record::Mend(mend) => fill_len(mend.blocks, 0),
             Record::Fence { fences, .. } => 24 + fences.len() * FENCE_BYTES,
             Record::Mark { .. } => MARK_LEN,
         };
@@ -195,6 +230,7 @@ impl Record {
             | Record::Zero { at, pg, .. }
             | Record::ZeroChunks { at, pg, .. } => Some((*at, *pg)),
             Record::Fill(fill) => Some((fill.at, fill.pg)),
+            Record::Mend(mend) => Some((mend.at, mend.pg)),
             _ => None,
         }
     }
@@ -213,6 +249,7 @@ impl Record {
         match self {
             Record::Data { run, .. } => run.count(),
             Record::Fill(fill) if fill.payload == Payload::Batch => fill.data.count_ones(),
+            Record::Mend(mend) => mend.blocks.count_ones(),
             _ => 0,
         }
     }
@@ -224,6 +261,7 @@ impl Record {
             Record::Fill(fill) if fill.payload == Payload::Batch => {
                 (fill.data, Some(&fill.crcs), true)
             }
+            Record::Mend(mend) => (mend.blocks, Some(&mend.crcs), true),
             _ => (0, None, false),
         };
         let blocks = BlockRun::runs_of(mask).flat_map(BlockRun::blocks);
@@ -286,6 +324,7 @@ impl Record {
                 encode_head(put, kind, len, at, (NO_SLOT, *pg, *range), stamp);
             }
             Record::Fill(fill) => encode_fill(fill, len, put),
+            Record::Mend(mend) => encode_mend(mend, len, put),
             Record::Fence {
                 pg,
                 version,
@@ -384,6 +423,20 @@ impl Record {
         if kind == FILL {
             let head = (at, pg, range, slot, stamp, empty);
             return Some(Record::Fill(Box::new(decode_fill(&mut take, head, flags)?)));
+        }
+        if kind == MEND {
+            let blocks = take.u16()?;
+            take.u16()?;
+            take.u32()?;
+            let crcs = decode_crcs(&mut take, blocks)?;
+            return (blocks != 0).then(|| {
+                Record::Mend(Box::new(Mend {
+                    at,
+                    pg,
+                    blocks,
+                    crcs,
+                }))
+            });
         }
         take.u64()?; // nothing yet
         let mut crcs = [0; 16];
@@ -535,14 +588,42 @@ fn encode_fill(fill: &Fill, len: usize, put: &mut Put<'_>) {
     put.u16(fill.data);
     put.u16(fill.zero);
     put.u16(fill.window.len() as u16);
-    for block in BlockRun::runs_of(fill.data).flat_map(BlockRun::blocks) {
-        put.u32(fill.crcs[block as usize]);
-    }
+    encode_crcs(&fill.crcs, fill.data, put);
     put.pad_to(start, fill_len(fill.data, 0));
     for entry in &fill.window {
         encode_stamp(&entry.stamp, put);
         put.u64(u64::from(entry.blocks));
     }
+}
+
+fn encode_mend(mend: &Mend, len: usize, put: &mut Put<'_>) {
+    let start = put.0.len();
+    let stamp = Stamp::default();
+    let whose = (NO_SLOT, mend.pg, None);
+    encode_head(put, (MEND, 0, 16, 0), len, &mend.at, whose, &stamp);
+    put.0.truncate(start + RECORD_HEAD - 8);
+    put.u16(mend.blocks);
+    put.pad_to(start, RECORD_HEAD);
+    encode_crcs(&mend.crcs, mend.blocks, put);
+}
+
+/// Appends the crcs of the blocks of a mask.
+fn encode_crcs(crcs: &[u32; 16], blocks: u16, put: &mut Put<'_>) {
+    for block in BlockRun::runs_of(blocks).flat_map(BlockRun::blocks) {
+        put.u32(crcs[block as usize]);
+    }
+}
+
+/// Reads the crcs of the blocks of a mask, by their places, up to the next multiple of 8.
+fn decode_crcs(take: &mut Take<'_>, blocks: u16) -> Option<[u32; 16]> {
+    let mut crcs = [0; 16];
+    for block in BlockRun::runs_of(blocks).flat_map(BlockRun::blocks) {
+        crcs[block as usize] = take.u32()?;
+    }
+    if !blocks.count_ones().is_multiple_of(2) {
+        take.u32()?;
+    }
+    Some(crcs)
 }
 
 type FillHead = (ChunkId, PgId, Option<VolumeId>, u32, Stamp, Empty);
@@ -560,13 +641,7 @@ fn decode_fill(take: &mut Take<'_>, head: FillHead, flags: u8) -> Option<Fill> {
     if !fits || !placed || blocks == 0 || entries > FILL_WINDOW_MAX {
         return None;
     }
-    let mut crcs = [0; 16];
-    for block in BlockRun::runs_of(data).flat_map(BlockRun::blocks) {
-        crcs[block as usize] = take.u32()?;
-    }
-    if !data.count_ones().is_multiple_of(2) {
-        take.u32()?;
-    }
+    let crcs = decode_crcs(take, data)?;
     let mut window = Vec::with_capacity(entries);
     for _ in 0..entries {
         let (stamp, blocks) = (decode_stamp(take)?, take.u64()? as u16);

@@ -88,6 +88,7 @@ impl Store {
             ios: Store::io_slab(),
             reads: Store::read_slab(),
             holdings: FixedMap::default(),
+            salvages: Store::salvage_slab(),
             slot_ios: Default::default(),
             stalled: Default::default(),
             gathered: Vec::new(),

@@ -315,7 +315,7 @@ impl Replicas {
                     self.put(fill.pg, fill.range, [(fill.at, entry.blocks)], entry.stamp);
                 }
             }
-            Record::PutVolume(_) => {}
+            Record::PutVolume(_) | Record::Mend(_) => {}
         }
     }
 

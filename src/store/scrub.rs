@@ -1,7 +1,7 @@
 //! The scrub: every block that is applied is read and compared, extent by extent; and the sweep, which finds the
 //! entries of layers that were dropped, and tombstones that nobody needs.
 
-use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError, StoreOp};
+use super::door::{ChunkId, DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError, StoreOp};
 use super::engine::{Io, State, Store, done};
 use super::table::{EntryId, LeafId, LeafState, OVERLAID, TOMBSTONE};
 use crate::base::{BLOCK, BlockRun, CHUNKS_PER_EXTENT};
@@ -237,12 +237,30 @@ impl Store {
         out: &mut Outbox,
     ) {
         let layer = self.table.layer_of(entry);
-        let slot_at = self
-            .superblock
-            .geometry
-            .slot_at(self.table.entry(entry).slot);
+        let (crcs, slot) = {
+            let found = self.table.entry(entry);
+            (found.crcs, found.slot)
+        };
+        let slot_at = self.superblock.geometry.slot_at(slot);
+        let (pg, chunk) = {
+            let of = self.table.leaf(leaf);
+            (of.pg, of.extent.chunk(place))
+        };
+        let family = self.table.family_of(leaf);
         for at in BlockRun::runs_of(bad).flat_map(BlockRun::blocks) {
-            let block = self.table.leaf(leaf).extent.chunk(place).block(at);
+            let crc = crcs[at as usize];
+            let of = ChunkId {
+                family,
+                layer,
+                chunk,
+            };
+            out.list.push(Output::Damaged {
+                pg,
+                at: of,
+                block: at,
+                crc,
+            });
+            let block = chunk.block(at);
             let offset = slot_at + u64::from(at) * BLOCK;
             self.stats.checksum_errors += u64::from(!unreadable);
             out.list.push(Output::Note(Note::bad_block(

@@ -16,6 +16,10 @@ pub struct Stats {
     pub freed_slots: u64,
     /// Blocks that a scrub looked at.
     pub scrubbed_blocks: u64,
+    /// Damaged blocks that got their bytes back from another replica.
+    pub mended_blocks: u64,
+    /// Blocks that other replicas got from here.
+    pub salvaged_blocks: u64,
 }
 
 /// What a store holds now.

@@ -49,6 +49,7 @@ impl Store {
             | Ask::Zero { at, pg, .. }
             | Ask::ZeroChunks { at, pg, .. } => self.change_chunk(*at, *pg, ask, out),
             Ask::Fill { fill, .. } => self.change_chunk(fill.at, fill.pg, ask, out),
+            Ask::Mend { .. } => self.on_mend(ask, out),
             Ask::Fence { .. } | Ask::DropReplica { .. } => self.change_replica(ask, out),
             _ => self.change_volume(ask, out),
         }
@@ -100,6 +101,7 @@ impl Store {
                     Payload::Slot => 0,
                 },
             ),
+            Ask::Mend { mend, .. } => (fill_len(mend.blocks, 0), mend.blocks.count_ones()),
             Ask::PutVolume { volume, .. } => (super::root::volume_len(volume) + 16, 0),
             // A fence too long is refused when it is looked at.
             Ask::Fence { fences, .. } => (32 + fences.len().min(FENCES_MAX) * 24, 0),

@@ -6,11 +6,12 @@
 //! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
 use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
-use super::{ENTRIES_MAX, answer, fill, message};
+use super::{ENTRIES_MAX, answer, fill, mend, message};
 use crate::base::bytes::{Put, Take};
 use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, DiskId, PgId, VolumeId, crc};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::{Answer, Change, Header, Message};
+use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use std::fmt;
 
 const MAGIC: [u8; 4] = *b"SRSN";
@@ -23,7 +24,7 @@ const SPARE_AT: usize = 64;
 const CRC_AT: usize = 68;
 /// Bytes of a body at most: the longest window that a seal tells.
 pub const BODY_MAX: usize = 64 + ENTRIES_MAX * answer::ENTRY_LEN;
-const _: () = assert!(fill::BODY_MAX <= BODY_MAX);
+const _: () = assert!(fill::BODY_MAX <= BODY_MAX && mend::BODY_MAX <= BODY_MAX);
 /// Bytes of payload at most: a chunk.
 pub const PAYLOAD_MAX: u64 = CHUNK;
 
@@ -31,6 +32,8 @@ const MESSAGE: u8 = 1;
 const ANSWER: u8 = 2;
 const FILL_ASK: u8 = 3;
 const FILL_ANSWER: u8 = 4;
+const MEND_ASK: u8 = 5;
+const MEND_ANSWER: u8 = 6;
 
 /// What a frame is, and what its head says of it besides the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub enum Kind {
     FillAsk(FillHeader),
     /// Of a source. The disk is its own; the joiner is named by the session, of which a PG has no two.
     FillAnswer(FillHeader),
+    /// Of a disk that lost blocks. The disk is the one that is asked.
+    MendAsk(MendHeader),
+    /// Of one that was asked. The disk is its own.
+    MendAnswer(MendHeader),
 }
 
 /// The first bytes of a frame.
@@ -65,6 +72,8 @@ pub enum Frame {
     Answer(Header, Answer),
     FillAsk(FillHeader, FillAsk),
     FillAnswer(FillHeader, FillAnswer),
+    MendAsk(MendHeader, MendAsk),
+    MendAnswer(MendHeader, MendAnswer),
 }
 
 /// More of something than a frame holds: nothing was written.
@@ -89,6 +98,8 @@ impl Kind {
             Kind::Answer(_) => ANSWER,
             Kind::FillAsk(_) => FILL_ASK,
             Kind::FillAnswer(_) => FILL_ANSWER,
+            Kind::MendAsk(_) => MEND_ASK,
+            Kind::MendAnswer(_) => MEND_ANSWER,
         }
     }
 
@@ -97,6 +108,7 @@ impl Kind {
         match self {
             Kind::Message(header) | Kind::Answer(header) => header.pg,
             Kind::FillAsk(header) | Kind::FillAnswer(header) => header.pg,
+            Kind::MendAsk(header) | Kind::MendAnswer(header) => header.pg,
         }
     }
 
@@ -116,6 +128,14 @@ impl Kind {
                 put.u32(header.version);
                 put.u32(header.session);
                 put.bytes(&[0; EPOCH_LEN]);
+                put.u64(header.id);
+                put.u64(0);
+            }
+            Kind::MendAsk(header) | Kind::MendAnswer(header) => {
+                put.u32(header.pg.0);
+                put.bytes(&[0; 8]);
+                put.u32(header.asker.0);
+                put.bytes(&[0; EPOCH_LEN - 4]);
                 put.u64(header.id);
                 put.u64(0);
             }
@@ -146,6 +166,21 @@ impl Kind {
             session,
             id: name,
         };
+        if let MEND_ASK | MEND_ANSWER = tag {
+            if version != 0 || epoch.site != 0 || epoch.host != 0 || mark != 0 {
+                return malformed("zero", 1u8);
+            }
+            let header = MendHeader {
+                pg,
+                // It stands where others have the first part of the epoch.
+                asker: DiskId(epoch.generation),
+                id: name,
+            };
+            return Ok(match tag {
+                MEND_ASK => Kind::MendAsk(header),
+                _ => Kind::MendAnswer(header),
+            });
+        }
         match tag {
             MESSAGE => Ok(Kind::Message(header)),
             ANSWER => Ok(Kind::Answer(header)),
@@ -245,6 +280,8 @@ pub fn decode(head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
         Kind::Answer(header) => Frame::Answer(header, answer::decode(&mut take)?),
         Kind::FillAsk(header) => Frame::FillAsk(header, fill::decode_ask(&mut take)?),
         Kind::FillAnswer(header) => Frame::FillAnswer(header, fill::decode_answer(&mut take)?),
+        Kind::MendAsk(header) => Frame::MendAsk(header, mend::decode_ask(&mut take)?),
+        Kind::MendAnswer(header) => Frame::MendAnswer(header, mend::decode_answer(&mut take)?),
     };
     if take.left() != 0 {
         return malformed("length of the body", take.left() as u64);
@@ -262,6 +299,8 @@ impl Frame {
             Frame::Answer(header, _) => Kind::Answer(header),
             Frame::FillAsk(header, _) => Kind::FillAsk(header),
             Frame::FillAnswer(header, _) => Kind::FillAnswer(header),
+            Frame::MendAsk(header, _) => Kind::MendAsk(header),
+            Frame::MendAnswer(header, _) => Kind::MendAnswer(header),
         }
     }
 
@@ -287,6 +326,8 @@ impl Frame {
             Frame::Answer(_, answer) => answer::encode(answer, &mut put),
             Frame::FillAsk(_, ask) => fill::encode_ask(ask, &mut put),
             Frame::FillAnswer(_, answer) => fill::encode_answer(answer, &mut put),
+            Frame::MendAsk(_, ask) => mend::encode_ask(ask, &mut put),
+            Frame::MendAnswer(_, answer) => mend::encode_answer(answer, &mut put),
         }
         // What is known of a body once it is written. In place: a head of its own would be an allocation a frame.
         let (head, body) = out[start..].split_at_mut(HEAD_LEN);
@@ -312,6 +353,9 @@ impl Frame {
             Frame::Answer(_, Answer::Value { .. }) => blocks <= BLOCKS_PER_CHUNK,
             // A place for each block of the chunk, so that it is written as a chunk.
             Frame::FillAnswer(_, FillAnswer::Content { content, .. }) if content.data != 0 => {
+                blocks == BLOCKS_PER_CHUNK
+            }
+            Frame::MendAnswer(_, MendAnswer::Blocks(found)) if found.blocks != 0 => {
                 blocks == BLOCKS_PER_CHUNK
             }
             _ => blocks == 0,

@@ -7,6 +7,9 @@
 //!
 //!   coordinator ──── Message ───► replica          joiner ──── FillAsk ────► source
 //!               ◄─── Answer ─────                         ◄─── FillAnswer ──
+//!
+//!   disk that lost blocks ──── MendAsk ────► disk that may have them
+//!                         ◄─── MendAnswer ──
 //! ```
 //!
 //! The bytes stand in `docs/wire_format.md`, in tables from which a decoder can be written; `tests/layout.rs` holds them against the code.
@@ -17,7 +20,7 @@
 //! # Versions
 //! | version | what |
 //! |---|---|
-//! | 1 | replication: changes, reads, marks, seals, fills of joiners, and the answers to each |
+//! | 1 | replication: changes, reads, marks, seals, fills of joiners, damaged blocks, and the answers to each |
 //!
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
 //! highest version that they have in common before the first frame, so no frame says its version. Version 1 is the only one, and reading needs no
@@ -40,6 +43,7 @@ mod field;
 mod fill;
 mod frame;
 mod hello;
+mod mend;
 mod message;
 
 #[cfg(test)]

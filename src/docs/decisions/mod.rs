@@ -29,6 +29,7 @@ pages! {
     openings_have_numbers,
     pgs_of_a_volume_are_a_prefix,
     pure_machines_two_drivers,
+    repair_by_checksum,
     rust_version,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,

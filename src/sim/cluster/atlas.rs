@@ -134,9 +134,40 @@ impl Atlas {
                     pg.is_open() && disks.iter().any(is_other)
                 };
                 let open = self.pgs.iter().find(|(_, pg)| touches(pg));
-                open.map_or(Ok(()), |(pg, _)| Err(Refused::OpenLoss(*pg)))
+                open.map_or(Ok(()), |(pg, _)| Err(Refused::OpenLoss(*pg)))?;
+                let mut damaged = self.damaged.iter();
+                damaged.try_for_each(|of| self.may_silence(*of, disks))
             }
         }
+    }
+
+    /// What is damaged can be mended by somebody who is there: were the others taken out first, what is damaged would be the last copy.
+    fn may_silence(
+        &self,
+        (of, chunk, disk): (PgId, ChunkId, DiskId),
+        silenced: &[DiskId],
+    ) -> Result<(), Refused> {
+        let is_left = |other: &DiskId| {
+            *other != disk
+                && !silenced.contains(other)
+                && self.is_reached(of, *other)
+                && !self.damaged.contains(&(of, chunk, *other))
+        };
+        match self.pgs.get(&of) {
+            Some(pg) if !pg.in_sync.iter().any(is_left) => Err(Refused::LastCopies(of)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a disk's copy of a PG is what it was, and nothing keeps the disk silent.
+    pub fn is_reached(&self, pg: PgId, disk: DiskId) -> bool {
+        self.is_there(pg, disk) && !self.silent.contains_key(&disk)
+    }
+
+    /// The chunks on a disk that are damaged.
+    pub fn damaged_on(&self, disk: DiskId) -> Vec<(PgId, ChunkId)> {
+        let damaged = self.damaged.iter().filter(|(.., at)| *at == disk);
+        damaged.map(|(pg, chunk, _)| (*pg, *chunk)).collect()
     }
 
     fn may_lose(&self, of: PgId, disk: DiskId) -> Result<(), Refused> {
@@ -242,7 +273,6 @@ impl Atlas {
     }
 
     /// A damaged chunk was written anew.
-    #[cfg_attr(not(test), expect(dead_code, reason = "repair is not there yet"))]
     pub fn mended(&mut self, disk: DiskId, pg: PgId, chunk: ChunkId) {
         self.damaged.remove(&(pg, chunk, disk));
     }

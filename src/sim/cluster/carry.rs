@@ -2,7 +2,7 @@
 
 use super::buffers::Buffers;
 use super::message::{Msg, Report};
-use super::node::{Effect, Node, crc_of};
+use super::node::{Effect, Node, Whose, crc_of};
 use super::shelf::{Block, Operation, What};
 use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::Volume;
@@ -210,7 +210,7 @@ impl Node {
                 disk,
                 pg,
                 operation,
-                op,
+                whose: Whose::Replica(op),
             });
         };
         match output {

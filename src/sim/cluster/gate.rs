@@ -11,7 +11,7 @@ use super::shrink::{Shrunk, shrink};
 use super::swarm::Knobs;
 use super::world::{Counts, Off, World};
 use crate::base::{Break, Breaks};
-use crate::protocol::{membership, replication, steward};
+use crate::protocol::{membership, replication, scrub, steward};
 use crate::sim::arguments::Misunderstood;
 use crate::sim::checkers::invariants;
 use std::time::Duration;
@@ -44,8 +44,8 @@ const FOUND: &str = include_str!("../regressions/cluster.txt");
 /// For each rule a seed that misses it.
 const PINNED: &str = include_str!("../regressions/rules.txt");
 
-/// What is not there yet: repair of a damaged block from another replica, and what a full disk means to a PG.
-const NOT_YET: &[Fault] = &[Fault::DiskError, Fault::Rot, Fault::DiskFull];
+/// What is not there yet: what a full disk means to a PG.
+const NOT_YET: &[Fault] = &[Fault::DiskFull];
 
 /// Planted breaks of the coordinator, and of the store under a replica, that this world has to find as well. Not among them: a stamp that stays
 /// too high, and chunks of a replica that was dropped. Both make a session longer and nothing wrong: what is listed because of them is compared
@@ -110,6 +110,16 @@ fn rules() -> Vec<(&'static str, Off)> {
             rule.name(),
             Off {
                 membership,
+                ..Off::default()
+            },
+        ));
+    }
+    for &rule in scrub::Rule::ALL {
+        let scrub = scrub::RulesOff::only(rule);
+        all.push((
+            rule.name(),
+            Off {
+                scrub,
                 ..Off::default()
             },
         ));

@@ -6,6 +6,7 @@ use crate::protocol::membership::{
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::{Answer, Header, Message, Refusal};
+use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 
 /// What nodes say to one another.
 #[derive(Debug, Clone)]
@@ -42,12 +43,24 @@ pub enum Msg {
         answer: FillAnswer,
         payload: Option<BufRef>,
     },
+    /// To a disk that may have what another one lost, and back.
+    MendAsk {
+        to: DiskId,
+        header: MendHeader,
+        ask: MendAsk,
+    },
+    MendAnswer {
+        from: DiskId,
+        header: MendHeader,
+        answer: MendAnswer,
+        payload: Option<BufRef>,
+    },
     /// To the members of the manager; who leads takes it.
     Report(Report),
 }
 
 /// What a run of many seeds has to have come through: see [`Msg::branch`]. Not demanded: that a window is full
-/// (so much is never in flight here), and what comes of a chunk that cannot be read.
+/// (so much is never in flight here), and what a joiner and a reader are told of a chunk that cannot be read.
 pub const BRANCHES: &[&str] = &[
     "seal",
     "window-of-a-seal",
@@ -60,6 +73,8 @@ pub const BRANCHES: &[&str] = &[
     "fetch-asked",
     "fill-other-version",
     "fill-with-entries",
+    "mend-asked",
+    "mend-given",
     "accused",
     "disk-failed",
     "filled",
@@ -104,6 +119,12 @@ impl Msg {
                 }
                 _ => None,
             },
+            Msg::MendAsk { .. } => Some("mend-asked"),
+            Msg::MendAnswer { answer, .. } => Some(match answer {
+                MendAnswer::Blocks(found) if found.blocks != 0 => "mend-given",
+                MendAnswer::Blocks(_) => "mend-not-here",
+                MendAnswer::NotNow => "mend-not-now",
+            }),
             Msg::Report(report) => Some(match report {
                 Report::Accused { .. } => "accused",
                 Report::DiskOpened { .. } => "disk-opened",

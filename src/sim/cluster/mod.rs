@@ -9,7 +9,8 @@
 //!      ┌─────────┴──────────┐
 //!    node: a daemon's       member: the manager's
 //!    machines (carry:       machines on some nodes;  message: what nodes say
-//!    what they want done)
+//!    what they want done;
+//!    mending: damage)
 //!      └──┬──────┬──────┬───┘
 //!      network  log  clocks  shelf: what a disk keeps of its replicas;  buffers: payload, as numbers
 //!         └──────┴──────┴───┘
@@ -37,6 +38,7 @@ mod judging;
 mod links;
 mod log;
 mod member;
+mod mending;
 mod message;
 mod network;
 mod node;

@@ -12,16 +12,19 @@
 //! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
 
 use super::buffers::Buffers;
+use super::mending::Mending;
 use super::message::{Msg, Report};
 use super::shelf::{self, Operation, Outcome};
+use super::world::Off;
 use crate::base::{
-    BlockRun, Breaks, BufRef, DiskId, DiskSlot, Epoch, IoError, NodeId, PgId, Request, Time, Token,
+    BlockRun, BufRef, DiskId, DiskSlot, Epoch, IoError, NodeId, PgId, Request, Time, Token,
     VolumeId,
 };
 use crate::protocol::catalog::{Catalog, Event, Ownership};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
 use crate::protocol::volume::{Coordinator, OpenVolume};
@@ -49,7 +52,11 @@ pub enum Effect {
         disk: DiskId,
         pg: PgId,
         operation: Operation,
-        op: Op,
+        whose: Whose,
+    },
+    /// The background scrub of a disk has come round.
+    Scrub {
+        disk: DiskId,
     },
     /// A disk is opened, under this number.
     Open {
@@ -82,6 +89,15 @@ pub enum Effect {
     },
 }
 
+/// Who asked a shelf for something, and is told how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Replica(Op),
+    Mender(Mending),
+    /// The node, which forgets a replica.
+    Node,
+}
+
 /// A disk of this node.
 #[derive(Debug)]
 struct Disk {
@@ -103,6 +119,8 @@ pub struct Node {
     pub coordinator: Coordinator,
     pub groups: Groups,
     pub replicas: BTreeMap<(DiskId, PgId), Replica>,
+    pub(super) menders: BTreeMap<DiskId, Mender>,
+    pub(super) mends_off: scrub::RulesOff,
     disks: BTreeMap<DiskId, Disk>,
     /// Replicas that are being forgotten: no new one is made before that is done.
     pub(super) forgetting: BTreeSet<(DiskId, PgId)>,
@@ -126,7 +144,7 @@ impl Node {
         (id, incarnation): (NodeId, Incarnation),
         members: &[NodeId],
         disks: impl IntoIterator<Item = DiskId>,
-        (off, membership_off, breaks): (RulesOff, membership::RulesOff, Breaks),
+        off: Off,
     ) -> Node {
         let parameters = membership::Parameters::DEFAULT;
         let holder = Holder::new(
@@ -135,8 +153,11 @@ impl Node {
             incarnation,
             members.to_vec(),
             parameters,
-            membership_off,
+            off.membership,
         );
+        let mender = |disk: DiskId| (disk, Mender::new(disk, off.scrub));
+        let disks: Vec<DiskId> = disks.into_iter().collect();
+        let menders = disks.iter().copied().map(mender).collect();
         let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
                 opening: None,
@@ -149,12 +170,14 @@ impl Node {
             id,
             incarnation,
             members: members.to_vec(),
-            off,
+            off: off.replication,
             holder: holder.expect("the parameters are sound"),
             turns: Turns::new(id),
-            coordinator: Coordinator::new(breaks),
-            groups: Groups::new(Patience::default(), off),
+            coordinator: Coordinator::new(off.breaks),
+            groups: Groups::new(Patience::default(), off.replication),
             replicas: BTreeMap::new(),
+            menders,
+            mends_off: off.scrub,
             disks: disks.collect(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
@@ -175,6 +198,7 @@ impl Node {
             self.holder.deadline(),
             self.turns.deadline(),
             self.groups.deadline(),
+            self.menders.values().filter_map(Mender::deadline).min(),
             Some(self.again_at),
         ];
         parts.into_iter().flatten().min().unwrap_or(self.again_at)
@@ -194,6 +218,7 @@ impl Node {
         let mut out = Vec::new();
         self.groups.expire(now, &mut out);
         self.take_groups(now, out, buffers);
+        self.expire_menders(now, buffers);
         if self.again_at <= now {
             self.again_at = now + AGAIN;
             self.tell_again(buffers);
@@ -231,6 +256,9 @@ impl Node {
         for of in all {
             self.step_replica(of, replica::Input::AskAgain, buffers);
         }
+        let disks = self.disks.keys().copied();
+        let scrubs = disks.map(|disk| Effect::Scrub { disk });
+        self.effects.extend(scrubs);
     }
 
     pub(super) fn report(&mut self, report: Report) {
@@ -248,7 +276,7 @@ impl Node {
     }
 
     /// Takes what it says to itself.
-    fn settle(&mut self, now: Time, buffers: &mut Buffers) {
+    pub(super) fn settle(&mut self, now: Time, buffers: &mut Buffers) {
         while let Some(message) = self.local.pop_front() {
             self.receive(now, self.id, message, buffers);
         }
@@ -320,6 +348,23 @@ impl Node {
                 };
                 self.step_replica((to, header.pg), input, buffers);
             }
+            Msg::MendAsk { to, header, ask } => {
+                self.step_mender(now, to, scrub::Input::Asked { header, ask }, buffers);
+            }
+            Msg::MendAnswer {
+                from,
+                header,
+                answer,
+                payload,
+            } => {
+                let input = scrub::Input::Answered {
+                    from,
+                    header,
+                    answer,
+                    payload,
+                };
+                self.step_mender(now, header.asker, input, buffers);
+            }
             Msg::FillAnswer {
                 to,
                 header,
@@ -343,6 +388,13 @@ impl Node {
         }
         let disks: Vec<DiskId> = self.catalog.disks_of(peer).map(|disk| disk.id).collect();
         for disk in disks {
+            let input = match is_there {
+                true => scrub::Input::Connected { to: disk },
+                false => scrub::Input::Unanswered { from: disk },
+            };
+            for own in self.menders.keys().copied().collect::<Vec<_>>() {
+                self.step_mender(now, own, input.clone(), buffers);
+            }
             if is_there {
                 let mut out = Vec::new();
                 self.groups.connected(now, disk, &mut out);
@@ -480,6 +532,7 @@ impl Node {
             if role.is_none() && self.replicas.remove(&of).is_some() {
                 self.forgetting.insert(of);
                 self.effects.push(Effect::Forget { disk, pg });
+                self.step_mender(now, disk, scrub::Input::Dropped { pg }, buffers);
             }
             if role.is_some() && is_known && !self.forgetting.contains(&of) {
                 if !self.replicas.contains_key(&of) {
@@ -494,6 +547,9 @@ impl Node {
                     .retain(|at, session| *at != of || is_joining(*session));
                 let input = replica::Input::Configured(configuration.clone());
                 self.step_replica(of, input, buffers);
+                let of = configuration.clone();
+                let input = scrub::Input::Configured { pg, of };
+                self.step_mender(now, disk, input, buffers);
             }
         }
     }
@@ -608,13 +664,7 @@ impl Node {
         outcome: Outcome,
         buffers: &mut Buffers,
     ) {
-        if outcome == Outcome::Failed(shelf::Failure::Gone)
-            && let Some(own) = self.disks.get_mut(&disk)
-            && !own.has_failed
-        {
-            own.has_failed = true;
-            self.report(Report::DiskFailed { disk });
-        }
+        self.note_failed(disk, &outcome);
         let input = match outcome {
             Outcome::Stored => replica::Input::Stored { op, ok: true },
             Outcome::Failed(_) => match op {
@@ -635,6 +685,7 @@ impl Node {
                     payload,
                 }
             }
+            Outcome::Salvaged(_) => return debug_assert!(false, "a replica salvages nothing"),
             Outcome::Chunks { chunks, more } => replica::Input::Listed { op, chunks, more },
             Outcome::Chunk(found) => {
                 let (content, payload) = buffers.fetched(found);
@@ -649,8 +700,19 @@ impl Node {
         self.settle(now, buffers);
     }
 
+    pub(super) fn note_failed(&mut self, disk: DiskId, outcome: &Outcome) {
+        if *outcome == Outcome::Failed(shelf::Failure::Gone)
+            && let Some(own) = self.disks.get_mut(&disk)
+            && !own.has_failed
+        {
+            own.has_failed = true;
+            self.report(Report::DiskFailed { disk });
+        }
+    }
+
     /// Asserts the invariants of everything.
     pub fn check(&self) {
+        self.menders.values().for_each(Mender::check);
         self.groups.check();
     }
 }

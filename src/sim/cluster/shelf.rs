@@ -29,6 +29,7 @@ use crate::base::{
 };
 use crate::protocol::replication::Entry;
 use crate::protocol::replication::fill::Place;
+use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -111,11 +112,39 @@ pub enum Operation {
     },
     /// The replica is no more, with all that is kept of it (R24).
     Forget,
+    /// Blocks of a layer with these checksums, or whatever is in their places.
+    Salvage { ask: MendAsk, gives: Gives },
+    /// The bytes of blocks that are damaged: they count where the chunk should have them.
+    Mend {
+        what: MendAsk,
+        values: Box<[u64; 16]>,
+        takes: Takes,
+    },
+}
+
+/// What is salvaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gives {
+    Matching,
+    /// A rule is off.
+    Anything,
+}
+
+/// What is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// What has the right checksum when it takes effect.
+    ByChecksum,
+    /// A rule is off: these blocks, whatever they should have.
+    Blocks(u16),
 }
 
 /// The name of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u64);
+
+/// A damaged block, in its place of the chunk, and the checksum that it should have.
+pub type Damaged = (PgId, ChunkId, u32, u32);
 
 /// Why an operation failed. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +171,8 @@ pub enum Outcome {
     },
     /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
     Chunk(Option<Chunk>),
+    /// To [`Operation::Salvage`]: those that are there, in their places.
+    Salvaged([Option<u64>; 16]),
     Failed(Failure),
 }
 
@@ -178,8 +209,10 @@ pub struct Shelf {
     /// An earlier state, to come back with.
     older: Option<Kept>,
     is_gone: bool,
-    unreadable: BTreeSet<(PgId, ChunkId)>,
+    unreadable: BTreeSet<(PgId, ChunkId, u8)>,
     rotten: BTreeSet<(PgId, ChunkId, u8)>,
+    /// Damage that was found, and not told yet.
+    found: Vec<Damaged>,
     ops: u64,
     flying: Slab<Flying>,
     agenda: Agenda,
@@ -201,6 +234,7 @@ impl Shelf {
             is_gone: false,
             unreadable: BTreeSet::new(),
             rotten: BTreeSet::new(),
+            found: Vec::new(),
             ops: 0,
             flying: Slab::new(FLYING_MAX),
             agenda: Agenda::new(),
@@ -373,8 +407,21 @@ impl Shelf {
             }
             Operation::Forget => {
                 self.kept.pgs.remove(&pg);
-                self.unreadable.retain(|(of, _)| *of != pg);
+                self.unreadable.retain(|(of, ..)| *of != pg);
                 self.rotten.retain(|(of, ..)| *of != pg);
+                Outcome::Stored
+            }
+            Operation::Salvage { ask, gives } => self.salvage(pg, &ask, gives),
+            Operation::Mend {
+                what,
+                values,
+                takes,
+            } => {
+                let blocks = match takes {
+                    Takes::ByChecksum => self.matching(pg, &what),
+                    Takes::Blocks(blocks) => blocks & what.blocks,
+                };
+                self.mend(pg, what.at, blocks, &values);
                 Outcome::Stored
             }
         }
@@ -397,10 +444,10 @@ impl Shelf {
 
     /// What was damaged in these blocks is not any more.
     fn overwritten(&mut self, pg: PgId, chunk: ChunkId, mask: u16) {
-        self.unreadable.remove(&(pg, chunk));
         let is_over = |block: u8| mask & 1 << block != 0;
-        self.rotten
-            .retain(|&(of, at, block)| (of, at) != (pg, chunk) || !is_over(block));
+        for damaged in [&mut self.unreadable, &mut self.rotten] {
+            damaged.retain(|&(of, at, block)| (of, at) != (pg, chunk) || !is_over(block));
+        }
     }
 
     fn read(&mut self, pg: PgId, at: ChunkId, run: BlockRun) -> Outcome {
@@ -423,19 +470,70 @@ impl Shelf {
         Outcome::Value(content)
     }
 
-    /// Whether these blocks can be read and are what was written.
+    /// Whether these blocks can be read and are what was written. Those that are not are noted.
     fn check(&mut self, pg: PgId, chunk: ChunkId, mask: u16) -> Result<(), Failure> {
-        if self.unreadable.contains(&(pg, chunk)) {
-            self.tally.consumed(Fault::DiskError);
-            return Err(Failure::Error);
+        let blocks = (0..16u8).filter(|block| mask & 1 << block != 0);
+        let mut failure = None;
+        for block in blocks {
+            let place = (pg, chunk, block);
+            let why = match (
+                self.unreadable.contains(&place),
+                self.rotten.contains(&place),
+            ) {
+                (true, _) => Failure::Error,
+                (_, true) => Failure::Mismatch,
+                _ => continue,
+            };
+            failure.get_or_insert(why);
+            self.note_damaged(place);
         }
-        let mut rotten = (0..16).filter(|block| mask & 1 << block != 0);
-        match rotten.any(|block| self.rotten.contains(&(pg, chunk, block))) {
-            true => {
-                self.tally.consumed(Fault::Rot);
-                Err(Failure::Mismatch)
+        match failure {
+            None => return Ok(()),
+            Some(Failure::Error) => self.tally.consumed(Fault::DiskError),
+            Some(_) => self.tally.consumed(Fault::Rot),
+        }
+        Err(failure.unwrap_or(Failure::Error))
+    }
+
+    fn note_damaged(&mut self, (pg, chunk, block): (PgId, ChunkId, u8)) {
+        if let Block::Data(value) = self.kept.pg(pg).block(chunk, block.into()) {
+            self.found.push((pg, chunk, block.into(), value as u32));
+        }
+    }
+
+    fn salvage(&mut self, pg: PgId, ask: &MendAsk, gives: Gives) -> Outcome {
+        let mut found = [None; 16];
+        for (place, found) in (0..16u8).zip(&mut found) {
+            let at = (pg, ask.at, place);
+            let is_asked = ask.blocks & 1 << place != 0;
+            let is_damaged = self.unreadable.contains(&at) || self.rotten.contains(&at);
+            if let Block::Data(value) = self.kept.pg(pg).block(ask.at, place.into())
+                && is_asked
+                && !is_damaged
+                && (gives == Gives::Anything || value as u32 == ask.crcs[usize::from(place)])
+            {
+                *found = Some(value);
             }
-            false => Ok(()),
+        }
+        Outcome::Salvaged(found)
+    }
+
+    /// The blocks whose checksum is the one that is said.
+    pub fn matching(&self, pg: PgId, what: &MendAsk) -> u16 {
+        let is_it = |place: &u32| {
+            let block = self.kept.pg(pg).block(what.at, *place);
+            matches!(block, Block::Data(value) if value as u32 == what.crcs[*place as usize])
+        };
+        let asked = (0..16u32).filter(|place| what.blocks & 1 << place != 0);
+        asked.filter(is_it).fold(0, |mask, at| mask | 1 << at)
+    }
+
+    fn mend(&mut self, pg: PgId, chunk: ChunkId, blocks: u16, values: &[u64; 16]) {
+        self.overwritten(pg, chunk, blocks);
+        if let Some(of) = self.kept.pg_mut(pg).chunks.get_mut(&chunk) {
+            for place in (0..16).filter(|place| blocks & 1 << place != 0) {
+                of.content[place] = Block::Data(values[place]);
+            }
         }
     }
 }

@@ -1,8 +1,7 @@
 //! What strikes a run, and how it becomes well again.
 //!
-//! A stroke that the atlas does not allow is left out. Damage inside a disk (a chunk that cannot be read, a block that rots) waits for repair
-//! between replicas, which is not there yet: those strokes, and those that make a disk old or take it away, are left out where the knob
-//! `destroys` is not set.
+//! A stroke that the atlas does not allow is left out. Damage inside a disk (a chunk that cannot be read, a block that rots) strikes only what
+//! another disk that is in sync has as well.
 
 use super::atlas::{Atlas, Strike};
 use super::checkers::heals::{Ailment, Healing, Verdict};
@@ -147,7 +146,11 @@ impl World {
             }
             Stroke::ClockStop { node, lasts } => self.clocks.stop(self.now, id(node), lasts),
             Stroke::Depose => self.log.depose(self.now),
-            Stroke::DiskError { .. } | Stroke::Rot { .. } => {}
+            Stroke::DiskError { disk, pick } | Stroke::Rot { disk, pick } => {
+                if let Some(disk) = self.disk(disk) {
+                    self.damage(disk, stroke.fault(), pick);
+                }
+            }
             Stroke::DiskGone { disk, lasts } => {
                 if let Some(disk) = self.disk(disk)
                     && let Some(shelf) = self.shelves.get_mut(&disk)
@@ -327,6 +330,14 @@ impl World {
             let epoch = node.and_then(|node| node.groups.epoch(attachment.volume));
             if epoch.is_none() || epoch != range.map(|range| range.epoch) {
                 ailments.push(Ailment::NotServing(attachment.volume));
+            }
+        }
+        for (&disk, shelf) in &self.shelves {
+            for (pg, _) in shelf.damaged() {
+                let of = self.catalog.pg(pg);
+                if of.is_some_and(|of| of.configuration.role(disk).is_some()) {
+                    ailments.push(Ailment::Damaged { pg, disk });
+                }
             }
         }
         if !self.requests.is_empty() {

@@ -16,7 +16,7 @@ use super::log::{self, Log};
 use super::member::{self, Member};
 use super::message::Msg;
 use super::network::{self, Network};
-use super::node::{self, Node};
+use super::node::{self, Node, Whose};
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
 use super::swarm::Knobs;
@@ -25,8 +25,7 @@ use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, Volum
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
-use crate::protocol::replication::replica::Op;
-use crate::protocol::steward;
+use crate::protocol::{scrub, steward};
 use crate::sim::register::Tick;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -58,6 +57,7 @@ pub struct Off {
     pub replication: RulesOff,
     pub membership: membership::RulesOff,
     pub steward: steward::RulesOff,
+    pub scrub: scrub::RulesOff,
     /// Planted in the coordinator.
     pub breaks: Breaks,
 }
@@ -73,6 +73,8 @@ pub struct Counts {
     pub evictions: u64,
     pub turns: u64,
     pub strokes: u64,
+    /// Chunks that were damaged, and are not any more.
+    pub mended: u64,
     /// Runs that only a person could have brought to an end.
     pub persons: u64,
     pub healed_after: Duration,
@@ -90,6 +92,7 @@ impl Counts {
         self.evictions += other.evictions;
         self.turns += other.turns;
         self.strokes += other.strokes;
+        self.mended += other.mended;
         self.persons += other.persons;
         self.healed_after = self.healed_after.max(other.healed_after);
         self.met.add(&other.met);
@@ -120,7 +123,7 @@ pub(super) struct Place {
     /// It dies as soon as it has asked something of a disk, and stays away for so long.
     pub(super) is_doomed: Option<Duration>,
     /// What its disks answered while it was stopped.
-    pub(super) waiting: VecDeque<(DiskId, PgId, Option<Op>, super::shelf::Outcome)>,
+    pub(super) waiting: VecDeque<(DiskId, PgId, Whose, super::shelf::Outcome)>,
     pub(super) disks: Vec<DiskId>,
 }
 
@@ -166,7 +169,7 @@ pub struct World {
     pub(super) shelves: BTreeMap<DiskId, Shelf>,
     /// Fences that are on their way to a shelf.
     pub(super) fencing: BTreeSet<(DiskId, OpId)>,
-    pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Option<Op>)>,
+    pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Whose)>,
     pub(super) buffers: Buffers,
     pub(super) workload: Workload,
     pub(super) judges: Judges,
@@ -263,7 +266,7 @@ impl World {
     /// A node's process starts.
     pub(super) fn start(&mut self, id: NodeId) {
         let now = self.clocks.at(id, self.now);
-        let off = (self.off.replication, self.off.membership, self.off.breaks);
+        let off = self.off;
         let Some(place) = self.places.get_mut(&id) else {
             return;
         };
@@ -454,7 +457,8 @@ impl World {
         let disks: Vec<DiskId> = self.shelves.keys().copied().collect();
         for disk in disks {
             while let Some(done) = self.shelves.get_mut(&disk).and_then(|it| it.poll(self.now)) {
-                let Some((id, pg, op)) = self.shelf_ops.remove(&(disk, done.op)) else {
+                self.look_at_damage(disk);
+                let Some((id, pg, whose)) = self.shelf_ops.remove(&(disk, done.op)) else {
                     continue;
                 };
                 if self.fencing.remove(&(disk, done.op)) {
@@ -469,8 +473,8 @@ impl World {
                 }
                 let place = self.places.get_mut(&id).expect("nodes stay");
                 match place.is_paused {
-                    true => place.waiting.push_back((disk, pg, op, done.outcome)),
-                    false => self.on_shelf(id, (disk, pg, op, done.outcome)),
+                    true => place.waiting.push_back((disk, pg, whose, done.outcome)),
+                    false => self.on_shelf(id, (disk, pg, whose, done.outcome)),
                 }
             }
         }
@@ -480,7 +484,7 @@ impl World {
     pub(super) fn on_shelf(
         &mut self,
         id: NodeId,
-        (disk, pg, op, outcome): (DiskId, PgId, Option<Op>, super::shelf::Outcome),
+        (disk, pg, whose, outcome): (DiskId, PgId, Whose, super::shelf::Outcome),
     ) {
         let now = self.clocks.at(id, self.now);
         self.counts.steps += 1;
@@ -488,9 +492,11 @@ impl World {
         let Some(node) = &mut place.node else {
             return;
         };
-        match op {
-            Some(op) => node.on_shelf(now, (disk, pg), op, outcome, &mut self.buffers),
-            None => node.on_forgotten(now, (disk, pg), &self.shelves, &mut self.buffers),
+        let buffers = &mut self.buffers;
+        match whose {
+            Whose::Replica(op) => node.on_shelf(now, (disk, pg), op, outcome, buffers),
+            Whose::Mender(mending) => node.on_mending(now, disk, mending, outcome, buffers),
+            Whose::Node => node.on_forgotten(now, (disk, pg), &self.shelves, buffers),
         }
         self.take_effects(id);
     }
@@ -660,8 +666,12 @@ impl World {
                 disk,
                 pg,
                 operation,
-                op,
-            } => self.ask_shelf(id, (disk, pg), operation, Some(op)),
+                whose,
+            } => self.ask_shelf(id, (disk, pg), operation, whose),
+            node::Effect::Scrub { disk } => {
+                self.shelves.get_mut(&disk).expect("it has a shelf").scrub();
+                self.look_at_damage(disk);
+            }
             node::Effect::Open { disk, incarnation } => {
                 let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
                 shelf.open(incarnation.0);
@@ -673,7 +683,7 @@ impl World {
                     .recorded();
             }
             node::Effect::Forget { disk, pg } => {
-                self.ask_shelf(id, (disk, pg), Operation::Forget, None);
+                self.ask_shelf(id, (disk, pg), Operation::Forget, Whose::Node);
                 self.judges.seen.begins_again((disk, pg));
             }
             node::Effect::Mark {
@@ -701,7 +711,7 @@ impl World {
         id: NodeId,
         (disk, pg): (DiskId, PgId),
         operation: Operation,
-        op: Option<Op>,
+        whose: Whose,
     ) {
         let is_fence = matches!(operation, Operation::Fence { .. });
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
@@ -711,7 +721,7 @@ impl World {
         if is_fence {
             self.fencing.insert((disk, number));
         }
-        self.shelf_ops.insert((disk, number), (id, pg, op));
+        self.shelf_ops.insert((disk, number), (id, pg, whose));
         let place = self.places.get_mut(&id).expect("nodes stay");
         if let Some(lasts) = place.is_doomed.take() {
             self.put_due(Duration::ZERO, Due::Die(id, lasts));

@@ -7,7 +7,7 @@
 use crate::base::{BLOCKS_PER_CHUNK, BlockRun, LayerId};
 use crate::store::door::ChunkId;
 use crate::store::page::{NO_SLOT, PageEntry};
-use crate::store::record::{Empty, Fill, Payload, Record};
+use crate::store::record::{Empty, Fill, Mend, Payload, Record};
 use std::collections::BTreeMap;
 
 /// One chunk of one layer.
@@ -80,6 +80,7 @@ impl Extent {
     pub fn carry_out(&mut self, record: &Record, lost: u16, has_parent: bool) {
         match record {
             Record::Fill(fill) => self.fill(fill, lost),
+            Record::Mend(mend) => self.mend(mend, lost),
             Record::DropReplica(_) => self.chunks.clear(),
             Record::Data {
                 at,
@@ -136,6 +137,21 @@ impl Extent {
             }
         }
         self.settle(key(&fill.at), fill.empty);
+    }
+
+    /// What a mend has counts where the checksum is the one of the block; where the journal's own is it already, nothing changes.
+    fn mend(&mut self, mend: &Mend, lost: u16) {
+        let Some(chunk) = self.chunks.get_mut(&key(&mend.at)) else {
+            return;
+        };
+        let blocks = BlockRun::runs_of(mend.blocks).flat_map(BlockRun::blocks);
+        for (n, block) in blocks.enumerate() {
+            let (at, bit) = (block as usize, 1 << block);
+            let is_it = chunk.settled() & bit != 0 && chunk.crcs[at] == mend.crcs[at];
+            if is_it && lost & (1 << n) == 0 {
+                chunk.pending |= bit;
+            }
+        }
     }
 
     fn zero(&mut self, key: (u8, LayerId), mask: u16, has_parent: bool, empty: Empty) {

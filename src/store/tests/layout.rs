@@ -5,7 +5,7 @@ use crate::base::{BlockRun, ChunkNo, ExtentNo, FamilyId, LayerId, PgId, StoreId,
 use crate::store::batch::{self, Header};
 use crate::store::manifest::{self, PageRef};
 use crate::store::page::{self, PageEntry, PageName};
-use crate::store::record::{Empty, Fill, Record};
+use crate::store::record::{Empty, Fill, Mend, Record};
 use crate::store::replica::{Replica, Replicas};
 use crate::store::root::{ManifestRef, Position, Root};
 use crate::store::superblock::{Geometry, Superblock};
@@ -404,6 +404,13 @@ fn records() -> Vec<(Record, usize)> {
             48,
         ),
         (Record::DropReplica(pg), 16),
+        (
+            Record::Mend(Box::new(Mend {
+                pg,
+                ..Mend::new(at, 0b0111, &crcs)
+            })),
+            96,
+        ),
     ]
 }
 
@@ -415,7 +422,7 @@ fn a_batch_and_its_records_are_as_documented() {
         batch: 77,
         offset: 8192,
         previous: 72,
-        payload_blocks: 6,
+        payload_blocks: 9,
         tail: 73,
         durable_through: 74,
         incarnation: 75,
@@ -436,9 +443,9 @@ fn a_batch_and_its_records_are_as_documented() {
     table.u64(48, 77);
     table.u64(56, 8192);
     table.u32(64, 72);
-    table.u32(68, 6);
+    table.u32(68, 9);
     (0..4).for_each(|n| table.u64(72 + n * 8, 73 + n as u64));
-    table.u32(104, 10);
+    table.u32(104, 11);
     let mut at = 128;
     for (kind, (record, len)) in (1u8..).zip(&records) {
         assert_eq!(record.len(), *len);
@@ -473,6 +480,14 @@ fn is_record(table: &mut Table<'_>, at: usize, record: &Record) {
             table.stamp(at + 96);
             table.u64(at + 120, 0b1000);
             (0, 16, 0, 65, 21, 3)
+        }
+        Record::Mend(_) => {
+            (0..3).for_each(|n| table.u64(at + 8 + n * 8, [22, 24, 71][n]));
+            table.u8(at + 2, 16);
+            table.u32(at + 32, u32::MAX);
+            table.u32(at + 36, 35);
+            table.u16(at + 72, 0b0111);
+            return (0..3).for_each(|n| table.u32(at + 80 + n * 4, 100 + n as u32));
         }
         Record::Fence { .. } => {
             table.u32(at + 8, 35);

@@ -64,6 +64,7 @@ pub enum Answer {
     Done(Result<(), StoreError>),
     Listed(Vec<(ChunkId, Stamp)>, Option<ChunkId>),
     Fetched(Holding),
+    Salvaged(u16),
 }
 
 pub struct Lone {
@@ -79,6 +80,8 @@ pub struct Lone {
     /// Places of the disk that cannot be read, by block.
     pub unreadable: BTreeSet<u64>,
     pub notes: Vec<Note>,
+    /// What was told to be damaged, by layer, chunk and block: the checksum that it should have.
+    pub damaged: BTreeMap<(u64, u64, u32), u32>,
     next: u32,
     now: Time,
     /// Operations until the power is cut.
@@ -131,6 +134,7 @@ impl Lone {
             answers: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             notes: Vec::new(),
+            damaged: BTreeMap::new(),
             next: 1,
             now: Time(1),
             cut_in: None,
@@ -211,6 +215,11 @@ impl Lone {
                     self.answer(op, Answer::Fetched(out.holdings[holding as usize]));
                 }
                 Output::Mapped { .. } => {}
+                Output::Salvaged { op, blocks } => self.answer(op, Answer::Salvaged(blocks)),
+                Output::Damaged { pg, at, block, crc } => {
+                    assert_eq!(pg, PG);
+                    self.damaged.insert((at.layer.0, at.chunk.0, block), crc);
+                }
                 Output::Note(note) => self.notes.push(note),
             }
         }
@@ -350,7 +359,10 @@ impl Lone {
             } => {
                 let bytes = &self.view[offset as usize..][..blocks as usize * 4096];
                 let crcs = crcs(layer, first, bytes);
-                let result = Ok(IoData::Crcs(&crcs));
+                let result = match self.is_readable(offset, u64::from(blocks) * BLOCK) {
+                    true => Ok(IoData::Crcs(&crcs)),
+                    false => Err(DiskFault::Medium),
+                };
                 self.step(Input::DiskDone { id, result });
             }
             DiskOp::Discard { id, offset, len } => {
@@ -565,6 +577,61 @@ impl Lone {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Begins to mend blocks with bytes that consist of `fill`, and say so.
+    pub fn begin_mend(&mut self, at: ChunkId, blocks: u16, fill: u8) -> StoreOp {
+        let (op, buf) = (self.op(), self.buffer(fill));
+        let crcs = std::array::from_fn(|block| crc_of(at, block as u32, fill));
+        let crcs = &crcs;
+        self.step(Input::Mend {
+            op,
+            at,
+            blocks,
+            crcs,
+            buf,
+        });
+        op
+    }
+
+    pub fn mend(&mut self, at: ChunkId, blocks: u16, fill: u8) {
+        let op = self.begin_mend(at, blocks, fill);
+        let result = self.end(op);
+        assert!(result.is_ok() || self.dead, "{result:?}");
+    }
+
+    /// Asks for blocks that consist of `fill`; the mask of those that came, which really do.
+    pub fn salvage(&mut self, at: ChunkId, blocks: u16, fill: u8) -> Result<u16, StoreError> {
+        let (op, buf) = (self.op(), self.buffer(0xee));
+        let crcs = std::array::from_fn(|block| crc_of(at, block as u32, fill));
+        let crcs = &crcs;
+        self.step(Input::Salvage {
+            op,
+            at,
+            blocks,
+            crcs,
+            buf,
+        });
+        self.turn();
+        match self.answered(op) {
+            Some(Answer::Salvaged(got)) => {
+                for block in (0..16).filter(|block| got & (1 << block) != 0) {
+                    let bytes = self.blocks(buf.plus(block), 1);
+                    assert!(bytes.iter().all(|byte| *byte == fill), "block {block}");
+                }
+                Ok(got)
+            }
+            Some(Answer::Done(Err(why))) => Err(why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads every block that is applied.
+    pub fn scrub(&mut self) {
+        let op = self.op();
+        self.step(Input::Scrub { op });
+        self.settle();
+        assert_eq!(self.answered(op), Some(Answer::Done(Ok(()))));
     }
 
     pub fn drop_replica(&mut self) {

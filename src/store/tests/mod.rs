@@ -7,5 +7,6 @@ mod frozen;
 mod fuzz;
 mod layout;
 mod lone;
+mod mend;
 mod replica;
 mod story;

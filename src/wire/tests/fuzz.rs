@@ -88,7 +88,7 @@ fn held(frame: &Frame) -> usize {
 #[test]
 fn fuzz_a_frame_with_right_checksums_is_a_frame_or_refused() {
     let mut prng = Prng::new(11);
-    let mut taken = [0; 4];
+    let mut taken = [0; 6];
     let mut refused: BTreeSet<&str> = BTreeSet::new();
     for _ in 0..150_000 {
         let mut bytes = encode(&any(&mut prng));

@@ -1,11 +1,12 @@
 //! The byte tables of docs/wire_format.md, held against the code: fields follow one another without a gap, known values stand at
 //! the documented places, and every body is as long as its row says.
 
-use super::samples::{AT, FILL, HEADER, all, named};
+use super::samples::{AT, FILL, HEADER, MEND, all, named};
 use super::{DISK, encode};
 use crate::base::bytes::Take;
 use crate::protocol::replication::fill::FillAnswer;
 use crate::protocol::replication::{Answer, Change, Message};
+use crate::protocol::scrub::MendAnswer;
 use crate::wire::*;
 
 const PAGE: &str = include_str!("../../docs/wire_format.md");
@@ -86,6 +87,10 @@ fn a_head_is_what_its_table_says() {
     own[12..20].copy_from_slice(&FILL.id.to_le_bytes());
     has_head("ask_list", 3, &own);
     has_head("content_data", 4, &own);
+    let bytes = encode(&named("mend_blocks"));
+    assert_eq!(bytes[24..36], [9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    own[..4].copy_from_slice(&MEND.asker.0.to_le_bytes());
+    assert_eq!((bytes[4], &bytes[36..64]), (6, &own[..]));
 }
 
 /// How many there are of what a row says to be there *for each*, in its order.
@@ -107,6 +112,9 @@ fn repeats(frame: &Frame) -> Vec<usize> {
             } => vec![content.data.count_ones() as usize, entries.len()],
             _ => Vec::new(),
         },
+        Frame::MendAsk(_, of) | Frame::MendAnswer(_, MendAnswer::Blocks(of)) => {
+            vec![of.blocks.count_ones() as usize]
+        }
         _ => Vec::new(),
     }
 }
@@ -138,8 +146,11 @@ fn every_body_is_as_long_as_its_row_says() {
         let len = 1 + parts.sum::<usize>();
         assert_eq!(body.len(), len, "{name}");
         assert_eq!(repeats.next(), None, "{name}");
-        let has_payload = row[2] != "none" && !name.starts_with("content_");
-        assert_eq!(of.1 != 0, has_payload || name == "content_data", "{name}");
+        let has_payload = match row[2].starts_with("16; none") {
+            true => ["content_data", "mend_blocks"].contains(&name),
+            false => row[2] != "none",
+        };
+        assert_eq!(of.1 != 0, has_payload, "{name}");
     }
 }
 

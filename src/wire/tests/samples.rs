@@ -1,10 +1,11 @@
 //! Frames: one of each, and any number of random ones.
 
 use crate::base::{
-    BlockRun, ChunkId, ChunkNo, Epoch, FamilyId, LayerId, PgId, Prng, Stamp, VolumeId,
+    BlockRun, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Prng, Stamp, VolumeId,
 };
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::{Answer, Asked, Change, Entry, Header, Message, Refusal};
+use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
 
@@ -25,6 +26,11 @@ pub const FILL: FillHeader = FillHeader {
     version: 4,
     session: 3,
     id: 0x8877_6655_4433_2211,
+};
+pub const MEND: MendHeader = MendHeader {
+    pg: PgId(9),
+    asker: DiskId(0x0a0b_0c0d),
+    id: FILL.id,
 };
 pub const AT: ChunkId = ChunkId {
     family: FamilyId(6),
@@ -63,6 +69,7 @@ pub fn all() -> Vec<(&'static str, Sample)> {
     all.extend(answers());
     all.extend(asks());
     all.extend(fills());
+    all.extend(mends());
     all
 }
 
@@ -158,6 +165,25 @@ fn asks() -> Vec<(&'static str, Sample)> {
     ]
 }
 
+fn mends() -> Vec<(&'static str, Sample)> {
+    let of = |blocks| MendAsk {
+        at: AT,
+        blocks,
+        crcs: CRCS,
+    };
+    let none = MendAsk {
+        crcs: [0; 16],
+        ..of(0)
+    };
+    let answer = |answer, blocks| (Frame::MendAnswer(MEND, answer), blocks);
+    vec![
+        ("mend_ask", (Frame::MendAsk(MEND, of(0b11)), 0)),
+        ("mend_none", answer(MendAnswer::Blocks(none), 0)),
+        ("mend_blocks", answer(MendAnswer::Blocks(of(0b11)), 16)),
+        ("mend_not_now", answer(MendAnswer::NotNow, 0)),
+    ]
+}
+
 fn fills() -> Vec<(&'static str, Sample)> {
     let fence = |range| (VolumeId(range), HEADER.epoch);
     let place = |chunk| ChunkId {
@@ -192,9 +218,11 @@ fn fills() -> Vec<(&'static str, Sample)> {
 
 /// A random frame that can be.
 pub fn any(prng: &mut Prng) -> Sample {
-    match prng.below(4) {
+    match prng.below(6) {
         0 => any_message(prng),
         1 => any_answer(prng),
+        4 => (Frame::MendAsk(any_mend_header(prng), any_mend(prng, 1)), 0),
+        5 => any_mend_answer(prng),
         2 => (Frame::FillAsk(any_fill_header(prng), any_ask(prng)), 0),
         _ => any_fill(prng),
     }
@@ -255,6 +283,35 @@ fn any_fill_header(prng: &mut Prng) -> FillHeader {
         session: half(prng).clamp(1, version),
         id: word(prng),
     }
+}
+
+fn any_mend_header(prng: &mut Prng) -> MendHeader {
+    MendHeader {
+        pg: PgId(half(prng)),
+        asker: DiskId(half(prng)),
+        id: word(prng),
+    }
+}
+
+fn any_mend(prng: &mut Prng, least: u16) -> MendAsk {
+    let blocks = prng.next_u64() as u16 & word(prng) as u16 | least;
+    MendAsk {
+        at: any_place(prng),
+        blocks,
+        crcs: any_crcs(prng, blocks),
+    }
+}
+
+fn any_mend_answer(prng: &mut Prng) -> Sample {
+    let (header, found) = (any_mend_header(prng), any_mend(prng, 0));
+    let (answer, blocks) = match prng.one_in(4) {
+        true => (MendAnswer::NotNow, 0),
+        false => (
+            MendAnswer::Blocks(found),
+            if found.blocks == 0 { 0 } else { 16 },
+        ),
+    };
+    (Frame::MendAnswer(header, answer), blocks)
 }
 
 fn any_crcs(prng: &mut Prng, blocks: u16) -> [u32; 16] {

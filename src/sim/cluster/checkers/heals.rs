@@ -23,7 +23,6 @@ pub enum Ailment {
     /// Requests are not answered.
     Unanswered { requests: usize },
     /// A damaged block is not mended.
-    #[cfg_attr(not(test), expect(dead_code, reason = "repair is not there yet"))]
     Damaged { pg: PgId, disk: DiskId },
     /// A node has not seen all that the manager has committed.
     Behind(NodeId),

@@ -218,10 +218,10 @@ fn a_replica_is_listed_fetched_filled_and_forgotten() {
 #[test]
 fn damage_is_found_when_it_is_read_and_gone_when_it_is_written_over() {
     let mut shelf = shelf();
-    assert_eq!(shelf.any_data(), None);
+    assert_eq!(shelf.any_data(0), None);
     assert!(!shelf.rot(PG, chunk(0), 0) && !shelf.fail_chunk(PG, chunk(0)));
     ask(&mut shelf, write(0, 0, 7, 1));
-    let (pg, at, block) = shelf.any_data().unwrap();
+    let (pg, at, block) = shelf.any_data(0).unwrap();
     assert!((pg, at) == (PG, chunk(0)) && block < 2);
     assert!(shelf.rot(PG, chunk(0), 1) && shelf.is_damaged(PG, chunk(0)));
     assert_eq!(shelf.tally.of(Fault::Rot), (1, 0));
@@ -239,9 +239,48 @@ fn damage_is_found_when_it_is_read_and_gone_when_it_is_written_over() {
     assert_eq!(shelf.tally.of(Fault::Rot), (1, 2));
     assert!(shelf.fail_chunk(PG, chunk(0)));
     assert_eq!(ask(&mut shelf, of(0)), Outcome::Failed(Failure::Error));
+    assert!(shelf.take_found().len() > 2 && shelf.take_found().is_empty());
     ask(&mut shelf, write(0, 0, 8, 2));
     assert!(!shelf.is_damaged(PG, chunk(0)));
     assert_eq!(read(&mut shelf, chunk(0))[1], Block::Data(8));
+}
+
+#[test]
+fn damage_is_mended_with_what_has_its_checksum_and_with_nothing_else() {
+    let mut shelf = shelf();
+    ask(&mut shelf, write(0, 0, 7, 1));
+    assert!(shelf.fail_chunk(PG, chunk(0)) && shelf.rot(PG, chunk(0), 0));
+    shelf.scrub();
+    let found = shelf.take_found();
+    assert_eq!(found.len(), 2);
+    let mut what = MendAsk {
+        at: chunk(0),
+        blocks: 0b11,
+        crcs: [0; 16],
+    };
+    let salvage = |what| Operation::Salvage {
+        ask: what,
+        gives: Gives::Matching,
+    };
+    let mend = |what, value| Operation::Mend {
+        what,
+        values: Box::new([value; 16]),
+        takes: Takes::ByChecksum,
+    };
+    what.crcs[0] = 8;
+    assert_eq!(ask(&mut shelf, mend(what, 8)), Outcome::Stored);
+    assert!(shelf.is_damaged(PG, chunk(0)));
+    (what.crcs[0], what.crcs[1]) = (7, 7);
+    assert_eq!(
+        ask(&mut shelf, salvage(what)),
+        Outcome::Salvaged([None; 16])
+    );
+    assert_eq!(ask(&mut shelf, mend(what, 7)), Outcome::Stored);
+    assert!(!shelf.is_damaged(PG, chunk(0)));
+    let Outcome::Salvaged(found) = ask(&mut shelf, salvage(what)) else {
+        panic!("it salvages");
+    };
+    assert_eq!(found[..3], [Some(7), Some(7), None]);
 }
 
 #[test]

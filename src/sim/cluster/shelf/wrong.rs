@@ -1,6 +1,6 @@
 //! What goes wrong with a shelf: crashes, damage, loss, and a state that is old.
 
-use super::{Block, Chunk, Fault, Kept, Shelf};
+use super::{Block, Chunk, Damaged, Fault, Kept, Shelf};
 use crate::base::{Break, ChunkId, LayerId, PgId};
 use std::collections::BTreeSet;
 
@@ -88,19 +88,69 @@ impl Shelf {
     }
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "damage waits for repair, layers for cuts")
-)]
 impl Shelf {
-    /// A chunk cannot be read until something of it is written; whether it is kept here.
+    /// The data of a chunk cannot be read until it is written anew, block by block; whether there is any.
     pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
-        let is_here = self.kept.pg(pg).chunks.contains_key(&chunk);
-        if is_here {
+        let data = self.data_of(pg, chunk);
+        if data != 0 {
             self.tally.injected(Fault::DiskError);
-            self.unreadable.insert((pg, chunk));
+            let blocks = (0..16).filter(|block| data & 1 << block != 0);
+            self.unreadable
+                .extend(blocks.map(|block| (pg, chunk, block)));
         }
-        is_here
+        data != 0
+    }
+
+    /// The blocks of a chunk that are data.
+    pub fn data_of(&self, pg: PgId, chunk: ChunkId) -> u16 {
+        let is_data = |block: &u32| {
+            let found = self.kept.pg(pg).block(chunk, *block);
+            matches!(found, Block::Data(_))
+        };
+        (0..16)
+            .filter(is_data)
+            .fold(0, |mask, block| mask | 1 << block)
+    }
+
+    /// Whether this disk has the same data as `other` has in the blocks of a mask, and none of it is damaged.
+    pub fn has_the_same(&self, other: &Shelf, (pg, chunk): (PgId, ChunkId), mask: u16) -> bool {
+        let blocks = (0..16u8).filter(|block| mask & 1 << block != 0);
+        let mut differs = blocks.filter(|block| {
+            let of = |shelf: &Shelf| shelf.kept.pg(pg).block(chunk, u32::from(*block));
+            let place = (pg, chunk, *block);
+            let is_damaged = self.unreadable.contains(&place) || self.rotten.contains(&place);
+            is_damaged || of(self) != of(other)
+        });
+        differs.next().is_none()
+    }
+
+    /// A background scrub has read everything.
+    pub fn scrub(&mut self) {
+        if self.is_gone {
+            return;
+        }
+        let damaged: Vec<_> = self.unreadable.union(&self.rotten).copied().collect();
+        for place in damaged {
+            let is_error = self.unreadable.contains(&place);
+            let fault = if is_error {
+                Fault::DiskError
+            } else {
+                Fault::Rot
+            };
+            self.tally.consumed(fault);
+            self.note_damaged(place);
+        }
+    }
+
+    /// The damage that was found since it was asked last.
+    pub fn take_found(&mut self) -> Vec<Damaged> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// The chunks that are damaged.
+    pub fn damaged(&self) -> BTreeSet<(PgId, ChunkId)> {
+        let all = self.unreadable.union(&self.rotten);
+        all.map(|(pg, chunk, _)| (*pg, *chunk)).collect()
     }
 
     /// A block rots; whether data is kept there.
@@ -112,8 +162,8 @@ impl Shelf {
         is_data
     }
 
-    /// A block with data, drawn, for who wants to damage one.
-    pub fn any_data(&mut self) -> Option<(PgId, ChunkId, u32)> {
+    /// A block with data, picked, for who wants to damage one.
+    pub fn any_data(&self, pick: u64) -> Option<(PgId, ChunkId, u32)> {
         let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
             let of = *of;
             let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
@@ -125,16 +175,19 @@ impl Shelf {
         let all: Vec<_> = chunks.flat_map(data).collect();
         match all.is_empty() {
             true => None,
-            false => Some(all[self.prng.below(all.len() as u64) as usize]),
+            false => Some(all[(pick % all.len() as u64) as usize]),
         }
     }
 
     /// Whether a chunk is damaged.
     pub fn is_damaged(&self, pg: PgId, chunk: ChunkId) -> bool {
-        let rotten = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
-        self.unreadable.contains(&(pg, chunk)) || self.rotten.range(rotten).next().is_some()
+        let of = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
+        self.unreadable.range(of.clone()).next().is_some() || self.rotten.range(of).next().is_some()
     }
+}
 
+#[cfg_attr(not(test), expect(dead_code, reason = "layers wait for cuts"))]
+impl Shelf {
     /// A layer lies over another: what it does not have is read from there.
     pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
         debug_assert!(parent < layer, "layers are numbered as they come");
