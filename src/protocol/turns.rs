@@ -14,7 +14,7 @@
 //!
 //! Invariants: *an epoch is opened once*. It does not know what is in flight, or who leads the manager.
 
-use super::catalog::Ownership;
+use super::catalog::{Left, Ownership};
 use super::membership::LeaseNumber;
 use crate::base::{Epoch, NodeId, Time, VolumeId};
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// What a node's turns are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The catalog has the volume attached to this node, or has not.
+    /// The catalog wants the volume served at this node, or does not.
     Wanted { volume: VolumeId, here: Here },
     /// What the catalog says of a range.
     Owned { volume: VolumeId, range: Ownership },
@@ -34,14 +34,16 @@ pub enum Input {
     Leased(LeaseNumber),
     /// It holds none.
     Unleased,
-    /// Nothing is in flight on a volume, and the marks are told.
-    Drained { volume: VolumeId },
+    /// Nothing is in flight on a volume, and the marks are told. `left`: whether what earlier turns left is settled as well.
+    Drained { volume: VolumeId, left: Left },
 }
 
-/// Whether a volume is attached to this node.
+/// Whether a volume is wanted at this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
     Attached,
+    /// Nobody has it attached, and a layer of it is to be frozen: what the last turn left is recovered for that (R21).
+    ToFreeze,
     NotAttached,
 }
 
@@ -54,8 +56,12 @@ pub enum Output {
         lease: LeaseNumber,
         after: Option<Epoch>,
     },
-    /// Tell it that the turn has ended.
-    Give { volume: VolumeId, epoch: Epoch },
+    /// Tell it that the turn has ended, and how the range is left.
+    Give {
+        volume: VolumeId,
+        epoch: Epoch,
+        left: Left,
+    },
     /// Serve the volume under this epoch. What had no answer under an earlier one is asked again.
     Open { volume: VolumeId, epoch: Epoch },
     /// Take no more requests, let those in flight end, tell the marks; then [`Input::Drained`].
@@ -72,7 +78,7 @@ enum Phase {
     Closed,
     Open,
     Draining,
-    Giving,
+    Giving(Left),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +113,7 @@ impl Turns {
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Wanted { volume, here } => {
-                self.turn(volume).wanted = here == Here::Attached;
+                self.turn(volume).wanted = here != Here::NotAttached;
                 self.look(now, volume, out);
             }
             Input::Owned { volume, range } => {
@@ -127,10 +133,10 @@ impl Turns {
                 }
             }
             Input::Unleased => self.lease = None,
-            Input::Drained { volume } => {
+            Input::Drained { volume, left } => {
                 let turn = self.turn(volume);
                 if turn.phase == Phase::Draining {
-                    turn.phase = Phase::Giving;
+                    turn.phase = Phase::Giving(left);
                     turn.asked = None;
                     self.look(now, volume, out);
                 }
@@ -161,6 +167,11 @@ impl Turns {
             turn.phase = Phase::Closed;
             out.push(Output::Close { volume });
         }
+        let give = |left| Output::Give {
+            volume,
+            epoch,
+            left,
+        };
         match turn.phase {
             Phase::Closed | Phase::Open if turn.wanted && is_present => {
                 if epoch > turn.opened {
@@ -188,18 +199,18 @@ impl Turns {
                 out.push(Output::Drain { volume });
             }
             // Of an earlier start of this node, which had opened it perhaps: nobody else asks for it unless it is wanted there.
-            Phase::Closed if is_mine => ask(turn, now, Output::Give { volume, epoch }, out),
-            Phase::Giving => ask(turn, now, Output::Give { volume, epoch }, out),
+            Phase::Closed if is_mine => ask(turn, now, give(Left::Unsettled), out),
+            Phase::Giving(left) => ask(turn, now, give(left), out),
             Phase::Draining if turn.wanted && is_present => {
                 turn.phase = Phase::Open;
                 out.push(Output::Resume { volume });
             }
             // Its lease broke amid the drain: what was read is not handed out any more, so what is in flight does not end.
             Phase::Draining if lease.is_some() && !is_present => {
-                turn.phase = Phase::Giving;
+                turn.phase = Phase::Giving(Left::Unsettled);
                 turn.asked = None;
                 out.push(Output::Close { volume });
-                ask(turn, now, Output::Give { volume, epoch }, out);
+                ask(turn, now, give(Left::Unsettled), out);
             }
             Phase::Closed | Phase::Draining => {}
         }

@@ -215,15 +215,16 @@ impl Catalog {
     }
 }
 
-/// A volume's layers lie over one another, and the newest takes writes; what has a name is frozen.
+/// A volume's layers lie over one another, and the newest takes writes; what has a name is frozen, or about to be.
 fn layers_are_a_chain(volume: &Volume) -> bool {
     let newest = volume.layers.len() - 1;
-    let state = |at| match at == newest {
-        true => LayerState::Writable,
-        false => LayerState::Frozen,
+    let may_be = |at: usize, state| match state {
+        LayerState::Writable => at == newest,
+        LayerState::Cutting => at + 1 == newest,
+        LayerState::Frozen => at < newest,
     };
     let numbered = volume.layers.iter().enumerate();
-    let mut states = numbered.map(|(at, layer)| layer.state == state(at));
+    let mut states = numbered.map(|(at, layer)| may_be(at, layer.state));
     let frozen = &volume.layers[..newest];
     states.all(|right| right)
         && volume

@@ -213,7 +213,7 @@ pub enum Command {
         name: String,
         sharing: Sharing,
     },
-    /// Freezes the newest layer under a name and adds one.
+    /// Gives the newest layer a name and puts one over it. The snapshot has been taken when that layer is frozen.
     SnapshotVolume {
         name: String,
         snapshot: String,
@@ -222,6 +222,14 @@ pub enum Command {
     DeleteSnapshot {
         name: String,
         snapshot: String,
+    },
+    /// The owner of a volume's range has switched to the newest layer, and nothing is in flight in this one.
+    FreezeLayer {
+        volume: VolumeId,
+        layer: LayerId,
+        node: NodeId,
+        /// Of its turn.
+        epoch: Epoch,
     },
     /// The stores have merged a frozen layer without a name into the one above it.
     ForgetLayer {

@@ -175,6 +175,9 @@ fn disk_level() -> Level {
 #[serde(rename_all = "snake_case")]
 pub enum LayerState {
     Writable,
+    /// A snapshot of it was asked for: new writes go to the layer above, and those that were in flight still come here (R21).
+    Cutting,
+    /// Nothing changes it any more.
     Frozen,
 }
 

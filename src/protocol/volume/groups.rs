@@ -10,6 +10,9 @@
 //! is asked again of the group under the new epoch: nobody was told how it went, so it may happen now. What was read is handed out only
 //! while the lease holds (R17); what comes too late waits for the next epoch as well.
 //!
+//! A PG is sealed and recovered when it is first asked for. [`Groups::settle`] does it for all of a volume, which a snapshot needs: a PG
+//! that nobody has sealed may still be written to by an earlier owner (R21).
+//!
 //! Time: an answer that is overdue is asked for again, then its replica is accused; a read that is slow is asked of another replica too; a
 //! group that fell silent tells its mark.
 //!
@@ -77,6 +80,8 @@ pub enum Output {
     Learn { pg: PgId, version: u32 },
     /// Another owner has the volume, or part of it. Its asks wait until it is opened under a higher epoch, or closed.
     Fenced { volume: VolumeId, by: Epoch },
+    /// What [`Groups::settle`] asked for is done.
+    Settled { volume: VolumeId },
 }
 
 /// Blocks that were read: those that are not zeroes are at `from`, in their order from the run's first on.
@@ -135,6 +140,8 @@ pub struct Groups {
     groups: BTreeMap<(VolumeId, PgId), Entry>,
     /// Those that something is in flight in, or that have a mark to tell.
     active: BTreeSet<(VolumeId, PgId)>,
+    /// Those that are to be sealed and recovered, and are not: see [`Groups::settle`].
+    unsettled: BTreeSet<(VolumeId, PgId)>,
     asks: Slab<Asked>,
     /// What is read is handed out until then.
     lease: Time,
@@ -151,6 +158,7 @@ impl Groups {
             configurations: FixedMap::default(),
             groups: BTreeMap::new(),
             active: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             asks: Slab::new(ASKS_MAX),
             lease: Time(0),
             next_look: None,
@@ -182,6 +190,14 @@ impl Groups {
             self.step(now, of, Input::Configured(configuration.clone()), out);
         }
         self.configurations.insert(pg, configuration);
+        // It may have been waited for.
+        let waiting = self.unsettled.iter().filter(|of| of.1 == pg);
+        let waiting: Vec<_> = waiting.copied().collect();
+        for of in waiting {
+            if !self.groups.contains_key(&of) {
+                self.make(now, of, out);
+            }
+        }
     }
 
     /// The configuration of a PG, as far as it is known here.
@@ -207,6 +223,42 @@ impl Groups {
         }
     }
 
+    /// Seals and recovers all of these PGs under the present epoch, those that nothing is asked of too; [`Output::Settled`] says when it is done.
+    pub fn settle(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        pgs: impl IntoIterator<Item = PgId>,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.volumes.contains_key(&volume) {
+            return;
+        }
+        let serves = |pg| {
+            let entry = self.groups.get(&(volume, pg));
+            entry.is_some_and(|entry| entry.group.is_serving())
+        };
+        let pgs: Vec<PgId> = pgs.into_iter().filter(|&pg| !serves(pg)).collect();
+        if pgs.is_empty() {
+            return out.push(Output::Settled { volume });
+        }
+        self.unsettled.extend(pgs.iter().map(|&pg| (volume, pg)));
+        for pg in pgs {
+            if !self.groups.contains_key(&(volume, pg)) {
+                self.make(now, (volume, pg), out);
+            }
+        }
+    }
+
+    /// A PG of a volume is recovered.
+    fn on_serving(&mut self, (volume, pg): (VolumeId, PgId), out: &mut Vec<Output>) {
+        let is_last = self.unsettled.remove(&(volume, pg))
+            && self.unsettled.range(all_of(volume)).next().is_none();
+        if is_last {
+            out.push(Output::Settled { volume });
+        }
+    }
+
     /// The epoch under which a volume is open here.
     pub fn epoch(&self, volume: VolumeId) -> Option<Epoch> {
         self.volumes.get(&volume).map(|open| open.epoch)
@@ -229,12 +281,16 @@ impl Groups {
     }
 
     fn drop_groups(&mut self, volume: VolumeId) {
-        let of_volume = (volume, PgId(0))..=(volume, PgId(u32::MAX));
-        let all: Vec<_> = self.groups.range(of_volume).map(|(&of, _)| of).collect();
+        let all: Vec<_> = self
+            .groups
+            .range(all_of(volume))
+            .map(|(&of, _)| of)
+            .collect();
         for of in all {
             self.groups.remove(&of);
             self.active.remove(&of);
         }
+        self.unsettled.retain(|of| of.0 != volume);
     }
 
     /// What the coordinator asks of a chunk.
@@ -407,7 +463,7 @@ impl Groups {
                     Failure::Busy => self.answer(tag.0 as u32, Err(IoError::Busy), out),
                     Failure::Unreadable => self.answer(tag.0 as u32, Err(IoError::Failed), out),
                 },
-                group::Output::Serving => {}
+                group::Output::Serving => self.on_serving(of, out),
                 group::Output::Accuse { disk, version } => out.push(Output::Accuse {
                     pg: of.1,
                     disk,
@@ -541,4 +597,9 @@ impl Groups {
     pub fn check(&self) {
         self.groups.values().for_each(|entry| entry.group.check());
     }
+}
+
+/// The places of a volume's groups.
+fn all_of(volume: VolumeId) -> std::ops::RangeInclusive<(VolumeId, PgId)> {
+    (volume, PgId(0))..=(volume, PgId(u32::MAX))
 }

@@ -5,6 +5,7 @@ use super::node::{Effect, Msg, Node, Report, crc_of};
 use super::shelf::{Block, Operation, What};
 use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::Volume;
+use crate::protocol::cuts;
 use crate::protocol::membership::HolderOutput;
 use crate::protocol::replication::Change;
 use crate::protocol::replication::fill::PAGE_MAX;
@@ -57,9 +58,15 @@ impl Node {
                     lease,
                     after,
                 }),
-                turns::Output::Give { volume, epoch } => {
-                    self.report(Report::Give { volume, epoch })
-                }
+                turns::Output::Give {
+                    volume,
+                    epoch,
+                    left,
+                } => self.report(Report::Give {
+                    volume,
+                    epoch,
+                    left,
+                }),
                 turns::Output::Open { volume, epoch } => self.open(now, volume, epoch, buffers),
                 turns::Output::Drain { volume } => {
                     let mut out = Vec::new();
@@ -72,6 +79,9 @@ impl Node {
                     self.take_coordinator(now, out, buffers);
                 }
                 turns::Output::Close { volume } => {
+                    // Before what is in flight is given up: that is not drained.
+                    let closed = cuts::Input::Closed { volume };
+                    self.cuts.step(now, closed, &mut Vec::new());
                     let mut out = Vec::new();
                     self.coordinator.close(volume, &mut out);
                     self.take_coordinator(now, out, buffers);
@@ -81,6 +91,48 @@ impl Node {
                 }
             }
         }
+    }
+
+    pub(super) fn take_cuts(
+        &mut self,
+        now: Time,
+        outputs: Vec<cuts::Output>,
+        buffers: &mut Buffers,
+    ) {
+        for output in outputs {
+            let mut out = Vec::new();
+            match output {
+                cuts::Output::Go { volume } => self.coordinator.release(volume, &mut out),
+                cuts::Output::Switch { volume, layer } => {
+                    self.coordinator.cut(volume, layer, &mut out);
+                }
+                cuts::Output::Settle { volume } => {
+                    let Some(of) = self.catalog.volume(volume) else {
+                        continue;
+                    };
+                    let pgs = self.catalog.pgs_of_volume(of).to_vec();
+                    let mut out = Vec::new();
+                    self.groups.settle(now, volume, pgs, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+                cuts::Output::Freeze {
+                    volume,
+                    layer,
+                    epoch,
+                } => self.report(Report::Frozen {
+                    volume,
+                    layer,
+                    epoch,
+                }),
+            }
+            self.take_coordinator(now, out, buffers);
+        }
+    }
+
+    fn cut(&mut self, now: Time, input: cuts::Input, buffers: &mut Buffers) {
+        let mut out = Vec::new();
+        self.cuts.step(now, input, &mut out);
+        self.take_cuts(now, out, buffers);
     }
 
     pub(super) fn take_coordinator(
@@ -123,9 +175,13 @@ impl Node {
                 }
                 volume::Output::Drained { volume } => {
                     let mut out = Vec::new();
-                    let input = turns::Input::Drained { volume };
+                    let left = self.cuts.left(volume);
+                    let input = turns::Input::Drained { volume, left };
                     self.turns.step(now, input, &mut out);
                     self.take_turns(now, out, buffers);
+                }
+                volume::Output::Cut { volume } => {
+                    self.cut(now, cuts::Input::Drained { volume }, buffers);
                 }
             }
             for output in more.into_iter().rev() {
@@ -183,6 +239,9 @@ impl Node {
                 }
                 // The manager tells everybody; who is behind hears of it.
                 groups::Output::Learn { .. } => {}
+                groups::Output::Settled { volume } => {
+                    self.cut(now, cuts::Input::Settled { volume }, buffers);
+                }
                 // The catalog says so as well, and then it is closed.
                 groups::Output::Fenced { .. } => {}
             }

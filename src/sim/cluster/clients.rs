@@ -45,7 +45,7 @@ impl World {
                 });
                 self.attach(volume, to);
             }
-            Act::Snapshot { .. } => {}
+            Act::Snapshot { volume } => self.snapshot_volume(self.volumes[volume as usize]),
         }
     }
 

@@ -66,6 +66,7 @@ mod plan;
 mod setup;
 mod shelf;
 mod shrink;
+mod snapshots;
 mod strike;
 mod swarm;
 #[cfg(test)]

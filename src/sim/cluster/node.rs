@@ -14,10 +14,11 @@
 use super::buffers::Buffers;
 use super::shelf::{self, Operation, Outcome};
 use crate::base::{
-    BlockRun, Breaks, DiskId, DiskSlot, Epoch, IoError, NodeId, PgId, Request, Time, Token,
-    VolumeId,
+    BlockRun, Breaks, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request, Time,
+    Token, VolumeId,
 };
-use crate::protocol::catalog::{Catalog, Event, Ownership};
+use crate::protocol::catalog::{Catalog, Event, Left, Ownership, Volume};
+use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{
     self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, Incarnation, LeaseNumber,
     Term,
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 /// How often what is not answered is asked and told again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Frames that wait until the node has heard of their layer; more are lost, and asked again.
+const EARLY_MAX: usize = 1024;
 
 /// What nodes say to one another.
 #[derive(Debug, Clone)]
@@ -108,6 +111,12 @@ pub enum Report {
     Give {
         volume: VolumeId,
         epoch: Epoch,
+        left: Left,
+    },
+    Frozen {
+        volume: VolumeId,
+        layer: LayerId,
+        epoch: Epoch,
     },
 }
 
@@ -138,6 +147,12 @@ pub enum Effect {
     Forget {
         disk: DiskId,
         pg: PgId,
+    },
+    /// A layer lies over another: a disk is told before anything of it is asked there.
+    Layer {
+        disk: DiskId,
+        layer: LayerId,
+        parent: LayerId,
     },
     /// A mark of a range is known at a replica.
     Mark {
@@ -174,10 +189,13 @@ pub struct Node {
     pub(super) off: RulesOff,
     pub(super) holder: Holder,
     pub(super) turns: Turns,
+    pub(super) cuts: Cuts,
     pub coordinator: Coordinator,
     pub groups: Groups,
     pub replicas: BTreeMap<(DiskId, PgId), Replica>,
     disks: BTreeMap<DiskId, Disk>,
+    /// Frames whose layer the catalog here does not have yet.
+    early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
     pub(super) forgetting: BTreeSet<(DiskId, PgId)>,
     pub catalog: Catalog,
@@ -226,10 +244,12 @@ impl Node {
             off,
             holder: holder.expect("the parameters are sound"),
             turns: Turns::new(id),
+            cuts: Cuts::new(off),
             coordinator: Coordinator::new(breaks),
             groups: Groups::new(Patience::default(), off),
             replicas: BTreeMap::new(),
             disks: disks.collect(),
+            early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
             has_catalog: false,
@@ -248,6 +268,7 @@ impl Node {
         let parts = [
             self.holder.deadline(),
             self.turns.deadline(),
+            self.cuts.deadline(),
             self.groups.deadline(),
             Some(self.again_at),
         ];
@@ -264,6 +285,11 @@ impl Node {
             let mut out = Vec::new();
             self.turns.expire(now, &mut out);
             self.take_turns(now, out, buffers);
+        }
+        if self.cuts.deadline().is_some_and(|at| at <= now) {
+            let mut out = Vec::new();
+            self.cuts.expire(now, &mut out);
+            self.take_cuts(now, out, buffers);
         }
         let mut out = Vec::new();
         self.groups.expire(now, &mut out);
@@ -360,6 +386,19 @@ impl Node {
                 message,
                 payload,
             } => {
+                if layer_of(&message).is_some_and(|layer| self.volume_of(layer).is_none()) {
+                    // Without its parent what it does not have would read as nothing.
+                    if self.early.len() < EARLY_MAX {
+                        let frame = Msg::ToReplica {
+                            disk,
+                            header,
+                            message,
+                            payload,
+                        };
+                        self.early.push_back((from, frame));
+                    }
+                    return;
+                }
                 let of = (disk, header.pg);
                 let input = replica::Input::Frame {
                     from: Asker(from.0),
@@ -447,13 +486,15 @@ impl Node {
         for disk in disks {
             self.look_at_disk(disk, shelves);
         }
+        let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
+        volumes.iter().for_each(|&volume| self.tell_layers(volume));
         for pg in pgs {
             self.look_at_pg(now, pg, shelves, buffers);
         }
-        let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
         for volume in volumes {
             self.look_at_volume(now, volume, buffers);
         }
+        self.take_early(now, buffers);
         self.settle(now, buffers);
     }
 
@@ -467,7 +508,20 @@ impl Node {
     ) {
         for event in events {
             match event {
-                Event::PgChanged { pg } => self.look_at_pg(now, pg.id, shelves, buffers),
+                Event::PgChanged { pg } => {
+                    self.look_at_pg(now, pg.id, shelves, buffers);
+                    // Who freezes a layer that is being cut may be another one now.
+                    let cutting = |volume: &&Volume| volume.cutting().is_some();
+                    let volumes = self.catalog.volumes().filter(cutting);
+                    for volume in volumes.map(|volume| volume.id).collect::<Vec<_>>() {
+                        self.look_at_volume(now, volume, buffers);
+                    }
+                }
+                Event::VolumeCreated { volume } | Event::VolumeChanged { volume } => {
+                    self.tell_layers(volume.id);
+                    self.look_at_volume(now, volume.id, buffers);
+                    self.take_early(now, buffers);
+                }
                 Event::PgsCreated { pgs, .. } | Event::DiskAdded { pgs, .. } => {
                     for pg in pgs {
                         self.look_at_pg(now, pg.id, shelves, buffers);
@@ -573,11 +627,18 @@ impl Node {
     }
 
     fn look_at_volume(&mut self, now: Time, volume: VolumeId, buffers: &mut Buffers) {
-        let (first, _) = self.catalog.attachments_of(volume);
-        let here = match first.is_some_and(|attachment| attachment.node == self.id) {
-            true => Here::Attached,
-            false => Here::NotAttached,
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
         };
+        let (first, _) = self.catalog.attachments_of(volume);
+        let here = if first.is_some_and(|attachment| attachment.node == self.id) {
+            Here::Attached
+        } else if self.catalog.who_freezes(of) == Some(self.id) {
+            Here::ToFreeze
+        } else {
+            Here::NotAttached
+        };
+        let layers = layers_of(of);
         let range: Option<Ownership> = self.catalog.range(volume).copied();
         let mut out = Vec::new();
         if let Some(range) = range {
@@ -587,6 +648,37 @@ impl Node {
         let input = turns::Input::Wanted { volume, here };
         self.turns.step(now, input, &mut out);
         self.take_turns(now, out, buffers);
+        // After the turns: who is not the owner any more changes no layer.
+        let mut out = Vec::new();
+        let input = cuts::Input::Changed { volume, layers };
+        self.cuts.step(now, input, &mut out);
+        self.take_cuts(now, out, buffers);
+    }
+
+    /// Tells the disks which layer lies over which.
+    fn tell_layers(&mut self, volume: VolumeId) {
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
+        };
+        for layer in &of.layers {
+            let Some(parent) = layer.parent else {
+                continue;
+            };
+            let layer = layer.id;
+            self.effects
+                .extend(self.disks.keys().map(|&disk| Effect::Layer {
+                    disk,
+                    layer,
+                    parent,
+                }));
+        }
+    }
+
+    /// Takes frames whose layer was not known.
+    fn take_early(&mut self, now: Time, buffers: &mut Buffers) {
+        for (from, message) in std::mem::take(&mut self.early) {
+            self.receive(now, from, message, buffers);
+        }
     }
 
     pub(super) fn open(
@@ -597,25 +689,39 @@ impl Node {
         buffers: &mut Buffers,
     ) {
         let near: BTreeSet<DiskId> = self.disks.keys().copied().collect();
-        let mut out = Vec::new();
-        self.groups.open(now, volume, epoch, near, &mut out);
-        self.take_groups(now, out, buffers);
-        let Some(of) = self.catalog.volume(volume) else {
+        let Some(of) = self.catalog.volume(volume).cloned() else {
             return;
         };
-        let layer = of.layers.last().expect("a volume has a layer").id;
+        let layers = layers_of(&of);
+        let mut out = Vec::new();
+        if !self.cuts.may_go_on(volume, layers) {
+            let closed = cuts::Input::Closed { volume };
+            self.cuts.step(now, closed, &mut Vec::new());
+            self.groups.close(volume, &mut out);
+        }
+        self.groups.open(now, volume, epoch, near, &mut out);
+        self.take_groups(now, out, buffers);
+        let left = self.catalog.range(volume).map(|range| range.left);
         // The disk of an ask is for shards that keep what they coordinate: here the groups say where it goes.
-        let pgs = self.catalog.pgs_of_volume(of).iter();
+        let pgs = self.catalog.pgs_of_volume(&of).iter();
         let open = OpenVolume {
             id: volume,
             family: of.family,
-            layer,
+            layer: layers.newest,
             size: of.size,
             pgs: pgs.map(|&pg| (pg, Some(DiskSlot(0)))).collect(),
         };
-        let mut out = Vec::new();
-        self.coordinator.open(open, &mut out);
+        let (mut out, mut of_cuts) = (Vec::new(), Vec::new());
+        self.coordinator.open_held(open, &mut out);
+        let opened = cuts::Input::Opened {
+            volume,
+            epoch,
+            left: left.unwrap_or_default(),
+            layers,
+        };
+        self.cuts.step(now, opened, &mut of_cuts);
         self.take_coordinator(now, out, buffers);
+        self.take_cuts(now, of_cuts, buffers);
     }
 
     /// A client asks.
@@ -726,6 +832,23 @@ impl Node {
     /// Asserts the invariants of everything.
     pub fn check(&self) {
         self.groups.check();
+        self.cuts.check();
+    }
+}
+
+/// The layer that a frame is about.
+fn layer_of(message: &Message) -> Option<LayerId> {
+    match message {
+        Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
+        Message::Mark | Message::Seal => None,
+    }
+}
+
+/// The end of a volume's chain.
+fn layers_of(volume: &Volume) -> Layers {
+    Layers {
+        newest: volume.layers.last().expect("a volume has a layer").id,
+        cutting: volume.cutting(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::coverage::Fault;
 use super::links::Block;
 use super::plan::Stroke;
 use super::world::{Due, HEALS_WITHIN, World};
-use crate::base::{DiskId, NodeId, PgId, RequestKind};
+use crate::base::{DiskId, LayerId, NodeId, PgId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
 use std::collections::{BTreeMap, BTreeSet};
@@ -275,6 +275,11 @@ impl World {
                 ailments.push(Ailment::NotServing(attachment.volume));
             }
         }
+        for volume in self.catalog.volumes() {
+            if volume.cutting().is_some() {
+                ailments.push(Ailment::Cutting(volume.id));
+            }
+        }
         if !self.requests.is_empty() {
             let requests = self.requests.len();
             ailments.push(Ailment::Unanswered { requests });
@@ -365,7 +370,9 @@ impl World {
     /// At rest the copies are the same.
     pub(super) fn judge_copies(&mut self) -> Result<(), Failure> {
         // What nobody has read since its owner died is settled when it is read: all was.
-        let parents = BTreeMap::new();
+        let layers = self.catalog.volumes().flat_map(|volume| &volume.layers);
+        let parents = layers.filter_map(|layer| Some((layer.id, layer.parent?)));
+        let parents: BTreeMap<LayerId, LayerId> = parents.collect();
         let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
         for pg in pgs {
             let of = self.catalog.pg(pg).expect("it is there");
@@ -373,6 +380,6 @@ impl World {
             let copies = disks.iter().map(|disk| (*disk, self.shelves[disk].kept()));
             converge::judge(pg, copies, &parents)?;
         }
-        Ok(())
+        self.judge_frozen()
     }
 }

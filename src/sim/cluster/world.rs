@@ -18,6 +18,7 @@ use super::network::{self, Network};
 use super::node::{self, Msg, Node};
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
+use super::snapshots::Snapshots;
 use super::swarm::Knobs;
 use super::workload::Workload;
 use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, VolumeId};
@@ -68,6 +69,8 @@ pub struct Counts {
     pub promotions: u64,
     pub evictions: u64,
     pub turns: u64,
+    /// Snapshots that were taken.
+    pub snapshots: u64,
     pub strokes: u64,
     /// Runs that only a person could have brought to an end.
     pub persons: u64,
@@ -84,6 +87,7 @@ impl Counts {
         self.promotions += other.promotions;
         self.evictions += other.evictions;
         self.turns += other.turns;
+        self.snapshots += other.snapshots;
         self.strokes += other.strokes;
         self.persons += other.persons;
         self.healed_after = self.healed_after.max(other.healed_after);
@@ -162,6 +166,7 @@ pub struct World {
     pub(super) standing: BTreeMap<PgId, usize>,
     pub(super) served: Served,
     pub(super) seen: Seen,
+    pub(super) snapshots: Snapshots,
     pub(super) is_healing: bool,
     /// The first promise that was broken, where it could not be returned at once.
     pub(super) broken: Option<Failure>,
@@ -215,6 +220,7 @@ impl World {
             standing: BTreeMap::new(),
             served: Served::default(),
             seen: Seen::default(),
+            snapshots: Snapshots::default(),
             is_healing: false,
             broken: None,
             print,
@@ -404,6 +410,9 @@ impl World {
             if let Some(shelf) = self.shelves.values_mut().nth(at) {
                 shelf.remember();
             }
+        }
+        if self.counts.steps.is_multiple_of(16 * 1024) {
+            self.judge_frozen()?;
         }
         if self.counts.steps.is_multiple_of(256) {
             for place in self.places.values() {
@@ -646,6 +655,14 @@ impl World {
                 self.ask_shelf(id, (disk, pg), Operation::Forget, None);
                 self.seen.begins_again((disk, pg));
             }
+            node::Effect::Layer {
+                disk,
+                layer,
+                parent,
+            } => {
+                let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+                shelf.put_layer(layer, parent);
+            }
             node::Effect::Mark {
                 disk,
                 pg,
@@ -748,6 +765,7 @@ impl World {
                     self.seen.configured(pg.id, pg.version(), digest)?;
                     self.tell_atlas(pg.id);
                 }
+                Event::VolumeChanged { volume } => self.look_at_layers(volume)?,
                 Event::RangeTaken { volume, range } => {
                     self.counts.turns += 1;
                     self.seen.granted(*volume, range.epoch)?;

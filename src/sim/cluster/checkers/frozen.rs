@@ -1,35 +1,46 @@
 //! *frozen*: a frozen layer is the same on every in-sync replica, and stays as it is for ever (R21).
 //!
-//! What is compared is one number a layer and PG, over its blocks as a reader tells them apart; damage, fills and moves of
-//! replicas do not change it. The first replica that is frozen sets it.
+//! What is compared is one number a layer and PG, over what a reader of the layer sees, through those below it too: a recovery that writes a block again
+//! may bring it up from below, and changes nothing that way. Nor do damage, fills and moves of replicas. The first replica that is
+//! judged sets it.
 
 use super::{Failure, Promise};
-use crate::base::{DiskId, LayerId, PgId, mix64};
+use crate::base::{BLOCKS_PER_CHUNK, DiskId, FamilyId, LayerId, PgId, mix64};
 use crate::sim::cluster::shelf::{Block, Kept};
 use std::collections::BTreeMap;
 
-/// The number of a layer in a PG, on a disk that keeps it.
-pub fn digest(kept: &Kept, pg: PgId, layer: LayerId) -> u64 {
-    let has_parent = kept.parents.contains_key(&layer);
-    let mut sum = 0;
-    for (id, chunk) in kept
-        .pg(pg)
-        .chunks
-        .iter()
-        .filter(|(id, _)| id.layer == layer)
-    {
-        for (n, block) in chunk.content.iter().enumerate() {
-            let value = match block {
-                Block::Data(value) => mix64(*value) | 1,
-                Block::Zero if has_parent => 2,
-                Block::Zero | Block::Absent => continue,
-            };
-            let place = mix64(id.family.0).wrapping_add(id.chunk.0 * 16 + n as u64);
-            // A sum: chunks that hold nothing to be read do not count, whatever their order.
-            sum = mix64(mix64(place) ^ value).wrapping_add(sum);
+/// What a reader of a layer sees in a PG, on a disk that keeps it: of each block that is not zero, by its family and number, the value.
+pub fn view(kept: &Kept, pg: PgId, layer: LayerId) -> BTreeMap<(FamilyId, u64), u64> {
+    let mut chain = vec![layer];
+    while let Some(&parent) = kept.parents.get(&chain[chain.len() - 1]) {
+        chain.push(parent);
+    }
+    // From the oldest on, each hides what lies below.
+    chain.reverse();
+    let mut seen = BTreeMap::new();
+    for layer in chain {
+        let chunks = kept.pg(pg).chunks.iter();
+        for (id, chunk) in chunks.filter(|(id, _)| id.layer == layer) {
+            for (n, block) in chunk.content.iter().enumerate() {
+                let at = id.chunk.0 * u64::from(BLOCKS_PER_CHUNK) + n as u64;
+                let place = (id.family, at);
+                match block {
+                    Block::Data(value) => drop(seen.insert(place, *value)),
+                    Block::Zero => drop(seen.remove(&place)),
+                    Block::Absent => {}
+                }
+            }
         }
     }
-    sum
+    seen
+}
+
+/// The number of a layer in a PG, on a disk that keeps it.
+pub fn digest(kept: &Kept, pg: PgId, layer: LayerId) -> u64 {
+    let seen = view(kept, pg, layer).into_iter();
+    seen.fold(0, |sum, ((family, block), value)| {
+        mix64(mix64(mix64(sum ^ family.0) ^ block) ^ value)
+    })
 }
 
 /// The frozen layers.
@@ -102,11 +113,23 @@ mod tests {
         ]);
         let b = kept(&[(4, 0, Block::Data(1)), (5, 0, Block::Data(8))]);
         assert_eq!(digest(&a, PG, LAYER), digest(&b, PG, LAYER));
-        let over = |mut kept: Kept| {
+        let below = [
+            (1, 1, Block::Data(7)),
+            (4, 0, Block::Data(1)),
+            (4, 1, Block::Zero),
+        ];
+        let over = |blocks: &[(u64, u64, Block)]| {
+            let mut kept = kept(blocks);
             kept.parents.insert(LAYER, LayerId(1));
             digest(&kept, PG, LAYER)
         };
-        assert_ne!(over(a), over(b), "zero hides what lies below");
+        assert_ne!(
+            over(&below),
+            over(&below[..2]),
+            "zero hides what lies below"
+        );
+        let brought_up = [below[0], below[1], (4, 1, Block::Data(7))];
+        assert_eq!(over(&below[..2]), over(&brought_up));
         let (here, there) = (
             kept(&[(4, 0, Block::Data(1))]),
             kept(&[(4, 1, Block::Data(1))]),

@@ -27,6 +27,8 @@ pub enum Ailment {
     Damaged { pg: PgId, disk: DiskId },
     /// Copies of a PG differ at rest.
     Differ(PgId),
+    /// A snapshot that was asked for is not taken.
+    Cutting(VolumeId),
     /// A node has not seen all that the manager has committed.
     Behind(NodeId),
 }

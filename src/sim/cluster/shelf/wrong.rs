@@ -76,6 +76,10 @@ impl Shelf {
         self.is_gone = true;
     }
 
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
     /// In its place there is an empty one.
     pub fn replace(&mut self) {
         self.crash();
