@@ -64,13 +64,14 @@ impl World {
         let Some(&asked) = asked else {
             return;
         };
+        let chain = chain(volume, layer);
         let mut values = BTreeMap::new();
         for &pg in self.catalog.pgs_of_volume(volume) {
             let Some(disk) = self.copies(pg).next() else {
                 return;
             };
             let kept = self.shelves[&disk].kept();
-            let of_family = view(kept, pg, layer).into_iter();
+            let of_family = view(kept, pg, &chain).into_iter();
             let of_family = of_family.filter(|((family, _), _)| *family == volume.family);
             values.extend(of_family.map(|((_, block), value)| (block, value)));
         }
@@ -92,10 +93,11 @@ impl World {
         let Some(of) = self.catalog.volume(volume) else {
             return Ok(());
         };
+        let chain = chain(of, layer);
         for &pg in self.catalog.pgs_of_volume(of) {
             let copies: Vec<DiskId> = self.copies(pg).collect();
             for disk in copies {
-                let digest = digest(self.shelves[&disk].kept(), pg, layer);
+                let digest = digest(self.shelves[&disk].kept(), pg, &chain);
                 self.snapshots.frozen.judge(layer, pg, disk, digest)?;
             }
         }
@@ -109,4 +111,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A layer of a volume and all below it, from the oldest on. There are no clones here.
+fn chain(volume: &Volume, layer: LayerId) -> Vec<LayerId> {
+    let layers = volume.layers.iter().map(|of| of.id);
+    layers.take_while(|id| *id <= layer).collect()
 }

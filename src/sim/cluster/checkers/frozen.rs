@@ -9,18 +9,13 @@ use crate::base::{BLOCKS_PER_CHUNK, DiskId, FamilyId, LayerId, PgId, mix64};
 use crate::sim::cluster::shelf::{Block, Kept};
 use std::collections::BTreeMap;
 
-/// What a reader of a layer sees in a PG, on a disk that keeps it: of each block that is not zero, by its family and number, the value.
-pub fn view(kept: &Kept, pg: PgId, layer: LayerId) -> BTreeMap<(FamilyId, u64), u64> {
-    let mut chain = vec![layer];
-    while let Some(&parent) = kept.parents.get(&chain[chain.len() - 1]) {
-        chain.push(parent);
-    }
-    // From the oldest on, each hides what lies below.
-    chain.reverse();
+/// What a reader of a chain of layers sees in a PG, on a disk that keeps it: of each block that is not zero, by its family and number, the
+/// value. The chain is the catalog's, from the oldest layer on: a disk may not have heard of all of it.
+pub fn view(kept: &Kept, pg: PgId, chain: &[LayerId]) -> BTreeMap<(FamilyId, u64), u64> {
     let mut seen = BTreeMap::new();
     for layer in chain {
         let chunks = kept.pg(pg).chunks.iter();
-        for (id, chunk) in chunks.filter(|(id, _)| id.layer == layer) {
+        for (id, chunk) in chunks.filter(|(id, _)| id.layer == *layer) {
             for (n, block) in chunk.content.iter().enumerate() {
                 let at = id.chunk.0 * u64::from(BLOCKS_PER_CHUNK) + n as u64;
                 let place = (id.family, at);
@@ -35,9 +30,9 @@ pub fn view(kept: &Kept, pg: PgId, layer: LayerId) -> BTreeMap<(FamilyId, u64), 
     seen
 }
 
-/// The number of a layer in a PG, on a disk that keeps it.
-pub fn digest(kept: &Kept, pg: PgId, layer: LayerId) -> u64 {
-    let seen = view(kept, pg, layer).into_iter();
+/// The number of a chain of layers in a PG, on a disk that keeps it.
+pub fn digest(kept: &Kept, pg: PgId, chain: &[LayerId]) -> u64 {
+    let seen = view(kept, pg, chain).into_iter();
     seen.fold(0, |sum, ((family, block), value)| {
         mix64(mix64(mix64(sum ^ family.0) ^ block) ^ value)
     })
@@ -112,17 +107,13 @@ mod tests {
             (5, 0, Block::Data(9)),
         ]);
         let b = kept(&[(4, 0, Block::Data(1)), (5, 0, Block::Data(8))]);
-        assert_eq!(digest(&a, PG, LAYER), digest(&b, PG, LAYER));
+        assert_eq!(digest(&a, PG, &[LAYER]), digest(&b, PG, &[LAYER]));
         let below = [
             (1, 1, Block::Data(7)),
             (4, 0, Block::Data(1)),
             (4, 1, Block::Zero),
         ];
-        let over = |blocks: &[(u64, u64, Block)]| {
-            let mut kept = kept(blocks);
-            kept.parents.insert(LAYER, LayerId(1));
-            digest(&kept, PG, LAYER)
-        };
+        let over = |blocks: &[(u64, u64, Block)]| digest(&kept(blocks), PG, &[LayerId(1), LAYER]);
         assert_ne!(
             over(&below),
             over(&below[..2]),
@@ -134,14 +125,14 @@ mod tests {
             kept(&[(4, 0, Block::Data(1))]),
             kept(&[(4, 1, Block::Data(1))]),
         );
-        assert_ne!(digest(&here, PG, LAYER), digest(&there, PG, LAYER));
+        assert_ne!(digest(&here, PG, &[LAYER]), digest(&there, PG, &[LAYER]));
     }
 
     #[test]
     fn a_layer_that_differs_or_changes_after_it_was_frozen_is_found() {
         let mut frozen = Frozen::default();
-        let one = digest(&kept(&[(4, 0, Block::Data(1))]), PG, LAYER);
-        let other = digest(&kept(&[(4, 0, Block::Data(2))]), PG, LAYER);
+        let one = digest(&kept(&[(4, 0, Block::Data(1))]), PG, &[LAYER]);
+        let other = digest(&kept(&[(4, 0, Block::Data(2))]), PG, &[LAYER]);
         assert_eq!(frozen.judge(LAYER, PG, DiskId(1), one), Ok(()));
         assert_eq!(frozen.judge(LAYER, PG, DiskId(2), one), Ok(()));
         for disk in [1, 2] {
