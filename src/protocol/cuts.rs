@@ -201,7 +201,9 @@ impl Cuts {
 
     /// Does the next step towards what the catalog says.
     fn look(&mut self, now: Time, volume: VolumeId, out: &mut Vec<Output>) {
-        let is_off = self.off.on(Rule::R21);
+        let off = self.off;
+        let is_drained = |served: &Served| served.drained || off.on(Rule::R21);
+        let is_settled = |served: &Served| served.left == Left::Settled || off.on(Rule::R21Settled);
         let Some(served) = self.served.get_mut(&volume) else {
             return;
         };
@@ -218,7 +220,7 @@ impl Cuts {
             }
             return;
         };
-        if served.left == Left::Unsettled && !is_off {
+        if !is_settled(served) {
             if !std::mem::replace(&mut served.settling, true) {
                 out.push(Output::Settle { volume });
             }
@@ -232,7 +234,7 @@ impl Cuts {
         if std::mem::take(&mut served.held) {
             out.push(Output::Go { volume });
         }
-        if (served.drained || is_off) && served.told.is_none() {
+        if is_drained(served) && served.told.is_none() {
             served.told = Some(now);
             let epoch = served.epoch;
             out.push(Output::Freeze {
@@ -270,7 +272,7 @@ impl Cuts {
                 !has_switched
                     || served.at != served.layers.newest
                     || served.left == Left::Settled
-                    || self.off.on(Rule::R21),
+                    || self.off.on(Rule::R21Settled),
                 "switched-when-settled"
             );
             assert!(

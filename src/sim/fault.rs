@@ -3,28 +3,13 @@
 //! A fault counts only when it was *consumed*: the store came across it (it read the damaged sector, or was
 //! given the error). What lies on a medium and is never read again has tested nothing.
 
+use super::tally::{self, named};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-macro_rules! classes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A class of faults.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fault {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Fault {
-            pub const ALL: &'static [Fault] = &[$(Fault::$variant),*];
-
-            pub fn name(self) -> &'static str {
-                match self { $(Fault::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-classes! {
+named! {
+    /// A class of faults.
+    Fault:
     /// A write that power loss cut at a sector.
     Torn = "torn",
     /// A write that was not yet durable, and that power loss took.
@@ -61,46 +46,8 @@ impl Fault {
     }
 }
 
-const CLASSES: usize = Fault::ALL.len();
-
-/// How many faults there were.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    injected: [u64; CLASSES],
-    consumed: [u64; CLASSES],
-}
-
-impl Tally {
-    pub fn injected(&mut self, fault: Fault) {
-        self.injected[fault as usize] += 1;
-    }
-
-    pub fn consumed(&mut self, fault: Fault) {
-        self.consumed[fault as usize] += 1;
-    }
-
-    /// A fault that is consumed as it happens.
-    pub fn both(&mut self, fault: Fault) {
-        self.injected(fault);
-        self.consumed(fault);
-    }
-
-    /// How many were injected and how many of them consumed.
-    pub fn of(&self, fault: Fault) -> (u64, u64) {
-        (self.injected[fault as usize], self.consumed[fault as usize])
-    }
-
-    pub fn all_consumed(&self) -> u64 {
-        self.consumed.iter().sum()
-    }
-
-    pub fn add(&mut self, other: &Tally) {
-        for n in 0..CLASSES {
-            self.injected[n] += other.injected[n];
-            self.consumed[n] += other.consumed[n];
-        }
-    }
-}
+/// How many faults of each class there were.
+pub type Tally = tally::Tally<Fault, { Fault::ALL.len() }>;
 
 #[derive(Debug, Clone, Copy)]
 struct Mark {

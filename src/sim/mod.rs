@@ -43,6 +43,7 @@ mod payload;
 mod register;
 mod replicas;
 mod swarm;
+mod tally;
 #[cfg(test)]
 mod toy;
 mod trace;

@@ -5,12 +5,10 @@
 //! which control operations and which faults it has at all.
 
 use super::disk::Rates;
+use super::tally::{Draw, Weight};
 use crate::base::{BLOCK, CHUNK, Prng};
 
 const MIB: u64 = 1 << 20;
-
-/// How often something is drawn, against the others of its kind; zero is never.
-pub type Weight = u64;
 
 /// Requests by kind.
 #[derive(Debug, Clone)]
@@ -93,31 +91,6 @@ pub struct Knobs {
     pub discard: bool,
     /// Whether the first disk has a replica as well.
     pub replica: bool,
-}
-
-/// Draws with swarm testing's habits.
-struct Draw(Prng);
-
-impl Draw {
-    fn one_of(&mut self, of: &[u64]) -> u64 {
-        of[self.0.below(of.len() as u64) as usize]
-    }
-
-    /// A weight, or nothing one time in four.
-    fn weight(&mut self, usual: u64) -> Weight {
-        match self.0.below(4) {
-            0 => 0,
-            _ => 1 + self.0.below(usual * 2),
-        }
-    }
-
-    /// `rate`, more or less, or never half of the time.
-    fn rate(&mut self, rate: u64) -> u64 {
-        match self.0.one_in(2) {
-            true => 0,
-            false => rate / 2 + self.0.below(rate),
-        }
-    }
 }
 
 impl Knobs {

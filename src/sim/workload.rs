@@ -3,7 +3,8 @@
 //! Requests overlap on purpose: most go to few hot spots, jittered by less than their size, so that reads,
 //! writes and discards of one place are in flight together and end on one another's edges.
 
-use super::swarm::{Knobs, Weight};
+use super::swarm::Knobs;
+use super::tally::Weight;
 use crate::base::{BLOCK, CHUNK, EXTENT, Prng, RequestKind, SECTOR};
 use std::ops::Range;
 

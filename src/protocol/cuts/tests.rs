@@ -207,22 +207,26 @@ fn the_stories_are_told_as_they_were() {
     stories::play("cuts", || site(RulesOff::NONE), Site::step);
 }
 
-/// Without the rule the layer is called frozen while a write to it is on its way.
+/// Without the rule the layer is called frozen while a write to it is on its way, or while somebody may still begin one.
 #[cfg(feature = "sim")]
 #[test]
-fn without_r21_a_layer_is_frozen_while_a_write_to_it_is_in_flight() {
-    let freezes = |off| {
+fn without_r21_a_layer_is_frozen_while_it_is_still_written_to() {
+    let freezes = |off, steps: &[&str]| {
         let mut site = site(off);
-        let steps = [
-            "open epoch 1 settled newest 1",
-            "write 7",
-            "catalog newest 2 cutting 1",
-        ];
-        steps
-            .map(|step| site.step(step))
-            .concat()
-            .contains("layer 1 is frozen")
+        let told: String = steps.iter().map(|step| site.step(step)).collect();
+        told.contains("layer 1 is frozen")
     };
-    assert!(!freezes(RulesOff::NONE));
-    assert!(freezes(RulesOff::only(Rule::R21)));
+    let in_flight = [
+        "open epoch 1 settled newest 1",
+        "write 7",
+        "catalog newest 2 cutting 1",
+    ];
+    let unsettled = [
+        "open epoch 1 unsettled newest 1",
+        "catalog newest 2 cutting 1",
+    ];
+    for (rule, steps) in [(Rule::R21, &in_flight[..]), (Rule::R21Settled, &unsettled)] {
+        assert!(!freezes(RulesOff::NONE, steps));
+        assert!(freezes(RulesOff::only(rule), steps));
+    }
 }

@@ -16,25 +16,12 @@ pub mod pins;
 pub mod replicas;
 pub mod space;
 
+use super::tally::named;
 use std::fmt;
 
-macro_rules! checkers {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A checker, by the name of its promise.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Checker {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Checker {
-            pub fn name(self) -> &'static str {
-                match self { $(Checker::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-checkers! {
+named! {
+    /// A promise of a shard.
+    Checker:
     /// Every sector is one linearizable register.
     Linearizable = "linearizable",
     /// What was acknowledged is there after power loss.

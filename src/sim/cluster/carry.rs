@@ -1,15 +1,16 @@
 //! What the machines of a node want, carried out: one machine's output is another one's input, a message, or something for the world.
 
 use super::buffers::Buffers;
-use super::node::{Effect, Msg, Node, Report, crc_of};
+use super::message::{Msg, Report};
+use super::node::{Effect, Node, crc_of};
 use super::shelf::{Block, Operation, What};
 use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::Volume;
 use crate::protocol::cuts;
 use crate::protocol::membership::HolderOutput;
-use crate::protocol::replication::Change;
 use crate::protocol::replication::fill::PAGE_MAX;
 use crate::protocol::replication::replica;
+use crate::protocol::replication::{Change, Message};
 use crate::protocol::turns;
 use crate::protocol::volume::{self, groups};
 use std::collections::VecDeque;
@@ -212,6 +213,13 @@ impl Node {
                     let Some(node) = self.catalog.disk(to).map(|disk| disk.node) else {
                         continue;
                     };
+                    if let Message::Change { .. } = message {
+                        self.effects.push(Effect::Issued {
+                            header,
+                            message,
+                            payload,
+                        });
+                    }
                     let message = Msg::ToReplica {
                         disk: to,
                         header,

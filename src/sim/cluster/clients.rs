@@ -1,8 +1,9 @@
 //! What clients and operators ask in a run, and how it ends.
 
+use super::history::ZERO;
 use super::swarm::Phase;
 use super::workload::Act;
-use super::world::{Asked, REQUESTS_MAX, World};
+use super::world::{Asked, REQUESTS_MAX, Stage, World};
 use crate::base::{BLOCK, BufRef, Epoch, IoError, NodeId, Request, RequestKind, Token, VolumeId};
 use crate::protocol::catalog::{Command, FrontEnd};
 use std::time::Duration;
@@ -14,7 +15,7 @@ impl World {
         self.next_act = self.now + pause;
         let phase = self.knobs.phase_at(self.now.since(self.round));
         let is_over = self.counts.operations >= self.plan.operations;
-        if self.is_healing || is_over || matches!(phase, None | Some(Phase::Night(_))) {
+        if self.stage != Stage::Struck || is_over || matches!(phase, None | Some(Phase::Night(_))) {
             return;
         }
         let most = (u64::from(self.knobs.clients) * self.knobs.depth) as usize;
@@ -95,20 +96,21 @@ impl World {
         }
         self.counts.operations += 1;
         self.tick += 1;
-        let is_read = kind == RequestKind::Read;
-        let (operation, buffer) = match kind {
-            RequestKind::Read => {
-                let buffer = self.buffers.put(vec![0; count as usize]);
-                (self.histories.read(volume, blocks.clone()), Some(buffer))
-            }
+        let value = match kind {
+            RequestKind::Read => None,
             RequestKind::Write => {
                 self.values += 1;
-                let value = self.values;
-                let buffer = self.buffers.put(vec![value; count as usize]);
-                let began = self.histories.write(volume, blocks.clone(), value);
-                (began, Some(buffer))
+                Some(self.values)
             }
-            _ => (self.histories.write(volume, blocks.clone(), 0), None),
+            _ => Some(ZERO),
+        };
+        let has_payload = matches!(kind, RequestKind::Read | RequestKind::Write);
+        let payload = has_payload.then(|| vec![value.unwrap_or(ZERO); count as usize]);
+        let buffer = payload.map(|payload| self.buffers.put(payload));
+        let histories = &mut self.judges.histories;
+        let operation = match value {
+            Some(value) => histories.write(volume, blocks.clone(), value),
+            None => histories.read(volume, blocks.clone()),
         };
         let Ok(operation) = operation else {
             return;
@@ -123,12 +125,14 @@ impl World {
         });
         let asked = Asked {
             id: operation,
-            is_read,
+            value,
             buffer,
-            blocks: count,
+            volume,
+            blocks: blocks.clone(),
             began: self.tick,
             node: id,
         };
+        self.judges.began(&asked);
         self.requests.insert(token, asked);
         let request = Request {
             token,
@@ -160,9 +164,7 @@ impl World {
         self.say(|| format!("request {} has ended: {result:?}", token.0));
         if result.is_err() {
             self.counts.refused += 1;
-            if !asked.is_read {
-                self.histories.failed(asked.id);
-            }
+            self.judges.failed(&asked);
             return;
         }
         self.counts.answered += 1;
@@ -170,17 +172,22 @@ impl World {
         if let Some(epoch) = epoch {
             let owner = (asked.node, place.incarnation);
             let span = (asked.began, self.tick);
-            let served = self.served.served(volume, epoch, owner, span);
+            let served = self.judges.served.served(volume, epoch, owner, span);
             self.note(served);
         }
-        match (asked.is_read, asked.buffer) {
-            (true, Some(buffer)) => {
-                let values = self.buffers.values(buffer, asked.blocks as u32);
+        match (asked.value, asked.buffer) {
+            (None, Some(buffer)) => {
+                let count = asked.blocks.end - asked.blocks.start;
+                let values = self.buffers.values(buffer, count as u32);
                 let values: Vec<u64> = values.collect();
                 self.say(|| format!("request {} read {values:?}", token.0));
-                self.histories.saw(asked.id, &values);
+                self.judges.histories.saw(asked.id, &values);
+                if self.stage == Stage::LastLook {
+                    let found = self.judges.found(&asked, &values);
+                    self.note(found);
+                }
             }
-            _ => self.histories.wrote(asked.id),
+            _ => self.judges.acknowledged(&asked, self.tick),
         }
     }
 }

@@ -7,28 +7,13 @@
 //! Branches are names that the machines or the world hand in as they pass there. Who wants to know whether one was never
 //! taken hands in the list of all, because a name that is never seen is not known here.
 
+use crate::sim::tally::{self, named};
 use std::collections::BTreeMap;
 use std::fmt;
 
-macro_rules! classes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A class of faults of the cluster.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fault {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Fault {
-            pub const ALL: &'static [Fault] = &[$(Fault::$variant),*];
-
-            pub fn name(self) -> &'static str {
-                match self { $(Fault::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-classes! {
+named! {
+    /// A class of faults of the cluster.
+    Fault:
     /// A message that never arrived: its connection was cut, or fell silent.
     Drop = "drop",
     /// A message that arrived twice: on the connection that was cut, and on the next.
@@ -87,51 +72,8 @@ classes! {
     Snapshot = "snapshot",
 }
 
-const CLASSES: usize = Fault::ALL.len();
-
 /// How many faults of each class there were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
-    injected: [u64; CLASSES],
-    consumed: [u64; CLASSES],
-}
-
-impl Default for Tally {
-    fn default() -> Tally {
-        Tally {
-            injected: [0; CLASSES],
-            consumed: [0; CLASSES],
-        }
-    }
-}
-
-impl Tally {
-    pub fn injected(&mut self, fault: Fault) {
-        self.injected[fault as usize] += 1;
-    }
-
-    pub fn consumed(&mut self, fault: Fault) {
-        self.consumed[fault as usize] += 1;
-    }
-
-    /// A fault that is consumed as it happens.
-    pub fn both(&mut self, fault: Fault) {
-        self.injected(fault);
-        self.consumed(fault);
-    }
-
-    /// How many were injected, and how many of them consumed.
-    pub fn of(&self, fault: Fault) -> (u64, u64) {
-        (self.injected[fault as usize], self.consumed[fault as usize])
-    }
-
-    pub fn add(&mut self, other: &Tally) {
-        for class in 0..CLASSES {
-            self.injected[class] += other.injected[class];
-            self.consumed[class] += other.consumed[class];
-        }
-    }
-}
+pub type Tally = tally::Tally<Fault, { Fault::ALL.len() }>;
 
 /// What one run, or many, have met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

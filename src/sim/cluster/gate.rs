@@ -5,6 +5,7 @@
 
 use super::checkers::{Failure, Promise};
 use super::coverage::Fault;
+use super::message::BRANCHES;
 use super::plan::Plan;
 use super::shrink::{Shrunk, shrink};
 use super::swarm::Knobs;
@@ -292,15 +293,17 @@ fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
     if all.persons * 50 > arguments.seeds.max(SEEDS_FOR_ALL_CLASSES) {
         tally.fail(&persons);
     }
-    for &fault in Fault::ALL {
-        let (injected, consumed) = all.faults.of(fault);
-        println!(
-            "  {:<18} {injected:>9} injected {consumed:>9} consumed",
-            fault.name()
-        );
-        if arguments.seeds >= SEEDS_FOR_ALL_CLASSES && !NOT_YET.contains(&fault) {
-            let void = format!("void: {} was never consumed", fault.name());
-            tally.count((consumed > 0).then_some(()).ok_or(void));
+    print!("{}", all.met);
+    for (name, highest, limit) in all.heights.all() {
+        println!("  {name:<22} {highest:>9} at most, {limit} is the limit");
+    }
+    if arguments.seeds >= SEEDS_FOR_ALL_CLASSES {
+        let is_there = |fault: &&Fault| !NOT_YET.contains(fault);
+        let wanted: Vec<Fault> = Fault::ALL.iter().filter(is_there).copied().collect();
+        let missing = all.met.missing(&wanted, BRANCHES);
+        tally.passed += (wanted.len() + BRANCHES.len() - missing.len()) as u64;
+        for name in missing {
+            tally.fail(&format!("void: {name} was never met"));
         }
     }
 }

@@ -298,8 +298,13 @@ impl<C: Clone> Log<C> {
         // What a member asked as the leader of an earlier term is answered no more.
         self.rounds
             .retain(|(by, of, _), _| *by != at || *of == term);
-        if self.rounds.insert(round, BTreeSet::new()).is_none() && self.rounds.len() > ROUNDS_MAX {
-            self.rounds.pop_first();
+        self.rounds.insert(round, BTreeSet::new());
+        // Its own earliest one goes: those of a leader that is cut off must not push out those of the next.
+        let own = (at, term, 0)..=(at, term, u64::MAX);
+        if self.rounds.range(own.clone()).count() > ROUNDS_MAX
+            && let Some((&earliest, _)) = self.rounds.range(own).next()
+        {
+            self.rounds.remove(&earliest);
         }
         let members: Vec<NodeId> = self.members.keys().copied().collect();
         for by in members {

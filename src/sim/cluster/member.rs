@@ -8,7 +8,7 @@
 //! ```
 
 use super::log::{Outcome, ProposalId};
-use super::node::{Msg, Report};
+use super::message::{Msg, Report};
 use crate::base::{NodeId, Time};
 use crate::protocol::catalog::{
     Catalog, Command, Event, GiveWhy, Left, Refusal, StoreName, TakeWhy,

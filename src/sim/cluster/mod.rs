@@ -1,52 +1,29 @@
-//! The world of many nodes: what its driver stands on.
+//! The world of many nodes: everything that several daemons and their manager decide, driven together.
 //!
 //! ```text
-//!        swarm, plan (of the seed)            shrink: a failing plan, made small
-//!                |
-//!   workload -> the world: nodes, a manager -- coverage: which faults and branches were met
-//!                |      |       |      |
-//!            network   log   clocks  shelf: what a disk keeps of its replicas
-//!                |______|_______|______|
-//!                          |
-//!                        atlas: which of them may be struck now
-//!
-//!   checkers/: one a promise, each takes plain data; history: whether one register was linearizable
+//!   swarm, plan (of the seed)    gate: `cargo sim cluster`    shrink: a failing plan, made small
+//!                │
+//!   clients ──► world: what happens next ◄── strike: what goes wrong, and how all becomes well again
+//!   workload     │         ├── setup: what is there before a run;  judging: what the checkers are told, and when they judge;
+//!                │         │   snapshots: asked for under load
+//!                │         └── coverage: which faults were met;  checkers/: one a promise;  history: one register
+//!      ┌─────────┴──────────┐
+//!    node: a daemon's       member: the manager's
+//!    machines (carry:       machines on some nodes;  message: what nodes say
+//!    what they want done)
+//!      └──┬──────┬──────┬───┘
+//!      network  log  clocks  shelf: what a disk keeps of its replicas;  buffers: payload, as numbers
+//!         └──────┴──────┴───┘
+//!                │
+//!              atlas: which of them may be struck now
 //! ```
 //!
-//! Nothing here knows the machines of `protocol/`: messages and commands are type parameters, and what the atlas and the
-//! checkers have to know of configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the
-//! leases of `membership` over some of them, to see that they fit.
+//! `node` and `member` put the shipped machines together as a daemon will; all around them is simulated. What is below
+//! them knows no machine of `protocol/`: messages and commands are type parameters, and what the atlas and the checkers have to know of
+//! configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the leases alone over
+//! some of them.
 //!
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
-
-//! The world of many nodes: what its driver stands on.
-//!
-//! ```text
-//!        swarm, plan (of the seed)            shrink: a failing plan, made small
-//!                |
-//!   workload -> the world: nodes, a manager -- coverage: which faults and branches were met
-//!                |      |       |      |
-//!            network   log   clocks  shelf: what a disk keeps of its replicas
-//!                |______|_______|______|
-//!                          |
-//!                        atlas: which of them may be struck now
-//!
-//!   checkers/: one a promise, each takes plain data; history: whether one register was linearizable
-//! ```
-//!
-//! Nothing here knows the machines of `protocol/`: messages and commands are type parameters, and what the atlas and the
-//! checkers have to know of configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the
-//! leases of `membership` over some of them, to see that they fit.
-//!
-//! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
-
-#![cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the world of the cluster, which drives all of this, comes next"
-    )
-)]
 
 mod atlas;
 mod buffers;
@@ -57,9 +34,11 @@ mod clocks;
 mod coverage;
 mod gate;
 mod history;
+mod judging;
 mod links;
 mod log;
 mod member;
+mod message;
 mod network;
 mod node;
 mod plan;

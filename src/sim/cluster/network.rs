@@ -446,6 +446,12 @@ impl<M: Clone> Network<M> {
         }
     }
 
+    /// The messages of the way that has most of them.
+    pub fn longest_flow(&self) -> usize {
+        let flows = self.connections.values().flat_map(|of| &of.flows);
+        flows.map(|flow| flow.frames.len()).max().unwrap_or(0)
+    }
+
     /// Whether the two can speak to one another now.
     pub fn reaches(&self, now: Time, a: NodeId, b: NodeId) -> bool {
         let is_open = || {

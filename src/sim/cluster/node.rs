@@ -12,20 +12,17 @@
 //! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
 
 use super::buffers::Buffers;
+use super::message::{Msg, Report};
 use super::shelf::{self, Operation, Outcome};
 use crate::base::{
-    BlockRun, Breaks, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request, Time,
-    Token, VolumeId,
+    BlockRun, Breaks, BufRef, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request,
+    Time, Token, VolumeId,
 };
-use crate::protocol::catalog::{Catalog, Event, Left, Ownership, Volume};
+use crate::protocol::catalog::{Catalog, Event, Ownership, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
-use crate::protocol::membership::{
-    self, Answer as LeaseAnswer, Ask as LeaseAsk, Holder, HolderInput, Incarnation, LeaseNumber,
-    Term,
-};
-use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
+use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{Answer, Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
 use crate::protocol::volume::{Coordinator, OpenVolume};
@@ -37,95 +34,18 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Frames that wait until the node has heard of their layer; more are lost, and asked again.
 const EARLY_MAX: usize = 1024;
 
-/// What nodes say to one another.
-#[derive(Debug, Clone)]
-pub enum Msg {
-    Lease(LeaseAsk),
-    LeaseAnswer {
-        incarnation: Incarnation,
-        request: u64,
-        term: Term,
-        answer: LeaseAnswer,
-    },
-    /// To and from a replica. The payload is in the buffers of all.
-    ToReplica {
-        disk: DiskId,
-        header: Header,
-        message: Message,
-        payload: Option<crate::base::BufRef>,
-    },
-    FromReplica {
-        disk: DiskId,
-        header: Header,
-        answer: Answer,
-        payload: Option<crate::base::BufRef>,
-    },
-    FillAsk {
-        from: DiskId,
-        to: DiskId,
-        header: FillHeader,
-        ask: FillAsk,
-    },
-    FillAnswer {
-        to: DiskId,
-        header: FillHeader,
-        answer: FillAnswer,
-        payload: Option<crate::base::BufRef>,
-    },
-    /// To the members of the manager; who leads takes it.
-    Report(Report),
-}
-
-/// What the manager's leader is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    Accused {
-        pg: PgId,
-        disk: DiskId,
-        version: u32,
-    },
-    DiskOpened {
-        disk: DiskId,
-        before: Incarnation,
-        now: Incarnation,
-        start: Incarnation,
-    },
-    DiskFailed {
-        disk: DiskId,
-    },
-    Filled {
-        pg: PgId,
-        disk: DiskId,
-        session: u32,
-    },
-    SessionLost {
-        pg: PgId,
-        disk: DiskId,
-        session: u32,
-    },
-    Take {
-        volume: VolumeId,
-        lease: LeaseNumber,
-        after: Option<Epoch>,
-    },
-    Give {
-        volume: VolumeId,
-        epoch: Epoch,
-        left: Left,
-    },
-    Frozen {
-        volume: VolumeId,
-        layer: LayerId,
-        epoch: Epoch,
-    },
-}
-
 /// What a node wants done, or has done.
 #[derive(Debug)]
 pub enum Effect {
     Send {
         to: NodeId,
         message: Msg,
+    },
+    /// A change of blocks was numbered, and goes to a replica.
+    Issued {
+        header: Header,
+        message: Message,
+        payload: Option<BufRef>,
     },
     /// Ask a shelf of this node. Its answer comes back with the number.
     Shelf {

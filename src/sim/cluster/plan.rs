@@ -108,6 +108,25 @@ impl Stroke {
         }
     }
 
+    /// When it ends again, where it does.
+    pub fn lasts(&self) -> Option<Duration> {
+        match *self {
+            Stroke::OneWay { lasts, .. }
+            | Stroke::Partition { lasts, .. }
+            | Stroke::Flap { lasts, .. }
+            | Stroke::Crash { lasts, .. }
+            | Stroke::Pause { lasts, .. }
+            | Stroke::PowerLoss { lasts }
+            | Stroke::ClockStop { lasts, .. }
+            | Stroke::DiskGone { lasts, .. } => Some(lasts),
+            Stroke::Disconnect { .. }
+            | Stroke::DiskError { .. }
+            | Stroke::Rot { .. }
+            | Stroke::DiskOld { .. }
+            | Stroke::Depose => None,
+        }
+    }
+
     /// Whether it means something among so many nodes.
     pub fn fits(&self, nodes: u32) -> bool {
         match *self {

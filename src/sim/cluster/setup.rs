@@ -55,6 +55,7 @@ impl World {
                     incarnation: 0,
                     applied: 0,
                     is_paused: false,
+                    is_doomed: None,
                     waiting: VecDeque::new(),
                     disks: own,
                 },
@@ -88,11 +89,8 @@ impl World {
         }
         self.volumes = self.catalog.volumes().map(|volume| volume.id).collect();
         let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
-        for &pg in &pgs {
+        for pg in pgs {
             self.tell_atlas(pg);
-        }
-        for volume in self.volumes.clone() {
-            self.atlas.volume(volume, pgs.iter().copied());
         }
     }
 

@@ -48,6 +48,7 @@ pub struct Manner {
 
 impl Manner {
     /// Quick, and with room.
+    #[cfg(test)]
     pub const CALM: Manner = Manner {
         took_us: 20,
         slow_one_in: 0,
@@ -246,6 +247,11 @@ impl Shelf {
     /// The mark of a range, kept in memory until something of the replica is changed.
     pub fn mark(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) {
         self.kept.pg_mut(pg).mark(range, epoch, mark);
+    }
+
+    /// How many operations are in flight.
+    pub fn flying(&self) -> usize {
+        self.flying.len()
     }
 
     /// When something may end.

@@ -37,7 +37,7 @@ impl World {
         let name = of.name.clone();
         self.snapshots.count += 1;
         let snapshot = format!("snapshot-{}", self.snapshots.count);
-        let asked = self.histories.tick();
+        let asked = self.judges.histories.tick();
         self.snapshots.asked.insert(snapshot.clone(), asked);
         self.operate(Command::SnapshotVolume { name, snapshot });
     }
@@ -75,7 +75,7 @@ impl World {
             let of_family = of_family.filter(|((family, _), _)| *family == volume.family);
             values.extend(of_family.map(|((_, block), value)| (block, value)));
         }
-        self.histories.snapshot(volume.id, asked, &values);
+        self.judges.histories.snapshot(volume.id, asked, &values);
     }
 
     /// The in-sync copies of a PG whose disks are what the manager takes them for.

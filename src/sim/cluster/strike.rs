@@ -4,28 +4,31 @@
 //! between replicas, which is not there yet: those strokes, and those that make a disk old or take it away, are left out where the knob
 //! `destroys` is not set.
 
-use super::atlas::Atlas;
+use super::atlas::{Atlas, Strike};
 use super::checkers::heals::{Ailment, Healing, Verdict};
-use super::checkers::{Failure, Promise, converge};
+use super::checkers::{Failure, Promise};
 use super::coverage::Fault;
 use super::links::Block;
 use super::plan::Stroke;
-use super::world::{Due, HEALS_WITHIN, World};
-use crate::base::{DiskId, LayerId, NodeId, PgId, RequestKind};
+use super::world::{Due, HEALS_WITHIN, Stage, World};
+use crate::base::{DiskId, NodeId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long everything has to stay well: two leases.
 const SETTLES: Duration = Duration::from_millis(800);
+
+/// So long after it was silent a disk may still be taken out for it.
+const TAKEN_OUT_WITHIN: Duration = Duration::from_millis(1_500);
 
 impl World {
     /// What is due of the plan.
     pub(super) fn strike(&mut self) {
         while let Some(&planned) = self.plan.strokes.get(self.next_stroke)
             && planned.at <= self.now.since(self.round)
-            && !self.is_healing
+            && self.stage == Stage::Struck
         {
             self.next_stroke += 1;
             let disks = self.struck(planned.stroke);
@@ -39,6 +42,10 @@ impl World {
             }
             if let Some(strike) = &strike {
                 self.atlas.struck(strike);
+            }
+            if let Some(Strike::Silence { disks }) = strike {
+                let lasts = planned.stroke.lasts().unwrap_or_default();
+                self.put_due(lasts + TAKEN_OUT_WITHIN, Due::Speak(disks));
             }
             self.counts.strokes += 1;
             self.say(|| format!("STROKE {:?}", planned.stroke));
@@ -109,13 +116,15 @@ impl World {
                 },
                 lasts,
             ),
-            Stroke::Crash { node, lasts } => {
-                if self.runs(id(node)) {
-                    self.counts.faults.both(Fault::Crash);
-                    self.crash(id(node));
-                    self.put_due(lasts, Due::Start(id(node)));
+            Stroke::Crash { node, lasts } => match self.prng.one_in(2) {
+                true => self.die(id(node), lasts),
+                // Amid what it does next.
+                false => {
+                    if let Some(place) = self.places.get_mut(&id(node)) {
+                        place.is_doomed = Some(lasts);
+                    }
                 }
-            }
+            },
             Stroke::Pause { node, lasts } => {
                 if self.network.pause(id(node)) {
                     if let Some(place) = self.places.get_mut(&id(node)) {
@@ -125,7 +134,6 @@ impl World {
                 }
             }
             Stroke::PowerLoss { lasts } => {
-                self.network.power_loss(self.now);
                 self.power_loss();
                 for node in self.places.keys().copied().collect::<Vec<_>>() {
                     let late = Duration::from_micros(self.prng.below(200_000));
@@ -158,6 +166,14 @@ impl World {
         }
     }
 
+    fn die(&mut self, id: NodeId, lasts: Duration) {
+        if self.runs(id) {
+            self.counts.met.faults.both(Fault::Crash);
+            self.crash(id);
+            self.put_due(lasts, Due::Start(id));
+        }
+    }
+
     fn runs(&self, id: NodeId) -> bool {
         self.places
             .get(&id)
@@ -170,7 +186,9 @@ impl World {
         }
     }
 
-    fn power_loss(&mut self) {
+    pub(super) fn power_loss(&mut self) {
+        self.network.power_loss(self.now);
+        self.judges.histories.power_lost();
         for node in self.places.keys().copied().collect::<Vec<_>>() {
             if self.runs(node) {
                 self.crash(node);
@@ -182,11 +200,13 @@ impl World {
     pub(super) fn on_due(&mut self, due: Due) {
         match due {
             Due::Start(node) => self.start(node),
+            Due::Die(node, lasts) => self.die(node, lasts),
             Due::Wake(node) => self.wake(node),
             Due::Lift(block) => {
                 self.network.lift(block);
             }
             Due::Replace(disk) => self.replace(disk),
+            Due::Speak(disks) => disks.into_iter().for_each(|disk| self.atlas.speaks(disk)),
         }
     }
 
@@ -197,7 +217,7 @@ impl World {
         if !place.is_paused {
             return;
         }
-        self.counts.faults.consumed(Fault::Pause);
+        self.counts.met.faults.consumed(Fault::Pause);
         place.is_paused = false;
         let waiting = std::mem::take(&mut place.waiting);
         self.network.wake(id);
@@ -228,21 +248,28 @@ impl World {
     /// What is on a disk is not what was there: its replicas count as empty, and their fences may be lower.
     fn begins_again(&mut self, disk: DiskId) {
         for pg in self.catalog.pgs_on(disk).collect::<Vec<_>>() {
-            self.seen.begins_again((disk, pg));
+            self.judges.seen.begins_again((disk, pg));
         }
     }
 
     /// From now on nothing goes wrong.
     pub(super) fn heal(&mut self) {
-        self.is_healing = true;
+        self.stage = Stage::Heals;
         self.say(|| "HEAL".to_owned());
         self.network.heal();
         self.clocks.heal(self.now);
         for shelf in self.shelves.values_mut() {
             shelf.heal();
         }
+        for place in self.places.values_mut() {
+            place.is_doomed = None;
+        }
         let due: Vec<Due> = std::mem::take(&mut self.due).into_values().collect();
         due.into_iter().for_each(|due| self.on_due(due));
+        // Every other run ends with the power of all nodes cut amid what clients were doing.
+        if self.plan.seed.is_multiple_of(2) {
+            self.power_loss();
+        }
         for node in self.places.keys().copied().collect::<Vec<_>>() {
             self.start(node);
         }
@@ -258,8 +285,25 @@ impl World {
             if place.applied < self.log.committed() || place.node.is_none() {
                 ailments.push(Ailment::Behind(id));
             }
+            let now = self.clocks.at(id, self.now);
+            if place
+                .node
+                .as_ref()
+                .is_some_and(|it| !it.holder.is_valid(now))
+            {
+                ailments.push(Ailment::NoLease(id));
+            }
         }
         for pg in self.catalog.pgs() {
+            let has = pg.configuration.in_sync().count();
+            let wants = self
+                .catalog
+                .pool(pg.pool)
+                .map_or(0, |pool| pool.copies as usize);
+            if has < wants {
+                let pg = pg.id;
+                ailments.push(Ailment::TooFew { pg, has, wants });
+            }
             for member in pg.configuration.members() {
                 if member.role != Role::InSync {
                     let (pg, disk) = (pg.id, member.disk);
@@ -295,7 +339,7 @@ impl World {
             let recorded = self.catalog.disk(disk).map(|disk| disk.incarnation.0);
             recorded != Some(self.shelves[&disk].kept().recorded)
         };
-        self.is_healing
+        self.stage != Stage::Struck
             && self
                 .catalog
                 .pgs()
@@ -318,7 +362,7 @@ impl World {
                 return Ok(());
             }
             if let Verdict::Healed { took } = healing.judge(self.now, &ailments)? {
-                self.counts.healed_after = took;
+                self.counts.healed_after = took.max(self.counts.healed_after);
                 return Ok(());
             }
         }
@@ -326,6 +370,7 @@ impl World {
 
     /// Reads everything once more, at every node in turn for volumes that are attached nowhere.
     pub(super) fn read_all(&mut self) -> Result<(), Failure> {
+        self.stage = Stage::LastLook;
         for (at, volume) in self.volumes.clone().into_iter().enumerate() {
             if self.catalog.attachments_of(volume).0.is_none() {
                 let node = NodeId(1 + at as u32 % self.plan.nodes);
@@ -365,21 +410,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// At rest the copies are the same.
-    pub(super) fn judge_copies(&mut self) -> Result<(), Failure> {
-        // What nobody has read since its owner died is settled when it is read: all was.
-        let layers = self.catalog.volumes().flat_map(|volume| &volume.layers);
-        let parents = layers.filter_map(|layer| Some((layer.id, layer.parent?)));
-        let parents: BTreeMap<LayerId, LayerId> = parents.collect();
-        let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
-        for pg in pgs {
-            let of = self.catalog.pg(pg).expect("it is there");
-            let disks: Vec<DiskId> = of.configuration.in_sync().collect();
-            let copies = disks.iter().map(|disk| (*disk, self.shelves[disk].kept()));
-            converge::judge(pg, copies, &parents)?;
-        }
-        self.judge_frozen()
     }
 }

@@ -10,7 +10,7 @@ use super::links::Links;
 use super::log::Pace;
 use super::shelf::Manner;
 use crate::base::Prng;
-use crate::sim::swarm::Weight;
+use crate::sim::tally::{Draw, Weight};
 use std::time::Duration;
 
 /// The most that is drawn.
@@ -94,31 +94,6 @@ pub struct Knobs {
     pub phases: Vec<Phase>,
 }
 
-/// Draws with swarm testing's habits.
-struct Draw(Prng);
-
-impl Draw {
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.0.below(of.len() as u64) as usize]
-    }
-
-    /// A weight, or nothing one time in four.
-    fn weight(&mut self, usual: u64) -> Weight {
-        match self.0.below(4) {
-            0 => 0,
-            _ => 1 + self.0.below(usual * 2),
-        }
-    }
-
-    /// A rate about this, or never half of the time.
-    fn rate(&mut self, rate: u64) -> u64 {
-        match self.0.one_in(2) {
-            true => 0,
-            false => rate / 2 + self.0.below(rate),
-        }
-    }
-}
-
 impl Knobs {
     /// The knobs of a seed.
     pub fn draw(seed: u64) -> Knobs {
@@ -168,6 +143,7 @@ impl Knobs {
     }
 
     /// How often a class comes in a storm; `None`: never in this run.
+    #[cfg(test)]
     pub fn every(&self, fault: Fault) -> Option<Duration> {
         let found = self.every.iter().find(|(of, _)| *of == fault);
         found.map(|(_, every)| *every)

@@ -3,19 +3,20 @@
 //! First clients ask and faults strike, as the knobs and the plan say. Then faults stop, everybody who was away comes back, and all has to
 //! become well within a bounded time; then everything is read once more, and the copies have to be the same.
 
-use super::atlas::{Atlas, Group as AtlasGroup, Standing};
+use super::atlas::Atlas;
 use super::buffers::Buffers;
-use super::checkers::linearizable::{Histories, OperationId};
-use super::checkers::monotone::Seen;
-use super::checkers::single_writer::Turns as Served;
+use super::checkers::bounded::Heights;
+use super::checkers::linearizable::OperationId;
 use super::checkers::{Failure, Promise};
 use super::clocks::Clocks;
-use super::coverage::Tally;
+use super::coverage::Coverage;
+use super::judging::Judges;
 use super::links::BlockId;
 use super::log::{self, Log};
 use super::member::{self, Member};
+use super::message::Msg;
 use super::network::{self, Network};
-use super::node::{self, Msg, Node};
+use super::node::{self, Node};
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
 use super::snapshots::Snapshots;
@@ -24,11 +25,12 @@ use super::workload::Workload;
 use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, VolumeId};
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
+use crate::protocol::replication::RulesOff;
 use crate::protocol::replication::replica::Op;
-use crate::protocol::replication::{Role, RulesOff};
 use crate::protocol::steward;
 use crate::sim::register::Tick;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long healing may take, in simulated time.
@@ -38,6 +40,8 @@ const OPERATIONS_MIN: u64 = 2_000;
 const ROUNDS_MAX: u32 = 12;
 /// Requests of clients in flight in all.
 pub(super) const REQUESTS_MAX: usize = 256;
+/// The moments that are looked at: one of so many steps.
+const JUDGED_EVERY: u64 = 4096;
 /// The steward's parameters here: nobody waits ten minutes.
 pub const STEWARD: steward::Parameters = steward::Parameters {
     out_after: Duration::from_secs(20),
@@ -75,7 +79,8 @@ pub struct Counts {
     /// Runs that only a person could have brought to an end.
     pub persons: u64,
     pub healed_after: Duration,
-    pub faults: Tally,
+    pub met: Coverage,
+    pub heights: Heights,
 }
 
 impl Counts {
@@ -91,7 +96,8 @@ impl Counts {
         self.strokes += other.strokes;
         self.persons += other.persons;
         self.healed_after = self.healed_after.max(other.healed_after);
-        self.faults.add(&other.faults);
+        self.met.add(&other.met);
+        self.heights.add(&other.heights);
     }
 }
 
@@ -99,9 +105,11 @@ impl Counts {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) id: OperationId,
-    pub(super) is_read: bool,
+    /// What it writes; `None`: it reads.
+    pub(super) value: Option<u64>,
     pub(super) buffer: Option<BufRef>,
-    pub(super) blocks: u64,
+    pub(super) volume: VolumeId,
+    pub(super) blocks: Range<u64>,
     pub(super) began: Tick,
     pub(super) node: NodeId,
 }
@@ -113,18 +121,34 @@ pub(super) struct Place {
     pub(super) incarnation: u64,
     pub(super) applied: u64,
     pub(super) is_paused: bool,
+    /// It dies as soon as it has asked something of a disk, and stays away for so long.
+    pub(super) is_doomed: Option<Duration>,
     /// What its disks answered while it was stopped.
     pub(super) waiting: VecDeque<(DiskId, PgId, Option<Op>, super::shelf::Outcome)>,
     pub(super) disks: Vec<DiskId>,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Clients ask, and faults strike.
+    Struck,
+    /// Nothing goes wrong any more.
+    Heals,
+    /// All is well, and everything is read once more.
+    LastLook,
 }
 
 /// What is due at a time of the world's own.
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     Start(NodeId),
+    Die(NodeId, Duration),
     Wake(NodeId),
     Lift(BlockId),
     Replace(DiskId),
+    /// What kept these silent is over.
+    Speak(Vec<DiskId>),
 }
 
 /// One run. See the [module](self).
@@ -147,7 +171,7 @@ pub struct World {
     pub(super) shelf_ops: BTreeMap<(DiskId, OpId), (NodeId, PgId, Option<Op>)>,
     pub(super) buffers: Buffers,
     pub(super) workload: Workload,
-    pub(super) histories: Histories,
+    pub(super) judges: Judges,
     pub(super) requests: BTreeMap<Token, Asked>,
     pub(super) tick: Tick,
     pub(super) tokens: u64,
@@ -164,10 +188,8 @@ pub struct World {
     pub(super) atlas: Atlas,
     /// How many replicas of each PG were in sync last.
     pub(super) standing: BTreeMap<PgId, usize>,
-    pub(super) served: Served,
-    pub(super) seen: Seen,
     pub(super) snapshots: Snapshots,
-    pub(super) is_healing: bool,
+    pub(super) stage: Stage,
     /// The first promise that was broken, where it could not be returned at once.
     pub(super) broken: Option<Failure>,
     pub(super) print: bool,
@@ -203,7 +225,7 @@ impl World {
             fencing: BTreeSet::new(),
             shelf_ops: BTreeMap::new(),
             buffers: Buffers::default(),
-            histories: Histories::default(),
+            judges: Judges::default(),
             requests: BTreeMap::new(),
             tick: 0,
             tokens: 0,
@@ -218,10 +240,8 @@ impl World {
             volumes: Vec::new(),
             atlas: Atlas::default(),
             standing: BTreeMap::new(),
-            served: Served::default(),
-            seen: Seen::default(),
             snapshots: Snapshots::default(),
-            is_healing: false,
+            stage: Stage::Struck,
             broken: None,
             print,
             counts: Counts::default(),
@@ -255,7 +275,7 @@ impl World {
             return;
         }
         place.incarnation += 1;
-        place.is_paused = false;
+        (place.is_paused, place.is_doomed) = (false, None);
         place.applied = 0;
         place.waiting.clear();
         let incarnation = Incarnation(place.incarnation);
@@ -290,10 +310,8 @@ impl World {
         let gone = self.requests.iter().filter(|(_, asked)| asked.node == id);
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
         for token in gone {
-            if let Some(asked) = self.requests.remove(&token)
-                && !asked.is_read
-            {
-                self.histories.failed(asked.id);
+            if let Some(asked) = self.requests.remove(&token) {
+                self.judges.failed(&asked);
             }
         }
         self.network.crash(self.now, id);
@@ -342,7 +360,7 @@ impl World {
             self.read_all()?;
             self.judge_copies()?;
         }
-        self.histories.judge()?;
+        self.judges.histories.judge()?;
         self.collect();
         Ok(())
     }
@@ -353,11 +371,11 @@ impl World {
     }
 
     fn collect(&mut self) {
-        self.counts.faults.add(&self.network.tally);
-        self.counts.faults.add(&self.log.tally);
-        self.counts.faults.add(&self.clocks.tally);
+        self.counts.met.faults.add(&self.network.tally);
+        self.counts.met.faults.add(&self.log.tally);
+        self.counts.met.faults.add(&self.clocks.tally);
         for shelf in self.shelves.values() {
-            self.counts.faults.add(&shelf.tally);
+            self.counts.met.faults.add(&shelf.tally);
         }
     }
 
@@ -374,7 +392,7 @@ impl World {
         sooner(self.shelves.values().filter_map(Shelf::next).min());
         sooner(self.due.first_key_value().map(|((at, _), _)| *at));
         if let Some(planned) = self.plan.strokes.get(self.next_stroke)
-            && !self.is_healing
+            && self.stage == Stage::Struck
         {
             sooner(Some(self.round + planned.at));
         }
@@ -411,8 +429,11 @@ impl World {
                 shelf.remember();
             }
         }
-        if self.counts.steps.is_multiple_of(16 * 1024) {
+        if self.counts.steps.is_multiple_of(16 * JUDGED_EVERY) {
             self.judge_frozen()?;
+        }
+        if self.counts.steps.is_multiple_of(JUDGED_EVERY) {
+            self.judge_moment()?;
         }
         if self.counts.steps.is_multiple_of(256) {
             for place in self.places.values() {
@@ -448,7 +469,9 @@ impl World {
                     let kept = self.shelves[&disk].kept().pg(pg);
                     for range in kept.ranges() {
                         let epoch = kept.epoch(range);
-                        self.seen.fenced((disk, pg), kept.version, range, epoch)?;
+                        self.judges
+                            .seen
+                            .fenced((disk, pg), kept.version, range, epoch)?;
                     }
                 }
                 let place = self.places.get_mut(&id).expect("nodes stay");
@@ -635,6 +658,11 @@ impl World {
     fn take_node(&mut self, id: NodeId, effect: node::Effect) {
         match effect {
             node::Effect::Send { to, message } => self.send(id, to, message),
+            node::Effect::Issued {
+                header,
+                message,
+                payload,
+            } => self.issued(&header, &message, payload),
             node::Effect::Shelf {
                 disk,
                 pg,
@@ -653,7 +681,7 @@ impl World {
             }
             node::Effect::Forget { disk, pg } => {
                 self.ask_shelf(id, (disk, pg), Operation::Forget, None);
-                self.seen.begins_again((disk, pg));
+                self.judges.seen.begins_again((disk, pg));
             }
             node::Effect::Layer {
                 disk,
@@ -699,9 +727,16 @@ impl World {
             self.fencing.insert((disk, number));
         }
         self.shelf_ops.insert((disk, number), (id, pg, op));
+        let place = self.places.get_mut(&id).expect("nodes stay");
+        if let Some(lasts) = place.is_doomed.take() {
+            self.put_due(Duration::ZERO, Due::Die(id, lasts));
+        }
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Msg) {
+        if let Some(name) = message.branch() {
+            self.counts.met.branch(name);
+        }
         if from != to {
             self.say(|| format!("{from} to {to}: {message:?}"));
             // A way that is full loses it: what is not answered is sent again.
@@ -738,62 +773,5 @@ impl World {
         if let Err(failure) = result {
             self.broken.get_or_insert(failure);
         }
-    }
-
-    /// Judges what was committed.
-    fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
-        for event in events {
-            match event {
-                Event::PgChanged { pg } => {
-                    let before = self
-                        .standing
-                        .insert(pg.id, pg.configuration.in_sync().count());
-                    let now = pg.configuration.in_sync().count();
-                    self.counts.evictions += u64::from(before.is_some_and(|before| before > now));
-                    self.counts.promotions += u64::from(before.is_some_and(|before| before < now));
-                    let mut digest = 0u64;
-                    for member in pg.configuration.members() {
-                        let role = match member.role {
-                            Role::InSync => 1,
-                            Role::Joining { session, since } => {
-                                2 + u64::from(session) * 64 + u64::from(since)
-                            }
-                            Role::Out { since } => 3 + u64::from(since) * 8,
-                        };
-                        digest = crate::base::mix64(digest ^ role ^ u64::from(member.disk.0) << 40);
-                    }
-                    self.seen.configured(pg.id, pg.version(), digest)?;
-                    self.tell_atlas(pg.id);
-                }
-                Event::VolumeChanged { volume } => self.look_at_layers(volume)?,
-                Event::RangeTaken { volume, range } => {
-                    self.counts.turns += 1;
-                    self.seen.granted(*volume, range.epoch)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn tell_atlas(&mut self, pg: PgId) {
-        let Some(of) = self.catalog.pg(pg) else {
-            return;
-        };
-        let pool = self.catalog.pool(of.pool);
-        let standing = |role| match role {
-            Role::InSync => Standing::InSync,
-            Role::Joining { .. } => Standing::Joining,
-            Role::Out { .. } => Standing::Out,
-        };
-        let members = of.configuration.members().iter();
-        let group = AtlasGroup {
-            pg,
-            least: pool.map_or(1, |pool| pool.min_copies as usize),
-            disks: members
-                .map(|member| (member.disk, standing(member.role)))
-                .collect(),
-        };
-        self.atlas.configure(&group);
     }
 }

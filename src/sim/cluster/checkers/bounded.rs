@@ -26,6 +26,14 @@ impl Heights {
         }
     }
 
+    /// Takes the higher ones of another run.
+    pub fn add(&mut self, other: &Heights) {
+        for (name, (value, limit)) in &other.highest {
+            let (highest, of) = self.highest.entry(name).or_default();
+            (*highest, *of) = ((*highest).max(*value), *limit);
+        }
+    }
+
     /// What was measured: the name, the highest value, the limit.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         self.highest
@@ -44,7 +52,10 @@ mod tests {
         assert_eq!(heights.judge("window", 7, 1024), Ok(()));
         assert_eq!(heights.judge("window", 1024, 1024), Ok(()));
         assert_eq!(heights.judge("window", 3, 1024), Ok(()));
-        assert_eq!(heights.all().collect::<Vec<_>>(), [("window", 1024, 1024)]);
+        let mut all = Heights::default();
+        all.add(&heights);
+        all.add(&Heights::default());
+        assert_eq!(all.all().collect::<Vec<_>>(), [("window", 1024, 1024)]);
         let failure = heights.judge("held", 9, 8).unwrap_err();
         assert_eq!(
             failure.to_string(),

@@ -48,11 +48,6 @@ impl Ledger {
         }
     }
 
-    /// The blocks that were ever written.
-    pub fn places(&self) -> impl Iterator<Item = Place> {
-        self.places.keys().copied()
-    }
-
     /// Judges what is there of a block after the power of all was lost, and takes it as what is there from then on: it
     /// cannot be anything else any more.
     pub fn judge(&mut self, place: Place, found: u64) -> Result<(), Failure> {
@@ -107,7 +102,6 @@ mod tests {
             assert_eq!(failure.promise, Promise::Durable);
             assert!(failure.what.contains("[2] was acknowledged"), "{failure}");
         }
-        assert_eq!(ledger().places().collect::<Vec<_>>(), [AT]);
     }
 
     #[test]

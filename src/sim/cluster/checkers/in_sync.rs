@@ -1,12 +1,14 @@
 //! *in-sync*: every in-sync replica of a PG has every acknowledged write.
 //!
 //! Writes of a block have an order, (epoch, sequence), in which replicas apply them. A replica may hold a newer write than the last
-//! acknowledged one, and none that is older. What a recovery writes again (R7) keeps the place of its first write here: were it
-//! given the newer number, a recovery that brings back what was overwritten would pass.
+//! acknowledged one, and none that is older. What a recovery writes again (R7) keeps the place that its write had while its client waited:
+//! were it given the newer number, a recovery that brings back what was overwritten would pass.
 
 use super::{Failure, Place, Promise};
-use crate::base::{DiskId, Epoch};
+use crate::base::{DiskId, Epoch, VolumeId};
+use crate::sim::cluster::history::ZERO;
 use crate::sim::cluster::shelf::Block;
+use crate::sim::register::Tick;
 use std::collections::BTreeMap;
 
 /// What orders the writes of a block.
@@ -15,12 +17,20 @@ pub type Order = (Epoch, u64);
 /// Writes of one block that are told apart; older ones that nobody may hold any more are dropped.
 const WRITES_MAX: usize = 4096;
 
+/// Whether a client waits for a write while it is issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    Waits,
+    /// It was answered, or is gone: only a recovery writes it again.
+    Gone,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Writes {
     /// By their values.
     issued: BTreeMap<u64, Order>,
-    /// The newest write of zeroes.
-    zeroed: Option<Order>,
+    /// Writes of zeroes, which have no value to be told apart by, and when they were issued.
+    zeroed: BTreeMap<Order, Tick>,
     acknowledged: Option<Order>,
 }
 
@@ -32,51 +42,67 @@ pub struct Orders {
 
 impl Orders {
     /// A coordinator has numbered a write of a block, which sets it to `block`.
-    pub fn issued(&mut self, place: Place, block: Block, order: Order) {
+    pub fn issued(&mut self, place: Place, block: Block, order: Order, client: Client, now: Tick) {
         let writes = self.places.entry(place).or_default();
         match block {
             Block::Data(value) => {
-                writes.issued.entry(value).or_insert(order);
+                let known = writes.issued.entry(value).or_insert(order);
+                // A client that waits through a change of owners is served by the newest.
+                if client == Client::Waits {
+                    *known = order.max(*known);
+                }
             }
-            Block::Zero | Block::Absent => writes.zeroed = writes.zeroed.max(Some(order)),
+            Block::Zero | Block::Absent => {
+                writes.zeroed.entry(order).or_insert(now);
+            }
         }
-        if writes.issued.len() > WRITES_MAX {
+        if writes.issued.len() + writes.zeroed.len() > WRITES_MAX {
             let acknowledged = writes.acknowledged;
+            let is_newer = |order: &Order| Some(*order) >= acknowledged;
+            writes.issued.retain(|_, order| is_newer(order));
+            let newest = writes.zeroed.last_key_value().map(|(order, _)| *order);
             writes
-                .issued
-                .retain(|_, order| Some(*order) >= acknowledged);
+                .zeroed
+                .retain(|order, _| is_newer(order) || Some(*order) == newest);
         }
     }
 
-    /// A write of a block was acknowledged.
-    pub fn acknowledged(&mut self, place: Place, order: Order) {
-        let writes = self.places.entry(place).or_default();
-        writes.acknowledged = writes.acknowledged.max(Some(order));
+    /// A write of a block that a client began at `began` was acknowledged.
+    pub fn acknowledged(&mut self, place: Place, value: u64, began: Tick) {
+        let Some(writes) = self.places.get_mut(&place) else {
+            return;
+        };
+        let order = match value {
+            // Which one cannot be seen; it is none that is older than this.
+            ZERO => {
+                let since = writes.zeroed.iter().filter(|(_, issued)| **issued >= began);
+                since.map(|(order, _)| *order).next()
+            }
+            value => writes.issued.get(&value).copied(),
+        };
+        writes.acknowledged = writes.acknowledged.max(order);
+    }
+
+    /// The blocks of a volume that anything was written to, from this one on.
+    pub fn places_of(&self, volume: VolumeId, from: u64) -> impl Iterator<Item = Place> {
+        let all = (volume, from)..=(volume, u64::MAX);
+        self.places.range(all).map(|(place, _)| *place)
     }
 
     /// Judges what an in-sync replica has of a block.
     pub fn judge(&self, place: Place, disk: DiskId, block: Block) -> Result<(), Failure> {
-        let Some(writes) = self.places.get(&place) else {
-            return match block {
-                Block::Data(value) => {
-                    Err(failure(place, disk, format!("{value} was never written")))
-                }
-                Block::Zero | Block::Absent => Ok(()),
-            };
-        };
+        let nothing = Writes::default();
+        let writes = self.places.get(&place).unwrap_or(&nothing);
         let has = match block {
             Block::Data(value) => match writes.issued.get(&value) {
                 Some(order) => Some(*order),
                 None => {
-                    return Err(failure(
-                        place,
-                        disk,
-                        format!("{value} was never written, or long ago"),
-                    ));
+                    let what = format!("{value} was never written, or long ago");
+                    return Err(failure(place, disk, what));
                 }
             },
             // By whom the zeroes are cannot be seen.
-            Block::Zero | Block::Absent => writes.zeroed,
+            Block::Zero | Block::Absent => writes.zeroed.last_key_value().map(|(order, _)| *order),
         };
         match has >= writes.acknowledged {
             true => Ok(()),
@@ -114,11 +140,11 @@ mod tests {
 
     fn orders() -> Orders {
         let mut orders = Orders::default();
-        orders.issued(AT, Block::Data(1), order(1, 1));
-        orders.issued(AT, Block::Data(2), order(1, 2));
-        orders.issued(AT, Block::Data(3), order(2, 1));
-        orders.acknowledged(AT, order(1, 2));
-        orders.acknowledged(AT, order(1, 1));
+        orders.issued(AT, Block::Data(1), order(1, 1), Client::Waits, 1);
+        orders.issued(AT, Block::Data(2), order(1, 2), Client::Waits, 2);
+        orders.issued(AT, Block::Data(3), order(2, 1), Client::Waits, 3);
+        orders.acknowledged(AT, 2, 2);
+        orders.acknowledged(AT, 1, 1);
         orders
     }
 
@@ -140,17 +166,29 @@ mod tests {
     #[test]
     fn a_recovery_that_brings_back_what_was_overwritten_is_found() {
         let mut orders = orders();
-        orders.issued(AT, Block::Data(1), order(3, 1));
+        orders.issued(AT, Block::Data(1), order(3, 1), Client::Gone, 4);
         assert!(orders.judge(AT, DISK, Block::Data(1)).is_err());
+    }
+
+    #[test]
+    fn a_write_that_is_waited_for_through_a_change_of_owners_is_as_new_as_its_last_number() {
+        let mut orders = orders();
+        orders.issued(AT, Block::Data(4), order(1, 3), Client::Waits, 4);
+        orders.acknowledged(AT, 3, 3);
+        assert!(orders.judge(AT, DISK, Block::Data(4)).is_err());
+        orders.issued(AT, Block::Data(4), order(3, 1), Client::Waits, 5);
+        assert_eq!(orders.judge(AT, DISK, Block::Data(4)), Ok(()));
     }
 
     #[test]
     fn zeroes_are_there_where_someone_wrote_them_since() {
         let mut orders = orders();
-        orders.issued(AT, Block::Zero, order(2, 2));
+        orders.issued(AT, Block::Zero, order(2, 2), Client::Waits, 5);
         assert_eq!(orders.judge(AT, DISK, Block::Absent), Ok(()));
-        orders.issued(AT, Block::Data(4), order(2, 3));
-        orders.acknowledged(AT, order(2, 3));
+        orders.acknowledged(AT, ZERO, 4);
+        assert!(orders.judge(AT, DISK, Block::Data(3)).is_err());
+        orders.issued(AT, Block::Data(4), order(2, 3), Client::Waits, 6);
+        orders.acknowledged(AT, 4, 6);
         assert!(orders.judge(AT, DISK, Block::Zero).is_err());
     }
 
@@ -160,8 +198,8 @@ mod tests {
         assert_eq!(orders.judge(AT, DISK, Block::Absent), Ok(()));
         assert!(orders.judge(AT, DISK, Block::Data(1)).is_err());
         for n in 1..=2 * WRITES_MAX as u64 {
-            orders.issued(AT, Block::Data(n), order(1, n));
-            orders.acknowledged(AT, order(1, n));
+            orders.issued(AT, Block::Data(n), order(1, n), Client::Waits, n);
+            orders.acknowledged(AT, n, n);
         }
         assert!(orders.places[&AT].issued.len() <= WRITES_MAX + 1, "bounded");
         assert_eq!(

@@ -181,6 +181,7 @@ impl Histories {
     }
 
     /// How many operations there were.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.operations.len()
     }

@@ -18,6 +18,10 @@
 pub mod bounded;
 pub mod converge;
 pub mod durable;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "nobody takes snapshots here yet")
+)]
 pub mod frozen;
 pub mod heals;
 pub mod in_sync;
@@ -26,30 +30,15 @@ pub mod monotone;
 pub mod single_writer;
 
 use crate::base::VolumeId;
+use crate::sim::tally::named;
 use std::fmt;
 
 /// A block of a volume.
 pub type Place = (VolumeId, u64);
 
-macro_rules! promises {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A promise of the cluster.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Promise {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Promise {
-            pub const ALL: &'static [Promise] = &[$(Promise::$variant),*];
-
-            pub fn name(self) -> &'static str {
-                match self { $(Promise::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-promises! {
+named! {
+    /// A promise of the cluster.
+    Promise:
     Linearizable = "linearizable",
     Durable = "durable",
     InSync = "in-sync",

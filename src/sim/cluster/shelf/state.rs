@@ -1,7 +1,7 @@
 //! What is on a disk: of each replica its chunks, fences, marks and windows.
 
 use super::{What, places};
-use crate::base::{ChunkId, Epoch, LayerId, PgId, Stamp, VolumeId};
+use crate::base::{ChunkId, ChunkNo, Epoch, FamilyId, LayerId, PgId, Stamp, VolumeId};
 use crate::protocol::replication::Entry;
 use std::collections::BTreeMap;
 
@@ -86,6 +86,33 @@ impl Pg {
     pub fn block(&self, chunk: ChunkId, block: u32) -> Block {
         let chunk = self.chunks.get(&chunk);
         chunk.map_or(Block::Absent, |chunk| chunk.content[block as usize])
+    }
+
+    /// What a reader of the newest of these layers gets of a block, the newest first.
+    pub fn as_read(
+        &self,
+        family: FamilyId,
+        layers: &[LayerId],
+        chunk: ChunkNo,
+        block: u32,
+    ) -> Block {
+        let mut all = layers.iter().map(|&layer| {
+            let id = ChunkId {
+                family,
+                layer,
+                chunk,
+            };
+            self.block(id, block)
+        });
+        let found = all.find(|found| *found != Block::Absent);
+        found.unwrap_or_default()
+    }
+
+    /// The entries of the range that has most of them.
+    pub fn longest_window(&self) -> usize {
+        let ranges = self.ranges.values();
+        let lengths = ranges.map(|of| of.before.len() + of.window.len());
+        lengths.max().unwrap_or(0)
     }
 
     /// The epoch that a range is fenced with.

@@ -28,48 +28,6 @@ impl Shelf {
         }
     }
 
-    /// A chunk cannot be read until something of it is written; whether it is kept here.
-    pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
-        let is_here = self.kept.pg(pg).chunks.contains_key(&chunk);
-        if is_here {
-            self.tally.injected(Fault::DiskError);
-            self.unreadable.insert((pg, chunk));
-        }
-        is_here
-    }
-
-    /// A block rots; whether data is kept there.
-    pub fn rot(&mut self, pg: PgId, chunk: ChunkId, block: u32) -> bool {
-        let is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
-        if is_data && self.rotten.insert((pg, chunk, block as u8)) {
-            self.tally.injected(Fault::Rot);
-        }
-        is_data
-    }
-
-    /// A block with data, drawn, for who wants to damage one.
-    pub fn any_data(&mut self) -> Option<(PgId, ChunkId, u32)> {
-        let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
-            let of = *of;
-            let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
-            (0..16).filter(is_data).map(move |block| (pg, chunk, block))
-        };
-        let chunks = self.kept.pgs.iter();
-        let chunks =
-            chunks.flat_map(|(pg, of)| of.chunks.iter().map(|(id, chunk)| (*pg, *id, chunk)));
-        let all: Vec<_> = chunks.flat_map(data).collect();
-        match all.is_empty() {
-            true => None,
-            false => Some(all[self.prng.below(all.len() as u64) as usize]),
-        }
-    }
-
-    /// Whether a chunk is damaged.
-    pub fn is_damaged(&self, pg: PgId, chunk: ChunkId) -> bool {
-        let rotten = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
-        self.unreadable.contains(&(pg, chunk)) || self.rotten.range(rotten).next().is_some()
-    }
-
     /// The disk is gone: everything fails, what is in flight too.
     pub fn lose(&mut self) {
         self.tally.injected(Fault::DiskGone);
@@ -119,5 +77,50 @@ impl Shelf {
     /// From now on it is as it should be, damage aside.
     pub fn heal(&mut self) {
         self.manner.slow_one_in = 0;
+    }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "damage waits for repair"))]
+impl Shelf {
+    /// A chunk cannot be read until something of it is written; whether it is kept here.
+    pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
+        let is_here = self.kept.pg(pg).chunks.contains_key(&chunk);
+        if is_here {
+            self.tally.injected(Fault::DiskError);
+            self.unreadable.insert((pg, chunk));
+        }
+        is_here
+    }
+
+    /// A block rots; whether data is kept there.
+    pub fn rot(&mut self, pg: PgId, chunk: ChunkId, block: u32) -> bool {
+        let is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        if is_data && self.rotten.insert((pg, chunk, block as u8)) {
+            self.tally.injected(Fault::Rot);
+        }
+        is_data
+    }
+
+    /// A block with data, drawn, for who wants to damage one.
+    pub fn any_data(&mut self) -> Option<(PgId, ChunkId, u32)> {
+        let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
+            let of = *of;
+            let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
+            (0..16).filter(is_data).map(move |block| (pg, chunk, block))
+        };
+        let chunks = self.kept.pgs.iter();
+        let chunks =
+            chunks.flat_map(|(pg, of)| of.chunks.iter().map(|(id, chunk)| (*pg, *id, chunk)));
+        let all: Vec<_> = chunks.flat_map(data).collect();
+        match all.is_empty() {
+            true => None,
+            false => Some(all[self.prng.below(all.len() as u64) as usize]),
+        }
+    }
+
+    /// Whether a chunk is damaged.
+    pub fn is_damaged(&self, pg: PgId, chunk: ChunkId) -> bool {
+        let rotten = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
+        self.unreadable.contains(&(pg, chunk)) || self.rotten.range(rotten).next().is_some()
     }
 }

@@ -1,0 +1,166 @@
+//! What nodes say to one another.
+
+use crate::base::{BufRef, DiskId, Epoch, LayerId, PgId, VolumeId};
+use crate::protocol::catalog::Left;
+use crate::protocol::membership::{
+    Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
+};
+use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
+use crate::protocol::replication::{Answer, Header, Message, Refusal};
+
+/// What nodes say to one another.
+#[derive(Debug, Clone)]
+pub enum Msg {
+    Lease(LeaseAsk),
+    LeaseAnswer {
+        incarnation: Incarnation,
+        request: u64,
+        term: Term,
+        answer: LeaseAnswer,
+    },
+    /// To and from a replica. The payload is in the buffers of all.
+    ToReplica {
+        disk: DiskId,
+        header: Header,
+        message: Message,
+        payload: Option<BufRef>,
+    },
+    FromReplica {
+        disk: DiskId,
+        header: Header,
+        answer: Answer,
+        payload: Option<BufRef>,
+    },
+    FillAsk {
+        from: DiskId,
+        to: DiskId,
+        header: FillHeader,
+        ask: FillAsk,
+    },
+    FillAnswer {
+        to: DiskId,
+        header: FillHeader,
+        answer: FillAnswer,
+        payload: Option<BufRef>,
+    },
+    /// To the members of the manager; who leads takes it.
+    Report(Report),
+}
+
+/// What a run of many seeds has to have come through: see [`Msg::branch`]. Not demanded: that a window is full
+/// (so much is never in flight here), and what comes of a chunk that cannot be read.
+pub const BRANCHES: &[&str] = &[
+    "seal",
+    "window-of-a-seal",
+    "refused-epoch",
+    "refused-version",
+    "refused-session",
+    "read-held",
+    "fences-asked",
+    "list-asked",
+    "fetch-asked",
+    "fill-other-version",
+    "fill-with-entries",
+    "accused",
+    "disk-failed",
+    "filled",
+    "session-lost",
+    "range-wanted",
+    "range-given",
+    "layer-frozen",
+];
+
+impl Msg {
+    /// The branch of the protocols that a message stands for, where it is one that not every run takes.
+    pub fn branch(&self) -> Option<&'static str> {
+        match self {
+            Msg::ToReplica { message, .. } => match message {
+                Message::Seal => Some("seal"),
+                Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
+            },
+            Msg::FromReplica { answer, .. } => match answer {
+                Answer::Sealed { window } if !window.is_empty() => Some("window-of-a-seal"),
+                Answer::Value {
+                    newest: Some(_), ..
+                } => Some("read-held"),
+                Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
+                Answer::Refused { why, .. } => Some(match why {
+                    Refusal::Epoch(_) => "refused-epoch",
+                    Refusal::Version(_) => "refused-version",
+                    Refusal::Session => "refused-session",
+                    Refusal::Busy => "refused-busy",
+                    Refusal::Failed => "refused-failed",
+                    Refusal::NoReplica => "refused-no-replica",
+                }),
+            },
+            Msg::FillAsk { ask, .. } => Some(match ask {
+                FillAsk::Fences { .. } => "fences-asked",
+                FillAsk::List { .. } => "list-asked",
+                FillAsk::Fetch { .. } => "fetch-asked",
+            }),
+            Msg::FillAnswer { answer, .. } => match answer {
+                FillAnswer::NotNow => Some("fill-not-now"),
+                FillAnswer::Version(_) => Some("fill-other-version"),
+                FillAnswer::Content { entries, .. } if !entries.is_empty() => {
+                    Some("fill-with-entries")
+                }
+                _ => None,
+            },
+            Msg::Report(report) => Some(match report {
+                Report::Accused { .. } => "accused",
+                Report::DiskOpened { .. } => "disk-opened",
+                Report::DiskFailed { .. } => "disk-failed",
+                Report::Filled { .. } => "filled",
+                Report::SessionLost { .. } => "session-lost",
+                Report::Take { .. } => "range-wanted",
+                Report::Give { .. } => "range-given",
+                Report::Frozen { .. } => "layer-frozen",
+            }),
+            Msg::Lease(_) | Msg::LeaseAnswer { .. } => None,
+        }
+    }
+}
+
+/// What the manager's leader is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    Accused {
+        pg: PgId,
+        disk: DiskId,
+        version: u32,
+    },
+    DiskOpened {
+        disk: DiskId,
+        before: Incarnation,
+        now: Incarnation,
+        start: Incarnation,
+    },
+    DiskFailed {
+        disk: DiskId,
+    },
+    Filled {
+        pg: PgId,
+        disk: DiskId,
+        session: u32,
+    },
+    SessionLost {
+        pg: PgId,
+        disk: DiskId,
+        session: u32,
+    },
+    Take {
+        volume: VolumeId,
+        lease: LeaseNumber,
+        after: Option<Epoch>,
+    },
+    Give {
+        volume: VolumeId,
+        epoch: Epoch,
+        left: Left,
+    },
+    Frozen {
+        volume: VolumeId,
+        layer: LayerId,
+        epoch: Epoch,
+    },
+}
