@@ -13,6 +13,7 @@ pages! {
     a_close_names_the_journals_end,
     a_joiner_asks_its_source,
     a_shutdown_waits_for_users,
+    a_snapshot_is_a_cut,
     a_turn_ends_with_its_lease,
     bare_io_uring_under_the_data_path,
     checksum_tree,
