@@ -64,7 +64,7 @@ pub enum Input {
     Settled { volume: VolumeId },
     /// Nothing is in flight in layers below the one that the coordinator was switched to, or opened at.
     Drained { volume: VolumeId },
-    /// It is not served here any more, or what is in flight is given up: told before that, because what is given up is not drained.
+    /// It is not served here any more, and what is in flight is given up or started over: told before that, because it is not drained.
     Closed { volume: VolumeId },
 }
 
@@ -184,7 +184,7 @@ impl Cuts {
     }
 
     /// Whether what is in flight here may still happen under another turn, with these layers: not where somebody else had the volume meanwhile and has
-    /// frozen a layer that it is in. Asked before the turn is opened; where not, [`Input::Closed`], and all of it is answered with an error.
+    /// frozen a layer that it is in. Asked before the turn is opened; where not, [`Input::Closed`], and all of it starts over, in the newest layer.
     pub fn may_go_on(&self, volume: VolumeId, layers: Layers) -> bool {
         let takes = |layer| layer == layers.newest || Some(layer) == layers.cutting;
         self.served.get(&volume).is_none_or(|of| {

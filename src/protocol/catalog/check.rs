@@ -7,9 +7,9 @@ use super::command::{Event, Locality};
 use super::index::Index;
 use super::pg::Pg;
 use super::range::Ownership;
-use super::state::{Attachment, Catalog, Disk, LayerState, Node, Pool, Volume};
+use super::state::{Attachment, Catalog, Disk, LayerState, Node, Pool, Sharing, Volume};
 use super::{LAYERS_MAX, VOLUME_BYTES_MAX};
-use crate::base::VolumeId;
+use crate::base::{NodeId, VolumeId};
 use crate::protocol::placement::COPIES_MAX;
 
 type Checked = Result<(), &'static str>;
@@ -186,6 +186,18 @@ impl Catalog {
         let holds = self.volumes.contains_key(&one.volume) && self.nodes.contains_key(&one.node);
         hold(holds, "references-hold")?;
         let (first, second) = self.attachments_of(one.volume);
+        let apart = self.shared.get(&one.volume).is_none_or(|of| {
+            let volume = self.volumes.get(&one.volume);
+            let other = |(node, other): (&NodeId, &Attachment)| {
+                *node == other.node
+                    && !other.front_end.is_incoming()
+                    && first.is_some_and(|first| first.node != *node)
+            };
+            volume.is_some_and(|volume| volume.sharing == Sharing::Shared)
+                && !of.is_empty()
+                && of.iter().all(other)
+        });
+        hold(apart, "shared-by-nodes")?;
         let follows = first.is_none_or(|first| !first.front_end.is_incoming())
             && second.is_none_or(|second| {
                 second.front_end.is_incoming()

@@ -5,7 +5,7 @@
 //! gives the same catalog in every build, whatever its solver has learnt since.
 
 use super::pg::Pg;
-use super::range::{GiveWhy, Ownership, TakeWhy};
+use super::range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 use super::state::{
     Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Maintenance, Node, Pool,
     PoolId, Sharing, StoreName, Volume,
@@ -294,6 +294,14 @@ pub enum Command {
         node: NodeId,
         epoch: Epoch,
         why: GiveWhy,
+    },
+    /// The owner of a shared volume's range, which it has drained, hands it to a node that waits for it: a turn ends, and the next begins.
+    HandRange {
+        volume: VolumeId,
+        node: NodeId,
+        epoch: Epoch,
+        to: Owner,
+        left: Left,
     },
     /// Takes a range from an owner of whom nothing is known, on a person's word that it is fenced. Raises the generation.
     ForceTakeRange {

@@ -11,7 +11,7 @@
 //! A snapshot that is deleted loses its name at once; its layer goes when the stores have merged it into the one above.
 
 use super::range::Left;
-use super::state::{Layer, LayerState, Snapshot, Volume, VolumeState};
+use super::state::{Layer, LayerState, Sharing, Snapshot, Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, LAYERS_MAX, Refusal, check_name};
 use crate::base::{Epoch, LayerId, NodeId, VolumeId};
@@ -91,13 +91,16 @@ impl Catalog {
         self.change(id, Volume::freeze)
     }
 
-    /// Who takes a turn at a volume that nobody has attached, because a layer of it is to be frozen: the node of the first replica that is in
-    /// sync. If that node is gone, another one is first soon. Where the volume is attached, its own node takes a turn anyway.
+    /// Who takes a turn at a volume because a layer of it is to be frozen, and for nothing else. Where nobody has it attached, the node of the first
+    /// replica that is in sync: if that node is gone, another one is first soon. Where it is attached, its own node takes a turn anyway;
+    /// where it is shared, nodes do that when something is asked, so the first of them does.
     pub fn who_freezes(&self, volume: &Volume) -> Option<NodeId> {
         volume.cutting()?;
-        let is_attached = self.attachments_of(volume.id).0.is_some();
-        if is_attached || volume.state != VolumeState::Ready {
+        if volume.state != VolumeState::Ready {
             return None;
+        }
+        if let (Some(first), _) = self.attachments_of(volume.id) {
+            return (volume.sharing == Sharing::Shared).then_some(first.node);
         }
         let pg = self.pg(*self.pgs_of_volume(volume).first()?)?;
         let disk = pg.configuration.in_sync().next()?;

@@ -18,6 +18,7 @@
 //!   never has fewer. A disk that comes later brings new PGs behind them, so nothing moves by itself.
 //! - *one-socket-one-attachment*: no two attachments of a node have the same socket, and no two the same key.
 //! - *incoming-follows*: a volume has an incoming attachment only beside one by vhost-user on the same node.
+//! - *shared-by-nodes*: only a shared volume is attached at several nodes, at each of them once.
 //! - *in-sync-are-replicas*: the in-sync set of a PG is a non-empty part of its replicas.
 //! - *one-store-one-disk*: no store is on two disks.
 //! - *copies-are-in-range*: a pool has 1 to 3 copies, of which at least one and at most all must be in sync.
@@ -259,6 +260,13 @@ impl Catalog {
                 epoch,
                 why,
             } => self.give_range(*volume, *node, *epoch, *why),
+            Command::HandRange {
+                volume,
+                node,
+                epoch,
+                to,
+                left,
+            } => self.hand_range(*volume, (*node, *epoch), *to, *left),
             Command::ForceTakeRange {
                 volume,
                 node,

@@ -157,6 +157,25 @@ impl Catalog {
         Ok(events)
     }
 
+    pub(super) fn hand_range(
+        &mut self,
+        id: VolumeId,
+        (node, epoch): (NodeId, Epoch),
+        to: Owner,
+        left: Left,
+    ) -> Result<Vec<Event>, Refusal> {
+        self.check_owner(id, node, epoch)?;
+        self.check_taker(id, to, Some(epoch))?;
+        let mut events = Vec::new();
+        let is_cutting = self.volume(id).is_some_and(|of| of.cutting().is_some());
+        if left == Left::Settled && is_cutting {
+            // As in order: nothing is in flight, and who has the turn now knows of the newest layer.
+            events.extend(self.change(id, Volume::freeze)?);
+        }
+        events.extend(self.own(id, to, epoch.generation, left)?);
+        Ok(events)
+    }
+
     /// Refuses what a node says of a range that is not its own under this epoch.
     pub(super) fn check_owner(
         &self,

@@ -131,6 +131,8 @@ struct Volume {
     held: bool,
     closing: bool,
     waiting: VecDeque<Request>,
+    /// Pieces that hold their blocks and start over.
+    again: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,8 @@ struct Piece {
     entered: u32,
     /// Old blocks that are still being read.
     olds: u32,
+    /// It is in flight.
+    is_started: bool,
     failed: Option<IoError>,
 }
 
@@ -229,6 +233,7 @@ impl Coordinator {
             held: false,
             closing: false,
             waiting: VecDeque::new(),
+            again: Vec::new(),
         };
         self.volumes.insert(id, volume);
         false
@@ -245,6 +250,30 @@ impl Coordinator {
         }
     }
 
+    /// Somebody else has the volume, or had it meanwhile: requests wait until [`Coordinator::release`], and what is in flight starts over then, from
+    /// what it has to read first and in the layer that is newest by then. Whoever was asked does not answer any more.
+    pub fn start_over(&mut self, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        (volume.held, volume.paused) = (true, false);
+        (volume.started, volume.older) = (0, 0);
+        let requests = &self.requests;
+        for (key, piece) in self.pieces.iter_mut() {
+            if piece.is_started && requests[piece.request].request.volume == id {
+                piece.is_started = false;
+                (piece.olds, piece.failed) = (0, None);
+                volume.again.push(key);
+            }
+        }
+    }
+
+    /// Whether requests of a volume wait because it is held or paused.
+    pub fn is_waited_for(&self, id: VolumeId) -> bool {
+        let volume = self.volumes.get(&id);
+        volume.is_some_and(|volume| volume.in_flight > 0 || !volume.waiting.is_empty())
+    }
+
     /// Lets requests of a volume go on that was opened held.
     pub fn release(&mut self, id: VolumeId, out: &mut Vec<Output>) {
         if let Some(volume) = self.volumes.get_mut(&id) {
@@ -258,9 +287,15 @@ impl Coordinator {
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
-        if volume.paused || volume.held {
+        if volume.held {
             return;
         }
+        for piece in std::mem::take(&mut volume.again) {
+            self.start(piece, out);
+        }
+        let Some(volume) = self.volumes.get_mut(&id).filter(|volume| !volume.paused) else {
+            return;
+        };
         for request in std::mem::take(&mut volume.waiting) {
             self.request(request, out);
         }
@@ -290,6 +325,9 @@ impl Coordinator {
         volume.closing = true;
         for request in std::mem::take(&mut volume.waiting) {
             reply(request.token, Err(IoError::Closed), out);
+        }
+        for piece in std::mem::take(&mut volume.again) {
+            self.end_piece(piece, Err(IoError::Closed), &[], &mut Vec::new(), out);
         }
         self.tell_if_drained(id, out);
     }
@@ -385,6 +423,7 @@ impl Coordinator {
                 target,
                 entered: 0,
                 olds: 0,
+                is_started: false,
                 failed: None,
             };
             let piece = self
@@ -429,6 +468,7 @@ impl Coordinator {
     /// It holds its blocks: from here on it is in flight, in the layer that is newest now.
     fn start(&mut self, key: u32, out: &mut Vec<Output>) {
         let piece = &mut self.pieces[key];
+        piece.is_started = true;
         let of = self.requests[piece.request].request.volume;
         if let Some(volume) = self.volumes.get_mut(&of) {
             volume.started += 1;
@@ -554,6 +594,9 @@ impl Coordinator {
 
     /// The checksums of a write's payload are there: the store is asked.
     pub fn checksummed(&mut self, piece: PieceId, crcs: &[u32], out: &mut Vec<Output>) {
+        if self.pieces.get(piece.0).is_some_and(|of| !of.is_started) {
+            return; // it starts over
+        }
         let Some(Piece {
             part: Part::Write { run, buf, .. },
             target,
@@ -587,6 +630,9 @@ impl Coordinator {
         let Some(piece) = self.pieces.get_mut(id.0) else {
             return debug_assert!(false, "a piece is answered once");
         };
+        if !piece.is_started {
+            return; // it starts over
+        }
         if let Err(error) = result {
             piece.failed.get_or_insert(error);
         }
@@ -599,9 +645,24 @@ impl Coordinator {
                 return self.merge(id.0, out);
             }
         }
-        let Some(piece) = self.pieces.remove(id.0) else {
+        self.end_piece(id.0, Ok(()), runs, out_runs, out);
+    }
+
+    /// A piece has ended, and with it perhaps its request; others go on.
+    fn end_piece(
+        &mut self,
+        key: u32,
+        result: Result<(), IoError>,
+        runs: &[MapRun],
+        out_runs: &mut Vec<MapRun>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut piece) = self.pieces.remove(key) else {
             return;
         };
+        if let Err(error) = result {
+            piece.failed.get_or_insert(error);
+        }
         self.leave(&piece);
         self.tell_if_cut(&piece, out);
         let running = &mut self.requests[piece.request];
@@ -619,6 +680,9 @@ impl Coordinator {
 
     /// A piece has ended; whether it was the last one in an older layer.
     fn tell_if_cut(&mut self, piece: &Piece, out: &mut Vec<Output>) {
+        if !piece.is_started {
+            return;
+        }
         let id = self.requests[piece.request].request.volume;
         let Some(volume) = self.volumes.get_mut(&id) else {
             return debug_assert!(false, "a volume is there while a request is in flight");

@@ -275,6 +275,17 @@ impl Groups {
         }
     }
 
+    /// The volume is not this node's any more, or what is in flight starts over: nothing of it is answered.
+    pub fn drop_asks(&mut self, volume: VolumeId) {
+        self.volumes.remove(&volume);
+        self.drop_groups(volume);
+        let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
+        let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
+        for tag in tags {
+            self.asks.remove(tag);
+        }
+    }
+
     /// Whether every group of a volume has told its mark, so that who takes it over finds nothing to write again.
     pub fn is_quiet(&self, volume: VolumeId) -> bool {
         !self.active.iter().any(|(of, _)| *of == volume)

@@ -155,3 +155,36 @@ fn a_volume_that_is_opened_held_begins_nothing_before_it_is_released() {
     coordinator.resume(V, &mut out);
     assert_eq!(asks(&mut coordinator, out).len(), 1);
 }
+
+/// Somebody else has had the volume: what was read for a merge may be old, and the layer may be frozen.
+#[test]
+fn what_starts_over_reads_again_and_goes_to_the_newest_layer() {
+    let mut coordinator = coordinator();
+    let old = ask(&mut coordinator, RequestKind::Write, 512, 512);
+    let out = answer(&mut coordinator, old[0].0);
+    let written = asks(&mut coordinator, out);
+    assert_eq!(written, [(old[0].0, 1, 0)]);
+    assert!(ask(&mut coordinator, RequestKind::Write, 1024, 512).is_empty());
+    coordinator.start_over(V);
+    assert!(answer(&mut coordinator, old[0].0).is_empty(), "too late");
+    coordinator.open_held(open(2), &mut Vec::new());
+    let mut out = Vec::new();
+    coordinator.release(V, &mut out);
+    let read = asks(&mut coordinator, out);
+    assert_eq!(read, [(old[0].0, 2, 0)]);
+    let out = answer(&mut coordinator, read[0].0);
+    let written = asks(&mut coordinator, out);
+    assert_eq!(written, [(old[0].0, 2, 0)]);
+    let out = answer(&mut coordinator, written[0].0);
+    assert!(
+        out.iter()
+            .any(|one| matches!(one, Output::Reply { result: Ok(()), .. }))
+    );
+    // One that waits to start over is told when the volume is closed.
+    coordinator.start_over(V);
+    let mut out = Vec::new();
+    coordinator.close(V, &mut out);
+    let replies = |one: &&Output| matches!(one, Output::Reply { result: Err(_), .. });
+    assert_eq!(out.iter().filter(replies).count(), 1);
+    assert!(out.contains(&Output::Drained { volume: V }));
+}

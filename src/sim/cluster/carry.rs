@@ -68,6 +68,44 @@ impl Node {
                     epoch,
                     left,
                 }),
+                turns::Output::Want {
+                    volume,
+                    owner,
+                    epoch,
+                    by,
+                    missed,
+                } => {
+                    let wanted = Msg::Want {
+                        volume,
+                        epoch,
+                        by,
+                        missed,
+                    };
+                    self.send(owner, wanted);
+                }
+                turns::Output::Hand {
+                    volume,
+                    epoch,
+                    to,
+                    left,
+                } => self.report(Report::Hand {
+                    volume,
+                    epoch,
+                    to,
+                    left,
+                }),
+                turns::Output::Suspend { volume } => {
+                    let closed = cuts::Input::Closed { volume };
+                    self.cuts.step(now, closed, &mut Vec::new());
+                    self.groups.drop_asks(volume);
+                    self.coordinator.start_over(volume);
+                    if self.coordinator.is_waited_for(volume) {
+                        let mut out = Vec::new();
+                        let asked = turns::Input::Asked { volume };
+                        self.turns.step(now, asked, &mut out);
+                        self.take_turns(now, out, buffers);
+                    }
+                }
                 turns::Output::Open { volume, epoch } => self.open(now, volume, epoch, buffers),
                 turns::Output::Drain { volume } => {
                     let mut out = Vec::new();

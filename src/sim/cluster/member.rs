@@ -272,6 +272,24 @@ impl Member {
                     },
                 });
             }
+            Report::Hand {
+                volume,
+                epoch,
+                to,
+                left,
+            } => {
+                let node = from;
+                return self.effects.push(Effect::Propose {
+                    number: None,
+                    command: Command::HandRange {
+                        volume,
+                        node,
+                        epoch,
+                        to,
+                        left,
+                    },
+                });
+            }
             Report::Frozen {
                 volume,
                 layer,

@@ -1,7 +1,7 @@
 //! What nodes say to one another.
 
 use crate::base::{BufRef, DiskId, Epoch, LayerId, PgId, VolumeId};
-use crate::protocol::catalog::Left;
+use crate::protocol::catalog::{Left, Owner};
 use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
@@ -43,6 +43,13 @@ pub enum Msg {
         answer: FillAnswer,
         payload: Option<BufRef>,
     },
+    /// To the owner of a shared volume: a node waits for its turn.
+    Want {
+        volume: VolumeId,
+        epoch: Epoch,
+        by: Owner,
+        missed: u32,
+    },
     /// To the members of the manager; who leads takes it.
     Report(Report),
 }
@@ -68,6 +75,7 @@ pub const BRANCHES: &[&str] = &[
     "range-wanted",
     "range-given",
     "layer-frozen",
+    "range-handed",
 ];
 
 impl Msg {
@@ -115,8 +123,9 @@ impl Msg {
                 Report::Take { .. } => "range-wanted",
                 Report::Give { .. } => "range-given",
                 Report::Frozen { .. } => "layer-frozen",
+                Report::Hand { .. } => "range-handed",
             }),
-            Msg::Lease(_) | Msg::LeaseAnswer { .. } => None,
+            Msg::Lease(_) | Msg::LeaseAnswer { .. } | Msg::Want { .. } => None,
         }
     }
 }
@@ -162,5 +171,11 @@ pub enum Report {
         volume: VolumeId,
         layer: LayerId,
         epoch: Epoch,
+    },
+    Hand {
+        volume: VolumeId,
+        epoch: Epoch,
+        to: Owner,
+        left: Left,
     },
 }

@@ -18,7 +18,7 @@ use crate::base::{
     BlockRun, Breaks, BufRef, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request,
     Time, Token, VolumeId,
 };
-use crate::protocol::catalog::{Catalog, Event, Ownership, Volume};
+use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
@@ -283,6 +283,22 @@ impl Node {
     fn receive(&mut self, now: Time, from: NodeId, message: Msg, buffers: &mut Buffers) {
         match message {
             Msg::Lease(_) | Msg::Report(_) => {} // for a member
+            Msg::Want {
+                volume,
+                epoch,
+                by,
+                missed,
+            } => {
+                let input = turns::Input::WantedBy {
+                    volume,
+                    epoch,
+                    by,
+                    missed,
+                };
+                let mut out = Vec::new();
+                self.turns.step(now, input, &mut out);
+                self.take_turns(now, out, buffers);
+            }
             Msg::LeaseAnswer {
                 incarnation,
                 request,
@@ -550,15 +566,20 @@ impl Node {
         let Some(of) = self.catalog.volume(volume) else {
             return;
         };
-        let (first, _) = self.catalog.attachments_of(volume);
-        let here = if first.is_some_and(|attachment| attachment.node == self.id) {
-            Here::Attached
-        } else if self.catalog.who_freezes(of) == Some(self.id) {
-            Here::ToFreeze
-        } else {
-            Here::NotAttached
+        let freezes = self.catalog.who_freezes(of) == Some(self.id);
+        let is_attached = self.catalog.attached_at(volume, self.id).is_some();
+        let here = match is_attached {
+            true if of.sharing == Sharing::Shared => Here::Shared,
+            true => Here::Attached,
+            false if freezes => Here::ToFreeze,
+            false => Here::NotAttached,
         };
         let layers = layers_of(of);
+        if here == Here::Shared && self.coordinator.volume(volume).is_none() {
+            // Requests wait for a turn.
+            let open = self.open_volume(of);
+            self.coordinator.open_held(open, &mut Vec::new());
+        }
         let range: Option<Ownership> = self.catalog.range(volume).copied();
         let mut out = Vec::new();
         if let Some(range) = range {
@@ -567,6 +588,10 @@ impl Node {
         }
         let input = turns::Input::Wanted { volume, here };
         self.turns.step(now, input, &mut out);
+        if here == Here::Shared && freezes && self.groups.epoch(volume).is_none() {
+            let input = turns::Input::Asked { volume };
+            self.turns.step(now, input, &mut out);
+        }
         self.take_turns(now, out, buffers);
         // After the turns: who is not the owner any more changes no layer.
         let mut out = Vec::new();
@@ -617,20 +642,13 @@ impl Node {
         if !self.cuts.may_go_on(volume, layers) {
             let closed = cuts::Input::Closed { volume };
             self.cuts.step(now, closed, &mut Vec::new());
-            self.groups.close(volume, &mut out);
+            self.groups.drop_asks(volume);
+            self.coordinator.start_over(volume);
         }
         self.groups.open(now, volume, epoch, near, &mut out);
         self.take_groups(now, out, buffers);
         let left = self.catalog.range(volume).map(|range| range.left);
-        // The disk of an ask is for shards that keep what they coordinate: here the groups say where it goes.
-        let pgs = self.catalog.pgs_of_volume(&of).iter();
-        let open = OpenVolume {
-            id: volume,
-            family: of.family,
-            layer: layers.newest,
-            size: of.size,
-            pgs: pgs.map(|&pg| (pg, Some(DiskSlot(0)))).collect(),
-        };
+        let open = self.open_volume(&of);
         let (mut out, mut of_cuts) = (Vec::new(), Vec::new());
         self.coordinator.open_held(open, &mut out);
         let opened = cuts::Input::Opened {
@@ -644,12 +662,31 @@ impl Node {
         self.take_cuts(now, of_cuts, buffers);
     }
 
+    fn open_volume(&self, of: &Volume) -> OpenVolume {
+        // The disk of an ask is for shards that keep what they coordinate: here the groups say where it goes.
+        let pgs = self.catalog.pgs_of_volume(of).iter();
+        OpenVolume {
+            id: of.id,
+            family: of.family,
+            layer: layers_of(of).newest,
+            size: of.size,
+            pgs: pgs.map(|&pg| (pg, Some(DiskSlot(0)))).collect(),
+        }
+    }
+
     /// A client asks.
     pub fn ask(&mut self, now: Time, request: Request, buffers: &mut Buffers) {
         self.volumes_of.insert(request.token, request.volume);
         let mut out = Vec::new();
+        let volume = request.volume;
         self.coordinator.request(request, &mut out);
         self.take_coordinator(now, out, buffers);
+        if self.groups.epoch(volume).is_none() && self.coordinator.is_waited_for(volume) {
+            let mut out = Vec::new();
+            let asked = turns::Input::Asked { volume };
+            self.turns.step(now, asked, &mut out);
+            self.take_turns(now, out, buffers);
+        }
         self.settle(now, buffers);
     }
 

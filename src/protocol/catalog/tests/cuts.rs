@@ -210,3 +210,35 @@ fn a_layer_that_is_still_being_cut_is_not_merged_though_its_name_is_gone() {
     catalog.apply(&freeze(1, now)).unwrap();
     catalog.apply(&forget).unwrap();
 }
+
+#[test]
+fn a_turn_that_is_handed_over_takes_the_snapshot_along() {
+    let mut catalog = site();
+    let share = Command::SetSharing {
+        name: "a".into(),
+        sharing: Sharing::Shared,
+    };
+    catalog.apply(&share).unwrap();
+    take(&mut catalog, 1, TakeWhy::Free);
+    catalog.apply(&snapshot("s")).unwrap();
+    let hand = |catalog: &Catalog, left| Command::HandRange {
+        volume: V1,
+        node: NodeId(1),
+        epoch: epoch(catalog),
+        to: Owner {
+            node: NodeId(2),
+            lease: lease(2),
+        },
+        left,
+    };
+    let mut badly = catalog.clone();
+    badly.apply(&hand(&catalog, Left::Unsettled)).unwrap();
+    assert_eq!(state(&badly), LayerState::Cutting);
+    let command = hand(&catalog, Left::Settled);
+    catalog.apply(&command).unwrap();
+    assert_eq!(state(&catalog), LayerState::Frozen);
+    let range = catalog.range(V1).unwrap();
+    assert_eq!((range.epoch.host, range.left), (2, Left::Settled));
+    assert_eq!(range.owner.unwrap().node, NodeId(2));
+    assert_eq!(refused(&mut catalog, &command).field, "epoch");
+}
