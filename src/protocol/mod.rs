@@ -2,6 +2,7 @@
 //! The protocols, pure: each a deterministic machine with no clock, no socket, no file.
 //!
 //! - [`catalog`]: the site's recorded truth, changed by commands and read by everyone;
+//! - [`cuts`]: when a volume changes its layer for a snapshot, and when the snapshot has been taken;
 //! - [`membership`]: liveness of nodes: one lease a node with the manager, and who is believed when nodes accuse one another;
 //! - [`placement`]: which disks hold the replicas of which placement group;
 //! - [`replication`]: one placement group: how a coordinator keeps its copies the same;
@@ -11,6 +12,7 @@
 //! - [`volume`]: the coordinator, which orders what front ends ask of a volume.
 
 pub mod catalog;
+pub mod cuts;
 pub mod membership;
 pub mod placement;
 pub mod replication;

@@ -168,6 +168,8 @@ impl Shard {
                     out.list.push(Output::Reply { token, result, map });
                 }
                 volume::Output::Drained { volume } => self.on_drained(now, volume, out),
+                // On one host the layer changes when nothing is in flight on any shard.
+                volume::Output::Cut { .. } => {}
             }
         }
         self.wanted.clear();

@@ -98,6 +98,7 @@ impl Host {
             parent: layer.parent.map(|parent| parent.0),
             state: match layer.state {
                 LayerState::Writable => "writable",
+                LayerState::Cutting => "cutting",
                 LayerState::Frozen => "frozen",
             }
             .into(),

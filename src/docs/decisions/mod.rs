@@ -12,7 +12,9 @@ macro_rules! pages {
 pages! {
     a_close_names_the_journals_end,
     a_joiner_asks_its_source,
+    a_shared_volume_goes_to_who_asks,
     a_shutdown_waits_for_users,
+    a_snapshot_is_a_cut,
     a_turn_ends_with_its_lease,
     bare_io_uring_under_the_data_path,
     checksum_tree,

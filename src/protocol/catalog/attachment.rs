@@ -4,10 +4,13 @@
 //! of the process that the guest moves to. When the first is detached, the incoming one takes its place; where the
 //! migration is given up, the incoming one is detached by its key.
 //!
+//! A shared volume has one more at each other node that uses it. Where the first is detached and nothing comes in, the one at the lowest of
+//! those nodes is the first from then on.
+//!
 //! The catalog knows what is wanted, not whether it works: the host starts and stops what serves an attachment.
 
 use super::index::Place;
-use super::state::{Attachment, AttachmentKey, FrontEnd, Volume};
+use super::state::{Attachment, AttachmentKey, FrontEnd, Sharing, Volume};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, QUEUES_MAX, Refusal};
 use crate::base::{NodeId, VolumeId};
@@ -50,9 +53,11 @@ impl Catalog {
             front_end: front_end.clone(),
         };
         self.next.attachment += 1;
-        let place = match front_end.is_incoming() {
-            true => Place::Incoming,
-            false => Place::First,
+        let first = self.attachments.get(&id).map(|first| first.node);
+        let place = match first {
+            Some(first) if first != node => Place::Shared(node),
+            _ if front_end.is_incoming() => Place::Incoming,
+            _ => Place::First,
         };
         self.put_attachment(place, attachment.clone());
         Ok(vec![Event::Attached { attachment }])
@@ -75,8 +80,19 @@ impl Catalog {
                 moved.front_end.arrive();
                 self.put_attachment(Place::First, moved.clone());
                 events.push(Event::Attached { attachment: moved });
+            } else {
+                let next = self.shared_at(id).next().map(|next| next.node);
+                let next = next.and_then(|node| self.drop_attachment(Place::Shared(node), id));
+                if let Some(next) = next {
+                    self.put_attachment(Place::First, next);
+                }
             }
             return Ok(events);
+        }
+        let of_key = self.shared_at(id).find(|one| Some(one.key) == key);
+        if let Some(node) = of_key.map(|one| one.node) {
+            self.drop_attachment(Place::Shared(node), id);
+            return Ok(vec![Event::Detached { volume: id }]);
         }
         if is_second {
             self.drop_attachment(Place::Incoming, id);
@@ -100,11 +116,16 @@ impl Catalog {
         key: AttachmentKey,
         device: u32,
     ) -> Result<Vec<Event>, Refusal> {
-        // Only a first one can be a device.
+        // An incoming one is no device.
         match self.attachment(key).cloned() {
             Some(mut attachment) if attachment.front_end.is_device() => {
                 attachment.front_end.set_device(device);
-                self.put_attachment(Place::First, attachment.clone());
+                let first = self.attachments.get(&attachment.volume);
+                let place = match first.is_some_and(|first| first.key == key) {
+                    true => Place::First,
+                    false => Place::Shared(attachment.node),
+                };
+                self.put_attachment(place, attachment.clone());
                 Ok(vec![Event::Attached { attachment }])
             }
             _ => {
@@ -126,6 +147,16 @@ impl Catalog {
             }
             return Ok(());
         };
+        if first.node != node && volume.sharing == Sharing::Shared {
+            let reason = if wanted.is_incoming() {
+                format!("a guest moves to {name} at the node where it runs only")
+            } else if self.attached_at(volume.id, node).is_some() {
+                format!("{name} is attached to node {node} already")
+            } else {
+                return Ok(());
+            };
+            return Err(Refusal::conflict("name", reason, "detach it there first"));
+        }
         if first.node != node {
             let reason = format!("{name} is attached to node {}", first.node);
             return Err(Refusal::conflict("name", reason, "detach it there first"));

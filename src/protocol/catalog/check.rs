@@ -7,9 +7,9 @@ use super::command::{Event, Locality};
 use super::index::Index;
 use super::pg::Pg;
 use super::range::Ownership;
-use super::state::{Attachment, Catalog, Disk, LayerState, Node, Pool, Volume};
+use super::state::{Attachment, Catalog, Disk, LayerState, Node, Pool, Sharing, Volume};
 use super::{LAYERS_MAX, VOLUME_BYTES_MAX};
-use crate::base::VolumeId;
+use crate::base::{NodeId, VolumeId};
 use crate::protocol::placement::COPIES_MAX;
 
 type Checked = Result<(), &'static str>;
@@ -186,6 +186,18 @@ impl Catalog {
         let holds = self.volumes.contains_key(&one.volume) && self.nodes.contains_key(&one.node);
         hold(holds, "references-hold")?;
         let (first, second) = self.attachments_of(one.volume);
+        let apart = self.shared.get(&one.volume).is_none_or(|of| {
+            let volume = self.volumes.get(&one.volume);
+            let other = |(node, other): (&NodeId, &Attachment)| {
+                *node == other.node
+                    && !other.front_end.is_incoming()
+                    && first.is_some_and(|first| first.node != *node)
+            };
+            volume.is_some_and(|volume| volume.sharing == Sharing::Shared)
+                && !of.is_empty()
+                && of.iter().all(other)
+        });
+        hold(apart, "shared-by-nodes")?;
         let follows = first.is_none_or(|first| !first.front_end.is_incoming())
             && second.is_none_or(|second| {
                 second.front_end.is_incoming()
@@ -215,15 +227,16 @@ impl Catalog {
     }
 }
 
-/// A volume's layers lie over one another, and the newest takes writes; what has a name is frozen.
+/// A volume's layers lie over one another, and the newest takes writes; what has a name is frozen, or about to be.
 fn layers_are_a_chain(volume: &Volume) -> bool {
     let newest = volume.layers.len() - 1;
-    let state = |at| match at == newest {
-        true => LayerState::Writable,
-        false => LayerState::Frozen,
+    let may_be = |at: usize, state| match state {
+        LayerState::Writable => at == newest,
+        LayerState::Cutting => at + 1 == newest,
+        LayerState::Frozen => at < newest,
     };
     let numbered = volume.layers.iter().enumerate();
-    let mut states = numbered.map(|(at, layer)| layer.state == state(at));
+    let mut states = numbered.map(|(at, layer)| may_be(at, layer.state));
     let frozen = &volume.layers[..newest];
     states.all(|right| right)
         && volume

@@ -5,7 +5,7 @@
 //! gives the same catalog in every build, whatever its solver has learnt since.
 
 use super::pg::Pg;
-use super::range::{GiveWhy, Ownership, TakeWhy};
+use super::range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 use super::state::{
     Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Maintenance, Node, Pool,
     PoolId, Sharing, StoreName, Volume,
@@ -213,7 +213,7 @@ pub enum Command {
         name: String,
         sharing: Sharing,
     },
-    /// Freezes the newest layer under a name and adds one.
+    /// Gives the newest layer a name and puts one over it. The snapshot has been taken when that layer is frozen.
     SnapshotVolume {
         name: String,
         snapshot: String,
@@ -222,6 +222,14 @@ pub enum Command {
     DeleteSnapshot {
         name: String,
         snapshot: String,
+    },
+    /// The owner of a volume's range has switched to the newest layer, and nothing is in flight in this one.
+    FreezeLayer {
+        volume: VolumeId,
+        layer: LayerId,
+        node: NodeId,
+        /// Of its turn.
+        epoch: Epoch,
     },
     /// The stores have merged a frozen layer without a name into the one above it.
     ForgetLayer {
@@ -286,6 +294,14 @@ pub enum Command {
         node: NodeId,
         epoch: Epoch,
         why: GiveWhy,
+    },
+    /// The owner of a shared volume's range, which it has drained, hands it to a node that waits for it: a turn ends, and the next begins.
+    HandRange {
+        volume: VolumeId,
+        node: NodeId,
+        epoch: Epoch,
+        to: Owner,
+        left: Left,
     },
     /// Takes a range from an owner of whom nothing is known, on a person's word that it is fenced. Raises the generation.
     ForceTakeRange {

@@ -209,11 +209,13 @@ impl Index {
     }
 }
 
-/// Which of a volume's two attachments.
+/// Which of a volume's attachments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     First,
     Incoming,
+    /// Of a shared volume, at another node than the first one's.
+    Shared(NodeId),
 }
 
 /// How everything is recorded.
@@ -291,21 +293,32 @@ impl Catalog {
         }
     }
 
-    fn place(&mut self, place: Place) -> &mut BTreeMap<VolumeId, Attachment> {
-        match place {
-            Place::First => &mut self.attachments,
-            Place::Incoming => &mut self.incoming,
-        }
-    }
-
     pub(super) fn put_attachment(&mut self, place: Place, one: Attachment) {
         self.drop_attachment(place, one.volume);
         self.index.add_attachment(&one);
-        self.place(place).insert(one.volume, one);
+        match place {
+            Place::First => self.attachments.insert(one.volume, one),
+            Place::Incoming => self.incoming.insert(one.volume, one),
+            Place::Shared(node) => {
+                let of = self.shared.entry(one.volume).or_default();
+                of.insert(node, one)
+            }
+        };
     }
 
     pub(super) fn drop_attachment(&mut self, place: Place, id: VolumeId) -> Option<Attachment> {
-        let one = self.place(place).remove(&id)?;
+        let one = match place {
+            Place::First => self.attachments.remove(&id)?,
+            Place::Incoming => self.incoming.remove(&id)?,
+            Place::Shared(node) => {
+                let of = self.shared.get_mut(&id)?;
+                let one = of.remove(&node)?;
+                if of.is_empty() {
+                    self.shared.remove(&id);
+                }
+                one
+            }
+        };
         self.index.remove_attachment(&one);
         Some(one)
     }

@@ -1,15 +1,20 @@
 //! Commands about layers: snapshots and clones.
 //!
-//! A snapshot freezes the newest layer under a name and puts a new one over it (when the coordinator makes the cut is R21's, not
-//! ours). A clone is a volume whose first layer lies over a snapshot of another. Its family is that of the other, and with it the map
+//! A snapshot gives the newest layer a name and puts a new one over it. The snapshot has been taken when the layer is *frozen*, which is said by
+//! who owns the volume's range, under the epoch of its turn: it has switched, and nothing is in flight below (R21). Until then the layer is
+//! *cutting*. Where nobody owns the range, and the last turn left nothing in flight, there is nothing to wait for. Where it may have left
+//! something, somebody takes a turn to recover that: see [`Catalog::who_freezes`].
+//!
+//! A clone is a volume whose first layer lies over a snapshot of another. Its family is that of the other, and with it the map
 //! from extents to PGs: what falls through to a layer below is on the same disks.
 //!
 //! A snapshot that is deleted loses its name at once; its layer goes when the stores have merged it into the one above.
 
-use super::state::{Layer, LayerState, Snapshot, Volume, VolumeState};
+use super::range::Left;
+use super::state::{Layer, LayerState, Sharing, Snapshot, Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, LAYERS_MAX, Refusal, check_name};
-use crate::base::{LayerId, VolumeId};
+use crate::base::{Epoch, LayerId, NodeId, VolumeId};
 
 impl Catalog {
     pub(super) fn snapshot_volume(
@@ -32,13 +37,26 @@ impl Catalog {
             let hint = "delete snapshots, and wait until they are merged";
             return Err(Refusal::new(Code::Exhausted, "snapshot", reason, hint));
         }
+        if let Some(layer) = volume.cutting() {
+            // One at a time: below the two layers that writes are in flight in, everything stays as it is.
+            let reason = format!("a snapshot of {name} is being taken: its layer {layer}");
+            let hint = "wait until that is frozen, as `sarsen volume show` says";
+            return Err(Refusal::conflict("name", reason, hint));
+        }
         let (id, layer) = (volume.id, LayerId(self.next.layer));
+        let state = match self.range(id) {
+            None => LayerState::Frozen,
+            Some(range) if range.owner.is_none() && range.left == Left::Settled => {
+                LayerState::Frozen
+            }
+            Some(_) => LayerState::Cutting,
+        };
         self.next.layer += 1;
         self.change(id, |volume| {
-            let frozen = volume.layers.last_mut();
-            let parent = frozen.map(|frozen| {
-                frozen.state = LayerState::Frozen;
-                frozen.id
+            let newest = volume.layers.last_mut();
+            let parent = newest.map(|newest| {
+                newest.state = state;
+                newest.id
             });
             if let Some(layer) = parent {
                 volume.snapshots.push(Snapshot {
@@ -53,6 +71,40 @@ impl Catalog {
                 state: LayerState::Writable,
             });
         })
+    }
+
+    /// The owner of a volume's range has switched to the layer above, and nothing is in flight below.
+    pub(super) fn freeze_layer(
+        &mut self,
+        id: VolumeId,
+        layer: LayerId,
+        (node, epoch): (NodeId, Epoch),
+    ) -> Result<Vec<Event>, Refusal> {
+        let volume = self.volume(id).ok_or_else(|| no_volume(id))?;
+        if volume.cutting() != Some(layer) {
+            let reason = format!("no snapshot of {} waits for layer {layer}", volume.name);
+            let hint = "`sarsen volume show` lists its layers";
+            return Err(Refusal::conflict("layer", reason, hint));
+        }
+        // Who was its owner may still write to it: it has not heard of the snapshot, or not of its successor.
+        self.check_owner(id, node, epoch)?;
+        self.change(id, Volume::freeze)
+    }
+
+    /// Who takes a turn at a volume because a layer of it is to be frozen, and for nothing else. Where nobody has it attached, the node of the first
+    /// replica that is in sync: if that node is gone, another one is first soon. Where it is attached, its own node takes a turn anyway;
+    /// where it is shared, nodes do that when something is asked, so the first of them does.
+    pub fn who_freezes(&self, volume: &Volume) -> Option<NodeId> {
+        volume.cutting()?;
+        if volume.state != VolumeState::Ready {
+            return None;
+        }
+        if let (Some(first), _) = self.attachments_of(volume.id) {
+            return (volume.sharing == Sharing::Shared).then_some(first.node);
+        }
+        let pg = self.pg(*self.pgs_of_volume(volume).first()?)?;
+        let disk = pg.configuration.in_sync().next()?;
+        self.disk(disk).map(|disk| disk.node)
     }
 
     pub(super) fn delete_snapshot(
@@ -84,8 +136,8 @@ impl Catalog {
             return Err(Refusal::not_found("layer", reason, hint));
         };
         let is_named = volume.snapshots.iter().any(|one| one.layer == layer);
-        let is_newest = at + 1 == volume.layers.len();
-        if is_named || is_newest || self.clones_over(volume, layer) > 0 {
+        let is_frozen = volume.layers[at].state == LayerState::Frozen;
+        if is_named || !is_frozen || self.clones_over(volume, layer) > 0 {
             let reason = format!("the layer {layer} of {} is in use", volume.name);
             let hint = "a layer goes when its snapshot and all clones over it are deleted";
             return Err(Refusal::conflict("layer", reason, hint));
@@ -108,6 +160,14 @@ impl Catalog {
         })?;
         let (volume, at) = self.snapshot_named(name, snapshot)?;
         let Snapshot { layer, size, .. } = volume.snapshots[at];
+        if volume.cutting() == Some(layer) {
+            let reason = format!("{name}@{snapshot} is still being taken");
+            return Err(Refusal::conflict(
+                "snapshot",
+                reason,
+                "try again in a moment",
+            ));
+        }
         self.pool_with_room(&self.pools[&volume.pool].name, size)?;
         let clone = Volume {
             id: VolumeId(self.next.volume),
@@ -155,6 +215,21 @@ impl Catalog {
         layers
             .map(|layer| layer.id)
             .any(|layer| self.clones_over(volume, layer) > 0)
+    }
+}
+
+impl Volume {
+    /// The layer that a snapshot is being taken of.
+    pub fn cutting(&self) -> Option<LayerId> {
+        let below = self.layers.iter().rev().nth(1)?;
+        (below.state == LayerState::Cutting).then_some(below.id)
+    }
+
+    /// The snapshot has been taken.
+    pub(super) fn freeze(&mut self) {
+        if let Some(below) = self.layers.iter_mut().rev().nth(1) {
+            below.state = LayerState::Frozen;
+        }
     }
 }
 

@@ -18,11 +18,13 @@
 //!   never has fewer. A disk that comes later brings new PGs behind them, so nothing moves by itself.
 //! - *one-socket-one-attachment*: no two attachments of a node have the same socket, and no two the same key.
 //! - *incoming-follows*: a volume has an incoming attachment only beside one by vhost-user on the same node.
+//! - *shared-by-nodes*: only a shared volume is attached at several nodes, at each of them once.
 //! - *in-sync-are-replicas*: the in-sync set of a PG is a non-empty part of its replicas.
 //! - *one-store-one-disk*: no store is on two disks.
 //! - *copies-are-in-range*: a pool has 1 to 3 copies, of which at least one and at most all must be in sync.
 //! - *wants-can-be-met*: what moves from a disk is a replica there, and what moves to one has a disk to move to.
-//! - *one-layer-takes-writes*: a volume's newest layer; all below are frozen, and each lies over the one before.
+//! - *one-layer-takes-writes*: a volume's newest layer takes new writes. The one below may still be *cutting*; all others are frozen, and each
+//!   lies over the one before.
 //! - *epochs-only-grow*, *owners-are-known*: a range's epoch is above every one before (R4), and its owner is a node.
 //! - *sizes-are-in-range*: of volumes, and of their lists of layers.
 //! - *index-follows*: what is kept for lookups is what follows from the records.
@@ -57,7 +59,7 @@ mod tests;
 pub use command::{Batch, Command, Event, LastCopies, Locality, Purpose};
 pub use name::{NAME_MAX, check_name};
 pub use pg::{Move, Pg};
-pub use range::{GiveWhy, Owner, Ownership, TakeWhy};
+pub use range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 pub use refusal::{Code, Refusal};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::{
@@ -219,6 +221,12 @@ impl Catalog {
             Command::SetSharing { name, sharing } => self.set_sharing(name, *sharing),
             Command::SnapshotVolume { name, snapshot } => self.snapshot_volume(name, snapshot),
             Command::DeleteSnapshot { name, snapshot } => self.delete_snapshot(name, snapshot),
+            Command::FreezeLayer {
+                volume,
+                layer,
+                node,
+                epoch,
+            } => self.freeze_layer(*volume, *layer, (*node, *epoch)),
             Command::ForgetLayer { volume, layer } => self.forget_layer(*volume, *layer),
             Command::CloneVolume {
                 name,
@@ -252,6 +260,13 @@ impl Catalog {
                 epoch,
                 why,
             } => self.give_range(*volume, *node, *epoch, *why),
+            Command::HandRange {
+                volume,
+                node,
+                epoch,
+                to,
+                left,
+            } => self.hand_range(*volume, (*node, *epoch), *to, *left),
             Command::ForceTakeRange {
                 volume,
                 node,

@@ -9,9 +9,12 @@
 //! says which). An owner whose lease broke takes its range again under the new one, so an older proof is void then. Where nothing is
 //! known of the owner's lease a person may force it; that raises the generation (O13).
 //!
-//! Invariants: *epochs-only-grow*; *owners-are-known*. It does not know what is sealed or drained.
+//! A turn that ends without a word may leave writes that are on some replicas and not on others. That is recorded ([`Left`]), until an owner
+//! has settled them and given the range up in order. It says whether a snapshot has something to wait for (R21).
+//!
+//! Invariants: *epochs-only-grow*; *owners-are-known*. It does not know what is sealed or drained, but by its owner's word.
 
-use super::state::{Sharing, VolumeState};
+use super::state::{Sharing, Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, Refusal};
 use crate::base::{Epoch, NodeId, VolumeId};
@@ -26,6 +29,17 @@ pub struct Owner {
     pub lease: LeaseNumber,
 }
 
+/// How the turns that are over left a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// Every write that was begun is on every replica, and nobody is left who could write: the owner has said so as it gave the range up.
+    Settled,
+    /// That is not known. Who seals and recovers all of its PGs knows it then.
+    #[default]
+    Unsettled,
+}
+
 /// A range that was taken at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
@@ -33,6 +47,9 @@ pub struct Ownership {
     pub epoch: Epoch,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// As the present owner found it, or the last one left it.
+    #[serde(default)]
+    pub left: Left,
 }
 
 /// Why a range may be taken.
@@ -49,8 +66,10 @@ pub enum TakeWhy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GiveWhy {
-    /// The owner has drained it.
+    /// The owner has drained it, and what it found unsettled is settled.
     Drained,
+    /// It gives it up as it is: what was in flight is for the next owner to recover.
+    Undrained,
     /// As with [`TakeWhy`]: the owner will not come back to it.
     LeaseEnded { lease: LeaseNumber },
 }
@@ -81,7 +100,13 @@ impl Catalog {
             }
         }
         let last = after.unwrap_or_default();
-        self.own(id, taker, last.generation)
+        // Nobody was told how the turn of an owner ended that has to be replaced, be it the same node.
+        let left = match self.range(id) {
+            None => Left::Settled,
+            Some(range) if range.owner.is_none() => range.left,
+            Some(_) => Left::Unsettled,
+        };
+        self.own(id, taker, last.generation, left)
     }
 
     pub(super) fn force_take_range(
@@ -94,7 +119,7 @@ impl Catalog {
         let Some(generation) = after.unwrap_or_default().generation.checked_add(1) else {
             return Err(no_epoch_left());
         };
-        self.own(id, taker, generation)
+        self.own(id, taker, generation, Left::Unsettled)
     }
 
     pub(super) fn give_range(
@@ -105,12 +130,65 @@ impl Catalog {
         why: GiveWhy,
     ) -> Result<Vec<Event>, Refusal> {
         self.volume(id).ok_or_else(|| no_volume(id))?;
+        let owner = self.check_owner(id, node, epoch)?;
+        if let GiveWhy::LeaseEnded { lease } = why
+            && lease < owner.lease
+        {
+            let reason = format!("node {node} took it under a later lease");
+            let hint = "`sarsen attachments` shows who has what";
+            return Err(Refusal::conflict("why", reason, hint));
+        }
+        let left = match why {
+            GiveWhy::Drained => Left::Settled,
+            GiveWhy::Undrained | GiveWhy::LeaseEnded { .. } => Left::Unsettled,
+        };
+        let range = Ownership {
+            epoch,
+            owner: None,
+            left,
+        };
+        self.put_range(id, range);
+        let mut events = vec![Event::RangeGiven { volume: id, range }];
+        let is_cutting = self.volume(id).is_some_and(|of| of.cutting().is_some());
+        if left == Left::Settled && is_cutting {
+            // Nothing is in flight in any layer, and whoever comes next has heard of the newest.
+            events.extend(self.change(id, Volume::freeze)?);
+        }
+        Ok(events)
+    }
+
+    pub(super) fn hand_range(
+        &mut self,
+        id: VolumeId,
+        (node, epoch): (NodeId, Epoch),
+        to: Owner,
+        left: Left,
+    ) -> Result<Vec<Event>, Refusal> {
+        self.check_owner(id, node, epoch)?;
+        self.check_taker(id, to, Some(epoch))?;
+        let mut events = Vec::new();
+        let is_cutting = self.volume(id).is_some_and(|of| of.cutting().is_some());
+        if left == Left::Settled && is_cutting {
+            // As in order: nothing is in flight, and who has the turn now knows of the newest layer.
+            events.extend(self.change(id, Volume::freeze)?);
+        }
+        events.extend(self.own(id, to, epoch.generation, left)?);
+        Ok(events)
+    }
+
+    /// Refuses what a node says of a range that is not its own under this epoch.
+    pub(super) fn check_owner(
+        &self,
+        id: VolumeId,
+        node: NodeId,
+        epoch: Epoch,
+    ) -> Result<Owner, Refusal> {
         let hint = "`sarsen attachments` shows who has what";
-        let present = self.range(id).copied();
         let Some(Ownership {
             epoch: at,
             owner: Some(owner),
-        }) = present
+            ..
+        }) = self.range(id).copied()
         else {
             return Err(Refusal::conflict("volume", "nobody owns it", hint));
         };
@@ -118,15 +196,7 @@ impl Catalog {
             let reason = format!("node {} owns it, at {}", owner.node, shown(at));
             return Err(Refusal::conflict("epoch", reason, hint));
         }
-        if let GiveWhy::LeaseEnded { lease } = why
-            && lease < owner.lease
-        {
-            let reason = format!("node {node} took it under a later lease");
-            return Err(Refusal::conflict("why", reason, hint));
-        }
-        let range = Ownership { epoch, owner: None };
-        self.put_range(id, range);
-        Ok(vec![Event::RangeGiven { volume: id, range }])
+        Ok(owner)
     }
 
     /// What is asked of everyone who takes a range: that all is known, and nobody came between.
@@ -155,7 +225,13 @@ impl Catalog {
         Ok(())
     }
 
-    fn own(&mut self, id: VolumeId, owner: Owner, generation: u32) -> Result<Vec<Event>, Refusal> {
+    fn own(
+        &mut self,
+        id: VolumeId,
+        owner: Owner,
+        generation: u32,
+        left: Left,
+    ) -> Result<Vec<Event>, Refusal> {
         let last = self.range(id).map(|range| range.epoch).unwrap_or_default();
         let host = last.host.checked_add(1).ok_or_else(no_epoch_left)?;
         let range = Ownership {
@@ -165,6 +241,7 @@ impl Catalog {
                 host,
             },
             owner: Some(owner),
+            left,
         };
         self.put_range(id, range);
         Ok(vec![Event::RangeTaken { volume: id, range }])

@@ -175,6 +175,9 @@ fn disk_level() -> Level {
 #[serde(rename_all = "snake_case")]
 pub enum LayerState {
     Writable,
+    /// A snapshot of it was asked for: new writes go to the layer above, and those that were in flight still come here (R21).
+    Cutting,
+    /// Nothing changes it any more.
     Frozen,
 }
 
@@ -208,7 +211,7 @@ pub enum VolumeState {
     Deleting,
 }
 
-/// Whether several nodes may attach a volume at once. Recorded only: who owns what inside one that is shared comes later.
+/// Whether several nodes may attach a volume at once. Its range goes from one to another as they ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
@@ -411,6 +414,9 @@ pub struct Catalog {
     /// The second ones, of live migrations.
     #[serde(default)]
     pub(super) incoming: BTreeMap<VolumeId, Attachment>,
+    /// Of shared volumes: those at other nodes than the first one's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) shared: BTreeMap<VolumeId, BTreeMap<NodeId, Attachment>>,
     #[serde(default)]
     pub(super) racks: BTreeMap<RackId, String>,
     /// Of every range that was taken at least once.
@@ -455,6 +461,7 @@ impl Default for Catalog {
             volumes: BTreeMap::new(),
             attachments: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            shared: BTreeMap::new(),
             racks: BTreeMap::new(),
             ranges: BTreeMap::new(),
             index: Index::default(),
@@ -496,9 +503,25 @@ impl Catalog {
         self.volumes.values()
     }
 
-    /// The first of every volume, then the incoming ones.
+    /// The first of every volume, then the incoming ones, then those of shared volumes at other nodes.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.attachments.values().chain(self.incoming.values())
+        let shared = self.shared.values().flat_map(BTreeMap::values);
+        let both = self.attachments.values().chain(self.incoming.values());
+        both.chain(shared)
+    }
+
+    /// What serves a volume at a node, an incoming one aside.
+    pub fn attached_at(&self, volume: VolumeId, node: NodeId) -> Option<&Attachment> {
+        let first = self.attachments.get(&volume);
+        first
+            .filter(|one| one.node == node)
+            .or_else(|| self.shared.get(&volume)?.get(&node))
+    }
+
+    /// Those of a shared volume at other nodes than its first one's.
+    pub fn shared_at(&self, volume: VolumeId) -> impl Iterator<Item = &Attachment> {
+        let of = self.shared.get(&volume).into_iter();
+        of.flat_map(BTreeMap::values)
     }
 
     /// A volume's own attachment, and the incoming one of a live migration.
@@ -513,7 +536,9 @@ impl Catalog {
         }
         let volume = self.index.keys.get(&key)?;
         let (first, second) = self.attachments_of(*volume);
-        first.into_iter().chain(second).find(|one| one.key == key)
+        let both = first.into_iter().chain(second);
+        let mut all = both.chain(self.shared_at(*volume));
+        all.find(|one| one.key == key)
     }
 
     pub fn node(&self, id: NodeId) -> Option<&Node> {

@@ -1,6 +1,7 @@
 //! The catalog's stories.
 
 mod attachments;
+mod cuts;
 mod many_nodes;
 mod properties;
 mod scale;

@@ -40,8 +40,7 @@
 //!   at most [`FLYING_MAX`] writes in flight (R22).
 //!
 //! # What is not here yet
-//! Snapshots as cuts (R21), leases (R17, R18: the caller asks `membership` before it
-//! replies). The machines do not know where frames travel, how long anything takes, or what a block holds.
+//! Snapshots (R21: [`cuts`](super::cuts)), leases (R17, R18: the caller asks `membership` before it replies). The machines do not know where frames travel, how long anything takes, or what a block holds.
 
 mod configuration;
 pub mod fill;

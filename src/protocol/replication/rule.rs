@@ -47,6 +47,10 @@ switches! {
     R16 = "r16",
     /// What was read is handed out only while the lease holds.
     R17 = "r17",
+    /// A layer is frozen when nothing is in flight in it any more.
+    R21 = "r21",
+    /// A volume changes its layer when every PG is sealed and recovered.
+    R21Settled = "r21-settled",
     /// A change is acknowledged when every member has it, not when one has.
     All = "all-members",
     /// A replica acknowledges what is durable, not what has come.

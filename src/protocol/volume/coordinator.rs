@@ -1,4 +1,9 @@
 //! The coordinator as a machine: requests in, asks of stores and replies out.
+//!
+//! A piece gets its layer as it starts, when it holds all of its blocks: not before, or a write that waits would go to an old layer
+//! after a later one of the same block has gone to the new one. So a change of layer needs no pause. What was started before it ends in the
+//! layer below, what starts after it goes to the new one, and of two that overlap the later one still waits for the earlier, whatever
+//! their layers ([`Coordinator::cut`], R21).
 
 use super::overlap::Overlap;
 use super::split::{Part, Ragged, bounds, pg_of, piece_at};
@@ -106,6 +111,10 @@ pub enum Output {
     Drained {
         volume: VolumeId,
     },
+    /// Nothing is in flight any more in layers below the one that [`Coordinator::cut`] named last.
+    Cut {
+        volume: VolumeId,
+    },
 }
 
 #[derive(Debug)]
@@ -113,10 +122,17 @@ struct Volume {
     open: OpenVolume,
     /// Requests that are admitted and not answered.
     in_flight: u32,
-    /// New requests wait: the layer is about to change.
+    /// Pieces that are started and not answered: in the newest layer, and in older ones.
+    started: u32,
+    older: u32,
+    /// New requests wait, until [`Coordinator::resume`].
     paused: bool,
+    /// New requests wait, until [`Coordinator::release`].
+    held: bool,
     closing: bool,
     waiting: VecDeque<Request>,
+    /// Pieces that hold their blocks and start over.
+    again: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -141,6 +157,8 @@ struct Piece {
     entered: u32,
     /// Old blocks that are still being read.
     olds: u32,
+    /// It is in flight.
+    is_started: bool,
     failed: Option<IoError>,
 }
 
@@ -177,35 +195,110 @@ impl Coordinator {
         self.requests.len()
     }
 
-    /// Opens a volume, or changes one that is open. A change of its layer needs it paused and drained.
+    /// Opens a volume, or changes one that is open: it is not paused any more. A change of its layer is a cut.
     pub fn open(&mut self, open: OpenVolume, out: &mut Vec<Output>) {
-        let waiting = match self.volumes.get_mut(&open.id) {
-            Some(volume) => {
-                assert!(
-                    volume.open.layer == open.layer || volume.in_flight == 0,
-                    "a snapshot is a cut: nothing is in flight when the layer changes"
-                );
-                volume.open = open;
-                volume.paused = false;
-                std::mem::take(&mut volume.waiting)
+        let id = open.id;
+        if self.put(open, out) {
+            self.let_go(id, out);
+        }
+    }
+
+    /// As [`Coordinator::open`], but new requests wait until [`Coordinator::release`].
+    pub fn open_held(&mut self, open: OpenVolume, out: &mut Vec<Output>) {
+        let id = open.id;
+        self.put(open, out);
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.held = true;
+        }
+    }
+
+    /// Whether it was open before.
+    fn put(&mut self, open: OpenVolume, out: &mut Vec<Output>) -> bool {
+        let (id, layer) = (open.id, open.layer);
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.paused = false;
+            let before = std::mem::replace(&mut volume.open, open).layer;
+            volume.open.layer = before;
+            if before != layer {
+                self.cut(id, layer, out);
             }
-            None => {
-                let (id, waiting) = (open.id, VecDeque::new());
-                let (paused, closing) = (false, false);
-                let volume = Volume {
-                    open,
-                    in_flight: 0,
-                    paused,
-                    closing,
-                    waiting,
-                };
-                self.volumes.insert(id, volume);
-                return;
-            }
+            return true;
+        }
+        let volume = Volume {
+            open,
+            in_flight: 0,
+            started: 0,
+            older: 0,
+            paused: false,
+            held: false,
+            closing: false,
+            waiting: VecDeque::new(),
+            again: Vec::new(),
         };
-        waiting
-            .into_iter()
-            .for_each(|request| self.request(request, out));
+        self.volumes.insert(id, volume);
+        false
+    }
+
+    /// What starts from now on goes to this layer, which lies over the one before; [`Output::Cut`] says when nothing is in flight below any more.
+    pub fn cut(&mut self, id: VolumeId, layer: LayerId, out: &mut Vec<Output>) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.open.layer = layer;
+            volume.older += std::mem::take(&mut volume.started);
+            if volume.older == 0 {
+                out.push(Output::Cut { volume: id });
+            }
+        }
+    }
+
+    /// Somebody else has the volume, or had it meanwhile: requests wait until [`Coordinator::release`], and what is in flight starts over then, from
+    /// what it has to read first and in the layer that is newest by then. Whoever was asked does not answer any more.
+    pub fn start_over(&mut self, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        (volume.held, volume.paused) = (true, false);
+        (volume.started, volume.older) = (0, 0);
+        let requests = &self.requests;
+        for (key, piece) in self.pieces.iter_mut() {
+            if piece.is_started && requests[piece.request].request.volume == id {
+                piece.is_started = false;
+                (piece.olds, piece.failed) = (0, None);
+                volume.again.push(key);
+            }
+        }
+    }
+
+    /// Whether requests of a volume wait because it is held or paused.
+    pub fn is_waited_for(&self, id: VolumeId) -> bool {
+        let volume = self.volumes.get(&id);
+        volume.is_some_and(|volume| volume.in_flight > 0 || !volume.waiting.is_empty())
+    }
+
+    /// Lets requests of a volume go on that was opened held.
+    pub fn release(&mut self, id: VolumeId, out: &mut Vec<Output>) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.held = false;
+            self.let_go(id, out);
+        }
+    }
+
+    /// What waited goes on, if nothing holds it back.
+    fn let_go(&mut self, id: VolumeId, out: &mut Vec<Output>) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        if volume.held {
+            return;
+        }
+        for piece in std::mem::take(&mut volume.again) {
+            self.start(piece, out);
+        }
+        let Some(volume) = self.volumes.get_mut(&id).filter(|volume| !volume.paused) else {
+            return;
+        };
+        for request in std::mem::take(&mut volume.waiting) {
+            self.request(request, out);
+        }
     }
 
     /// Holds new requests of a volume back; [`Output::Drained`] says when nothing is in flight.
@@ -218,8 +311,9 @@ impl Coordinator {
 
     /// Lets a volume that was paused go on as it was.
     pub fn resume(&mut self, id: VolumeId, out: &mut Vec<Output>) {
-        if let Some(open) = self.volume(id).cloned() {
-            self.open(open, out);
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.paused = false;
+            self.let_go(id, out);
         }
     }
 
@@ -231,6 +325,9 @@ impl Coordinator {
         volume.closing = true;
         for request in std::mem::take(&mut volume.waiting) {
             reply(request.token, Err(IoError::Closed), out);
+        }
+        for piece in std::mem::take(&mut volume.again) {
+            self.end_piece(piece, Err(IoError::Closed), &[], &mut Vec::new(), out);
         }
         self.tell_if_drained(id, out);
     }
@@ -267,7 +364,7 @@ impl Coordinator {
         if !fits {
             return reply(token, Err(IoError::OutOfRange), out);
         }
-        if volume.paused {
+        if volume.paused || volume.held {
             return match volume.waiting.len() < REQUESTS_MAX {
                 true => volume.waiting.push_back(request),
                 false => reply(token, Err(IoError::Busy), out),
@@ -326,6 +423,7 @@ impl Coordinator {
                 target,
                 entered: 0,
                 olds: 0,
+                is_started: false,
                 failed: None,
             };
             let piece = self
@@ -367,8 +465,15 @@ impl Coordinator {
         }
     }
 
+    /// It holds its blocks: from here on it is in flight, in the layer that is newest now.
     fn start(&mut self, key: u32, out: &mut Vec<Output>) {
-        let piece = &self.pieces[key];
+        let piece = &mut self.pieces[key];
+        piece.is_started = true;
+        let of = self.requests[piece.request].request.volume;
+        if let Some(volume) = self.volumes.get_mut(&of) {
+            volume.started += 1;
+            piece.target.layer = volume.open.layer;
+        }
         let (target, part) = (piece.target, piece.part);
         let ask = match part {
             Part::Read { run, buf, .. } => Ask::Read { run, buf },
@@ -494,6 +599,9 @@ impl Coordinator {
 
     /// The checksums of a write's payload are there: the store is asked.
     pub fn checksummed(&mut self, piece: PieceId, crcs: &[u32], out: &mut Vec<Output>) {
+        if self.pieces.get(piece.0).is_some_and(|of| !of.is_started) {
+            return; // it starts over
+        }
         let Some(Piece {
             part: Part::Write { run, buf, .. },
             target,
@@ -527,6 +635,9 @@ impl Coordinator {
         let Some(piece) = self.pieces.get_mut(id.0) else {
             return debug_assert!(false, "a piece is answered once");
         };
+        if !piece.is_started {
+            return; // it starts over
+        }
         if let Err(error) = result {
             piece.failed.get_or_insert(error);
         }
@@ -539,10 +650,26 @@ impl Coordinator {
                 return self.merge(id.0, out);
             }
         }
-        let Some(piece) = self.pieces.remove(id.0) else {
+        self.end_piece(id.0, Ok(()), runs, out_runs, out);
+    }
+
+    /// A piece has ended, and with it perhaps its request; others go on.
+    fn end_piece(
+        &mut self,
+        key: u32,
+        result: Result<(), IoError>,
+        runs: &[MapRun],
+        out_runs: &mut Vec<MapRun>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut piece) = self.pieces.remove(key) else {
             return;
         };
+        if let Err(error) = result {
+            piece.failed.get_or_insert(error);
+        }
         self.leave(&piece);
+        self.tell_if_cut(&piece, out);
         let running = &mut self.requests[piece.request];
         running.pieces -= 1;
         if let Some(error) = piece.failed {
@@ -554,6 +681,25 @@ impl Coordinator {
         self.start_pieces(piece.request, out);
         self.end_if_done_with_map(piece.request, out_runs, out);
         self.start_released(out);
+    }
+
+    /// A piece has ended; whether it was the last one in an older layer.
+    fn tell_if_cut(&mut self, piece: &Piece, out: &mut Vec<Output>) {
+        if !piece.is_started {
+            return;
+        }
+        let id = self.requests[piece.request].request.volume;
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return debug_assert!(false, "a volume is there while a request is in flight");
+        };
+        if piece.target.layer == volume.open.layer {
+            volume.started -= 1;
+            return;
+        }
+        volume.older -= 1;
+        if volume.older == 0 {
+            out.push(Output::Cut { volume: id });
+        }
     }
 
     fn leave(&mut self, piece: &Piece) {

@@ -10,6 +10,9 @@
 //! is asked again of the group under the new epoch: nobody was told how it went, so it may happen now. What was read is handed out only
 //! while the lease holds (R17); what comes too late waits for the next epoch as well.
 //!
+//! A PG is sealed and recovered when it is first asked for. [`Groups::settle`] does it for all of a volume, which a snapshot needs: a PG
+//! that nobody has sealed may still be written to by an earlier owner (R21).
+//!
 //! Time: an answer that is overdue is asked for again, then its replica is accused; a read that is slow is asked of another replica too; a
 //! group that fell silent tells its mark.
 //!
@@ -80,6 +83,8 @@ pub enum Output {
     Learn { pg: PgId, version: u32 },
     /// Another owner has the volume, or part of it. Its asks wait until it is opened under a higher epoch, or closed.
     Fenced { volume: VolumeId, by: Epoch },
+    /// What [`Groups::settle`] asked for is done.
+    Settled { volume: VolumeId },
 }
 
 /// Blocks that were read: those that are not zeroes are at `from`, in their order from the run's first on.
@@ -174,6 +179,8 @@ pub struct Groups {
     by_pg: BTreeSet<(PgId, VolumeId)>,
     /// Those that something is in flight in, or that have a mark to tell.
     active: BTreeSet<(VolumeId, PgId)>,
+    /// Those that are to be sealed and recovered, and are not: see [`Groups::settle`].
+    unsettled: BTreeSet<(VolumeId, PgId)>,
     asks: Slab<Asked>,
     /// What is read is handed out until then.
     lease: Time,
@@ -194,6 +201,7 @@ impl Groups {
             groups: FixedMap::default(),
             by_pg: BTreeSet::new(),
             active: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             asks: Slab::new(ASKS_MAX),
             lease: Time(0),
             next_look: None,
@@ -228,6 +236,14 @@ impl Groups {
             self.step(now, (volume, pg), input, out);
         }
         self.configurations.insert(pg, configuration);
+        // It may have been waited for.
+        let waiting = self.unsettled.iter().filter(|of| of.1 == pg);
+        let waiting: Vec<_> = waiting.copied().collect();
+        for of in waiting {
+            if !self.groups.contains_key(&of) {
+                self.make(now, of, out);
+            }
+        }
     }
 
     /// The configuration of a PG, as far as it is known here.
@@ -254,6 +270,42 @@ impl Groups {
         }
     }
 
+    /// Seals and recovers all of these PGs under the present epoch, those that nothing is asked of too; [`Output::Settled`] says when it is done.
+    pub fn settle(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        pgs: impl IntoIterator<Item = PgId>,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.volumes.contains_key(&volume) {
+            return;
+        }
+        let serves = |pg| {
+            let entry = self.groups.get(&(volume, pg));
+            entry.is_some_and(|entry| entry.group.is_serving())
+        };
+        let pgs: Vec<PgId> = pgs.into_iter().filter(|&pg| !serves(pg)).collect();
+        if pgs.is_empty() {
+            return out.push(Output::Settled { volume });
+        }
+        self.unsettled.extend(pgs.iter().map(|&pg| (volume, pg)));
+        for pg in pgs {
+            if !self.groups.contains_key(&(volume, pg)) {
+                self.make(now, (volume, pg), out);
+            }
+        }
+    }
+
+    /// A PG of a volume is recovered.
+    fn on_serving(&mut self, (volume, pg): (VolumeId, PgId), out: &mut Vec<Output>) {
+        let is_last = self.unsettled.remove(&(volume, pg))
+            && self.unsettled.range(all_of(volume)).next().is_none();
+        if is_last {
+            out.push(Output::Settled { volume });
+        }
+    }
+
     /// The epoch under which a volume is open here.
     pub fn epoch(&self, volume: VolumeId) -> Option<Epoch> {
         self.volumes.get(&volume).map(|open| open.epoch)
@@ -270,6 +322,17 @@ impl Groups {
         }
     }
 
+    /// The volume is not this node's any more, or what is in flight starts over: nothing of it is answered.
+    pub fn drop_asks(&mut self, volume: VolumeId) {
+        self.drop_groups(volume);
+        self.volumes.remove(&volume);
+        let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
+        let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
+        for tag in tags {
+            self.asks.remove(tag);
+        }
+    }
+
     /// Whether every group of a volume has told its mark, so that who takes it over finds nothing to write again.
     pub fn is_quiet(&self, volume: VolumeId) -> bool {
         !self.active.iter().any(|(of, _)| *of == volume)
@@ -283,6 +346,7 @@ impl Groups {
             self.by_pg.remove(&(pg, volume));
             self.active.remove(&(volume, pg));
         }
+        self.unsettled.retain(|of| of.0 != volume);
     }
 
     /// What the coordinator asks of a chunk.
@@ -474,7 +538,7 @@ impl Groups {
                     Failure::Busy => self.answer(tag.0 as u32, Err(IoError::Busy), out),
                     Failure::Unreadable => self.answer(tag.0 as u32, Err(IoError::Failed), out),
                 },
-                group::Output::Serving => {}
+                group::Output::Serving => self.on_serving(of, out),
                 group::Output::Accuse { disk, version } => out.push(Output::Accuse {
                     pg: of.1,
                     disk,
@@ -601,4 +665,9 @@ impl Groups {
     pub fn check(&self) {
         self.groups.values().for_each(|entry| entry.group.check());
     }
+}
+
+/// The places of a volume's groups.
+fn all_of(volume: VolumeId) -> std::ops::RangeInclusive<(VolumeId, PgId)> {
+    (volume, PgId(0))..=(volume, PgId(u32::MAX))
 }

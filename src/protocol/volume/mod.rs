@@ -9,8 +9,8 @@
 //!   answers to all pieces --> Reply
 //! ```
 //!
-//! A volume exists here while it is open. Its newest layer changes only when nothing is in flight on it, so
-//! a snapshot is a cut. PGs have one replica so far: an [`Ask`] names the disk that it goes to.
+//! A volume exists here while it is open. Its newest layer may change while requests are in flight: see `coordinator.rs`. An [`Ask`] names the
+//! disk of the PG's replica where the shard keeps what it coordinates; where there are several replicas, [`groups`] says where it goes.
 //!
 //! Invariants: *no overlap in flight* (R2); *no number twice* (R4); *answered once*.
 
@@ -18,6 +18,8 @@ mod coordinator;
 pub mod groups;
 mod overlap;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use coordinator::{Ask, Coordinator, OpenVolume, Output, PieceId, Target};
 pub use split::pg_of;

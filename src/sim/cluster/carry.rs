@@ -6,6 +6,7 @@ use super::node::{Effect, Node, Whose, crc_of};
 use super::shelf::{Block, Operation, What};
 use crate::base::{DiskId, LayerId, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::Volume;
+use crate::protocol::cuts;
 use crate::protocol::membership::HolderOutput;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::{Change, Message};
@@ -60,8 +61,52 @@ impl Node {
                     lease,
                     after,
                 }),
-                turns::Output::Give { volume, epoch } => {
-                    self.report(Report::Give { volume, epoch })
+                turns::Output::Give {
+                    volume,
+                    epoch,
+                    left,
+                } => self.report(Report::Give {
+                    volume,
+                    epoch,
+                    left,
+                }),
+                turns::Output::Want {
+                    volume,
+                    owner,
+                    epoch,
+                    by,
+                    missed,
+                } => {
+                    let wanted = Msg::Want {
+                        volume,
+                        epoch,
+                        by,
+                        missed,
+                    };
+                    self.send(owner, wanted);
+                }
+                turns::Output::Hand {
+                    volume,
+                    epoch,
+                    to,
+                    left,
+                } => self.report(Report::Hand {
+                    volume,
+                    epoch,
+                    to,
+                    left,
+                }),
+                turns::Output::Suspend { volume } => {
+                    let closed = cuts::Input::Closed { volume };
+                    self.cuts.step(now, closed, &mut Vec::new());
+                    self.groups.drop_asks(volume);
+                    self.coordinator.start_over(volume);
+                    if self.coordinator.is_waited_for(volume) {
+                        let mut out = Vec::new();
+                        let asked = turns::Input::Asked { volume };
+                        self.turns.step(now, asked, &mut out);
+                        self.take_turns(now, out, buffers);
+                    }
                 }
                 turns::Output::Open { volume, epoch } => self.open(now, volume, epoch, buffers),
                 turns::Output::Drain { volume } => {
@@ -75,6 +120,9 @@ impl Node {
                     self.take_coordinator(now, out, buffers);
                 }
                 turns::Output::Close { volume } => {
+                    // Before what is in flight is given up: that is not drained.
+                    let closed = cuts::Input::Closed { volume };
+                    self.cuts.step(now, closed, &mut Vec::new());
                     let mut out = Vec::new();
                     self.coordinator.close(volume, &mut out);
                     self.take_coordinator(now, out, buffers);
@@ -84,6 +132,48 @@ impl Node {
                 }
             }
         }
+    }
+
+    pub(super) fn take_cuts(
+        &mut self,
+        now: Time,
+        outputs: Vec<cuts::Output>,
+        buffers: &mut Buffers,
+    ) {
+        for output in outputs {
+            let mut out = Vec::new();
+            match output {
+                cuts::Output::Go { volume } => self.coordinator.release(volume, &mut out),
+                cuts::Output::Switch { volume, layer } => {
+                    self.coordinator.cut(volume, layer, &mut out);
+                }
+                cuts::Output::Settle { volume } => {
+                    let Some(of) = self.catalog.volume(volume) else {
+                        continue;
+                    };
+                    let pgs = self.catalog.pgs_of_volume(of).to_vec();
+                    let mut out = Vec::new();
+                    self.groups.settle(now, volume, pgs, &mut out);
+                    self.take_groups(now, out, buffers);
+                }
+                cuts::Output::Freeze {
+                    volume,
+                    layer,
+                    epoch,
+                } => self.report(Report::Frozen {
+                    volume,
+                    layer,
+                    epoch,
+                }),
+            }
+            self.take_coordinator(now, out, buffers);
+        }
+    }
+
+    fn cut(&mut self, now: Time, input: cuts::Input, buffers: &mut Buffers) {
+        let mut out = Vec::new();
+        self.cuts.step(now, input, &mut out);
+        self.take_cuts(now, out, buffers);
     }
 
     pub(super) fn take_coordinator(
@@ -126,9 +216,13 @@ impl Node {
                 }
                 volume::Output::Drained { volume } => {
                     let mut out = Vec::new();
-                    let input = turns::Input::Drained { volume };
+                    let left = self.cuts.left(volume);
+                    let input = turns::Input::Drained { volume, left };
                     self.turns.step(now, input, &mut out);
                     self.take_turns(now, out, buffers);
+                }
+                volume::Output::Cut { volume } => {
+                    self.cut(now, cuts::Input::Drained { volume }, buffers);
                 }
             }
             for output in more.into_iter().rev() {
@@ -193,6 +287,9 @@ impl Node {
                 }
                 // The manager tells everybody; who is behind hears of it.
                 groups::Output::Learn { .. } => {}
+                groups::Output::Settled { volume } => {
+                    self.cut(now, cuts::Input::Settled { volume }, buffers);
+                }
                 // The catalog says so as well, and then it is closed.
                 groups::Output::Fenced { .. } => {}
             }

@@ -5,7 +5,7 @@ use super::swarm::Phase;
 use super::workload::Act;
 use super::world::{Asked, REQUESTS_MAX, Stage, World};
 use crate::base::{BLOCK, BufRef, Epoch, IoError, NodeId, Request, RequestKind, Token, VolumeId};
-use crate::protocol::catalog::{Command, FrontEnd};
+use crate::protocol::catalog::{Command, FrontEnd, Sharing};
 use std::time::Duration;
 
 impl World {
@@ -39,9 +39,15 @@ impl World {
                 self.ask(NodeId(node + 1), volume, kind, blocks);
             }
             Act::Attach { volume, node } => self.attach(volume, node),
-            Act::Detach { volume, .. } => {
+            Act::Detach { volume, node } => {
                 let volume = self.volumes[volume as usize];
-                self.operate(Command::Detach { volume, key: None });
+                let at = self.catalog.attached_at(volume, NodeId(node + 1));
+                let key = at.map(|one| one.key).filter(|_| self.is_shared(volume));
+                self.operate(Command::Detach { volume, key });
+            }
+            // A guest moves: the volume is attached at both nodes.
+            Act::Move { volume, to, .. } if self.is_shared(self.volumes[volume as usize]) => {
+                self.attach(volume, to);
             }
             Act::Move { volume, to, .. } => {
                 let id = self.volumes[volume as usize];
@@ -51,8 +57,13 @@ impl World {
                 });
                 self.attach(volume, to);
             }
-            Act::Snapshot { .. } => {}
+            Act::Snapshot { volume } => self.snapshot_volume(self.volumes[volume as usize]),
         }
+    }
+
+    pub(super) fn is_shared(&self, volume: VolumeId) -> bool {
+        let volume = self.catalog.volume(volume);
+        volume.is_some_and(|volume| volume.sharing == Sharing::Shared)
     }
 
     fn attach(&mut self, volume: u32, node: u32) {

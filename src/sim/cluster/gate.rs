@@ -306,7 +306,7 @@ fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
     }
     let took = (tally.clock)().saturating_sub(began).as_secs_f64();
     println!(
-        "{} seeds: {} operations, {} answered, {} steps ({:.0} a second), {} strokes, {} turns, {} evictions, {} promotions; healed after {:?} at most, {} need a person",
+        "{} seeds: {} operations, {} answered, {} steps ({:.0} a second), {} strokes, {} turns, {} snapshots, {} evictions, {} promotions; healed after {:?} at most, {} need a person",
         arguments.seeds,
         all.operations,
         all.answered,
@@ -314,6 +314,7 @@ fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
         all.steps as f64 / took.max(0.001),
         all.strokes,
         all.turns,
+        all.snapshots,
         all.evictions,
         all.promotions,
         all.healed_after,

@@ -132,6 +132,7 @@ impl World {
                     self.judges.seen.configured(pg.id, pg.version(), digest)?;
                     self.tell_atlas(pg.id);
                 }
+                Event::VolumeChanged { volume } => self.look_at_layers(volume)?,
                 Event::RangeTaken { volume, range } => {
                     self.counts.turns += 1;
                     self.judges.seen.granted(*volume, range.epoch)?;
@@ -214,7 +215,9 @@ impl World {
     /// At rest the copies are the same, and have what was acknowledged.
     pub(super) fn judge_copies(&mut self) -> Result<(), Failure> {
         // What nobody has read since its owner died is settled when it is read: all was.
-        let parents = BTreeMap::new();
+        let layers = self.catalog.volumes().flat_map(|volume| &volume.layers);
+        let parents = layers.filter_map(|layer| Some((layer.id, layer.parent?)));
+        let parents: BTreeMap<LayerId, LayerId> = parents.collect();
         let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
         for pg in pgs {
             let of = self.catalog.pg(pg).expect("it is there");
@@ -223,6 +226,7 @@ impl World {
             converge::judge(pg, copies, &parents)?;
         }
         let mut volumes = self.volumes.iter();
-        volumes.try_for_each(|id| self.judge_in_sync(*id, 0, usize::MAX))
+        volumes.try_for_each(|id| self.judge_in_sync(*id, 0, usize::MAX))?;
+        self.judge_frozen()
     }
 }

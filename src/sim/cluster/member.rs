@@ -10,7 +10,9 @@
 use super::log::{Outcome, ProposalId};
 use super::message::{Msg, Report};
 use crate::base::{NodeId, Time};
-use crate::protocol::catalog::{Catalog, Command, Event, GiveWhy, Refusal, StoreName, TakeWhy};
+use crate::protocol::catalog::{
+    Catalog, Command, Event, GiveWhy, Left, Refusal, StoreName, TakeWhy,
+};
 use crate::protocol::membership::{self, Grantor, GrantorInput, GrantorOutput, LeaseNumber, Term};
 use crate::protocol::placement::solve;
 use crate::protocol::steward::{self, Steward};
@@ -270,8 +272,50 @@ impl Member {
                     },
                 });
             }
-            Report::Give { volume, epoch } => {
-                let (node, why) = (from, GiveWhy::Drained);
+            Report::Hand {
+                volume,
+                epoch,
+                to,
+                left,
+            } => {
+                let node = from;
+                return self.effects.push(Effect::Propose {
+                    number: None,
+                    command: Command::HandRange {
+                        volume,
+                        node,
+                        epoch,
+                        to,
+                        left,
+                    },
+                });
+            }
+            Report::Frozen {
+                volume,
+                layer,
+                epoch,
+            } => {
+                let node = from;
+                return self.effects.push(Effect::Propose {
+                    number: None,
+                    command: Command::FreezeLayer {
+                        volume,
+                        layer,
+                        node,
+                        epoch,
+                    },
+                });
+            }
+            Report::Give {
+                volume,
+                epoch,
+                left,
+            } => {
+                let node = from;
+                let why = match left {
+                    Left::Settled => GiveWhy::Drained,
+                    Left::Unsettled => GiveWhy::Undrained,
+                };
                 return self.effects.push(Effect::Propose {
                     number: None,
                     command: Command::GiveRange {

@@ -1,6 +1,7 @@
 //! What nodes say to one another.
 
-use crate::base::{BufRef, DiskId, Epoch, PgId, VolumeId};
+use crate::base::{BufRef, DiskId, Epoch, LayerId, PgId, VolumeId};
+use crate::protocol::catalog::{Left, Owner};
 use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
@@ -55,6 +56,13 @@ pub enum Msg {
         answer: MendAnswer,
         payload: Option<BufRef>,
     },
+    /// To the owner of a shared volume: a node waits for its turn.
+    Want {
+        volume: VolumeId,
+        epoch: Epoch,
+        by: Owner,
+        missed: u32,
+    },
     /// To the members of the manager; who leads takes it.
     Report(Report),
 }
@@ -81,6 +89,8 @@ pub const BRANCHES: &[&str] = &[
     "session-lost",
     "range-wanted",
     "range-given",
+    "layer-frozen",
+    "range-handed",
 ];
 
 impl Msg {
@@ -133,8 +143,10 @@ impl Msg {
                 Report::SessionLost { .. } => "session-lost",
                 Report::Take { .. } => "range-wanted",
                 Report::Give { .. } => "range-given",
+                Report::Frozen { .. } => "layer-frozen",
+                Report::Hand { .. } => "range-handed",
             }),
-            Msg::Lease(_) | Msg::LeaseAnswer { .. } => None,
+            Msg::Lease(_) | Msg::LeaseAnswer { .. } | Msg::Want { .. } => None,
         }
     }
 }
@@ -174,5 +186,17 @@ pub enum Report {
     Give {
         volume: VolumeId,
         epoch: Epoch,
+        left: Left,
+    },
+    Frozen {
+        volume: VolumeId,
+        layer: LayerId,
+        epoch: Epoch,
+    },
+    Hand {
+        volume: VolumeId,
+        epoch: Epoch,
+        to: Owner,
+        left: Left,
     },
 }

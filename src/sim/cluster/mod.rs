@@ -4,7 +4,8 @@
 //!   swarm, plan (of the seed)    gate: `cargo sim cluster`    shrink: a failing plan, made small
 //!                │
 //!   clients ──► world: what happens next ◄── strike: what goes wrong, and how all becomes well again
-//!   workload     │         ├── setup: what is there before a run;  judging: what the checkers are told, and when they judge
+//!   workload     │         ├── setup: what is there before a run;  judging: what the checkers are told, and when they judge;
+//!                │         │   snapshots: asked for under load
 //!                │         └── coverage: which faults were met;  checkers/: one a promise;  history: one register
 //!      ┌─────────┴──────────┐
 //!    node: a daemon's       member: the manager's
@@ -46,6 +47,7 @@ mod plan;
 mod setup;
 mod shelf;
 mod shrink;
+mod snapshots;
 mod strike;
 mod swarm;
 #[cfg(test)]

@@ -17,10 +17,11 @@ use super::message::{Msg, Report};
 use super::shelf::{self, Operation, Outcome};
 use super::world::Off;
 use crate::base::{
-    BlockRun, BufRef, DiskId, DiskSlot, Epoch, IoError, NodeId, PgId, Request, Time, Token,
-    VolumeId,
+    BlockRun, BufRef, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request, Time,
+    Token, VolumeId,
 };
-use crate::protocol::catalog::{Catalog, Event, Ownership};
+use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
+use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 /// How often what is not answered is asked and told again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Frames that wait until the node has heard of their layer; more are lost, and asked again.
+const EARLY_MAX: usize = 1024;
 
 /// What a node wants done, or has done.
 #[derive(Debug)]
@@ -71,6 +74,12 @@ pub enum Effect {
     Forget {
         disk: DiskId,
         pg: PgId,
+    },
+    /// A layer lies over another: a disk is told before anything of it is asked there.
+    Layer {
+        disk: DiskId,
+        layer: LayerId,
+        parent: LayerId,
     },
     /// A mark of a range is known at a replica.
     Mark {
@@ -116,12 +125,15 @@ pub struct Node {
     pub(super) off: RulesOff,
     pub(super) holder: Holder,
     pub(super) turns: Turns,
+    pub(super) cuts: Cuts,
     pub coordinator: Coordinator,
     pub groups: Groups,
     pub replicas: BTreeMap<(DiskId, PgId), Replica>,
     pub(super) menders: BTreeMap<DiskId, Mender>,
     pub(super) mends_off: scrub::RulesOff,
     disks: BTreeMap<DiskId, Disk>,
+    /// Frames whose layer the catalog here does not have yet.
+    early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
     pub(super) forgetting: BTreeSet<(DiskId, PgId)>,
     pub catalog: Catalog,
@@ -173,12 +185,14 @@ impl Node {
             off: off.replication,
             holder: holder.expect("the parameters are sound"),
             turns: Turns::new(id),
+            cuts: Cuts::new(off.replication),
             coordinator: Coordinator::new(off.breaks),
             groups: Groups::new(Patience::default(), off.replication),
             replicas: BTreeMap::new(),
             menders,
             mends_off: off.scrub,
             disks: disks.collect(),
+            early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
             has_catalog: false,
@@ -197,6 +211,7 @@ impl Node {
         let parts = [
             self.holder.deadline(),
             self.turns.deadline(),
+            self.cuts.deadline(),
             self.groups.deadline(),
             self.menders.values().filter_map(Mender::deadline).min(),
             Some(self.again_at),
@@ -214,6 +229,11 @@ impl Node {
             let mut out = Vec::new();
             self.turns.expire(now, &mut out);
             self.take_turns(now, out, buffers);
+        }
+        if self.cuts.deadline().is_some_and(|at| at <= now) {
+            let mut out = Vec::new();
+            self.cuts.expire(now, &mut out);
+            self.take_cuts(now, out, buffers);
         }
         let mut out = Vec::new();
         self.groups.expire(now, &mut out);
@@ -291,6 +311,22 @@ impl Node {
     fn receive(&mut self, now: Time, from: NodeId, message: Msg, buffers: &mut Buffers) {
         match message {
             Msg::Lease(_) | Msg::Report(_) => {} // for a member
+            Msg::Want {
+                volume,
+                epoch,
+                by,
+                missed,
+            } => {
+                let input = turns::Input::WantedBy {
+                    volume,
+                    epoch,
+                    by,
+                    missed,
+                };
+                let mut out = Vec::new();
+                self.turns.step(now, input, &mut out);
+                self.take_turns(now, out, buffers);
+            }
             Msg::LeaseAnswer {
                 incarnation,
                 request,
@@ -314,6 +350,19 @@ impl Node {
                 message,
                 payload,
             } => {
+                if layer_of(&message).is_some_and(|layer| self.volume_of(layer).is_none()) {
+                    // Without its parent what it does not have would read as nothing.
+                    if self.early.len() < EARLY_MAX {
+                        let frame = Msg::ToReplica {
+                            disk,
+                            header,
+                            message,
+                            payload,
+                        };
+                        self.early.push_back((from, frame));
+                    }
+                    return;
+                }
                 let of = (disk, header.pg);
                 let input = replica::Input::Frame {
                     from: Asker(from.0),
@@ -425,13 +474,15 @@ impl Node {
         for disk in disks {
             self.look_at_disk(disk, shelves);
         }
+        let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
+        volumes.iter().for_each(|&volume| self.tell_layers(volume));
         for pg in pgs {
             self.look_at_pg(now, pg, shelves, buffers);
         }
-        let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
         for volume in volumes {
             self.look_at_volume(now, volume, buffers);
         }
+        self.take_early(now, buffers);
         self.settle(now, buffers);
     }
 
@@ -445,7 +496,20 @@ impl Node {
     ) {
         for event in events {
             match event {
-                Event::PgChanged { pg } => self.look_at_pg(now, pg.id, shelves, buffers),
+                Event::PgChanged { pg } => {
+                    self.look_at_pg(now, pg.id, shelves, buffers);
+                    // Who freezes a layer that is being cut may be another one now.
+                    let cutting = |volume: &&Volume| volume.cutting().is_some();
+                    let volumes = self.catalog.volumes().filter(cutting);
+                    for volume in volumes.map(|volume| volume.id).collect::<Vec<_>>() {
+                        self.look_at_volume(now, volume, buffers);
+                    }
+                }
+                Event::VolumeCreated { volume } | Event::VolumeChanged { volume } => {
+                    self.tell_layers(volume.id);
+                    self.look_at_volume(now, volume.id, buffers);
+                    self.take_early(now, buffers);
+                }
                 Event::PgsCreated { pgs, .. } | Event::DiskAdded { pgs, .. } => {
                     for pg in pgs {
                         self.look_at_pg(now, pg.id, shelves, buffers);
@@ -555,11 +619,23 @@ impl Node {
     }
 
     fn look_at_volume(&mut self, now: Time, volume: VolumeId, buffers: &mut Buffers) {
-        let (first, _) = self.catalog.attachments_of(volume);
-        let here = match first.is_some_and(|attachment| attachment.node == self.id) {
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
+        };
+        let freezes = self.catalog.who_freezes(of) == Some(self.id);
+        let is_attached = self.catalog.attached_at(volume, self.id).is_some();
+        let here = match is_attached {
+            true if of.sharing == Sharing::Shared => Here::Shared,
             true => Here::Attached,
+            false if freezes => Here::ToFreeze,
             false => Here::NotAttached,
         };
+        let layers = layers_of(of);
+        if here == Here::Shared && self.coordinator.volume(volume).is_none() {
+            // Requests wait for a turn.
+            let open = self.open_volume(of);
+            self.coordinator.open_held(open, &mut Vec::new());
+        }
         let range: Option<Ownership> = self.catalog.range(volume).copied();
         let mut out = Vec::new();
         if let Some(range) = range {
@@ -568,7 +644,42 @@ impl Node {
         }
         let input = turns::Input::Wanted { volume, here };
         self.turns.step(now, input, &mut out);
+        if here == Here::Shared && freezes && self.groups.epoch(volume).is_none() {
+            let input = turns::Input::Asked { volume };
+            self.turns.step(now, input, &mut out);
+        }
         self.take_turns(now, out, buffers);
+        // After the turns: who is not the owner any more changes no layer.
+        let mut out = Vec::new();
+        let input = cuts::Input::Changed { volume, layers };
+        self.cuts.step(now, input, &mut out);
+        self.take_cuts(now, out, buffers);
+    }
+
+    /// Tells the disks which layer lies over which.
+    fn tell_layers(&mut self, volume: VolumeId) {
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
+        };
+        for layer in &of.layers {
+            let Some(parent) = layer.parent else {
+                continue;
+            };
+            let layer = layer.id;
+            self.effects
+                .extend(self.disks.keys().map(|&disk| Effect::Layer {
+                    disk,
+                    layer,
+                    parent,
+                }));
+        }
+    }
+
+    /// Takes frames whose layer was not known.
+    fn take_early(&mut self, now: Time, buffers: &mut Buffers) {
+        for (from, message) in std::mem::take(&mut self.early) {
+            self.receive(now, from, message, buffers);
+        }
     }
 
     pub(super) fn open(
@@ -579,33 +690,59 @@ impl Node {
         buffers: &mut Buffers,
     ) {
         let near: BTreeSet<DiskId> = self.disks.keys().copied().collect();
-        let mut out = Vec::new();
-        self.groups.open(now, volume, epoch, near, &mut out);
-        self.take_groups(now, out, buffers);
-        let Some(of) = self.catalog.volume(volume) else {
+        let Some(of) = self.catalog.volume(volume).cloned() else {
             return;
         };
-        let layer = of.layers.last().expect("a volume has a layer").id;
+        let layers = layers_of(&of);
+        let mut out = Vec::new();
+        if !self.cuts.may_go_on(volume, layers) {
+            let closed = cuts::Input::Closed { volume };
+            self.cuts.step(now, closed, &mut Vec::new());
+            self.groups.drop_asks(volume);
+            self.coordinator.start_over(volume);
+        }
+        self.groups.open(now, volume, epoch, near, &mut out);
+        self.take_groups(now, out, buffers);
+        let left = self.catalog.range(volume).map(|range| range.left);
+        let open = self.open_volume(&of);
+        let (mut out, mut of_cuts) = (Vec::new(), Vec::new());
+        self.coordinator.open_held(open, &mut out);
+        let opened = cuts::Input::Opened {
+            volume,
+            epoch,
+            left: left.unwrap_or_default(),
+            layers,
+        };
+        self.cuts.step(now, opened, &mut of_cuts);
+        self.take_coordinator(now, out, buffers);
+        self.take_cuts(now, of_cuts, buffers);
+    }
+
+    fn open_volume(&self, of: &Volume) -> OpenVolume {
         // The disk of an ask is for shards that keep what they coordinate: here the groups say where it goes.
         let pgs = self.catalog.pgs_of_volume(of).iter();
-        let open = OpenVolume {
-            id: volume,
+        OpenVolume {
+            id: of.id,
             family: of.family,
-            layer,
+            layer: layers_of(of).newest,
             size: of.size,
             pgs: pgs.map(|&pg| (pg, Some(DiskSlot(0)))).collect(),
-        };
-        let mut out = Vec::new();
-        self.coordinator.open(open, &mut out);
-        self.take_coordinator(now, out, buffers);
+        }
     }
 
     /// A client asks.
     pub fn ask(&mut self, now: Time, request: Request, buffers: &mut Buffers) {
         self.volumes_of.insert(request.token, request.volume);
         let mut out = Vec::new();
+        let volume = request.volume;
         self.coordinator.request(request, &mut out);
         self.take_coordinator(now, out, buffers);
+        if self.groups.epoch(volume).is_none() && self.coordinator.is_waited_for(volume) {
+            let mut out = Vec::new();
+            let asked = turns::Input::Asked { volume };
+            self.turns.step(now, asked, &mut out);
+            self.take_turns(now, out, buffers);
+        }
         self.settle(now, buffers);
     }
 
@@ -714,6 +851,23 @@ impl Node {
     pub fn check(&self) {
         self.menders.values().for_each(Mender::check);
         self.groups.check();
+        self.cuts.check();
+    }
+}
+
+/// The layer that a frame is about.
+fn layer_of(message: &Message) -> Option<LayerId> {
+    match message {
+        Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
+        Message::Mark | Message::Seal => None,
+    }
+}
+
+/// The end of a volume's chain.
+fn layers_of(volume: &Volume) -> Layers {
+    Layers {
+        newest: volume.layers.last().expect("a volume has a layer").id,
+        cutting: volume.cutting(),
     }
 }
 

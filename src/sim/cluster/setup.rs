@@ -2,11 +2,16 @@
 
 use super::shelf::Shelf;
 use super::world::{Place, World};
-use crate::base::{BLOCK, DiskId, NodeId, PgId, StoreId};
-use crate::protocol::catalog::{Batch, Command, Locality, Purpose, StoreName};
+use crate::base::{BLOCK, DiskId, NodeId, PgId, StoreId, mix64};
+use crate::protocol::catalog::{Batch, Command, Locality, Purpose, Sharing, StoreName};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::placement::Level;
 use std::collections::VecDeque;
+
+/// Whether several nodes use a volume at once. Not drawn from the world's numbers, so that all else of a seed is as without it.
+fn shares(seed: u64, volume: u32) -> bool {
+    mix64(seed ^ u64::from(volume) << 32).is_multiple_of(3)
+}
 
 fn store_of(disk: u32) -> StoreName {
     StoreName(StoreId([disk as u8; 16]))
@@ -86,6 +91,13 @@ impl World {
                 purpose: Purpose::Use,
                 pool: None,
                 locality: Locality::Spread,
+            });
+        }
+        let seed = self.plan.seed;
+        for volume in (0..self.knobs.volumes).filter(|&volume| shares(seed, volume)) {
+            self.order(Command::SetSharing {
+                name: format!("volume-{volume}"),
+                sharing: Sharing::Shared,
             });
         }
         self.volumes = self.catalog.volumes().map(|volume| volume.id).collect();

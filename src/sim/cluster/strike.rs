@@ -328,7 +328,9 @@ impl World {
             let node = self.places[&attachment.node].node.as_ref();
             let range = self.catalog.range(attachment.volume);
             let epoch = node.and_then(|node| node.groups.epoch(attachment.volume));
-            if epoch.is_none() || epoch != range.map(|range| range.epoch) {
+            let is_open = epoch.is_some() && epoch == range.map(|range| range.epoch);
+            // A shared one is served where something is asked.
+            if !is_open && !self.is_shared(attachment.volume) {
                 ailments.push(Ailment::NotServing(attachment.volume));
             }
         }
@@ -338,6 +340,11 @@ impl World {
                 if of.is_some_and(|of| of.configuration.role(disk).is_some()) {
                     ailments.push(Ailment::Damaged { pg, disk });
                 }
+            }
+        }
+        for volume in self.catalog.volumes() {
+            if volume.cutting().is_some() {
+                ailments.push(Ailment::Cutting(volume.id));
             }
         }
         if !self.requests.is_empty() {

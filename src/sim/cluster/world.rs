@@ -19,6 +19,7 @@ use super::network::{self, Network};
 use super::node::{self, Node, Whose};
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
+use super::snapshots::Snapshots;
 use super::swarm::Knobs;
 use super::workload::Workload;
 use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, VolumeId};
@@ -72,6 +73,8 @@ pub struct Counts {
     pub promotions: u64,
     pub evictions: u64,
     pub turns: u64,
+    /// Snapshots that were taken.
+    pub snapshots: u64,
     pub strokes: u64,
     /// Chunks that were damaged, and are not any more.
     pub mended: u64,
@@ -91,6 +94,7 @@ impl Counts {
         self.promotions += other.promotions;
         self.evictions += other.evictions;
         self.turns += other.turns;
+        self.snapshots += other.snapshots;
         self.strokes += other.strokes;
         self.mended += other.mended;
         self.persons += other.persons;
@@ -189,6 +193,7 @@ pub struct World {
     pub(super) atlas: Atlas,
     /// How many replicas of each PG were in sync last.
     pub(super) standing: BTreeMap<PgId, usize>,
+    pub(super) snapshots: Snapshots,
     pub(super) stage: Stage,
     /// The first promise that was broken, where it could not be returned at once.
     pub(super) broken: Option<Failure>,
@@ -240,6 +245,7 @@ impl World {
             volumes: Vec::new(),
             atlas: Atlas::default(),
             standing: BTreeMap::new(),
+            snapshots: Snapshots::default(),
             stage: Stage::Struck,
             broken: None,
             print,
@@ -427,6 +433,9 @@ impl World {
             if let Some(shelf) = self.shelves.values_mut().nth(at) {
                 shelf.remember();
             }
+        }
+        if self.counts.steps.is_multiple_of(16 * JUDGED_EVERY) {
+            self.judge_frozen()?;
         }
         if self.counts.steps.is_multiple_of(JUDGED_EVERY) {
             self.judge_moment()?;
@@ -685,6 +694,14 @@ impl World {
             node::Effect::Forget { disk, pg } => {
                 self.ask_shelf(id, (disk, pg), Operation::Forget, Whose::Node);
                 self.judges.seen.begins_again((disk, pg));
+            }
+            node::Effect::Layer {
+                disk,
+                layer,
+                parent,
+            } => {
+                let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+                shelf.put_layer(layer, parent);
             }
             node::Effect::Mark {
                 disk,

@@ -301,3 +301,55 @@ fn a_snapshot_with_attachments_that_contradict_one_another_is_refused() {
         RestoreError::Inconsistent("ids-never-return")
     );
 }
+
+#[test]
+fn a_shared_volume_is_attached_at_several_nodes_and_at_each_of_them_once() {
+    let mut catalog = two_volumes();
+    for name in ["n2", "n3"] {
+        let name = name.into();
+        catalog.apply(&Command::AddNode { name }).unwrap();
+    }
+    let at = |node, front_end| Command::Attach {
+        volume: V1,
+        node: NodeId(node),
+        front_end,
+    };
+    let mut exclusive = catalog.clone();
+    exclusive.apply(&at(1, ublk(1))).unwrap();
+    assert_eq!(refused(&mut exclusive, &at(2, ublk(1))).field, "name");
+    let sharing = Sharing::Shared;
+    let name = "a".into();
+    catalog
+        .apply(&Command::SetSharing { name, sharing })
+        .unwrap();
+    for node in 1..=3 {
+        catalog.apply(&at(node, ublk(1))).unwrap();
+        assert_eq!(refused(&mut catalog, &at(node, ublk(1))).field, "name");
+    }
+    assert_eq!(
+        refused(&mut catalog, &at(2, incoming("/run/b"))).field,
+        "name"
+    );
+    let key = |catalog: &Catalog, node| catalog.attached_at(V1, NodeId(node)).unwrap().key;
+    let device = Command::RecordDevice {
+        key: key(&catalog, 3),
+        device: 7,
+    };
+    catalog.apply(&device).unwrap();
+    assert_eq!(catalog.attachments().count(), 3);
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog.clone()));
+    let key = Some(key(&catalog, 2));
+    catalog.apply(&Command::Detach { volume: V1, key }).unwrap();
+    assert_eq!(
+        refused(&mut catalog, &Command::Detach { volume: V1, key }).code,
+        Code::NotFound
+    );
+    // The first goes, and the one at node 3 is the first.
+    catalog.apply(&detach(V1)).unwrap();
+    let first = catalog.attachments_of(V1).0.unwrap();
+    assert_eq!(first.node, NodeId(3));
+    assert_eq!(catalog.shared_at(V1).count(), 0);
+    catalog.apply(&detach(V1)).unwrap();
+    assert_eq!(catalog.attachments().count(), 0);
+    catalog.check().unwrap();
+}

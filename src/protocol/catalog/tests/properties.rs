@@ -284,7 +284,7 @@ fn of_range(prng: &mut Prng, catalog: &Catalog, volume: VolumeId, node: NodeId) 
         count: prng.below(5),
     };
     let (lease, ended) = (number(prng), number(prng));
-    match prng.below(5) {
+    match prng.below(6) {
         0..=2 => Command::TakeRange {
             volume,
             node,
@@ -299,10 +299,23 @@ fn of_range(prng: &mut Prng, catalog: &Catalog, volume: VolumeId, node: NodeId) 
             volume,
             node,
             epoch: present.unwrap_or_default(),
-            why: match prng.one_in(2) {
-                true => GiveWhy::Drained,
-                false => GiveWhy::LeaseEnded { lease: ended },
+            why: match prng.below(4) {
+                0..=1 => GiveWhy::Drained,
+                2 => GiveWhy::Undrained,
+                _ => GiveWhy::LeaseEnded { lease: ended },
             },
+        },
+        4 => Command::FreezeLayer {
+            volume,
+            layer: catalog
+                .volume(volume)
+                .and_then(|found| found.cutting())
+                .unwrap_or(LayerId(1)),
+            node: catalog
+                .range(volume)
+                .and_then(|range| range.owner)
+                .map_or(node, |owner| owner.node),
+            epoch: present.unwrap_or_default(),
         },
         _ => Command::ForceTakeRange {
             volume,

@@ -1,35 +1,41 @@
 //! *frozen*: a frozen layer is the same on every in-sync replica, and stays as it is for ever (R21).
 //!
-//! What is compared is one number a layer and PG, over its blocks as a reader tells them apart; damage, fills and moves of
-//! replicas do not change it. The first replica that is frozen sets it.
+//! What is compared is one number a layer and PG, over what a reader of the layer sees, through those below it too: a recovery that writes a block again
+//! may bring it up from below, and changes nothing that way. Nor do damage, fills and moves of replicas. The first replica that is
+//! judged sets it.
 
 use super::{Failure, Promise};
-use crate::base::{DiskId, LayerId, PgId, mix64};
+use crate::base::{BLOCKS_PER_CHUNK, DiskId, FamilyId, LayerId, PgId, mix64};
 use crate::sim::cluster::shelf::{Block, Kept};
 use std::collections::BTreeMap;
 
-/// The number of a layer in a PG, on a disk that keeps it.
-pub fn digest(kept: &Kept, pg: PgId, layer: LayerId) -> u64 {
-    let has_parent = kept.parents.contains_key(&layer);
-    let mut sum = 0;
-    for (id, chunk) in kept
-        .pg(pg)
-        .chunks
-        .iter()
-        .filter(|(id, _)| id.layer == layer)
-    {
-        for (n, block) in chunk.content.iter().enumerate() {
-            let value = match block {
-                Block::Data(value) => mix64(*value) | 1,
-                Block::Zero if has_parent => 2,
-                Block::Zero | Block::Absent => continue,
-            };
-            let place = mix64(id.family.0).wrapping_add(id.chunk.0 * 16 + n as u64);
-            // A sum: chunks that hold nothing to be read do not count, whatever their order.
-            sum = mix64(mix64(place) ^ value).wrapping_add(sum);
+/// What a reader of a chain of layers sees in a PG, on a disk that keeps it: of each block that is not zero, by its family and number, the
+/// value. The chain is the catalog's, from the oldest layer on: a disk may not have heard of all of it.
+pub fn view(kept: &Kept, pg: PgId, chain: &[LayerId]) -> BTreeMap<(FamilyId, u64), u64> {
+    let mut seen = BTreeMap::new();
+    for layer in chain {
+        let chunks = kept.pg(pg).chunks.iter();
+        for (id, chunk) in chunks.filter(|(id, _)| id.layer == *layer) {
+            for (n, block) in chunk.content.iter().enumerate() {
+                let at = id.chunk.0 * u64::from(BLOCKS_PER_CHUNK) + n as u64;
+                let place = (id.family, at);
+                match block {
+                    Block::Data(value) => drop(seen.insert(place, *value)),
+                    Block::Zero => drop(seen.remove(&place)),
+                    Block::Absent => {}
+                }
+            }
         }
     }
-    sum
+    seen
+}
+
+/// The number of a chain of layers in a PG, on a disk that keeps it.
+pub fn digest(kept: &Kept, pg: PgId, chain: &[LayerId]) -> u64 {
+    let seen = view(kept, pg, chain).into_iter();
+    seen.fold(0, |sum, ((family, block), value)| {
+        mix64(mix64(mix64(sum ^ family.0) ^ block) ^ value)
+    })
 }
 
 /// The frozen layers.
@@ -101,24 +107,32 @@ mod tests {
             (5, 0, Block::Data(9)),
         ]);
         let b = kept(&[(4, 0, Block::Data(1)), (5, 0, Block::Data(8))]);
-        assert_eq!(digest(&a, PG, LAYER), digest(&b, PG, LAYER));
-        let over = |mut kept: Kept| {
-            kept.parents.insert(LAYER, LayerId(1));
-            digest(&kept, PG, LAYER)
-        };
-        assert_ne!(over(a), over(b), "zero hides what lies below");
+        assert_eq!(digest(&a, PG, &[LAYER]), digest(&b, PG, &[LAYER]));
+        let below = [
+            (1, 1, Block::Data(7)),
+            (4, 0, Block::Data(1)),
+            (4, 1, Block::Zero),
+        ];
+        let over = |blocks: &[(u64, u64, Block)]| digest(&kept(blocks), PG, &[LayerId(1), LAYER]);
+        assert_ne!(
+            over(&below),
+            over(&below[..2]),
+            "zero hides what lies below"
+        );
+        let brought_up = [below[0], below[1], (4, 1, Block::Data(7))];
+        assert_eq!(over(&below[..2]), over(&brought_up));
         let (here, there) = (
             kept(&[(4, 0, Block::Data(1))]),
             kept(&[(4, 1, Block::Data(1))]),
         );
-        assert_ne!(digest(&here, PG, LAYER), digest(&there, PG, LAYER));
+        assert_ne!(digest(&here, PG, &[LAYER]), digest(&there, PG, &[LAYER]));
     }
 
     #[test]
     fn a_layer_that_differs_or_changes_after_it_was_frozen_is_found() {
         let mut frozen = Frozen::default();
-        let one = digest(&kept(&[(4, 0, Block::Data(1))]), PG, LAYER);
-        let other = digest(&kept(&[(4, 0, Block::Data(2))]), PG, LAYER);
+        let one = digest(&kept(&[(4, 0, Block::Data(1))]), PG, &[LAYER]);
+        let other = digest(&kept(&[(4, 0, Block::Data(2))]), PG, &[LAYER]);
         assert_eq!(frozen.judge(LAYER, PG, DiskId(1), one), Ok(()));
         assert_eq!(frozen.judge(LAYER, PG, DiskId(2), one), Ok(()));
         for disk in [1, 2] {

@@ -42,7 +42,8 @@ pub struct Histories {
 }
 
 impl Histories {
-    fn now(&mut self) -> Tick {
+    /// A moment of its own.
+    pub fn tick(&mut self) -> Tick {
         self.tick += 1;
         self.tick
     }
@@ -56,7 +57,7 @@ impl Histories {
         if self.operations.len() >= OPERATIONS_MAX {
             return Err(Full);
         }
-        let began = self.now();
+        let began = self.tick();
         self.operations.push(Operation {
             kind,
             began,
@@ -89,7 +90,7 @@ impl Histories {
 
     /// A write was acknowledged.
     pub fn wrote(&mut self, id: OperationId) {
-        let now = self.now();
+        let now = self.tick();
         self.operations[id.0 as usize].end = Some(End::Answered(now));
     }
 
@@ -100,7 +101,7 @@ impl Histories {
 
     /// A read was answered, with a value for each block.
     pub fn saw(&mut self, id: OperationId, values: &[u64]) {
-        let now = self.now();
+        let now = self.tick();
         let operation = &mut self.operations[id.0 as usize];
         operation.end = Some(End::Answered(now));
         let (volume, blocks) = (operation.volume, operation.blocks.clone());
@@ -111,10 +112,45 @@ impl Histories {
         }
     }
 
+    /// A snapshot that was asked for at `asked` is answered now; `values` are its blocks that are not zero.
+    ///
+    /// It is a cut (R21) if all of it could have been read at one moment, between the two, and not before any write began that is in it: what was
+    /// acknowledged before that is in it too. So it is a read of each block, from the last of these moments on.
+    pub fn snapshot(&mut self, volume: VolumeId, asked: Tick, values: &BTreeMap<u64, u64>) {
+        let now = self.tick();
+        let places = self.places.range((volume, 0)..=(volume, u64::MAX));
+        let mut began = asked;
+        let mut seen = values.clone();
+        for (&(_, block), of) in places {
+            let value = *seen.entry(block).or_insert(ZERO);
+            let wrote = |id: &OperationId| self.operations[id.0 as usize].kind == Kind::Write;
+            let write = of.iter().find(|(id, of)| *of == value && wrote(id));
+            // Zeroes have many writers.
+            if let Some((id, _)) = write.filter(|_| value != ZERO) {
+                began = began.max(self.operations[id.0 as usize].began);
+            }
+        }
+        if self.operations.len() >= OPERATIONS_MAX {
+            return;
+        }
+        let id = OperationId(self.operations.len() as u32);
+        self.operations.push(Operation {
+            kind: Kind::Read,
+            began,
+            end: Some(End::Answered(now)),
+            blocks: 0..0,
+            volume,
+        });
+        for (block, value) in seen {
+            let place = self.places.entry((volume, block)).or_default();
+            place.push((id, value));
+        }
+    }
+
     /// The power of all was lost: what is in flight has happened, or never will, because everything that may bring it about is what
     /// the replicas have, and that is settled before anything is read.
     pub fn power_lost(&mut self) {
-        let now = self.now();
+        let now = self.tick();
         let writes = self
             .operations
             .iter_mut()
@@ -248,6 +284,50 @@ mod tests {
         assert_eq!(histories.judge(), Ok(()));
         saw(&mut histories, 0, &[3]);
         assert!(broken(&histories).contains("value 3"));
+    }
+
+    #[test]
+    fn a_snapshot_is_a_cut() {
+        let of = |values: &[u64]| -> BTreeMap<u64, u64> {
+            let values = values.iter().copied().enumerate();
+            let values = values.map(|(block, value)| (block as u64, value));
+            values.filter(|(_, value)| *value != ZERO).collect()
+        };
+        let judged = |values: &[u64]| {
+            let mut histories = Histories::default();
+            wrote(&mut histories, 0..1, 1);
+            let asked = histories.tick();
+            wrote(&mut histories, 1..2, 2);
+            let open = histories.write(VOLUME, 3..4, 4).unwrap();
+            wrote(&mut histories, 2..3, 3);
+            histories.snapshot(VOLUME, asked, &of(values));
+            histories.wrote(open);
+            histories.judge()
+        };
+        for fine in [
+            [1, 0, 0, 0],
+            [1, 2, 0, 0],
+            [1, 2, 3, 0],
+            [1, 2, 3, 4],
+            [1, 2, 0, 4],
+        ] {
+            assert_eq!(judged(&fine), Ok(()), "{fine:?}");
+        }
+        for wrong in [
+            // What was acknowledged before it was asked for.
+            [0, 0, 0, 0],
+            // The second was acknowledged before the third began, and before the fourth did.
+            [1, 0, 3, 0],
+            [1, 0, 0, 4],
+        ] {
+            assert!(judged(&wrong).is_err(), "{wrong:?}");
+        }
+        // What began after it was answered.
+        let mut histories = Histories::default();
+        let asked = histories.tick();
+        histories.snapshot(VOLUME, asked, &of(&[9]));
+        wrote(&mut histories, 0..1, 9);
+        assert!(histories.judge().is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! | checker | promise |
 //! |---|---|
-//! | linearizable | a volume is one register per block, for all clients at all nodes (promise 1) |
+//! | linearizable | a volume is one register per block, for all clients at all nodes (promise 1); a snapshot is a cut (R21) |
 //! | durable | what was acknowledged before the power of all was lost is there afterwards (promise 2) |
 //! | in-sync | every in-sync replica has every acknowledged write (R3, R7, R12) |
 //! | converge | at rest, the copies of a PG are the same |

@@ -52,6 +52,10 @@ impl Shelf {
         self.is_gone = true;
     }
 
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
     /// In its place there is an empty one.
     pub fn replace(&mut self) {
         self.crash();
@@ -80,6 +84,12 @@ impl Shelf {
         }
         self.tally.both(Fault::DiskOld);
         true
+    }
+
+    /// A layer lies over another: what it does not have is read from there.
+    pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
+        debug_assert!(parent < layer, "layers are numbered as they come");
+        self.kept.parents.insert(layer, parent);
     }
 
     /// From now on it is as it should be, damage aside.
@@ -183,14 +193,5 @@ impl Shelf {
     pub fn is_damaged(&self, pg: PgId, chunk: ChunkId) -> bool {
         let of = (pg, chunk, 0)..=(pg, chunk, u8::MAX);
         self.unreadable.range(of.clone()).next().is_some() || self.rotten.range(of).next().is_some()
-    }
-}
-
-#[cfg_attr(not(test), expect(dead_code, reason = "layers wait for cuts"))]
-impl Shelf {
-    /// A layer lies over another: what it does not have is read from there.
-    pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
-        debug_assert!(parent < layer, "layers are numbered as they come");
-        self.kept.parents.insert(layer, parent);
     }
 }
