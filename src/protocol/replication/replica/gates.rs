@@ -3,6 +3,7 @@
 use super::session::Session;
 use super::{Asker, Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, SEALS_MAX, refuse};
 use crate::base::{Epoch, VolumeId};
+use crate::protocol::replication::configuration::Role;
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::message::{Header, Message, Refusal};
 use crate::protocol::replication::rule::Rule;
@@ -116,10 +117,17 @@ impl Replica {
     }
 
     fn pass_session(&self, version: u32, session: u32) -> Pass {
-        if session == 0 && !self.has_session() {
-            return Pass::Free;
-        }
         let known = self.known_version();
+        if session == 0 && !self.has_session() {
+            // Its disk is not what it was (R19): under an older version it counts as one that has everything, and its windows are of long ago.
+            let of = self.configuration.as_ref();
+            let role = of.and_then(|of| of.role(self.disk));
+            let is_empty = role == Some(Role::Out { since: 0 });
+            return match is_empty && known > version && !self.off.on(Rule::R1) {
+                true => Pass::Refused(Refusal::Version(known)),
+                false => Pass::Free,
+            };
+        }
         if known > version && !self.off.on(Rule::R1) {
             // What the sender believes of this replica is not so any more.
             return Pass::Refused(Refusal::Version(known));
