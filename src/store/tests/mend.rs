@@ -324,37 +324,3 @@ fn with_rot_mends_writes_and_power_cuts_at_random_no_block_is_ever_wrong_and_mos
     }
     assert!(mended > 1000 && cuts > 100, "{mended} {cuts}");
 }
-
-#[test]
-fn a_mend_on_its_way_to_a_replica_or_a_layer_that_goes_is_left_out_and_frees_what_it_held() {
-    for drops_replica in [false, true] {
-        for first in [false, true] {
-            let mut lone = with_sevens();
-            lone.put_volume(&[1, 2]);
-            lone.rot(sevens_at(&lone, 5));
-            let mut mend = None;
-            if first {
-                mend = Some(lone.begin_mend(chunk(1, 3), 0xff, 7));
-            }
-            match drops_replica {
-                true => lone.drop_replica(),
-                false => lone.put_volume(&[2]),
-            }
-            let mend = mend.unwrap_or_else(|| lone.begin_mend(chunk(1, 3), 0xff, 7));
-            lone.turn();
-            let told = lone.answered(mend);
-            let expected = match (drops_replica, first) {
-                (false, false) => Err(StoreError::NoSuchLayer),
-                _ => Ok(()),
-            };
-            assert_eq!(told, Some(Answer::Done(expected)));
-            lone.settle();
-            lone.checkpoint();
-            assert_eq!(lone.store.levels().slots_used, 0);
-            assert_eq!(lone.store.levels().overlay_bytes, 0);
-            let report = check_bytes(&lone.image());
-            assert!(report.is_sound(), "{report:?}");
-            lone.reopen().close();
-        }
-    }
-}
