@@ -136,7 +136,8 @@ impl Group {
             Some((epoch, sequence)) if epoch == self.epoch => sequence,
             _ => 0,
         };
-        if flies(&self.flying, until) && !self.off.on(Rule::R9) {
+        let (at, run) = (reading.at, reading.run);
+        if flies(&self.flying, until, at, run) && !self.off.on(Rule::R9) {
             self.held += 1;
             if let Some(reading) = self.reading.get_mut(id) {
                 reading.held = Some(Held { until, ..value });
@@ -154,7 +155,7 @@ impl Group {
         let flying = &self.flying;
         let is_free = |reading: &Reading| {
             let held = reading.held.as_ref();
-            held.is_some_and(|held| !flies(flying, held.until))
+            held.is_some_and(|held| !flies(flying, held.until, reading.at, reading.run))
         };
         let held = &mut self.held;
         self.reading.take_where(is_free, |reading| {

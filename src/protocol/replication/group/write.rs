@@ -1,7 +1,7 @@
 //! A change: it gets its number, goes to every member, and is acknowledged when all have it durable.
 
 use super::{Group, Output, Tag};
-use crate::base::{BufRef, ChunkId, DiskId};
+use crate::base::{BlockRun, BufRef, ChunkId, DiskId};
 use crate::protocol::replication::message::{Change, Message};
 use crate::protocol::replication::rule::Rule;
 use std::collections::VecDeque;
@@ -132,7 +132,13 @@ fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
         .ok()
 }
 
-/// Whether a change is not acknowledged.
-pub(super) fn flies(flying: &VecDeque<Flying>, sequence: u64) -> bool {
-    place_of(flying, sequence).is_some_and(|place| !flying[place].ended)
+/// Whether a change of these blocks, up to that number, is not acknowledged. Not only that one: of several blocks the newest change may
+/// be acknowledged before an older one of another block is.
+pub(super) fn flies(flying: &VecDeque<Flying>, until: u64, at: ChunkId, run: BlockRun) -> bool {
+    let read = Change::Zero { run };
+    let mut older = flying
+        .iter()
+        .take_while(|flying| flying.sequence <= until)
+        .filter(|flying| !flying.ended);
+    older.any(|flying| flying.change.overlaps(flying.at, &read, at))
 }

@@ -1,6 +1,7 @@
 //! The machines in small worlds, exhaustively, and in stories.
 
 mod bounds;
+mod reads;
 // Rules can be switched off where there is a simulator.
 #[cfg(feature = "sim")]
 mod explore;
