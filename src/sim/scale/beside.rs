@@ -128,7 +128,7 @@ fn groups(
         out.clear();
     }
     beside.groups = made as u64;
-    beside.marks = each(told as u64, made);
+    beside.marks = each((told + made / 2) as u64, made);
     beside.group = each((world.heap)().saturating_sub(known), made);
     let changes: Vec<_> = catalog.pgs().take(20).collect();
     let began = (world.clock)();

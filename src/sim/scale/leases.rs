@@ -5,8 +5,8 @@
 
 use crate::base::{NodeId, Time};
 use crate::protocol::membership::{
-    Grantor, GrantorInput, GrantorOutput, Holder, HolderInput, HolderOutput, Incarnation,
-    Parameters, RulesOff, Term,
+    Answer, Ask, Grantor, GrantorInput, GrantorOutput, Holder, HolderInput, HolderOutput,
+    Incarnation, Parameters, RulesOff, Term,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +15,9 @@ use std::time::Duration;
 const LINK: Duration = Duration::from_micros(100);
 /// From `Confirm` to `Confirmed`: there, a step, and back.
 const ROUND: Duration = Duration::from_micros(200);
-/// Members of the manager; the first leads.
+/// Members of the manager, which are the first nodes.
 pub const MEMBERS: u32 = 5;
+const LEADER: NodeId = NodeId(1);
 
 /// What was said.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +67,7 @@ impl Leases {
     /// All nodes start within one renewal, one after the other.
     pub fn new(nodes: u32, clock: fn() -> Duration) -> Leases {
         let now = Time(1);
-        let grantor = Grantor::new(now, NodeId(1), Parameters::DEFAULT, RulesOff::NONE);
+        let grantor = Grantor::new(now, LEADER, Parameters::DEFAULT, RulesOff::NONE);
         let mut leases = Leases {
             now,
             grantor: grantor.expect("the parameters are sound"),
@@ -183,7 +184,7 @@ impl Leases {
                     answer,
                 } => {
                     self.counts.answers += 1;
-                    let from = NodeId(1);
+                    let from = LEADER;
                     let input = HolderInput::Answer {
                         from,
                         incarnation,
@@ -229,8 +230,10 @@ impl Leases {
         for output in outputs {
             if let HolderOutput::Send { to, ask } = output {
                 self.counts.asks += 1;
-                // The others would say who leads; holders know it after their first ask.
-                assert_eq!(to, NodeId(1), "the leader answers whoever asks");
+                if to != LEADER {
+                    self.redirect(node, to, &ask);
+                    continue;
+                }
                 self.put(self.now + LINK, Due::ToGrantor(GrantorInput::Ask(ask)));
             }
         }
@@ -238,6 +241,20 @@ impl Leases {
         if let Some(at) = deadline {
             self.wake_at(node, at.max(self.now));
         }
+    }
+
+    /// A member that follows says who leads: so it is as everybody starts, while a new leader waits.
+    fn redirect(&mut self, node: NodeId, from: NodeId, ask: &Ask) {
+        self.counts.answers += 1;
+        let hint = Some(LEADER);
+        let input = HolderInput::Answer {
+            from,
+            incarnation: ask.incarnation,
+            request: ask.request,
+            term: Term(0),
+            answer: Answer::NotLeader { hint },
+        };
+        self.put(self.now + 2 * LINK, Due::ToHolder(node, input));
     }
 
     fn wake_at(&mut self, node: NodeId, at: Time) {

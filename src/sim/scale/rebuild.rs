@@ -20,8 +20,9 @@ pub struct Rebuild {
     /// Replicas that were lost.
     pub lost: u64,
     pub at_once: usize,
-    /// What the busiest disk read and wrote, as a part of the mean of those that did.
+    /// What the busiest disk read and wrote, as a part of the mean of those that did, and in replicas.
     pub busiest: f64,
+    pub busiest_replicas: f64,
     pub refused: u64,
 }
 
@@ -30,7 +31,7 @@ pub fn print(world: World, sizes: &[u32]) -> Vec<Rebuild> {
         "4. One disk with 2 TB in use is lost: 200 MB/s of a disk and 1 GB/s of a node's link for copies, 3 copies, level node\n"
     );
     println!(
-        "| nodes | PGs a disk | replicas lost | of | disks that take part | copies at once | one at full speed | whole after | as one stream | busiest disk, of the mean | commands | leader's work | solver |"
+        "| nodes | PGs a disk | replicas lost | of | disks that take part | copies at once | one at full speed | whole after | as one stream | busiest disk, of the mean (replicas) | commands | leader's work | solver |"
     );
     println!("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut rebuilds = Vec::new();
@@ -74,9 +75,10 @@ fn one(world: World, shape: &Shape) -> Option<Rebuild> {
     let all: f64 = at_disks.values().sum();
     let most = at_disks.values().copied().fold(0.0, f64::max);
     let busiest = most * at_disks.len() as f64 / all;
+    let busiest_replicas = most * lost as f64 / DISK_BYTES;
     let alone = DISK_BYTES / lost as f64 / limits.disk;
     println!(
-        "| {nodes} | {a_disk} | {lost} | {:.1} GB | {} | {} | {} | {} | {:.0} MB/s | {busiest:.2} | {} | {} | {} |",
+        "| {nodes} | {a_disk} | {lost} | {:.1} GB | {} | {} | {} | {} | {:.0} MB/s | {busiest:.2} ({busiest_replicas:.0}) | {} | {} | {} |",
         DISK_BYTES / lost as f64 / 1e9,
         at_disks.len(),
         leader.copies.most_at_once,
@@ -93,6 +95,7 @@ fn one(world: World, shape: &Shape) -> Option<Rebuild> {
         lost,
         at_once: leader.copies.most_at_once,
         busiest,
+        busiest_replicas,
         refused: leader.counts.refused,
     })
 }
