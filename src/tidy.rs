@@ -60,11 +60,11 @@ const ROOMS: &[Room] = &[
         crates: &[],
     },
     Room {
-        // serde_json to weigh commands and events as the manager's log has them.
+        // serde and serde_json to weigh commands and events as the manager's log has them.
         name: "sim",
         pure: true,
         rooms: &["base", "protocol", "wire", "store", "shard"],
-        crates: &["serde_json"],
+        crates: &["serde", "serde_json"],
     },
     Room {
         name: "observe",

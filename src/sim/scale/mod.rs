@@ -141,6 +141,11 @@ fn print(world: World, extent: Extent, wants: impl Fn(&str) -> bool) -> bool {
                 one.is_whole,
                 format!("{nodes} nodes: some PGs never become whole"),
             );
+            let (lost, at_once) = (one.lost, one.at_once);
+            demand(
+                2 * at_once as u64 >= lost,
+                format!("{nodes} nodes: {at_once} copies at once, of {lost}"),
+            );
             // Where there are more disks than replicas, three of them at one disk are chance.
             demand(
                 one.busiest <= 2.0 || one.busiest_replicas <= 3.01,

@@ -1,3 +1,5 @@
+//! What the tables demand, at sites that take seconds.
+
 use super::*;
 
 #[test]
