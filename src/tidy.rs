@@ -60,10 +60,11 @@ const ROOMS: &[Room] = &[
         crates: &[],
     },
     Room {
+        // serde and serde_json to weigh commands and events as the manager's log has them.
         name: "sim",
         pure: true,
         rooms: &["base", "protocol", "wire", "store", "shard"],
-        crates: &[],
+        crates: &["serde", "serde_json"],
     },
     Room {
         name: "observe",

@@ -21,6 +21,9 @@ pub mod wire_format {}
 #[doc = include_str!("simulation.md")]
 pub mod simulation {}
 
+#[doc = include_str!("scale.md")]
+pub mod scale {}
+
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
 

@@ -6,6 +6,7 @@ use std::fmt;
 pub const USAGE: &str = "\
 usage: cargo sim store [SEED] [options]
        cargo sim cluster [SEED] [options]
+       cargo sim scale [--small] [map | steady | rack | rebuild]
 
   SEED              run this seed alone
   --seeds N         run N seeds (default 100)

@@ -18,6 +18,7 @@
 //!   breaks, regressions/: faults of our own, each found by its own checker
 //!   gate, arguments: `cargo sim store`
 //!   cluster/: what a world of many nodes stands on
+//!   scale/: how large sites can be: `cargo sim scale`
 //! ```
 //!
 //! Nothing here reads a clock, draws from anything but the seed or depends on the order of a hash map: the same
@@ -42,6 +43,7 @@ mod node;
 mod payload;
 mod register;
 mod replicas;
+mod scale;
 mod swarm;
 mod tally;
 #[cfg(test)]
@@ -56,16 +58,24 @@ pub use arguments::Misunderstood;
 use crate::shard::Shard;
 use std::time::Duration;
 
-/// Runs the command line `words` (without the program's name); whether everything passed. `clock` tells the time since
-/// the program began: it is printed and decides nothing.
-pub fn run(
-    words: impl Iterator<Item = String>,
-    clock: fn() -> Duration,
-) -> Result<bool, Misunderstood> {
+/// What is taken from the world: it is printed and decides nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct World {
+    /// The time since the program began.
+    pub clock: fn() -> Duration,
+    /// What the program has on its heap, in bytes; 0 where nobody counts.
+    pub heap: fn() -> u64,
+}
+
+/// Runs the command line `words` (without the program's name); whether everything passed.
+pub fn run(words: impl Iterator<Item = String>, world: World) -> Result<bool, Misunderstood> {
     let mut words = words.peekable();
     if words.next_if(|word| word == "cluster").is_some() {
-        return cluster::run(words, clock);
+        return cluster::run(words, world.clock);
+    }
+    if words.next_if(|word| word == "scale").is_some() {
+        return scale::run(words, world);
     }
     let arguments = arguments::Arguments::parse(words)?;
-    Ok(gate::run::<Shard>(&arguments, clock))
+    Ok(gate::run::<Shard>(&arguments, world.clock))
 }

@@ -220,7 +220,7 @@ impl Steward {
                 break;
             };
             let want = self.narrowed(catalog, &change);
-            let disks = || want.from.into_iter().chain(want.to);
+            let disks = || disks_at_work(catalog, want);
             let has_place = |disk: DiskId| {
                 of_disks.get(&disk).copied().unwrap_or(0) < self.parameters.moves_a_disk
             };
@@ -264,7 +264,7 @@ impl Steward {
         let (mut all, mut of_disks) = (0, BTreeMap::new());
         for want in wanted.chain(proposed) {
             all += 1;
-            for disk in want.from.into_iter().chain(want.to) {
+            for disk in disks_at_work(catalog, want) {
                 *of_disks.entry(disk).or_default() += 1;
             }
         }
@@ -329,6 +329,13 @@ impl Steward {
             false => Fits::Later,
         }
     }
+}
+
+/// The disks that a move is work for. One that is lost gives nothing, so it bounds nothing: what was on it is copied from as many
+/// disks as share PGs with it. (Counted like the others it had a disk made anew two replicas at a time, on any number of nodes.)
+fn disks_at_work(catalog: &Catalog, want: Move) -> impl Iterator<Item = DiskId> {
+    let gives = |disk: &DiskId| catalog.disk(*disk).is_some_and(|disk| disk.state.is_good());
+    want.from.filter(gives).into_iter().chain(want.to)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -98,6 +98,24 @@ fn every_rule_that_is_switched_off_is_missed() {
     }
 }
 
+#[test]
+fn what_was_on_a_lost_disk_is_made_anew_at_more_disks_at_once_than_one_alone_may_serve() {
+    let mut world = laid_out(8, 6, 3, 2, RulesOff::NONE);
+    let lost = DiskId(1);
+    world.order(set_state(1, DiskState::OutOfService)).unwrap();
+    let mut most = 0;
+    for _ in 0..200 {
+        world.ticks(Duration::from_millis(100));
+        let wants = world
+            .catalog
+            .wanted()
+            .filter_map(|pg| world.catalog.pg(pg)?.want);
+        most = most.max(wants.filter(|want| want.from == Some(lost)).count());
+    }
+    assert!(most > PARAMETERS.moves_a_disk, "{most} at once");
+    assert_eq!(world.catalog.pgs_on(lost).count(), 0);
+}
+
 fn set_state(disk: u32, state: DiskState) -> Command {
     let disk = DiskId(disk);
     Command::SetDiskState { disk, state }
