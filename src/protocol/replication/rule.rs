@@ -57,8 +57,6 @@ switches! {
     Durable = "done-is-durable",
     /// A mark passes what is acknowledged, not what is numbered.
     Mark = "marks-are-acknowledged",
-    /// Of the writes that windows hold of a block, recovery writes the newest again.
-    Newest = "the-newest-is-recovered",
     /// A member that joins is not in the read set.
     Reads = "joiners-are-not-read",
     /// A list goes on behind its first page.

@@ -434,7 +434,7 @@ impl Group {
             Answer::Sealed { window } if is_present || self.off.on(Rule::R5) => {
                 let is_in_sync = self.configuration.role(from) == Some(Role::InSync);
                 if let Phase::Recovering(recovery) = &mut self.phase {
-                    recovery.sealed(from, is_in_sync, &window, self.off);
+                    recovery.sealed(from, is_in_sync, &window);
                     self.step_recovery(out);
                 }
             }

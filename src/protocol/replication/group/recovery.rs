@@ -4,7 +4,6 @@
 //! in sync; a block that only a joining replica's window has is read of one that is in sync, because nothing of it was acknowledged.
 
 use crate::base::{BlockRun, ChunkId, DiskId, Epoch};
-use crate::protocol::replication::rule::{Rule, RulesOff};
 use crate::protocol::replication::window::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +52,7 @@ impl Recovery {
     }
 
     /// A member told its window.
-    pub fn sealed(&mut self, from: DiskId, is_in_sync: bool, window: &[Entry], off: RulesOff) {
+    pub fn sealed(&mut self, from: DiskId, is_in_sync: bool, window: &[Entry]) {
         if !self.unsealed.remove(&from) {
             return; // its answer came twice
         }
@@ -61,11 +60,7 @@ impl Recovery {
             for block in (0..16).filter(|block| entry.blocks & (1 << block) != 0) {
                 let newest = self.found.entry((entry.at, block)).or_default();
                 if is_in_sync {
-                    let found = Some((entry.epoch, entry.sequence, from));
-                    *newest = match off.on(Rule::Newest) {
-                        true => newest.or(found).min(found),
-                        false => (*newest).max(found),
-                    };
+                    *newest = (*newest).max(Some((entry.epoch, entry.sequence, from)));
                 }
             }
         }
