@@ -52,6 +52,14 @@ impl Host {
             Note::Checkpoint { number, pages } => {
                 tracing::debug!(%disk, number, pages, "checkpoint");
             }
+            Note::Mended {
+                layer,
+                chunk,
+                blocks,
+            } => {
+                let (chunk, blocks) = (chunk.0, blocks.count_ones());
+                tracing::info!(%disk, %layer, chunk, blocks, "blocks were damaged, and are mended");
+            }
             Note::JournalWrapped { batch } => tracing::debug!(%disk, batch, "journal wrapped"),
             Note::Opened { replayed } => tracing::info!(%disk, replayed, "disk open"),
             Note::TableLoaded { pages } => tracing::info!(%disk, pages, "table loaded"),
@@ -162,6 +170,7 @@ fn alert_of(note: &Note) -> Option<(AlertKind, String)> {
         | Note::Checkpoint { .. }
         | Note::JournalWrapped { .. }
         | Note::TableLoaded { .. }
+        | Note::Mended { .. }
         | Note::Scrubbed { .. } => return None,
     })
 }

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Damage between replicas: what one has lost, another gives back; and what no replica can see alone, their coordinator compares.
+//! Damage between replicas: what one has lost, another gives back.
 //!
 //! ```text
 //!   store: Damaged ──► Mender of its disk ── MendAsk ──► Mender of another disk ──► its store: Salvage
@@ -21,8 +21,7 @@
 //! - *The table itself is damaged*: then nobody here knows what the blocks should be. That is for the manager, not for a mender.
 //!
 //! # What is not here yet
-//! [`compare`] says what a coordinator makes of what its replicas hold of a chunk. Nobody asks them for that yet: neither the question to a replica nor
-//! the walk over a volume's chunks is there.
+//! A lost write (old table and old data agree) is seen by no replica alone: that replicas are compared, chunk by chunk.
 //!
 //! # Invariants
 //! - *never-spread*: what a store takes has the checksum that its table says, so bad bytes, or good ones of another time, go nowhere.
@@ -31,7 +30,6 @@
 //!
 //! It does not know what a block holds, where disks are, or how a store finds damage.
 
-mod compare;
 mod lend;
 mod mender;
 mod message;
@@ -40,7 +38,6 @@ mod rule;
 mod tests;
 mod want;
 
-pub use compare::{Below, Verdict, compare};
 pub use lend::LENDS_MAX;
 pub use mender::{Counts, Input, Mender, Output};
 pub use message::{MendAnswer, MendAsk, MendHeader};

@@ -192,7 +192,7 @@ impl Node {
 }
 
 impl World {
-    /// Damages what is on a disk, where another disk that is in sync has the same, and may be reached.
+    /// Damages what is on a disk that may be reached, where another disk that is in sync has the same, and may be reached too.
     pub(super) fn damage(&mut self, disk: DiskId, fault: Fault, pick: u64) {
         let shelf = &self.shelves[&disk];
         let Some((pg, chunk, block)) = shelf.any_data(pick) else {
@@ -211,7 +211,10 @@ impl World {
                 && self.atlas.is_reached(pg, *other)
                 && self.shelves[other].has_the_same(shelf, (pg, chunk), blocks)
         };
-        if self.atlas.may(&strike).is_err() || !of.configuration.in_sync().any(|it| has_it(&it)) {
+        // While it is away its damage is not mended, and the others may come to differ and be taken out: two failures at once.
+        let is_mended_soon = self.atlas.is_reached(pg, disk);
+        let is_elsewhere = of.configuration.in_sync().any(|it| has_it(&it));
+        if self.atlas.may(&strike).is_err() || !is_mended_soon || !is_elsewhere {
             return;
         }
         self.atlas.struck(&strike);
