@@ -100,7 +100,7 @@ pub struct Counts {
 
 type Key = (PgId, ChunkId);
 
-/// The mender of one disk. See the [module](self).
+/// The mender of one disk.
 #[derive(Debug)]
 pub struct Mender {
     disk: DiskId,
