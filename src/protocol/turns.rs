@@ -160,6 +160,8 @@ struct Turn {
     range: Option<Ownership>,
     /// The epoch that was opened last.
     opened: Epoch,
+    /// A turn since then was not heard of: it may have been another node's.
+    is_broken: bool,
     phase: Phase,
     /// When the manager was asked last.
     asked: Option<Time>,
@@ -202,6 +204,14 @@ impl Turns {
                     if turn.is_asked && known.is_some_and(|known| known < range.epoch) {
                         turn.missed += 1;
                     }
+                    let follows = known.is_some_and(|known| {
+                        let next = Epoch {
+                            host: known.host + 1,
+                            ..known
+                        };
+                        range.epoch == known || range.epoch == next
+                    });
+                    turn.is_broken |= !follows;
                     turn.range = Some(range);
                     turn.asked = None;
                     turn.waiters.retain(|_, waiter| waiter.epoch >= range.epoch);
@@ -264,6 +274,7 @@ impl Turns {
             since: Time(0),
             range: None,
             opened: Epoch::default(),
+            is_broken: false,
             phase: Phase::Closed,
             asked: None,
         })
@@ -296,6 +307,10 @@ impl Turns {
         match turn.phase {
             Phase::Closed | Phase::Open if wanted && is_present => {
                 if epoch > turn.opened {
+                    if std::mem::take(&mut turn.is_broken) && turn.phase == Phase::Open {
+                        // What is in flight here may have been recovered there, and written over: it must not happen once more.
+                        out.push(turn.end(volume));
+                    }
                     (turn.opened, turn.since) = (epoch, now);
                     (turn.is_asked, turn.missed) = (false, 0);
                     turn.phase = Phase::Open;

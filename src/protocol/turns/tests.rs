@@ -283,3 +283,46 @@ fn nobody_waits_for_more_turns_than_there_are_others() {
         assert_eq!(different.len(), 3, "{served:?}");
     }
 }
+
+#[test]
+fn a_turn_that_was_not_heard_of_ends_what_is_in_flight_before_the_next_one_opens() {
+    for (next, is_unbroken) in [(2, true), (3, false)] {
+        let mut turns = Turns::new(NodeId(1));
+        let mut out = Vec::new();
+        let lease = |count| LeaseNumber {
+            term: Term(1),
+            count,
+        };
+        let owned = |host, count| Input::Owned {
+            volume: VolumeId(1),
+            range: Ownership {
+                epoch: Epoch {
+                    host,
+                    ..Epoch::default()
+                },
+                owner: Some(Owner {
+                    node: NodeId(1),
+                    lease: lease(count),
+                }),
+                left: Left::Unsettled,
+            },
+        };
+        let wanted = Input::Wanted {
+            volume: VolumeId(1),
+            here: Here::Attached,
+        };
+        for input in [Input::Leased(lease(1)), wanted, owned(1, 1)] {
+            turns.step(Time(0), input, &mut out);
+        }
+        assert!(matches!(out.last(), Some(Output::Open { .. })), "{out:?}");
+        turns.step(Time(1), Input::Unleased, &mut out);
+        turns.step(Time(2), Input::Leased(lease(2)), &mut out);
+        out.clear();
+        turns.step(Time(3), owned(next, 2), &mut out);
+        let closes = out.contains(&Output::Close {
+            volume: VolumeId(1),
+        });
+        assert_eq!(closes, !is_unbroken, "{out:?}");
+        assert!(matches!(out.last(), Some(Output::Open { .. })), "{out:?}");
+    }
+}

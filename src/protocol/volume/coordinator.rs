@@ -159,6 +159,8 @@ struct Piece {
     olds: u32,
     /// It is in flight.
     is_started: bool,
+    /// What it changes was asked for, and may have happened.
+    is_sent: bool,
     failed: Option<IoError>,
 }
 
@@ -252,19 +254,29 @@ impl Coordinator {
 
     /// Somebody else has the volume, or had it meanwhile: requests wait until [`Coordinator::release`], and what is in flight starts over then, from
     /// what it has to read first and in the layer that is newest by then. Whoever was asked does not answer any more.
-    pub fn start_over(&mut self, id: VolumeId) {
+    ///
+    /// A change that was sent does not start over: whoever had the volume has recovered it perhaps, others have seen it and written over it, and it
+    /// must not happen once more. Its request fails.
+    pub fn start_over(&mut self, id: VolumeId, out: &mut Vec<Output>) {
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
         (volume.held, volume.paused) = (true, false);
         (volume.started, volume.older) = (0, 0);
         let requests = &self.requests;
+        let mut sent = Vec::new();
         for (key, piece) in self.pieces.iter_mut() {
             if piece.is_started && requests[piece.request].request.volume == id {
                 piece.is_started = false;
                 (piece.olds, piece.failed) = (0, None);
-                volume.again.push(key);
+                match piece.is_sent {
+                    true => sent.push(key),
+                    false => volume.again.push(key),
+                }
             }
+        }
+        for key in sent {
+            self.end_piece(key, Err(IoError::Closed), &[], &mut Vec::new(), out);
         }
     }
 
@@ -424,6 +436,7 @@ impl Coordinator {
                 entered: 0,
                 olds: 0,
                 is_started: false,
+                is_sent: false,
                 failed: None,
             };
             let piece = self
@@ -468,12 +481,16 @@ impl Coordinator {
     /// It holds its blocks: from here on it is in flight, in the layer that is newest now.
     fn start(&mut self, key: u32, out: &mut Vec<Output>) {
         let piece = &mut self.pieces[key];
-        piece.is_started = true;
         let of = self.requests[piece.request].request.volume;
         if let Some(volume) = self.volumes.get_mut(&of) {
+            if volume.held {
+                return volume.again.push(key);
+            }
             volume.started += 1;
             piece.target.layer = volume.open.layer;
         }
+        piece.is_started = true;
+        piece.is_sent = matches!(piece.part, Part::Zero { .. } | Part::ZeroChunks { .. });
         let (target, part) = (piece.target, piece.part);
         let ask = match part {
             Part::Read { run, buf, .. } => Ask::Read { run, buf },
@@ -614,6 +631,7 @@ impl Coordinator {
         let mut all = [0; 16];
         all[..crcs.len()].copy_from_slice(crcs);
         let sequence = self.next_sequence();
+        self.pieces[piece.0].is_sent = true;
         let ask = Ask::Write {
             run,
             buf,

@@ -100,7 +100,9 @@ impl Node {
                     let closed = cuts::Input::Closed { volume };
                     self.cuts.step(now, closed, &mut Vec::new());
                     self.groups.drop_asks(volume);
-                    self.coordinator.start_over(volume);
+                    let mut out = Vec::new();
+                    self.coordinator.start_over(volume, &mut out);
+                    self.take_coordinator(now, out, buffers);
                     if self.coordinator.is_waited_for(volume) {
                         let mut out = Vec::new();
                         let asked = turns::Input::Asked { volume };

@@ -699,7 +699,9 @@ impl Node {
             let closed = cuts::Input::Closed { volume };
             self.cuts.step(now, closed, &mut Vec::new());
             self.groups.drop_asks(volume);
-            self.coordinator.start_over(volume);
+            let mut out = Vec::new();
+            self.coordinator.start_over(volume, &mut out);
+            self.take_coordinator(now, out, buffers);
         }
         self.groups.open(now, volume, epoch, near, &mut out);
         self.take_groups(now, out, buffers);
