@@ -171,6 +171,8 @@ pub struct Coordinator {
     requests: Slab<Running>,
     pieces: Slab<Piece>,
     overlap: Overlap,
+    /// Pieces that end without having been started: their volume closes.
+    given_up: Vec<u32>,
     sequence: u64,
     breaks: Breaks,
 }
@@ -182,6 +184,7 @@ impl Coordinator {
             requests: Slab::new(REQUESTS_MAX),
             pieces: Slab::new(REQUESTS_MAX * PIECES_OF_REQUEST_MAX as usize),
             overlap: Overlap::default(),
+            given_up: Vec::new(),
             sequence: 0,
             breaks,
         }
@@ -218,6 +221,10 @@ impl Coordinator {
     fn put(&mut self, open: OpenVolume, out: &mut Vec<Output>) -> bool {
         let (id, layer) = (open.id, open.layer);
         if let Some(volume) = self.volumes.get_mut(&id) {
+            debug_assert!(
+                !volume.closing,
+                "a volume is drained before it is opened again"
+            );
             volume.paused = false;
             let before = std::mem::replace(&mut volume.open, open).layer;
             volume.open.layer = before;
@@ -315,9 +322,12 @@ impl Coordinator {
 
     /// Holds new requests of a volume back; [`Output::Drained`] says when nothing is in flight.
     pub fn pause(&mut self, id: VolumeId, out: &mut Vec<Output>) {
-        if let Some(volume) = self.volumes.get_mut(&id) {
-            volume.paused = true;
-            self.tell_if_drained(id, out);
+        match self.volumes.get_mut(&id) {
+            Some(volume) => {
+                volume.paused = true;
+                self.tell_if_drained(id, out);
+            }
+            None => out.push(Output::Drained { volume: id }),
         }
     }
 
@@ -338,10 +348,12 @@ impl Coordinator {
         for request in std::mem::take(&mut volume.waiting) {
             reply(request.token, Err(IoError::Closed), out);
         }
-        for piece in std::mem::take(&mut volume.again) {
-            self.end_piece(piece, Err(IoError::Closed), &[], &mut Vec::new(), out);
+        self.given_up.append(&mut volume.again);
+        if self.given_up.is_empty() {
+            return self.tell_if_drained(id, out);
         }
-        self.tell_if_drained(id, out);
+        // The last one of them tells, if nothing else is in flight.
+        self.start_released(out);
     }
 
     fn tell_if_drained(&mut self, id: VolumeId, out: &mut Vec<Output>) {
@@ -470,11 +482,17 @@ impl Coordinator {
         }
     }
 
-    /// A piece that waited for an overlap goes on.
+    /// Pieces that waited for an overlap go on, those of a volume that closes to their end.
     fn start_released(&mut self, out: &mut Vec<Output>) {
-        while let Some(key) = self.overlap.released() {
-            self.pieces[key].entered += 1;
-            self.enter(key, out);
+        loop {
+            if let Some(key) = self.overlap.released() {
+                self.pieces[key].entered += 1;
+                self.enter(key, out);
+            } else if let Some(key) = self.given_up.pop() {
+                self.end_one(key, Err(IoError::Closed), &[], &mut Vec::new(), out);
+            } else {
+                return;
+            }
         }
     }
 
@@ -484,7 +502,10 @@ impl Coordinator {
         let of = self.requests[piece.request].request.volume;
         if let Some(volume) = self.volumes.get_mut(&of) {
             if volume.held {
-                return volume.again.push(key);
+                return match volume.closing {
+                    true => self.given_up.push(key),
+                    false => volume.again.push(key),
+                };
             }
             volume.started += 1;
             piece.target.layer = volume.open.layer;
@@ -680,6 +701,19 @@ impl Coordinator {
         out_runs: &mut Vec<MapRun>,
         out: &mut Vec<Output>,
     ) {
+        self.end_one(key, result, runs, out_runs, out);
+        self.start_released(out);
+    }
+
+    /// As [`Coordinator::end_piece`]; those that waited for it are not started yet.
+    fn end_one(
+        &mut self,
+        key: u32,
+        result: Result<(), IoError>,
+        runs: &[MapRun],
+        out_runs: &mut Vec<MapRun>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(mut piece) = self.pieces.remove(key) else {
             return;
         };
@@ -698,7 +732,6 @@ impl Coordinator {
         }
         self.start_pieces(piece.request, out);
         self.end_if_done_with_map(piece.request, out_runs, out);
-        self.start_released(out);
     }
 
     /// A piece has ended; whether it was the last one in an older layer.

@@ -199,3 +199,21 @@ fn what_starts_over_reads_again_and_goes_to_the_newest_layer() {
     assert_eq!(out.iter().filter(replies).count(), 1);
     assert!(out.contains(&Output::Drained { volume: V }));
 }
+
+/// Those that waited for what waits to start over are told too, however long their row is.
+#[test]
+fn a_close_ends_all_that_waits_behind_what_starts_over() {
+    let mut coordinator = coordinator();
+    assert_eq!(ask(&mut coordinator, RequestKind::Write, 0, 512).len(), 1);
+    for at in 1..10_000 {
+        assert!(ask(&mut coordinator, RequestKind::Write, at % 8 * 512, 512).is_empty());
+    }
+    let mut out = Vec::new();
+    coordinator.start_over(V, &mut out);
+    assert!(out.is_empty());
+    coordinator.close(V, &mut out);
+    let replies = |one: &&Output| matches!(one, Output::Reply { result: Err(_), .. });
+    assert_eq!(out.iter().filter(replies).count(), 10_000);
+    assert_eq!(out.last(), Some(&Output::Drained { volume: V }));
+    assert!(coordinator.volume(V).is_none());
+}

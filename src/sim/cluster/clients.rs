@@ -8,20 +8,26 @@ use crate::base::{BLOCK, BufRef, Epoch, IoError, NodeId, Request, RequestKind, T
 use crate::protocol::catalog::{Command, FrontEnd, Sharing};
 use std::time::Duration;
 
+/// When it is looked again whether something can be asked.
+const IDLE: Duration = Duration::from_micros(200);
+
 impl World {
     /// A client does something.
     pub(super) fn act(&mut self) {
         let pause = Duration::from_micros(1 + self.prng.below(self.knobs.pause_us.max(20)));
-        self.next_act = self.now + pause;
         let phase = self.knobs.phase_at(self.now.since(self.round));
         let is_over = self.counts.operations >= self.plan.operations;
-        if self.stage != Stage::Struck || is_over || matches!(phase, None | Some(Phase::Night(_))) {
-            return;
-        }
         let most = (u64::from(self.knobs.clients) * self.knobs.depth) as usize;
-        if self.requests.len() >= most.min(REQUESTS_MAX) {
+        if self.stage != Stage::Struck
+            || is_over
+            || matches!(phase, None | Some(Phase::Night(_)))
+            || self.requests.len() >= most.min(REQUESTS_MAX)
+        {
+            // Steps in which nothing can be asked are nobody's.
+            self.next_act = self.now + pause.max(IDLE);
             return;
         }
+        self.next_act = self.now + pause;
         let act = self.workload.draw(&self.knobs);
         self.carry_out_act(act);
     }
