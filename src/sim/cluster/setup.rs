@@ -61,6 +61,7 @@ impl World {
                     incarnation: 0,
                     applied: 0,
                     is_paused: false,
+                    wakes: None,
                     is_doomed: None,
                     waiting: VecDeque::new(),
                     disks: own,

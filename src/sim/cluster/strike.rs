@@ -286,6 +286,7 @@ impl World {
         for node in self.places.keys().copied().collect::<Vec<_>>() {
             self.start(node);
         }
+        self.forget_wakes();
     }
 
     /// What is not well.

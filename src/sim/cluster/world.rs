@@ -39,6 +39,7 @@ const OPERATIONS_MIN: u64 = 2_000;
 const ROUNDS_MAX: u32 = 12;
 /// Requests of clients in flight in all.
 pub(super) const REQUESTS_MAX: usize = 256;
+const NEVER: Time = Time(u64::MAX);
 /// The moments that are looked at: one of so many steps.
 const JUDGED_EVERY: u64 = 4096;
 /// The steward's parameters here: nobody waits ten minutes.
@@ -129,6 +130,23 @@ pub(super) struct Place {
     /// What its disks answered while it was stopped.
     pub(super) waiting: VecDeque<(DiskId, PgId, Whose, super::shelf::Outcome)>,
     pub(super) disks: Vec<DiskId>,
+    /// When time is its input next; not known where something has happened to it since it was looked at.
+    pub(super) wakes: Option<Time>,
+}
+
+impl Place {
+    /// When time is its input next; [`NEVER`] while it is stopped.
+    fn wakes(&mut self, id: NodeId, now: Time, clocks: &Clocks) -> Time {
+        let Some(node) = self.node.as_ref().filter(|_| !self.is_paused) else {
+            return NEVER;
+        };
+        let member = &self.member;
+        *self.wakes.get_or_insert_with(|| {
+            let of_member = member.as_ref().and_then(Member::deadline);
+            let deadline = of_member.map_or(node.deadline(), |at| at.min(node.deadline()));
+            clocks.when(id, now, deadline).unwrap_or(NEVER)
+        })
+    }
 }
 
 /// How far a run has come.
@@ -401,14 +419,8 @@ impl World {
         {
             sooner(Some(self.round + planned.at));
         }
-        for (&id, place) in &self.places {
-            if let Some(node) = &place.node
-                && !place.is_paused
-            {
-                let of_member = place.member.as_ref().and_then(Member::deadline);
-                let deadline = of_member.map_or(node.deadline(), |at| at.min(node.deadline()));
-                sooner(self.clocks.when(id, self.now, deadline));
-            }
+        for (&id, place) in &mut self.places {
+            sooner(Some(place.wakes(id, self.now, &self.clocks)));
         }
         self.now = self.now.max(next);
         self.counts.steps += 1;
@@ -419,13 +431,19 @@ impl World {
         if self.now >= self.next_act {
             self.act();
         }
+        let before = self.counts.strokes;
         self.strike();
+        let mut is_struck = self.counts.strokes != before;
         while let Some((&(at, key), _)) = self.due.first_key_value()
             && at <= self.now
         {
             if let Some(due) = self.due.remove(&(at, key)) {
                 self.on_due(due);
+                is_struck = true;
             }
+        }
+        if is_struck {
+            self.forget_wakes();
         }
         if self.counts.steps.is_multiple_of(1024) {
             // What a disk may come back with.
@@ -441,10 +459,14 @@ impl World {
             self.judge_moment()?;
         }
         if self.counts.steps.is_multiple_of(256) {
-            for place in self.places.values() {
+            for (&id, place) in &mut self.places {
                 if let Some(node) = &place.node {
                     node.check();
                 }
+                let known = place.wakes.take();
+                let wakes = place.wakes(id, self.now, &self.clocks);
+                let is_right = |known: Time| known.max(self.now) == wakes.max(self.now);
+                assert!(known.is_none_or(is_right), "nobody-oversleeps");
                 if let Some(Err(name)) = place.member.as_ref().map(Member::check) {
                     return Err(Failure::new(Promise::Invariants, name));
                 }
@@ -454,6 +476,12 @@ impl World {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
+    }
+
+    /// Clocks may run otherwise now, and nodes be others.
+    pub(super) fn forget_wakes(&mut self) {
+        let places = self.places.values_mut();
+        places.for_each(|place| place.wakes = None);
     }
 
     fn poll_all(&mut self) -> Result<(), Failure> {
@@ -612,16 +640,16 @@ impl World {
     }
 
     fn expire_all(&mut self) {
-        let ids: Vec<NodeId> = self.places.keys().copied().collect();
-        for id in ids {
+        let (now, clocks) = (self.now, &self.clocks);
+        let places = self.places.iter_mut();
+        let due =
+            places.filter_map(|(&id, place)| (place.wakes(id, now, clocks) <= now).then_some(id));
+        for id in due.collect::<Vec<NodeId>>() {
             let now = self.clocks.at(id, self.now);
             let place = self.places.get_mut(&id).expect("nodes stay");
             let Some(node) = &mut place.node else {
                 continue;
             };
-            if place.is_paused {
-                continue;
-            }
             if node.deadline() <= now {
                 node.expire(now, &mut self.buffers);
                 self.counts.steps += 1;
@@ -642,6 +670,7 @@ impl World {
             let Some(place) = self.places.get_mut(&id) else {
                 return;
             };
+            place.wakes = None;
             let of_node = place
                 .node
                 .as_mut()
