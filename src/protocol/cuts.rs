@@ -1,20 +1,19 @@
-//! Cuts: when the volumes of a node change their layers for a snapshot, and when the snapshot has been taken (R21).
+//! Cuts: when the volumes of a node are served, change their layers for a snapshot, and when the snapshot has been taken (R21).
 //!
 //! ```text
-//!   the catalog: a layer is Cutting      every PG sealed, recovered     nothing in flight below
-//!   writing on ─────────────────► settling ─────────────────► switched ───────────────────► Freeze, until the catalog says so
-//!                  left settled: at once ───────────────────────▲
-//!
-//!   taken amid a cut: held ──────────► settling ──► goes on in the new layer, the rest as above
+//!   a turn begins          every PG sealed, recovered              the catalog: a layer is Cutting     nothing in flight below
+//!   held ─────────► settling ─────────────────► serving ─────────────────► switched ───────────────────► Freeze, until the catalog says so
+//!        left settled: at once ────────────────────▲
 //! ```
 //!
+//! *Nobody else is served any more.* An earlier owner whose lease ended does not know it perhaps, and its writes need no lease where nobody has fenced
+//! its replicas (R18). So where the last turn did not end in good order, everything is held until every PG is sealed: then nothing that begins
+//! there is acknowledged or read any more (promise 5), also in PGs that nothing is asked of here.
+//!
 //! A snapshot has to be a *cut*: what was acknowledged before it was asked for is in it, what began after it was answered is not, and no write
-//! is in it without those that had been acknowledged when that one began. With one owner a range, the owner's switch is that moment, if two things hold.
-//! *Nobody else writes below it any more*: an earlier owner whose lease ended may still have writes on their way to PGs that nobody has sealed
-//! since. So the switch waits until all are sealed, and writes go on in the old layer meanwhile: no pause. Who takes the range over amid a cut cannot
-//! do that, because its predecessor may have switched, and acknowledged writes of the new layer; it holds everything until all are
-//! sealed. *All replicas have the same in it*: what was in flight below is awaited, and what an earlier owner left there is written again by
-//! recovery, into its own layer. Then the owner says so under its epoch, and the catalog takes the word of no other (`catalog/layer.rs`).
+//! is in it without those that had been acknowledged when that one began. With one owner a range, the owner's switch is that moment, because nobody else
+//! writes below it any more, and *all replicas have the same in it*: what was in flight below is awaited, and what an earlier owner left there was written
+//! again by recovery, into its own layer. Then the owner says so under its epoch, and the catalog takes the word of no other (`catalog/layer.rs`).
 //!
 //! After that nothing reaches the layer on a replica that is in sync: a frame of an earlier epoch is refused there (R1), and one that comes late or twice
 //! of the epoch that was drained is in the window or at or below the mark, so it is answered, and not applied (R10). A recovery that still finds it
@@ -24,7 +23,7 @@
 //! range with one owner at a time, so this is left of it: earlier owners that do not know it count as owners until their PGs are sealed. Where
 //! a volume has several ranges (`mobile` and `mirrored`), the rule is needed as it stands.
 //!
-//! Invariants: *switched-when-settled*; *frozen-when-drained*. It does not know what is in flight, what a layer holds, or who leads the manager.
+//! Invariants: *served-when-settled*; *frozen-when-drained*. It does not know what is in flight, what a layer holds, or who leads the manager.
 
 #[cfg(test)]
 mod tests;
@@ -203,21 +202,8 @@ impl Cuts {
     fn look(&mut self, now: Time, volume: VolumeId, out: &mut Vec<Output>) {
         let off = self.off;
         let is_drained = |served: &Served| served.drained || off.on(Rule::R21);
-        let is_settled = |served: &Served| served.left == Left::Settled || off.on(Rule::R21Settled);
+        let is_settled = |served: &Served| served.left == Left::Settled || off.on(Rule::R5Settled);
         let Some(served) = self.served.get_mut(&volume) else {
-            return;
-        };
-        let Some(layer) = served.layers.cutting else {
-            served.told = None;
-            if served.at != served.layers.newest {
-                // Nothing below the newest takes writes, whoever has said so.
-                served.switch();
-                let layer = served.at;
-                out.push(Output::Switch { volume, layer });
-            }
-            if std::mem::take(&mut served.held) {
-                out.push(Output::Go { volume });
-            }
             return;
         };
         if !is_settled(served) {
@@ -227,6 +213,7 @@ impl Cuts {
             return;
         }
         if served.at != served.layers.newest {
+            // Nothing below the newest takes writes, whoever has said so.
             served.switch();
             let layer = served.at;
             out.push(Output::Switch { volume, layer });
@@ -234,6 +221,10 @@ impl Cuts {
         if std::mem::take(&mut served.held) {
             out.push(Output::Go { volume });
         }
+        let Some(layer) = served.layers.cutting else {
+            served.told = None;
+            return;
+        };
         if is_drained(served) && served.told.is_none() {
             served.told = Some(now);
             let epoch = served.epoch;
@@ -267,13 +258,9 @@ impl Cuts {
     /// Asserts the named invariants.
     pub fn check(&self) {
         for served in self.served.values() {
-            let has_switched = served.layers.cutting.is_some() && !served.held;
             assert!(
-                !has_switched
-                    || served.at != served.layers.newest
-                    || served.left == Left::Settled
-                    || self.off.on(Rule::R21Settled),
-                "switched-when-settled"
+                served.held || served.left == Left::Settled || self.off.on(Rule::R5Settled),
+                "served-when-settled"
             );
             assert!(
                 served.told.is_none() || served.drained || self.off.on(Rule::R21),

@@ -175,6 +175,16 @@ impl TryFrom<PgRead> for Pg {
 }
 
 impl Catalog {
+    /// Whether any disk with a copy of a PG that is in sync is still counted on.
+    pub fn has_copies(&self, pg: PgId) -> bool {
+        let in_sync = self
+            .pg(pg)
+            .into_iter()
+            .flat_map(|pg| pg.configuration.in_sync());
+        let mut disks = in_sync.filter_map(|disk| self.disk(disk));
+        disks.any(|disk| disk.state.is_good())
+    }
+
     pub(super) fn create_pgs(
         &mut self,
         pool: PoolId,

@@ -221,7 +221,7 @@ fn without_r21_a_layer_is_frozen_while_it_is_still_written_to() {
         "open epoch 1 unsettled newest 1",
         "catalog newest 2 cutting 1",
     ];
-    for (rule, steps) in [(Rule::R21, &in_flight[..]), (Rule::R21Settled, &unsettled)] {
+    for (rule, steps) in [(Rule::R21, &in_flight[..]), (Rule::R5Settled, &unsettled)] {
         assert!(!freezes(RulesOff::NONE, steps));
         assert!(freezes(RulesOff::only(rule), steps));
     }

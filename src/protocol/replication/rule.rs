@@ -15,6 +15,8 @@ switches! {
     R3Stamps = "r3-stamps",
     /// A new owner seals every member, under one version.
     R5 = "r5",
+    /// After a turn that did not end in good order nothing is served before every PG is sealed and recovered.
+    R5Settled = "r5-settled",
     /// Fences are durable before they are answered under.
     R6 = "r6",
     /// What is in any window is written again to all.
@@ -49,8 +51,6 @@ switches! {
     R17 = "r17",
     /// A layer is frozen when nothing is in flight in it any more.
     R21 = "r21",
-    /// A volume changes its layer when every PG is sealed and recovered.
-    R21Settled = "r21-settled",
     /// A change is acknowledged when every member has it, not when one has.
     All = "all-members",
     /// A replica acknowledges what is durable, not what has come.

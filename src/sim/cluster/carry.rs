@@ -153,7 +153,9 @@ impl Node {
                     let Some(of) = self.catalog.volume(volume) else {
                         continue;
                     };
-                    let pgs = self.catalog.pgs_of_volume(of).to_vec();
+                    // Where no copy is left there is nothing to seal, and the rest must not wait for it.
+                    let pgs = self.catalog.pgs_of_volume(of).iter().copied();
+                    let pgs: Vec<PgId> = pgs.filter(|&pg| self.catalog.has_copies(pg)).collect();
                     let mut out = Vec::new();
                     self.groups.settle(now, volume, pgs, &mut out);
                     self.take_groups(now, out, buffers);

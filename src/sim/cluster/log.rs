@@ -86,6 +86,9 @@ impl Pace {
     };
 }
 
+/// Entries that come to a node at once, at most.
+const ENTRIES_OF_MESSAGE: usize = 16;
+
 /// The name of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProposalId(pub u64);
@@ -448,7 +451,12 @@ impl<C: Clone> Log<C> {
         if std::mem::take(&mut it.is_late) {
             self.tally.consumed(Fault::EntryLate);
         }
-        self.bring_one(node);
+        // One message carries many: else a manager that is asked more often than its pace would fall behind for ever.
+        for _ in 0..ENTRIES_OF_MESSAGE {
+            if self.nodes[&node].has < committed {
+                self.bring_one(node);
+            }
+        }
         if self.nodes[&node].has < committed {
             self.bring(now, node);
         }

@@ -116,14 +116,22 @@ impl Replica {
         configured.max(session).max(self.durable.session)
     }
 
+    /// Whether its disk is not what it was under `version` (R19): there it may count as one that has everything, and what it has is nothing,
+    /// or of long ago.
+    pub(super) fn was_emptied_after(&self, version: u32) -> bool {
+        let of = self.configuration.as_ref();
+        let role = of.and_then(|of| of.role(self.disk));
+        let has_nothing = matches!(
+            role,
+            Some(Role::Out { since: 0 } | Role::Joining { since: 0, .. })
+        );
+        has_nothing && self.known_version() > version
+    }
+
     fn pass_session(&self, version: u32, session: u32) -> Pass {
         let known = self.known_version();
         if session == 0 && !self.has_session() {
-            // Its disk is not what it was (R19): under an older version it counts as one that has everything, and its windows are of long ago.
-            let of = self.configuration.as_ref();
-            let role = of.and_then(|of| of.role(self.disk));
-            let is_empty = role == Some(Role::Out { since: 0 });
-            return match is_empty && known > version && !self.off.on(Rule::R1) {
+            return match self.was_emptied_after(version) && !self.off.on(Rule::R1) {
                 true => Pass::Refused(Refusal::Version(known)),
                 false => Pass::Free,
             };

@@ -36,7 +36,9 @@ impl Replica {
             return answer(from, header, FillAnswer::Version(version), out);
         }
         let (is_over, known) = (self.has_session(), self.known_version());
-        if is_over && known > header.version && !self.off.on(Rule::R15Versions) {
+        let is_older =
+            (is_over && known > header.version) || self.was_emptied_after(header.version);
+        if is_older && !self.off.on(Rule::R15Versions) {
             return answer(from, header, FillAnswer::Version(known), out);
         }
         // The joiner knows the configuration of that version, in which this replica is in sync.
