@@ -9,6 +9,7 @@ use super::checkers::{Failure, Promise};
 use super::coverage::Fault;
 use super::links::Block;
 use super::plan::Stroke;
+use super::shelf::Shelf;
 use super::world::{Due, HEALS_WITHIN, Stage, World};
 use crate::base::{DiskId, NodeId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
@@ -241,6 +242,9 @@ impl World {
 
     /// An empty disk is in the place of one that was lost; its node starts anew with it.
     fn replace(&mut self, disk: DiskId) {
+        if !self.shelves.get(&disk).is_some_and(Shelf::is_gone) {
+            return; // it was lost twice, and replaced after the first time
+        }
         let holds = |place: &super::world::Place| place.disks.contains(&disk);
         let found = self.places.iter().find(|(_, place)| holds(place));
         let Some((&id, _)) = found else {
