@@ -15,6 +15,7 @@ pages! {
     a_shared_volume_goes_to_who_asks,
     a_shutdown_waits_for_users,
     a_snapshot_is_a_cut,
+    a_turn_begins_when_all_is_sealed,
     a_turn_ends_with_its_lease,
     bare_io_uring_under_the_data_path,
     checksum_tree,

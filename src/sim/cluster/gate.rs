@@ -27,11 +27,11 @@ usage: cargo sim cluster [SEED] [options]
   --rules           switch every rule off, each on its pinned seed; search another where that is stale
   --search N        how many seeds are searched for it (default 200)
   --trace           print a line for every event of SEED
-  --gate            what the gate runs: 250 seeds, regressions, rules, determinism
+  --gate            what the gate runs: 500 seeds, regressions, rules, determinism
 ";
 
-/// What the gate runs; `scripts/test` runs as many more on another processor.
-const GATE_SEEDS: u64 = 250;
+/// What the gate runs.
+const GATE_SEEDS: u64 = 500;
 /// Seeds that are run twice.
 const GATE_TWICE: u64 = 3;
 /// From so many seeds on, a class of faults that was never consumed makes the run void.

@@ -367,3 +367,54 @@ fn seals_that_wait_for_the_disk_are_bounded() {
     let told = answers(site.step(Input::Stored { op, ok: true }));
     assert_eq!(told.len(), 1 + 1024);
 }
+
+/// Its joiner has not heard of it, and takes it for one that has everything.
+#[test]
+fn a_replica_whose_disk_was_emptied_fills_nobody_under_an_older_version() {
+    let mut manager = Configuration::new([SOURCE, JOINER, DiskId(3)]);
+    let disk = JOINER;
+    let version = manager.version();
+    manager
+        .apply(version, Reconfigure::Evict { disk }, 1)
+        .unwrap();
+    manager
+        .apply(version + 1, Reconfigure::Join { disk }, 1)
+        .unwrap();
+    let before = manager.version();
+    let ask = |site: &mut Site| {
+        let header = FillHeader {
+            pg: PG,
+            version: before,
+            session: before,
+            id: 1,
+        };
+        let heard = site.step(Input::FillAsk {
+            from: Asker(2),
+            header,
+            ask: FillAsk::Fences { after: None },
+        });
+        let answers = heard.into_iter().filter_map(|output| match output {
+            Output::FillAnswer { answer, .. } => Some(answer),
+            _ => None,
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let mut source = Site::new(SOURCE, Durable::created(1));
+    source.step(Input::Configured(manager.clone()));
+    let fences = ask(&mut source);
+    assert!(
+        matches!(fences[..], [FillAnswer::Fences { .. }]),
+        "{fences:?}"
+    );
+    // Its disk is another one: the manager has it empty.
+    let (disk, version) = (SOURCE, manager.version());
+    manager
+        .apply(version, Reconfigure::Remove { disk }, 1)
+        .unwrap();
+    manager
+        .apply(version + 1, Reconfigure::Add { disk }, 1)
+        .unwrap();
+    let mut source = Site::new(SOURCE, Durable::created(0));
+    source.step(Input::Configured(manager.clone()));
+    assert_eq!(ask(&mut source), [FillAnswer::Version(manager.version())]);
+}
