@@ -196,6 +196,16 @@ impl Pg {
         let name = (stamp.epoch, stamp.sequence);
         of.window
             .retain(|entry| (entry.epoch, entry.sequence) != name);
+        for (chunk, mask) in places(at, what) {
+            // What a later write covers is of no use any more where its epoch is fenced.
+            for entries in [&mut of.window, &mut of.before] {
+                let covered = |entry: &&mut Entry| entry.at == chunk && entry.epoch < stamp.epoch;
+                for entry in entries.iter_mut().filter(covered) {
+                    entry.blocks &= !mask;
+                }
+                entries.retain(|entry| entry.blocks != 0 || entry.epoch == stamp.epoch);
+            }
+        }
         let entries = places(at, what).into_iter().map(|(at, blocks)| Entry {
             epoch: stamp.epoch,
             sequence: stamp.sequence,
