@@ -1,8 +1,9 @@
 //! Payload of the whole cluster: blocks are numbers, buffers are never used again, so what was sent stays what it was.
 
+use super::contents::{Contents, SECTORS, Sectors};
 use super::node::crc_of;
 use super::shelf::{Block, Chunk};
-use crate::base::{BlockRun, BufId, BufRef};
+use crate::base::{BlockRun, BufId, BufRef, SECTOR};
 use crate::protocol::replication::fill::Content;
 use crate::protocol::volume::groups::Value;
 
@@ -10,6 +11,7 @@ use crate::protocol::volume::groups::Value;
 #[derive(Debug, Default)]
 pub struct Buffers {
     list: Vec<Vec<u64>>,
+    pub contents: Contents,
 }
 
 impl Buffers {
@@ -36,6 +38,42 @@ impl Buffers {
 
     pub fn zero(&mut self, at: BufRef, blocks: u32) {
         (0..blocks).for_each(|n| self.set(at.plus(n), 0));
+    }
+
+    /// So many sectors of a buffer, from this one of its first block on.
+    pub fn sectors(&self, at: BufRef, first: u64, count: u64) -> Vec<u64> {
+        let blocks = (first + count).div_ceil(SECTORS) as u32;
+        let of_block = |block| self.contents.sectors(block);
+        let sectors = self.values(at, blocks).flat_map(of_block);
+        sectors.skip(first as usize).take(count as usize).collect()
+    }
+
+    /// Blocks of which these sectors have a value, from this one of the first block on, and the others are nothing.
+    pub fn blocks_of(&mut self, first: u64, count: u64, value: u64) -> Vec<u64> {
+        let blocks = (first + count).div_ceil(SECTORS);
+        let of_block = |block: u64| {
+            let mut sectors = Sectors::default();
+            for (n, sector) in (0..SECTORS).zip(&mut sectors) {
+                let is_in = (first..first + count).contains(&(block * SECTORS + n));
+                *sector = if is_in { value } else { 0 };
+            }
+            self.contents.block(sectors)
+        };
+        (0..blocks).map(of_block).collect()
+    }
+
+    /// So many bytes at the beginning and at the end of a block are taken from another one.
+    pub fn merge(&mut self, from: BufRef, into: BufRef, head: u32, tail: u32) {
+        let (old, mut new) = (self.value(from), self.contents.sectors(self.value(into)));
+        let old = self.contents.sectors(old);
+        let (head, tail) = (u64::from(head) / SECTOR, u64::from(tail) / SECTOR);
+        for n in 0..SECTORS {
+            if n < head || n >= SECTORS - tail {
+                new[n as usize] = old[n as usize];
+            }
+        }
+        let block = self.contents.block(new);
+        self.set(into, block);
     }
 
     /// The blocks of a run, each in its place in the chunk.

@@ -205,9 +205,12 @@ impl Node {
                     self.coordinator.checksummed(piece, &crcs, &mut more);
                 }
                 volume::Output::Fill { buf, blocks } => buffers.zero(buf, blocks),
-                volume::Output::Merge { .. } => {
-                    unreachable!("clients ask for whole blocks")
-                }
+                volume::Output::Merge {
+                    from,
+                    into,
+                    head,
+                    tail,
+                } => buffers.merge(from, into, head, tail),
                 volume::Output::Reply { token, result, .. } => {
                     let volume = self.volumes_of.remove(&token).unwrap_or_default();
                     let epoch = self.groups.epoch(volume);

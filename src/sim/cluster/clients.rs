@@ -1,10 +1,13 @@
 //! What clients and operators ask in a run, and how it ends.
 
+use super::contents::SECTORS;
 use super::history::ZERO;
 use super::swarm::Phase;
 use super::workload::Act;
 use super::world::{Asked, REQUESTS_MAX, Stage, World};
-use crate::base::{BLOCK, BufRef, Epoch, IoError, NodeId, Request, RequestKind, Token, VolumeId};
+use crate::base::{
+    BufRef, CHUNK, Epoch, IoError, NodeId, Request, RequestKind, SECTOR, Token, VolumeId,
+};
 use crate::protocol::catalog::{Command, FrontEnd, Sharing};
 use std::time::Duration;
 
@@ -38,11 +41,11 @@ impl World {
                 node,
                 volume,
                 kind,
-                blocks,
+                sectors,
                 ..
             } => {
                 let volume = self.volumes[volume as usize];
-                self.ask(NodeId(node + 1), volume, kind, blocks);
+                self.ask(NodeId(node + 1), volume, kind, sectors);
             }
             Act::Attach { volume, node } => self.attach(volume, node),
             Act::Detach { volume, node } => {
@@ -92,17 +95,20 @@ impl World {
         id: NodeId,
         volume: VolumeId,
         kind: RequestKind,
-        blocks: std::ops::Range<u64>,
+        sectors: std::ops::Range<u64>,
     ) {
-        let blocks = match kind {
+        let of_chunk = CHUNK / SECTOR;
+        let sectors = match kind {
             // It is rounded inwards to whole chunks: what is left over stays as it is.
-            RequestKind::Discard => blocks.start.next_multiple_of(16)..(blocks.end / 16 * 16),
-            _ => blocks,
+            RequestKind::Discard => {
+                sectors.start.next_multiple_of(of_chunk)..(sectors.end / of_chunk * of_chunk)
+            }
+            _ => sectors,
         };
-        if blocks.is_empty() {
+        if sectors.is_empty() {
             return;
         }
-        let count = blocks.end - blocks.start;
+        let count = sectors.end - sectors.start;
         let is_there = self.places.get(&id).is_some_and(|place| {
             !place.is_paused
                 && place
@@ -126,13 +132,22 @@ impl World {
             }
             _ => Some(ZERO),
         };
-        let has_payload = matches!(kind, RequestKind::Read | RequestKind::Write);
-        let payload = has_payload.then(|| vec![value.unwrap_or(ZERO); count as usize]);
-        let buffer = payload.map(|payload| self.buffers.put(payload));
+        let (offset, len) = (sectors.start * SECTOR, count * SECTOR);
+        let blocks = Request::buffer_blocks(kind, offset, len);
+        let buffer = (blocks > 0).then(|| {
+            let written = value.filter(|_| kind == RequestKind::Write);
+            let first = sectors.start % SECTORS;
+            let mut payload = match written {
+                Some(value) => self.buffers.blocks_of(first, count, value),
+                None => Vec::new(),
+            };
+            payload.resize(blocks as usize, ZERO);
+            self.buffers.put(payload)
+        });
         let histories = &mut self.judges.histories;
         let operation = match value {
-            Some(value) => histories.write(volume, blocks.clone(), value),
-            None => histories.read(volume, blocks.clone()),
+            Some(value) => histories.write(volume, sectors.clone(), value),
+            None => histories.read(volume, sectors.clone()),
         };
         let Ok(operation) = operation else {
             return;
@@ -141,7 +156,7 @@ impl World {
         let token = Token(self.tokens);
         self.say(|| {
             format!(
-                "client asks node {id}: {kind:?} {volume} {blocks:?}, request {}, value {}",
+                "client asks node {id}: {kind:?} {volume} {sectors:?}, request {}, value {}",
                 token.0, self.values
             )
         });
@@ -150,7 +165,7 @@ impl World {
             value,
             buffer,
             volume,
-            blocks: blocks.clone(),
+            sectors,
             began: self.tick,
             node: id,
         };
@@ -160,10 +175,12 @@ impl World {
             token,
             volume,
             kind,
-            offset: blocks.start * BLOCK,
-            len: count * BLOCK,
+            offset,
+            len,
             buf: buffer.unwrap_or_default(),
-            scratch: BufRef::default(),
+            scratch: buffer.map_or(BufRef::default(), |buf| {
+                Request::scratch_of(kind, offset, len, buf)
+            }),
         };
         let now = self.clocks.at(id, self.now);
         if let Some(node) = self.places.get_mut(&id).and_then(|it| it.node.as_mut()) {
@@ -199,9 +216,9 @@ impl World {
         }
         match (asked.value, asked.buffer) {
             (None, Some(buffer)) => {
-                let count = asked.blocks.end - asked.blocks.start;
-                let values = self.buffers.values(buffer, count as u32);
-                let values: Vec<u64> = values.collect();
+                let count = asked.sectors.end - asked.sectors.start;
+                let first = asked.sectors.start % SECTORS;
+                let values = self.buffers.sectors(buffer, first, count);
                 self.say(|| format!("request {} read {values:?}", token.0));
                 self.judges.histories.saw(asked.id, &values);
                 if self.stage == Stage::LastLook {

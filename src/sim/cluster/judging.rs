@@ -10,6 +10,8 @@ use super::checkers::linearizable::Histories;
 use super::checkers::monotone::Seen;
 use super::checkers::single_writer::Turns as Served;
 use super::checkers::{Failure, converge};
+use super::contents::{Contents, SECTORS};
+use super::history::ZERO;
 use super::network::FLOW_MAX;
 use super::shelf::{Block, FLYING_MAX, Pg};
 use super::world::{Asked, REQUESTS_MAX, World};
@@ -42,8 +44,9 @@ impl Judges {
             return;
         };
         self.writing.insert(value);
-        for block in asked.blocks.clone() {
-            self.ledger.began((asked.volume, block), value, asked.began);
+        for sector in asked.sectors.clone() {
+            self.ledger
+                .began((asked.volume, sector), value, asked.began);
         }
     }
 
@@ -62,17 +65,22 @@ impl Judges {
             return;
         };
         self.writing.remove(&value);
-        for block in asked.blocks.clone() {
-            let place = (asked.volume, block);
+        for sector in asked.sectors.clone() {
+            let place = (asked.volume, sector);
             self.ledger.acknowledged(place, asked.began, now);
+        }
+        // Blocks of which it wrote a part are other blocks than those that it knows.
+        let (first, end) = (asked.sectors.start, asked.sectors.end);
+        for block in first.div_ceil(SECTORS)..end / SECTORS {
+            let place = (asked.volume, block);
             self.orders.acknowledged(place, value, asked.began);
         }
     }
 
-    /// What a last look at blocks, after the power of all was lost, has found.
+    /// What a last look at sectors, after the power of all was lost, has found.
     pub(super) fn found(&mut self, asked: &Asked, values: &[u64]) -> Result<(), Failure> {
-        let mut found = asked.blocks.clone().zip(values);
-        found.try_for_each(|(block, value)| self.ledger.judge((asked.volume, block), *value))
+        let mut found = asked.sectors.clone().zip(values);
+        found.try_for_each(|(sector, value)| self.ledger.judge((asked.volume, sector), *value))
     }
 }
 
@@ -98,8 +106,14 @@ impl World {
                     }
                     _ => Block::Zero,
                 };
+                // What was put together, and zeroes, may come again: nobody can say for whom.
+                let is_told_apart = |value| Contents::is_of_one_write(value) && value != ZERO;
                 let client = match value {
-                    Block::Data(value) if !self.judges.writing.contains(&value) => Client::Gone,
+                    Block::Data(value)
+                        if is_told_apart(value) && !self.judges.writing.contains(&value) =>
+                    {
+                        Client::Gone
+                    }
                     _ => Client::Waits,
                 };
                 let place = (volume, chunk.chunk.0 * 16 + u64::from(block));

@@ -5,6 +5,7 @@
 
 use super::checkers::Failure;
 use super::checkers::frozen::{Frozen, digest, view};
+use super::contents::SECTORS;
 use super::world::World;
 use crate::base::{DiskId, LayerId, PgId, VolumeId};
 use crate::protocol::catalog::{Command, LayerState, Volume};
@@ -73,7 +74,10 @@ impl World {
             let kept = self.shelves[&disk].kept();
             let of_family = view(kept, pg, &chain).into_iter();
             let of_family = of_family.filter(|((family, _), _)| *family == volume.family);
-            values.extend(of_family.map(|((_, block), value)| (block, value)));
+            for ((_, block), value) in of_family {
+                let sectors = self.buffers.contents.sectors(value);
+                values.extend((block * SECTORS..).zip(sectors));
+            }
         }
         self.judges.histories.snapshot(volume.id, asked, &values);
     }

@@ -6,6 +6,7 @@
 use super::atlas::{Atlas, Strike};
 use super::checkers::heals::{Ailment, Healing, Verdict};
 use super::checkers::{Failure, Promise};
+use super::contents::SECTORS;
 use super::coverage::Fault;
 use super::links::Block;
 use super::plan::Stroke;
@@ -425,7 +426,8 @@ impl World {
             while from < blocks {
                 let to = (from + 256).min(blocks);
                 let refused = self.counts.refused;
-                self.ask(node, volume, RequestKind::Read, from..to);
+                let sectors = from * SECTORS..to * SECTORS;
+                self.ask(node, volume, RequestKind::Read, sectors);
                 let until = self.now + Duration::from_millis(20);
                 while self.now < until && !self.requests.is_empty() {
                     self.turn(until)?;

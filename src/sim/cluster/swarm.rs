@@ -53,6 +53,8 @@ pub struct Requests {
     pub snapshot: Weight,
     /// One in so many requests is followed by one of those three.
     pub control_one_in: u64,
+    /// One in so many begins or ends inside a block; 0: none does.
+    pub ragged_one_in: u64,
 }
 
 /// What happens in a while of a run.
@@ -201,6 +203,7 @@ fn draw_requests(draw: &mut Draw) -> Requests {
         detach: draw.weight(1),
         snapshot: draw.weight(1),
         control_one_in: draw.one_of(&[30, 100, 500]),
+        ragged_one_in: draw.one_of(&[0, 2, 6]),
     }
 }
 

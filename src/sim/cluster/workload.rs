@@ -1,12 +1,13 @@
 //! What clients ask of the volumes of a cluster, and how volumes go from node to node.
 //!
-//! Requests go to whole blocks, most to few hot spots, so that what several clients ask overlaps; half of the spots lie where
+//! Requests go to blocks, in some seeds to parts of them, most to few hot spots, so that what several clients ask overlaps; half of the spots lie where
 //! chunks or extents meet. A volume is attached at one node at a time by what is wanted; while it moves, some
 //! requests still go to the node that had it, as those of a guest do that has not heard: they may be refused, and must not be wrong.
 //!
 //! It knows what was wanted, not what has come true: the world tells nothing back, so that the same seed asks the same whatever the
 //! cluster does.
 
+use super::contents::SECTORS;
 use super::swarm::Knobs;
 use crate::base::{BLOCKS_PER_CHUNK, CHUNKS_PER_EXTENT, Prng, RequestKind};
 use crate::sim::workload::draw_by_weight;
@@ -27,7 +28,7 @@ pub enum Act {
         node: u32,
         volume: u32,
         kind: RequestKind,
-        blocks: Range<u64>,
+        sectors: Range<u64>,
     },
     Attach {
         volume: u32,
@@ -105,6 +106,7 @@ impl Workload {
             return act;
         }
         let (kind, blocks) = self.draw_request(knobs, volume);
+        let sectors = self.draw_ends(knobs, kind, blocks);
         let before = self.volumes[volume as usize].before;
         let node = match before {
             Some(before) if self.prng.one_in(STALE_ONE_IN) => before,
@@ -116,8 +118,19 @@ impl Workload {
             node,
             volume,
             kind,
-            blocks,
+            sectors,
         }
+    }
+
+    /// The sectors of a request, which may begin and end inside a block.
+    fn draw_ends(&mut self, knobs: &Knobs, kind: RequestKind, blocks: Range<u64>) -> Range<u64> {
+        let (mut first, mut end) = (blocks.start * SECTORS, blocks.end * SECTORS);
+        let is_even = kind == RequestKind::Discard || knobs.requests.ragged_one_in == 0;
+        if !is_even && self.prng.one_in(knobs.requests.ragged_one_in) {
+            first += self.prng.below(SECTORS);
+            end -= self.prng.below(SECTORS.min(end - first));
+        }
+        first..end
     }
 
     fn attach(&mut self, volume: u32) -> Act {
@@ -244,14 +257,14 @@ mod tests {
             for act in acts {
                 if let Act::Ask {
                     volume,
-                    blocks,
+                    sectors,
                     node,
                     client,
                     ..
                 } = act
                 {
-                    assert!(blocks.start < blocks.end, "{blocks:?}");
-                    assert!(blocks.end <= knobs.volume_blocks[volume as usize]);
+                    assert!(sectors.start < sectors.end, "{sectors:?}");
+                    assert!(sectors.end <= knobs.volume_blocks[volume as usize] * SECTORS);
                     assert!(node < knobs.shape.nodes && client < knobs.clients);
                 }
             }
@@ -295,14 +308,17 @@ mod tests {
         for seed in 0..60 {
             for act in acts(seed, 500).1 {
                 match act {
-                    Act::Ask { kind, blocks, .. } => {
+                    Act::Ask { kind, sectors, .. } => {
                         kinds.insert(format!("{kind:?}"));
-                        let last = blocks.end - 1;
-                        if blocks.start / CHUNK != last / CHUNK {
+                        let (first, last) = (sectors.start / SECTORS, (sectors.end - 1) / SECTORS);
+                        if first / CHUNK != last / CHUNK {
                             met.insert("chunks");
                         }
-                        if blocks.start / EXTENT != last / EXTENT {
+                        if first / EXTENT != last / EXTENT {
                             met.insert("extents");
+                        }
+                        if !sectors.start.is_multiple_of(SECTORS) {
+                            met.insert("sectors");
                         }
                     }
                     Act::Move { .. } => drop(met.insert("move")),
@@ -313,7 +329,7 @@ mod tests {
             }
         }
         assert_eq!(kinds.len(), 4, "{kinds:?}");
-        assert_eq!(met.len(), 5, "{met:?}");
+        assert_eq!(met.len(), 6, "{met:?}");
     }
 
     #[test]

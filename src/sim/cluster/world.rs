@@ -113,7 +113,7 @@ pub(super) struct Asked {
     pub(super) value: Option<u64>,
     pub(super) buffer: Option<BufRef>,
     pub(super) volume: VolumeId,
-    pub(super) blocks: Range<u64>,
+    pub(super) sectors: Range<u64>,
     pub(super) began: Tick,
     pub(super) node: NodeId,
 }

@@ -1,7 +1,7 @@
 //! *durable*: when the power of all nodes was lost at once, everything that had been acknowledged is there.
 //!
 //! `linearizable` finds such a loss too, once somebody reads. Here it is looked for where it happens: as soon as the first owner
-//! serves again, what it would return of each block that was ever written is held against what was acknowledged, so a loss is found
+//! serves again, what it would return of each sector that was ever written is held against what was acknowledged, so a loss is found
 //! though the next write would hide it, and is told from wrong reads of other causes.
 
 use super::{Failure, Place, Promise};
@@ -9,7 +9,7 @@ use crate::sim::cluster::history::ZERO;
 use crate::sim::register::Tick;
 use std::collections::BTreeMap;
 
-/// A write of one block.
+/// A write of one sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Write {
     value: u64,
@@ -18,14 +18,14 @@ struct Write {
     ended: Option<Tick>,
 }
 
-/// The writes of each block that its next reader may still see.
+/// The writes of each sector that its next reader may still see.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     places: BTreeMap<Place, Vec<Write>>,
 }
 
 impl Ledger {
-    /// A write of a block began; its value is unique to it, or zero.
+    /// A write of a sector began; its value is unique to it, or zero.
     pub fn began(&mut self, place: Place, value: u64, began: Tick) {
         let ended = None;
         let write = Write {
@@ -36,7 +36,7 @@ impl Ledger {
         self.places.entry(place).or_default().push(write);
     }
 
-    /// The write of a block that began at `began` was acknowledged: what had ended before that can be seen no more.
+    /// The write of a sector that began at `began` was acknowledged: what had ended before that can be seen no more.
     pub fn acknowledged(&mut self, place: Place, began: Tick, ended: Tick) {
         let Some(writes) = self.places.get_mut(&place) else {
             return;
@@ -48,7 +48,7 @@ impl Ledger {
         }
     }
 
-    /// Judges what is there of a block after the power of all was lost, and takes it as what is there from then on: it
+    /// Judges what is there of a sector after the power of all was lost, and takes it as what is there from then on: it
     /// cannot be anything else any more.
     pub fn judge(&mut self, place: Place, found: u64) -> Result<(), Failure> {
         let writes = self.places.entry(place).or_default();
@@ -58,11 +58,11 @@ impl Ledger {
             Some(write) => *writes = vec![write],
             None if found == ZERO && !acknowledged => writes.clear(),
             None => {
-                let (volume, block) = place;
+                let (volume, sector) = place;
                 let newest = writes.iter().filter(|write| write.ended.is_some());
                 let newest: Vec<u64> = newest.map(|write| write.value).collect();
                 let what = format!(
-                    "volume {volume}, block {block}: {found} is there, and {newest:?} was acknowledged"
+                    "volume {volume}, sector {sector}: {found} is there, and {newest:?} was acknowledged"
                 );
                 return Err(Failure::new(Promise::Durable, what));
             }

@@ -1,7 +1,7 @@
-//! *linearizable*: a volume is one linearizable register per block, for all clients at all nodes together.
+//! *linearizable*: a volume is one linearizable register per sector, for all clients at all nodes together.
 //!
 //! Clients say when they ask and when they are answered; every moment has a tick of its own, so the order of what happened at
-//! different nodes is the simulator's true one. The rule is in `history.rs`; here operations on runs of blocks become the histories
+//! different nodes is the simulator's true one. The rule is in `history.rs`; here operations on runs of sectors become the histories
 //! of single ones.
 
 use super::{Failure, Place, Promise};
@@ -28,7 +28,7 @@ struct Operation {
     began: Tick,
     /// `None`: it is in flight, or a read that failed.
     end: Option<End>,
-    blocks: Range<u64>,
+    sectors: Range<u64>,
     volume: VolumeId,
 }
 
@@ -37,7 +37,7 @@ struct Operation {
 pub struct Histories {
     tick: Tick,
     operations: Vec<Operation>,
-    /// For each block the operations that touched it, with the value that each wrote or read there.
+    /// For each sector the operations that touched it, with the value that each wrote or read there.
     places: BTreeMap<Place, Vec<(OperationId, u64)>>,
 }
 
@@ -52,7 +52,7 @@ impl Histories {
         &mut self,
         kind: Kind,
         volume: VolumeId,
-        blocks: Range<u64>,
+        sectors: Range<u64>,
     ) -> Result<OperationId, Full> {
         if self.operations.len() >= OPERATIONS_MAX {
             return Err(Full);
@@ -62,30 +62,30 @@ impl Histories {
             kind,
             began,
             end: None,
-            blocks,
+            sectors,
             volume,
         });
         Ok(OperationId(self.operations.len() as u32 - 1))
     }
 
-    /// A write is asked for: each block gets `value`, unique to it, or [`ZERO`].
+    /// A write is asked for: each sector gets `value`, unique to it, or [`ZERO`].
     pub fn write(
         &mut self,
         volume: VolumeId,
-        blocks: Range<u64>,
+        sectors: Range<u64>,
         value: u64,
     ) -> Result<OperationId, Full> {
-        let id = self.begin(Kind::Write, volume, blocks.clone())?;
-        for block in blocks {
-            let place = self.places.entry((volume, block)).or_default();
+        let id = self.begin(Kind::Write, volume, sectors.clone())?;
+        for sector in sectors {
+            let place = self.places.entry((volume, sector)).or_default();
             place.push((id, value));
         }
         Ok(id)
     }
 
     /// A read is asked for.
-    pub fn read(&mut self, volume: VolumeId, blocks: Range<u64>) -> Result<OperationId, Full> {
-        self.begin(Kind::Read, volume, blocks)
+    pub fn read(&mut self, volume: VolumeId, sectors: Range<u64>) -> Result<OperationId, Full> {
+        self.begin(Kind::Read, volume, sectors)
     }
 
     /// A write was acknowledged.
@@ -99,30 +99,30 @@ impl Histories {
         self.operations[id.0 as usize].end.get_or_insert(End::Open);
     }
 
-    /// A read was answered, with a value for each block.
+    /// A read was answered, with a value for each sector.
     pub fn saw(&mut self, id: OperationId, values: &[u64]) {
         let now = self.tick();
         let operation = &mut self.operations[id.0 as usize];
         operation.end = Some(End::Answered(now));
-        let (volume, blocks) = (operation.volume, operation.blocks.clone());
-        debug_assert_eq!(values.len() as u64, blocks.end - blocks.start);
-        for (block, value) in blocks.zip(values) {
-            let place = self.places.entry((volume, block)).or_default();
+        let (volume, sectors) = (operation.volume, operation.sectors.clone());
+        debug_assert_eq!(values.len() as u64, sectors.end - sectors.start);
+        for (sector, value) in sectors.zip(values) {
+            let place = self.places.entry((volume, sector)).or_default();
             place.push((id, *value));
         }
     }
 
-    /// A snapshot that was asked for at `asked` is answered now; `values` are its blocks that are not zero.
+    /// A snapshot that was asked for at `asked` is answered now; `values` are its sectors that are not zero.
     ///
     /// It is a cut (R21) if all of it could have been read at one moment, between the two, and not before any write began that is in it: what was
-    /// acknowledged before that is in it too. So it is a read of each block, from the last of these moments on.
+    /// acknowledged before that is in it too. So it is a read of each sector, from the last of these moments on.
     pub fn snapshot(&mut self, volume: VolumeId, asked: Tick, values: &BTreeMap<u64, u64>) {
         let now = self.tick();
         let places = self.places.range((volume, 0)..=(volume, u64::MAX));
         let mut began = asked;
         let mut seen = values.clone();
-        for (&(_, block), of) in places {
-            let value = *seen.entry(block).or_insert(ZERO);
+        for (&(_, sector), of) in places {
+            let value = *seen.entry(sector).or_insert(ZERO);
             let wrote = |id: &OperationId| self.operations[id.0 as usize].kind == Kind::Write;
             let write = of.iter().find(|(id, of)| *of == value && wrote(id));
             // Zeroes have many writers.
@@ -138,11 +138,11 @@ impl Histories {
             kind: Kind::Read,
             began,
             end: Some(End::Answered(now)),
-            blocks: 0..0,
+            sectors: 0..0,
             volume,
         });
-        for (block, value) in seen {
-            let place = self.places.entry((volume, block)).or_default();
+        for (sector, value) in seen {
+            let place = self.places.entry((volume, sector)).or_default();
             place.push((id, value));
         }
     }
@@ -187,7 +187,7 @@ impl Histories {
     }
 }
 
-fn describe((volume, block): Place, ops: &[Op], wrong: Wrong) -> Failure {
+fn describe((volume, sector): Place, ops: &[Op], wrong: Wrong) -> Failure {
     let of = |value| {
         let mut words = match value {
             ZERO => "zeroes".to_owned(),
@@ -211,7 +211,7 @@ fn describe((volume, block): Place, ops: &[Op], wrong: Wrong) -> Failure {
         }
         Wrong::TwoWriters { value } => format!("{} has two writers", of(value)),
     };
-    let what = format!("volume {volume}, block {block}: {what}");
+    let what = format!("volume {volume}, sector {sector}: {what}");
     Failure::new(Promise::Linearizable, what)
 }
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_blocks_by_several_writes_is_judged_block_by_block() {
+    fn a_read_of_sectors_by_several_writes_is_judged_sector_by_sector() {
         let mut histories = Histories::default();
         wrote(&mut histories, 0..4, 1);
         wrote(&mut histories, 2..6, 2);
@@ -248,7 +248,7 @@ mod tests {
         saw(&mut histories, 1, &[1, 1]);
         let what = broken(&histories);
         assert!(
-            what.contains("volume 1, block 2") && what.contains("value 1"),
+            what.contains("volume 1, sector 2") && what.contains("value 1"),
             "{what}"
         );
         assert_eq!(histories.len(), 4);

@@ -33,7 +33,7 @@ use crate::base::VolumeId;
 use crate::sim::tally::named;
 use std::fmt;
 
-/// A block of a volume.
+/// A block or a sector of a volume.
 pub type Place = (VolumeId, u64);
 
 named! {
