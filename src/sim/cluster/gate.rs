@@ -56,6 +56,7 @@ const NOT_YET: &[Fault] = &[Fault::DiskFull];
 const PLANTED: &[Break] = &[
     Break::NoOverlapWait,
     Break::ExtentEdge,
+    Break::ForgetMerge,
     Break::NoDsync,
     Break::LoseWindow,
     Break::LoseTombstone,
