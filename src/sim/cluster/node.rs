@@ -861,7 +861,7 @@ impl Node {
 fn layer_of(message: &Message) -> Option<LayerId> {
     match message {
         Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
-        Message::Mark | Message::Seal => None,
+        Message::Mark | Message::Seal | Message::Confirm { .. } => None,
     }
 }
 

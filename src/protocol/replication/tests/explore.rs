@@ -14,6 +14,9 @@ const SOMETIMES: &[&str] = &[
     "one replica is left",
 ];
 
+/// Seen as well where owners go on without a lease.
+const UNLEASED_SAW: &str = "an owner without a lease saw something";
+
 /// How a search ended.
 #[derive(Debug)]
 struct Ended {
@@ -60,6 +63,9 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
             if !ended.seen.contains(what) && next.has(what) {
                 ended.seen.insert(what);
             }
+        }
+        if bounds.confirms && next.has(UNLEASED_SAW) {
+            ended.seen.insert(UNLEASED_SAW);
         }
         let events = next.events(bounds);
         let before = std::mem::replace(&mut now, (next, events));
@@ -119,6 +125,7 @@ const SMALL: Bounds = Bounds {
     crashes: 0,
     slow_disks: false,
     joins: false,
+    confirms: false,
     begins: &[],
 };
 
@@ -143,6 +150,34 @@ const SHOWN: &[(Rule, Bounds)] = &[
             writes: 2,
             duplicates: 1,
             ..SMALL
+        },
+    ),
+];
+
+/// Worlds in which an owner goes on without its lease.
+const UNLEASED: Bounds = Bounds {
+    confirms: true,
+    ..SMALL
+};
+
+/// The rules that those show.
+const UNLEASED_SHOWN: &[(Rule, Bounds)] = &[
+    (Rule::R18Confirm, UNLEASED),
+    (
+        Rule::R18Joining,
+        Bounds {
+            versions: 5,
+            joins: true,
+            begins: &[Event::Evict { disk: 1 }, Event::Join { disk: 1 }],
+            ..UNLEASED
+        },
+    ),
+    (
+        Rule::R18After,
+        Bounds {
+            reads: 2,
+            begins: &[Event::Attach, Event::Read { owner: 0, near: 0 }],
+            ..UNLEASED
         },
     ),
 ];
@@ -266,7 +301,31 @@ const JOINS: &[Bounds] = &[
 ];
 
 #[test]
-#[ignore = "by hand: WALKS=1000000 WORLD=3 RULE=r16, all of them optional"]
+fn a_world_without_leases_is_sound_in_every_order_of_events() {
+    let ended = explore(&UNLEASED, RulesOff::NONE, usize::MAX);
+    assert!(ended.found.is_none(), "{:#?}", ended.found);
+    assert!(
+        ended.seen.contains(UNLEASED_SAW),
+        "of {} states",
+        ended.states
+    );
+    assert!(ended.states > 80_000, "only {} states", ended.states);
+}
+
+#[test]
+fn wider_worlds_without_leases_are_sound_wherever_one_wanders() {
+    for &bounds in JOINS {
+        let bounds = Bounds {
+            confirms: true,
+            ..bounds
+        };
+        let found = wander(&bounds, RulesOff::NONE, 1_500);
+        assert!(found.is_none(), "{bounds:?}: {found:#?}");
+    }
+}
+
+#[test]
+#[ignore = "by hand: WALKS=1000000 WORLD=3 RULE=r16 CONFIRMS=1, all of them optional"]
 fn hunt() {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let rule = std::env::var("RULE").ok();
@@ -278,6 +337,11 @@ fn hunt() {
         if number("WORLD").is_some_and(|only| only != n as u64) {
             continue;
         }
+        let confirms = number("CONFIRMS").is_some();
+        let bounds = &Bounds {
+            confirms,
+            ..*bounds
+        };
         let Some((seed, path, what)) = wander(bounds, off, number("WALKS").unwrap_or(10_000))
         else {
             println!("world {n}: clean");
@@ -325,7 +389,7 @@ fn search() {
 
 #[test]
 fn each_rule_that_is_switched_off_is_missed() {
-    for &(rule, bounds) in SHOWN {
+    for &(rule, bounds) in SHOWN.iter().chain(UNLEASED_SHOWN) {
         let found = wander(&bounds, RulesOff::only(rule), WALKS);
         assert!(found.is_some(), "{} is not missed", rule.name());
         assert!(wander(&bounds, RulesOff::NONE, 500).is_none());
