@@ -67,7 +67,7 @@ pub enum Msg {
     Report(Report),
 }
 
-/// What a run of many seeds has to have come through: see [`Msg::branch`]. Not demanded: that a window is full
+/// What a run of many seeds has to have come through: see [`Msg::branch`], and [`Effect::Paced`](super::node::Effect::Paced). Not demanded: that a window is full
 /// (so much is never in flight here), and what a joiner and a reader are told of a chunk that cannot be read.
 pub const BRANCHES: &[&str] = &[
     "seal",
@@ -94,6 +94,8 @@ pub const BRANCHES: &[&str] = &[
     "range-given",
     "layer-frozen",
     "range-handed",
+    "pace-up",
+    "pace-down",
 ];
 
 impl Msg {

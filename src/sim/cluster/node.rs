@@ -23,6 +23,7 @@ use crate::base::{
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
+use crate::protocol::replication::pace::Pacer;
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
 use crate::protocol::scrub::{self, Mender};
@@ -81,6 +82,10 @@ pub enum Effect {
         layer: LayerId,
         parent: LayerId,
     },
+    /// A disk's rebuilds go faster or slower: the branch that this is.
+    Paced {
+        name: &'static str,
+    },
     /// A mark of a range is known at a replica.
     Mark {
         disk: DiskId,
@@ -115,6 +120,9 @@ struct Disk {
     /// The manager has recorded this opening (R19).
     is_known: bool,
     has_failed: bool,
+    pacer: Pacer,
+    /// The share that its replicas were told last.
+    share: u32,
 }
 
 /// One start of a node. See the [module](self).
@@ -175,6 +183,8 @@ impl Node {
                 opening: None,
                 is_known: false,
                 has_failed: false,
+                pacer: Pacer::new(now),
+                share: 0,
             };
             (disk, disk_of)
         });
@@ -603,6 +613,10 @@ impl Node {
                     let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
                     let replica = Replica::new((pg, disk), durable, self.off);
                     self.replicas.insert(of, replica);
+                    let share = self.disks[&disk].share;
+                    if share > 0 {
+                        self.step_replica(of, replica::Input::Pace(share), buffers);
+                    }
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
                 self.filled
@@ -800,9 +814,10 @@ impl Node {
         now: Time,
         (disk, pg): (DiskId, PgId),
         op: Op,
-        outcome: Outcome,
+        done: shelf::Done,
         buffers: &mut Buffers,
     ) {
+        let shelf::Done { outcome, took, .. } = done;
         self.note_failed(disk, &outcome);
         let input = match outcome {
             Outcome::Stored => replica::Input::Stored { op, ok: true },
@@ -836,7 +851,44 @@ impl Node {
             }
         };
         self.step_replica((disk, pg), input, buffers);
+        self.pace(now, disk, (op, took), buffers);
         self.settle(now, buffers);
+    }
+
+    /// A disk has answered, after so long: rebuilds go on as fast as that leaves room for.
+    fn pace(&mut self, now: Time, disk: DiskId, (op, took): (Op, Duration), buffers: &mut Buffers) {
+        let Some(own) = self.disks.get_mut(&disk) else {
+            return;
+        };
+        let before = own.pacer.window();
+        match op {
+            Op::Change { .. } | Op::Read { .. } => own.pacer.guest(now, took),
+            Op::Fetch(_) | Op::Fill(_) => own.pacer.rebuilt(now),
+            Op::Fence | Op::OwnList { .. } | Op::List(_) => return,
+        }
+        own.pacer.check();
+        let window = own.pacer.window();
+        if window == before && matches!(op, Op::Change { .. } | Op::Read { .. }) {
+            return;
+        }
+        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
+        let rebuilding = self.replicas.range(of_disk.clone());
+        let rebuilding = rebuilding.filter(|(_, replica)| replica.is_rebuilding());
+        let share = own.pacer.share(rebuilding.count() as u32);
+        if window != before {
+            let name = if window > before {
+                "pace-up"
+            } else {
+                "pace-down"
+            };
+            self.effects.push(Effect::Paced { name });
+        }
+        if std::mem::replace(&mut own.share, share) != share {
+            let all: Vec<_> = self.replicas.range(of_disk).map(|(of, _)| *of).collect();
+            for of in all {
+                self.step_replica(of, replica::Input::Pace(share), buffers);
+            }
+        }
     }
 
     pub(super) fn note_failed(&mut self, disk: DiskId, outcome: &Outcome) {
