@@ -63,6 +63,15 @@ impl Default for Patience {
     }
 }
 
+/// What becomes of a value that is read without a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutLease {
+    /// It is handed out when all members have confirmed (R18).
+    Confirm,
+    /// It waits for the next epoch (R17): a node of this site speaks a version of the wire that has no word for that.
+    Wait,
+}
+
 /// What the groups want done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -194,6 +203,7 @@ pub struct Groups {
     lease: Time,
     /// How many leases were held.
     leases: u64,
+    without_lease: WithoutLease,
     next_look: Option<Time>,
     off: RulesOff,
     /// Used again and again, so that nothing is allocated.
@@ -215,6 +225,7 @@ impl Groups {
             asks: Slab::new(ASKS_MAX),
             lease: Time(0),
             leases: 0,
+            without_lease: WithoutLease::Confirm,
             next_look: None,
             off,
             outputs: Vec::new(),
@@ -232,6 +243,11 @@ impl Groups {
     /// The node's lease holds until then, by its own clock; it has ended where that is past.
     pub fn lease(&mut self, until: Time) {
         self.lease = until;
+    }
+
+    /// What becomes of values that are read without a lease from now on. Those that are being confirmed go on.
+    pub fn without_lease(&mut self, what: WithoutLease) {
+        self.without_lease = what;
     }
 
     /// Whether the range of a volume is surely this node's.
@@ -603,7 +619,7 @@ impl Groups {
         }
     }
 
-    /// Blocks were read; whether they were handed out.
+    /// Blocks were read; whether nothing is to be confirmed.
     fn on_value(
         &mut self,
         now: Time,
@@ -625,6 +641,9 @@ impl Groups {
         // The lease is checked with the value in hand. Where it has ended, the range may be somebody else's by now (R17).
         if self.is_covered(now, volume) || self.off.on(Rule::R17) {
             self.answer(tag, Ok(value), out);
+            return true;
+        }
+        if self.without_lease == WithoutLease::Wait {
             return true;
         }
         if let Some(asked) = self.asks.get_mut(tag) {

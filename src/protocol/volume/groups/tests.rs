@@ -1,6 +1,6 @@
 //! Groups, whose replicas are answered by hand.
 
-use super::{Groups, Output, Patience};
+use super::{Groups, Output, Patience, WithoutLease};
 use crate::base::{
     BlockRun, BufId, BufRef, ChunkNo, DiskId, DiskSlot, Epoch, FamilyId, IoError, LayerId, PgId,
     Time, VolumeId,
@@ -258,6 +258,21 @@ fn without_a_lease_a_write_is_acknowledged_by_all_and_a_read_waits_until_all_hav
     confirm(&mut groups, now, second[1], &mut out);
     assert_eq!(ended(&out), [2, 3]);
     groups.check();
+}
+
+#[test]
+fn where_a_peer_cannot_confirm_a_value_without_a_lease_waits_for_the_next_epoch() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    groups.without_lease(WithoutLease::Wait);
+    read(&mut groups, now, 1, &mut out);
+    assert!(answer_all(&mut groups, now, &mut out).is_empty());
+    assert!(ended(&out).is_empty());
+    groups.lease_anew(Time(1_000_000));
+    let epoch = Epoch { host: 2, ..EPOCH };
+    groups.open(now, VolumeId(1), epoch, BTreeSet::new(), &mut out);
+    answer_all(&mut groups, now, &mut out);
+    assert_eq!(ended(&out), [1]);
 }
 
 #[test]
