@@ -44,6 +44,7 @@ mod message;
 mod network;
 mod node;
 mod plan;
+mod replicas;
 mod setup;
 mod shelf;
 mod shrink;

@@ -14,6 +14,7 @@
 use super::buffers::Buffers;
 use super::mending::Mending;
 use super::message::{Msg, Report};
+use super::replicas::{Pace, durable_of};
 use super::shelf::{self, Operation, Outcome};
 use super::world::Off;
 use crate::base::{
@@ -23,9 +24,8 @@ use crate::base::{
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
-use crate::protocol::replication::pace::Pacer;
-use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::replication::replica::{self, Asker, Op, Replica};
+use crate::protocol::replication::{Header, Message, Role, RulesOff};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -120,9 +120,6 @@ struct Disk {
     /// The manager has recorded this opening (R19).
     is_known: bool,
     has_failed: bool,
-    pacer: Pacer,
-    /// The share that its replicas were told last.
-    share: u32,
 }
 
 /// One start of a node. See the [module](self).
@@ -140,6 +137,7 @@ pub struct Node {
     pub(super) menders: BTreeMap<DiskId, Mender>,
     pub(super) mends_off: scrub::RulesOff,
     disks: BTreeMap<DiskId, Disk>,
+    pub(super) paces: BTreeMap<DiskId, Pace>,
     /// Frames whose layer the catalog here does not have yet.
     early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
@@ -178,13 +176,13 @@ impl Node {
         let mender = |disk: DiskId| (disk, Mender::new(disk, off.scrub));
         let disks: Vec<DiskId> = disks.into_iter().collect();
         let menders = disks.iter().copied().map(mender).collect();
+        let paces = disks.iter().map(|disk| (*disk, Pace::new(now)));
+        let paces = paces.collect();
         let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
                 opening: None,
                 is_known: false,
                 has_failed: false,
-                pacer: Pacer::new(now),
-                share: 0,
             };
             (disk, disk_of)
         });
@@ -202,6 +200,7 @@ impl Node {
             menders,
             mends_off: off.scrub,
             disks: disks.collect(),
+            paces,
             early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
@@ -613,10 +612,7 @@ impl Node {
                     let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
                     let replica = Replica::new((pg, disk), durable, self.off);
                     self.replicas.insert(of, replica);
-                    let share = self.disks[&disk].share;
-                    if share > 0 {
-                        self.step_replica(of, replica::Input::Pace(share), buffers);
-                    }
+                    self.tell_pace(of, buffers);
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
                 self.filled
@@ -855,42 +851,6 @@ impl Node {
         self.settle(now, buffers);
     }
 
-    /// A disk has answered, after so long: rebuilds go on as fast as that leaves room for.
-    fn pace(&mut self, now: Time, disk: DiskId, (op, took): (Op, Duration), buffers: &mut Buffers) {
-        let Some(own) = self.disks.get_mut(&disk) else {
-            return;
-        };
-        let before = own.pacer.window();
-        match op {
-            Op::Change { .. } | Op::Read { .. } => own.pacer.guest(now, took),
-            Op::Fetch(_) | Op::Fill(_) => own.pacer.rebuilt(now),
-            Op::Fence | Op::OwnList { .. } | Op::List(_) => return,
-        }
-        own.pacer.check();
-        let window = own.pacer.window();
-        if window == before && matches!(op, Op::Change { .. } | Op::Read { .. }) {
-            return;
-        }
-        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
-        let rebuilding = self.replicas.range(of_disk.clone());
-        let rebuilding = rebuilding.filter(|(_, replica)| replica.is_rebuilding());
-        let share = own.pacer.share(rebuilding.count() as u32);
-        if window != before {
-            let name = if window > before {
-                "pace-up"
-            } else {
-                "pace-down"
-            };
-            self.effects.push(Effect::Paced { name });
-        }
-        if std::mem::replace(&mut own.share, share) != share {
-            let all: Vec<_> = self.replicas.range(of_disk).map(|(of, _)| *of).collect();
-            for of in all {
-                self.step_replica(of, replica::Input::Pace(share), buffers);
-            }
-        }
-    }
-
     pub(super) fn note_failed(&mut self, disk: DiskId, outcome: &Outcome) {
         if *outcome == Outcome::Failed(shelf::Failure::Gone)
             && let Some(own) = self.disks.get_mut(&disk)
@@ -928,24 +888,4 @@ fn layers_of(volume: &Volume) -> Layers {
 /// A block's checksum here.
 pub fn crc_of(value: u64) -> u32 {
     value as u32
-}
-
-/// What a replica knows when it starts.
-fn durable_of(
-    shelf: &shelf::Shelf,
-    pg: PgId,
-    configuration: &Configuration,
-    disk: DiskId,
-) -> Durable {
-    let kept = shelf.kept().pg(pg);
-    if kept.version == 0 {
-        let is_first = configuration.version() == 1 && configuration.role(disk).is_some();
-        return Durable::created(u32::from(is_first));
-    }
-    let ranges = kept.ranges().map(|range| {
-        let (epoch, mark) = kept.mark_of(range);
-        let entries: Vec<Entry> = kept.window(range);
-        (range, epoch, mark, entries)
-    });
-    Durable::found(kept.version, kept.session, ranges)
 }
