@@ -11,7 +11,7 @@
 //! several disks that a rebuild goes through come to fair shares.
 //!
 //! # The law, round by round
-//! A round is [`SAMPLES`] answers to guests, or [`ROUND`] with at least [`SAMPLES_MIN`] of them. With p the 99th percentile of a round and b the baseline:
+//! A round is `SAMPLES` answers to guests, or `ROUND` with at least `SAMPLES_MIN` of them. With p the 99th percentile of a round and b the baseline:
 //!
 //! | | the window |
 //! |---|---|
@@ -19,13 +19,13 @@
 //! | up to 1.75 b | stays (hysteresis: the band is wider than what one chunk more or less does) |
 //! | above that | is halved |
 //! | above 4 b | falls to the floor |
-//! | [`QUIET`] without any guest | doubles: with nobody asking it is at the ceiling after six of them |
+//! | `QUIET` without any guest | doubles: with nobody asking it is at the ceiling after six of them |
 //!
 //! So guests' p99 stays near twice what it was: rounds end on either side of the limit. With 16 channels loaded to 5, 20, 40, 60 and 80 % by guests it is 1.5 to 2.2
 //! times what it was, and the rebuild takes 87 to 68 % of what guests leave (`pace/tests.rs` prints it).
 //!
-//! *The baseline* is the p99 of rounds in which nothing is rebuilt, moved by an eighth of the difference each round, and held between [`BASE_MIN`] and [`BASE_MAX`]. A
-//! rebuild may begin before anything is known, or last for hours in which the guests change. So every [`PROBE_EVERY`] rounds of rebuilding, and at its beginning
+//! *The baseline* is the p99 of rounds in which nothing is rebuilt, moved by an eighth of the difference each round, and held between `BASE_MIN` and `BASE_MAX`. A
+//! rebuild may begin before anything is known, or last for hours in which the guests change. So every `PROBE_EVERY` rounds of rebuilding, and at its beginning
 //! where there is no baseline, the window is at the floor for two rounds, and the second one counts as one without (as BBR's ProbeRTT, Cardwell et al.
 //! 2016). It does not creep upwards by that: what is measured there is always the guests and the floor, never the window that the baseline allowed.
 //!
