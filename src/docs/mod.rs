@@ -18,6 +18,9 @@ pub mod disk_format {}
 #[doc = include_str!("wire_format.md")]
 pub mod wire_format {}
 
+#[doc = include_str!("upgrade.md")]
+pub mod upgrade {}
+
 #[doc = include_str!("simulation.md")]
 pub mod simulation {}
 

@@ -26,6 +26,9 @@
 //! at most n turns, each of TURN_MIN and a drain. An owner that nobody asks keeps its turn, so a volume that is used at one node costs nothing. This is
 //! live migration too: attached at both nodes, the guest's first request at the new one brings the turn.
 //!
+//! A node without a lease closes nothing: what is open goes on as far as all replicas can be reached and have heard of no other owner (R18). It takes the
+//! range again when it holds another lease, and ends when it hears that the range is another node's.
+//!
 //! A node that loses its turn without having drained it (its lease ended) is *suspended*: what has no answer is asked again under its next turn.
 //!
 //! Invariants: *an epoch is opened once*. It does not know what is in flight, or who leads the manager.
@@ -368,7 +371,7 @@ impl Turns {
                 turn.phase = Phase::Open;
                 out.push(Output::Resume { volume });
             }
-            // Its lease broke amid the drain: what was read is not handed out any more, so what is in flight does not end.
+            // Its lease broke amid the drain: what was read is handed out no more but where all members confirm it, so what is in flight may never end.
             Phase::Draining if lease.is_some() && !is_present => {
                 turn.phase = Phase::Giving(Left::Unsettled);
                 turn.asked = None;

@@ -13,6 +13,7 @@ const DONE: u8 = 1;
 const VALUE: u8 = 2;
 const SEALED: u8 = 3;
 const REFUSED: u8 = 4;
+const CONFIRMED: u8 = 5;
 
 /// Bytes of an entry of a window, with its place: epoch, sequence, place, blocks, version.
 pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
@@ -50,6 +51,10 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
                 put.u32(entry.version);
             }
         }
+        Answer::Confirmed { id } => {
+            put.u8(CONFIRMED);
+            put.u64(*id);
+        }
         Answer::Refused { what, why } => {
             put.u8(REFUSED);
             put_refused(*what, *why, put);
@@ -79,6 +84,9 @@ pub(super) fn decode(take: &mut Take<'_>) -> Result<Answer, Malformed> {
             Ok(Answer::Sealed { window })
         }
         REFUSED => refused(take),
+        CONFIRMED => Ok(Answer::Confirmed {
+            id: take.u64().ok_or(TOO_SHORT)?,
+        }),
         _ => malformed("answer", tag),
     }
 }
@@ -134,6 +142,7 @@ fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
         Asked::Read { id } => (2, id),
         Asked::Mark => (3, 0),
         Asked::Seal => (4, 0),
+        Asked::Confirm { id } => (5, id),
     };
     put.u8(tag);
     put.u64(number);
@@ -158,6 +167,7 @@ fn refused(take: &mut Take<'_>) -> Result<Answer, Malformed> {
         (2, id) => Asked::Read { id },
         (3, 0) => Asked::Mark,
         (4, 0) => Asked::Seal,
+        (5, id) => Asked::Confirm { id },
         _ => return malformed("what was refused", tag),
     };
     let tag = take.u8().ok_or(TOO_SHORT)?;

@@ -6,7 +6,7 @@
 //! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
 use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
-use super::{ENTRIES_MAX, answer, fill, mend, message};
+use super::{ENTRIES_MAX, Feature, Version, answer, fill, mend, message};
 use crate::base::bytes::{Put, Take};
 use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, DiskId, PgId, VolumeId, crc};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
@@ -90,6 +90,37 @@ impl fmt::Display for TooMany {
 }
 
 impl std::error::Error for TooMany {}
+
+/// Why a frame was not written. Nothing was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwritten {
+    TooMany(TooMany),
+    /// The peer's version has no word for it: what to do instead stands with the feature.
+    Newer(Feature),
+}
+
+impl From<TooMany> for Unwritten {
+    fn from(why: TooMany) -> Unwritten {
+        Unwritten::TooMany(why)
+    }
+}
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unwritten::TooMany(why) => why.fmt(f),
+            Unwritten::Newer(feature) => {
+                let since = feature.since().number();
+                write!(
+                    f,
+                    "{feature:?} is of version {since}, which the peer does not speak"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unwritten {}
 
 impl Kind {
     fn tag(&self) -> u8 {
@@ -196,8 +227,8 @@ impl Kind {
 }
 
 impl Head {
-    /// Reads the head of a frame.
-    pub fn decode(bytes: &[u8; HEAD_LEN]) -> Result<Head, Malformed> {
+    /// Reads the head of a frame on a connection of that version.
+    pub fn decode(version: Version, bytes: &[u8; HEAD_LEN]) -> Result<Head, Malformed> {
         let mut take = Take::new(bytes);
         let fields = || {
             let (magic, kind, zero) = (take.u32()?, take.u8()?, take.bytes(3)?);
@@ -214,7 +245,11 @@ impl Head {
         if crc != crc::of(of) {
             return malformed("crc of the head", crc);
         }
-        let kind = Kind::decode(kind, &mut take)?;
+        let tag = kind;
+        let kind = Kind::decode(tag, &mut take)?;
+        if Feature::of_kind(&kind).is_some_and(|needs| !version.has(needs)) {
+            return malformed("kind", tag);
+        }
         if zero != [0; 3] || take.u32() != Some(0) {
             return malformed("zero", 1u8);
         }
@@ -258,16 +293,16 @@ fn set(head: &mut [u8], at: usize, value: u32) {
 }
 
 /// Why a peer would refuse a frame.
-fn refusal(frame: &[u8]) -> Option<Malformed> {
+fn refusal(version: Version, frame: &[u8]) -> Option<Malformed> {
     let Some((head, body)) = frame.split_first_chunk() else {
         return Some(TOO_SHORT);
     };
-    let read = Head::decode(head).and_then(|head| decode(&head, body));
+    let read = Head::decode(version, head).and_then(|head| decode(version, &head, body));
     read.err()
 }
 
-/// Reads the body of a frame whose head is read.
-pub fn decode(head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
+/// Reads the body of a frame whose head is read, on a connection of that version.
+pub fn decode(version: Version, head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
     if body.len() != head.body_len as usize {
         return malformed("length of the body", body.len() as u64);
     }
@@ -285,6 +320,9 @@ pub fn decode(head: &Head, body: &[u8]) -> Result<Frame, Malformed> {
     };
     if take.left() != 0 {
         return malformed("length of the body", take.left() as u64);
+    }
+    if let Some(needs) = Feature::of(&frame).filter(|needs| !version.has(*needs)) {
+        return malformed("version", needs.since().number());
     }
     match frame.has_payload(head.payload_blocks()) {
         true => Ok(frame),
@@ -304,12 +342,21 @@ impl Frame {
         }
     }
 
-    /// Appends the head and the body; so many blocks of payload follow, which must be as many as belong to such a frame.
+    /// Appends the head and the body, for a peer that speaks this version; so many blocks of payload follow, which must be as many as belong to such a frame.
     ///
     /// # Errors
-    /// [`TooMany`] where a window or a page is longer than a frame holds; `out` is as it was.
-    pub fn encode(&self, disk: DiskId, blocks: u32, out: &mut Vec<u8>) -> Result<(), TooMany> {
+    /// [`Unwritten::TooMany`] where a window or a page is longer than a frame holds, [`Unwritten::Newer`] where that version cannot say it; `out` is as it was.
+    pub fn encode(
+        &self,
+        version: Version,
+        disk: DiskId,
+        blocks: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unwritten> {
         assert!(self.has_payload(blocks), "payload belongs to its frame");
+        if let Some(needs) = Feature::of(self).filter(|needs| !version.has(*needs)) {
+            return Err(Unwritten::Newer(needs));
+        }
         self.fits()?;
         let start = out.len();
         let head = Head {
@@ -335,7 +382,11 @@ impl Frame {
         set(head, BODY_CRC_AT, crc::of(body));
         let crc = crc::of(&head[..CRC_AT]);
         set(head, CRC_AT, crc);
-        debug_assert_eq!(refusal(&out[start..]), None, "what-is-written-can-be-read");
+        debug_assert_eq!(
+            refusal(version, &out[start..]),
+            None,
+            "what-is-written-can-be-read"
+        );
         Ok(())
     }
 

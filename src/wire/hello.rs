@@ -1,5 +1,8 @@
 //! The first bytes of a connection, sent by both sides at once: who speaks, and which versions.
+//!
+//! Its form never changes, so that sides of any two versions understand at least why they do not understand one another.
 
+use super::Version;
 use super::field::{Malformed, malformed};
 use crate::base::bytes::{Put, Take};
 use crate::base::{NodeId, crc};
@@ -8,10 +11,10 @@ use std::ops::RangeInclusive;
 const MAGIC: [u8; 8] = *b"SARSENHI";
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 64;
-/// The versions that this build speaks: its own, and from the second on the one before.
-pub const VERSION_MIN: u16 = 1;
+/// The versions that this build speaks: its own and the one before.
+pub const VERSION_MIN: u16 = Version::ALL[0].number();
 /// See [`VERSION_MIN`].
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = Version::PRESENT.number();
 
 /// Who speaks, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +79,4 @@ impl Hello {
             incarnation,
         })
     }
-}
-
-/// The version that two sides speak: the highest that both know; `None`: they have none in common.
-pub fn agree(mine: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Option<u16> {
-    let highest = *mine.end().min(theirs.end());
-    (mine.contains(&highest) && theirs.contains(&highest)).then_some(highest)
 }

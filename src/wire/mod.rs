@@ -20,13 +20,14 @@
 //! # Versions
 //! | version | what |
 //! |---|---|
-//! | 1 | replication: changes, reads, marks, seals, fills of joiners, damaged blocks, and the answers to each |
+//! | 1 | replication: changes, reads, marks, seals, fills of joiners, and the answers to each |
+//! | 2 | damaged blocks ([`Feature::Mend`]); reads without a lease ([`Feature::Confirm`]) |
 //!
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
-//! highest version that they have in common before the first frame, so no frame says its version. Version 1 is the only one, and reading needs no
-//! argument for it. The first frame that differs brings one: [`Head::decode`], [`decode`] and [`Frame::encode`] are then told what was agreed, read
-//! the older one into the same values, and refuse to write in it what it cannot say. What the older one had no word for is not asked of such a peer.
-//! The golden bytes of each version stay in `fixtures/` as long as it is spoken.
+//! highest version that they have in common before the first frame ([`agree_with`]), so no frame says its version: [`Head::decode`], [`decode`] and [`Frame::encode`] are
+//! told what was agreed. Which version can say what stands in `version.rs`, a line for each feature; what a peer's version has no word for is refused to its writer, who does
+//! what stands there instead, and a peer that says it all the same is cut off. The golden bytes of each version stay in `fixtures/` as long as it is spoken. How a site is
+//! upgraded node by node is told [here](crate::docs::upgrade).
 //!
 //! # Invariants
 //! - *nothing-is-believed*: every length and count is held against a bound, and against the bytes that are there, before room is taken; a
@@ -35,6 +36,7 @@
 //! - *one-spelling*: a frame has one form in bytes. What is read, and written again, is the same bytes.
 //! - *what-is-written-can-be-read*: more than a frame holds is refused to its writer ([`TooMany`]); a frame that a peer would refuse for
 //!   another reason is a mistake of our own, which tests and simulation assert.
+//! - *nobody-says-what-is-not-understood*: on a connection of a version nothing is written, and nothing is read, that a later one brought.
 //!
 //! It does not know connections, who may speak for a node, or whether a frame is too old: the machines' fences tell that.
 
@@ -45,13 +47,15 @@ mod frame;
 mod hello;
 mod mend;
 mod message;
+mod version;
 
 #[cfg(test)]
 mod tests;
 
 pub use field::Malformed;
-pub use frame::{BODY_MAX, Frame, HEAD_LEN, Head, Kind, PAYLOAD_MAX, TooMany, decode};
-pub use hello::{HELLO_LEN, Hello, VERSION_MAX, VERSION_MIN, agree};
+pub use frame::{BODY_MAX, Frame, HEAD_LEN, Head, Kind, PAYLOAD_MAX, TooMany, Unwritten, decode};
+pub use hello::{HELLO_LEN, Hello, VERSION_MAX, VERSION_MIN};
+pub use version::{Apart, Feature, Version, agree, agree_with};
 
 use crate::protocol::replication::{MEMBERS_MAX, WINDOW_MAX};
 

@@ -77,6 +77,8 @@ pub enum Message {
     Mark,
     /// Refuse older epochs, and tell the window (R5).
     Seal,
+    /// Say that nothing newer than this epoch and version is known (R18). `id` comes back with the answer.
+    Confirm { id: u64 },
 }
 
 /// What a replica answers: the range, epoch and version that it was asked under, and this.
@@ -100,6 +102,10 @@ pub enum Answer {
     Sealed {
         window: Vec<Entry>,
     },
+    /// Nothing newer was known when this was asked.
+    Confirmed {
+        id: u64,
+    },
     Refused {
         what: Asked,
         why: Refusal,
@@ -113,6 +119,7 @@ pub enum Asked {
     Read { id: u64 },
     Mark,
     Seal,
+    Confirm { id: u64 },
 }
 
 impl Message {
@@ -123,6 +130,7 @@ impl Message {
             Message::Read { id, .. } => Asked::Read { id },
             Message::Mark => Asked::Mark,
             Message::Seal => Asked::Seal,
+            Message::Confirm { id } => Asked::Confirm { id },
         }
     }
 }

@@ -40,12 +40,13 @@
 //!   at most [`FLYING_MAX`] writes in flight (R22).
 //!
 //! # What is not here yet
-//! Snapshots (R21: [`cuts`](super::cuts)), leases (R17, R18: the caller asks `membership` before it replies). The machines do not know where frames travel, how long anything takes, or what a block holds.
+//! Snapshots (R21: [`cuts`](super::cuts)), leases (R17, R18: the caller asks `membership` before it replies, and the group where there is none). The machines do not know where frames travel, how long anything takes, or what a block holds.
 
 mod configuration;
 pub mod fill;
 pub mod group;
 mod message;
+pub mod pace;
 pub mod replica;
 mod rule;
 mod window;

@@ -47,8 +47,16 @@ switches! {
     R15Stamps = "r15-stamps",
     /// A restart of a joiner ends its session.
     R16 = "r16",
-    /// What was read is handed out only while the lease holds.
+    /// What was read is handed out only while the lease holds, or when it is confirmed. Off: with neither.
     R17 = "r17",
+    /// A lease that is held anew covers what was opened under it only.
+    R17Anew = "r17-anew",
+    /// Without the lease every member confirms. Off: all but one.
+    R18Confirm = "r18-confirm",
+    /// Those that join confirm as well.
+    R18Joining = "r18-joining",
+    /// A confirmation counts for what was there when it was asked for.
+    R18After = "r18-after",
     /// A layer is frozen when nothing is in flight in it any more.
     R21 = "r21",
     /// A change is acknowledged when every member has it, not when one has.

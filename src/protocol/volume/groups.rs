@@ -7,8 +7,12 @@
 //! ```
 //!
 //! A volume is open here under an epoch. When the node has to take a higher one, because its lease had ended, every ask that has no answer
-//! is asked again of the group under the new epoch: nobody was told how it went, so it may happen now. What was read is handed out only
-//! while the lease holds (R17); what comes too late waits for the next epoch as well.
+//! is asked again of the group under the new epoch: nobody was told how it went, so it may happen now.
+//!
+//! What was read is handed out while the lease holds that the volume was opened under (R17). Without it the value waits until every member has confirmed
+//! that epoch and version are the newest (R18, `replication/group/confirm.rs`), or for the next epoch: so a node that has lost the
+//! manager's majority and has all replicas of a PG goes on reading it. It goes on writing too: what every member has durable needs no lease. A lease that
+//! is held anew covers nothing that was opened before it: while there was none, the range may have been another node's.
 //!
 //! A PG is sealed and recovered when it is first asked for. [`Groups::settle`] does it for all of a volume, which a snapshot needs: a PG
 //! that nobody has sealed may still be written to by an earlier owner (R21).
@@ -59,6 +63,15 @@ impl Default for Patience {
     }
 }
 
+/// What becomes of a value that is read without a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutLease {
+    /// It is handed out when all members have confirmed (R18).
+    Confirm,
+    /// It waits for the next epoch (R17): a node of this site speaks a version of the wire that has no word for that.
+    Wait,
+}
+
 /// What the groups want done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -107,12 +120,16 @@ struct Asked {
     ask: group::Ask,
     /// Where a read goes.
     into: Option<(BlockRun, BufRef)>,
+    /// What was read, and is not confirmed.
+    unconfirmed: Option<Box<Value>>,
 }
 
 /// A volume that is open here.
 #[derive(Debug)]
 struct Open {
     epoch: Epoch,
+    /// How many leases the node had held when it was opened: the last of them covers it.
+    leases: u64,
     /// The replicas on this node: reads go there first.
     near: BTreeSet<DiskId>,
     /// Those that it has a group of.
@@ -184,6 +201,9 @@ pub struct Groups {
     asks: Slab<Asked>,
     /// What is read is handed out until then.
     lease: Time,
+    /// How many leases were held.
+    leases: u64,
+    without_lease: WithoutLease,
     next_look: Option<Time>,
     off: RulesOff,
     /// Used again and again, so that nothing is allocated.
@@ -204,6 +224,8 @@ impl Groups {
             unsettled: BTreeSet::new(),
             asks: Slab::new(ASKS_MAX),
             lease: Time(0),
+            leases: 0,
+            without_lease: WithoutLease::Confirm,
             next_look: None,
             off,
             outputs: Vec::new(),
@@ -212,9 +234,27 @@ impl Groups {
         }
     }
 
-    /// The node's lease holds until then, by its own clock.
+    /// The node holds a lease that it did not hold before, until then by its own clock. It covers what is opened from now on.
+    pub fn lease_anew(&mut self, until: Time) {
+        self.leases += 1;
+        self.lease = until;
+    }
+
+    /// The node's lease holds until then, by its own clock; it has ended where that is past.
     pub fn lease(&mut self, until: Time) {
         self.lease = until;
+    }
+
+    /// What becomes of values that are read without a lease from now on. Those that are being confirmed go on.
+    pub fn without_lease(&mut self, what: WithoutLease) {
+        self.without_lease = what;
+    }
+
+    /// Whether the range of a volume is surely this node's.
+    fn is_covered(&self, now: Time, volume: VolumeId) -> bool {
+        let open = self.volumes.get(&volume);
+        let is_under = open.is_some_and(|open| open.leases == self.leases);
+        now < self.lease && (is_under || self.off.on(Rule::R17Anew))
     }
 
     /// What the manager says of a PG.
@@ -262,7 +302,14 @@ impl Groups {
     ) {
         self.drop_groups(volume);
         let pgs = BTreeSet::new();
-        self.volumes.insert(volume, Open { epoch, near, pgs });
+        let leases = self.leases;
+        let open = Open {
+            epoch,
+            leases,
+            near,
+            pgs,
+        };
+        self.volumes.insert(volume, open);
         let of_volume = self.asks.iter().filter(|(_, asked)| asked.volume == volume);
         let tags: Vec<u32> = of_volume.map(|(tag, _)| tag).collect();
         for tag in tags {
@@ -387,6 +434,7 @@ impl Groups {
             pg: target.pg,
             ask,
             into,
+            unconfirmed: None,
         };
         match self.asks.insert(asked) {
             Ok(tag) => self.begin(now, tag, out),
@@ -399,12 +447,12 @@ impl Groups {
 
     /// Asks the group; where there is none it is made, and recovers what an earlier owner left.
     fn begin(&mut self, now: Time, tag: u32, out: &mut Vec<Output>) {
-        let Some(&Asked {
-            volume, pg, ask, ..
-        }) = self.asks.get(tag)
-        else {
+        let Some(asked) = self.asks.get_mut(tag) else {
             return;
         };
+        // What was read under an earlier epoch is read again.
+        asked.unconfirmed = None;
+        let (volume, pg, ask) = (asked.volume, asked.pg, asked.ask);
         let of = (volume, pg);
         let input = || Input::Ask {
             tag: Tag(u64::from(tag)),
@@ -502,9 +550,6 @@ impl Groups {
             _ => {}
         }
         entry.group.step(input, &mut self.outputs);
-        if entry.look_at(now) {
-            self.active.insert(of);
-        }
         self.take(now, of, out);
         true
     }
@@ -512,6 +557,7 @@ impl Groups {
     /// Hands on what a group wants.
     fn take(&mut self, now: Time, of: (VolumeId, PgId), out: &mut Vec<Output>) {
         let mut outputs = std::mem::take(&mut self.outputs);
+        let mut unconfirmed = Vec::new();
         for output in outputs.drain(..) {
             match output {
                 group::Output::Send {
@@ -531,7 +577,13 @@ impl Groups {
                     crcs,
                     zeroes,
                     payload,
-                } => self.on_value(now, tag.0 as u32, crcs, zeroes, payload, out),
+                } => {
+                    let found = (crcs, zeroes, payload);
+                    if !self.on_value(now, tag.0 as u32, found, out) {
+                        unconfirmed.push(tag);
+                    }
+                }
+                group::Output::Confirmed { tag } => self.on_confirmed(tag.0 as u32, out),
                 group::Output::Failed { tag, why } => match why {
                     // It waits for the next epoch, or for the volume to be closed.
                     Failure::Fenced => {}
@@ -551,33 +603,61 @@ impl Groups {
             }
         }
         self.outputs = outputs;
+        if let Some(entry) = self.groups.get_mut(&of) {
+            for &tag in &unconfirmed {
+                entry.group.step(Input::Confirm { tag }, &mut self.outputs);
+            }
+            if entry.look_at(now) {
+                self.active.insert(of);
+            }
+        }
+        if !unconfirmed.is_empty() {
+            return self.take(now, of, out);
+        }
         if self.next_look.is_none() && !self.active.is_empty() {
             self.next_look = Some(now + self.patience.slow_read);
         }
     }
 
+    /// Blocks were read; whether nothing is to be confirmed.
     fn on_value(
         &mut self,
         now: Time,
         tag: u32,
-        crcs: [u32; 16],
-        zeroes: u16,
-        from: Option<BufRef>,
+        (crcs, zeroes, from): ([u32; 16], u16, Option<BufRef>),
         out: &mut Vec<Output>,
-    ) {
-        // The lease is checked with the value in hand. Where it has ended, the range may be somebody else's by now (R17).
-        if now >= self.lease && !self.off.on(Rule::R17) {
-            return;
-        }
-        let into = self.asks.get(tag).and_then(|asked| asked.into);
-        let value = into.map(|(run, into)| Value {
+    ) -> bool {
+        let Some(asked) = self.asks.get(tag) else {
+            return true; // nobody waits for it
+        };
+        let volume = asked.volume;
+        let value = asked.into.map(|(run, into)| Value {
             run,
             into,
             from,
             crcs,
             zeroes,
         });
-        self.answer(tag, Ok(value), out);
+        // The lease is checked with the value in hand. Where it has ended, the range may be somebody else's by now (R17).
+        if self.is_covered(now, volume) || self.off.on(Rule::R17) {
+            self.answer(tag, Ok(value), out);
+            return true;
+        }
+        if self.without_lease == WithoutLease::Wait {
+            return true;
+        }
+        if let Some(asked) = self.asks.get_mut(tag) {
+            asked.unconfirmed = value.map(Box::new);
+        }
+        false
+    }
+
+    /// What was read without a lease may be handed out (R18).
+    fn on_confirmed(&mut self, tag: u32, out: &mut Vec<Output>) {
+        let asked = self.asks.get_mut(tag);
+        if let Some(value) = asked.and_then(|asked| asked.unconfirmed.take()) {
+            self.answer(tag, Ok(Some(*value)), out);
+        }
     }
 
     fn answer(&mut self, tag: u32, result: Result<Option<Value>, IoError>, out: &mut Vec<Output>) {

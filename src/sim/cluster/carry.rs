@@ -29,7 +29,7 @@ impl Node {
             match output {
                 HolderOutput::Send { to, ask } => self.send(to, Msg::Lease(ask)),
                 HolderOutput::Held { lease, until } => {
-                    self.groups.lease(until);
+                    self.groups.lease_anew(until);
                     self.turns.step(now, turns::Input::Leased(lease), &mut out);
                     self.again_at = now;
                 }

@@ -211,8 +211,10 @@ impl World {
         if let Some(epoch) = epoch {
             let owner = (asked.node, place.incarnation);
             let span = (asked.began, self.tick);
-            let served = self.judges.served.served(volume, epoch, owner, span);
-            self.note(served);
+            for pg in self.pgs_of(volume, &asked.blocks) {
+                let served = self.judges.served.served((volume, pg), epoch, owner, span);
+                self.note(served);
+            }
         }
         match (asked.value, asked.buffer) {
             (None, Some(buffer)) => {

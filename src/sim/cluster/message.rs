@@ -6,7 +6,7 @@ use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
-use crate::protocol::replication::{Answer, Header, Message, Refusal};
+use crate::protocol::replication::{Answer, Asked, Header, Message, Refusal};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 
 /// What nodes say to one another.
@@ -67,7 +67,7 @@ pub enum Msg {
     Report(Report),
 }
 
-/// What a run of many seeds has to have come through: see [`Msg::branch`]. Not demanded: that a window is full
+/// What a run of many seeds has to have come through: see [`Msg::branch`], and [`Effect::Paced`](super::node::Effect::Paced). Not demanded: that a window is full
 /// (so much is never in flight here), and what a joiner and a reader are told of a chunk that cannot be read.
 pub const BRANCHES: &[&str] = &[
     "seal",
@@ -76,6 +76,9 @@ pub const BRANCHES: &[&str] = &[
     "refused-version",
     "refused-session",
     "read-held",
+    "confirm-asked",
+    "confirmed",
+    "confirm-refused",
     "fences-asked",
     "list-asked",
     "fetch-asked",
@@ -91,6 +94,8 @@ pub const BRANCHES: &[&str] = &[
     "range-given",
     "layer-frozen",
     "range-handed",
+    "pace-up",
+    "pace-down",
 ];
 
 impl Msg {
@@ -99,6 +104,7 @@ impl Msg {
         match self {
             Msg::ToReplica { message, .. } => match message {
                 Message::Seal => Some("seal"),
+                Message::Confirm { .. } => Some("confirm-asked"),
                 Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
             },
             Msg::FromReplica { answer, .. } => match answer {
@@ -106,6 +112,11 @@ impl Msg {
                 Answer::Value {
                     newest: Some(_), ..
                 } => Some("read-held"),
+                Answer::Confirmed { .. } => Some("confirmed"),
+                Answer::Refused {
+                    what: Asked::Confirm { .. },
+                    ..
+                } => Some("confirm-refused"),
                 Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
                 Answer::Refused { why, .. } => Some(match why {
                     Refusal::Epoch(_) => "refused-epoch",

@@ -45,6 +45,7 @@ mod message;
 mod network;
 mod node;
 mod plan;
+mod replicas;
 mod setup;
 mod shelf;
 mod shrink;

@@ -14,6 +14,7 @@
 use super::buffers::Buffers;
 use super::mending::Mending;
 use super::message::{Msg, Report};
+use super::replicas::{Pace, durable_of};
 use super::shelf::{self, Operation, Outcome};
 use super::world::Off;
 use crate::base::{
@@ -23,8 +24,8 @@ use crate::base::{
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
-use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::replication::replica::{self, Asker, Op, Replica};
+use crate::protocol::replication::{Header, Message, Role, RulesOff};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -81,6 +82,10 @@ pub enum Effect {
         layer: LayerId,
         parent: LayerId,
     },
+    /// A disk's rebuilds go faster or slower: the branch that this is.
+    Paced {
+        name: &'static str,
+    },
     /// A mark of a range is known at a replica.
     Mark {
         disk: DiskId,
@@ -132,6 +137,7 @@ pub struct Node {
     pub(super) menders: BTreeMap<DiskId, Mender>,
     pub(super) mends_off: scrub::RulesOff,
     disks: BTreeMap<DiskId, Disk>,
+    pub(super) paces: BTreeMap<DiskId, Pace>,
     /// Frames whose layer the catalog here does not have yet.
     early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
@@ -170,6 +176,8 @@ impl Node {
         let mender = |disk: DiskId| (disk, Mender::new(disk, off.scrub));
         let disks: Vec<DiskId> = disks.into_iter().collect();
         let menders = disks.iter().copied().map(mender).collect();
+        let paces = disks.iter().map(|disk| (*disk, Pace::new(now)));
+        let paces = paces.collect();
         let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
                 opening: None,
@@ -192,6 +200,7 @@ impl Node {
             menders,
             mends_off: off.scrub,
             disks: disks.collect(),
+            paces,
             early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
@@ -603,6 +612,7 @@ impl Node {
                     let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
                     let replica = Replica::new((pg, disk), durable, self.off);
                     self.replicas.insert(of, replica);
+                    self.tell_pace(of, buffers);
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
                 self.filled
@@ -800,9 +810,10 @@ impl Node {
         now: Time,
         (disk, pg): (DiskId, PgId),
         op: Op,
-        outcome: Outcome,
+        done: shelf::Done,
         buffers: &mut Buffers,
     ) {
+        let shelf::Done { outcome, took, .. } = done;
         self.note_failed(disk, &outcome);
         let input = match outcome {
             Outcome::Stored => replica::Input::Stored { op, ok: true },
@@ -836,6 +847,7 @@ impl Node {
             }
         };
         self.step_replica((disk, pg), input, buffers);
+        self.pace(now, disk, (op, took), buffers);
         self.settle(now, buffers);
     }
 
@@ -861,7 +873,7 @@ impl Node {
 fn layer_of(message: &Message) -> Option<LayerId> {
     match message {
         Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
-        Message::Mark | Message::Seal => None,
+        Message::Mark | Message::Seal | Message::Confirm { .. } => None,
     }
 }
 
@@ -876,24 +888,4 @@ fn layers_of(volume: &Volume) -> Layers {
 /// A block's checksum here.
 pub fn crc_of(value: u64) -> u32 {
     value as u32
-}
-
-/// What a replica knows when it starts.
-fn durable_of(
-    shelf: &shelf::Shelf,
-    pg: PgId,
-    configuration: &Configuration,
-    disk: DiskId,
-) -> Durable {
-    let kept = shelf.kept().pg(pg);
-    if kept.version == 0 {
-        let is_first = configuration.version() == 1 && configuration.role(disk).is_some();
-        return Durable::created(u32::from(is_first));
-    }
-    let ranges = kept.ranges().map(|range| {
-        let (epoch, mark) = kept.mark_of(range);
-        let entries: Vec<Entry> = kept.window(range);
-        (range, epoch, mark, entries)
-    });
-    Durable::found(kept.version, kept.session, ranges)
 }

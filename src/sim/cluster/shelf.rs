@@ -182,6 +182,8 @@ pub struct Done {
     pub op: OpId,
     pub pg: PgId,
     pub outcome: Outcome,
+    /// Since it was asked.
+    pub took: Duration,
 }
 
 /// Too much is in flight.
@@ -196,6 +198,7 @@ struct Flying {
     is_slow: bool,
     /// `Some` once it has taken effect.
     outcome: Option<Outcome>,
+    began: Time,
     ends: Time,
 }
 
@@ -274,6 +277,7 @@ impl Shelf {
             operation,
             is_slow,
             outcome: None,
+            began: now,
             ends: now + took,
         };
         let key = self.flying.insert(flying).map_err(|_| Full)?;
@@ -324,7 +328,13 @@ impl Shelf {
                 false => flying.outcome?,
             };
             let Flying { op, pg, .. } = flying;
-            return Some(Done { op, pg, outcome });
+            let took = flying.ends.since(flying.began);
+            return Some(Done {
+                op,
+                pg,
+                outcome,
+                took,
+            });
         }
     }
 

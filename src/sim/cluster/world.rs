@@ -128,7 +128,7 @@ pub(super) struct Place {
     /// It dies as soon as it has asked something of a disk, and stays away for so long.
     pub(super) is_doomed: Option<Duration>,
     /// What its disks answered while it was stopped.
-    pub(super) waiting: VecDeque<(DiskId, PgId, Whose, super::shelf::Outcome)>,
+    pub(super) waiting: VecDeque<(DiskId, PgId, Whose, super::shelf::Done)>,
     pub(super) disks: Vec<DiskId>,
     /// When time is its input next; not known where something has happened to it since it was looked at.
     pub(super) wakes: Option<Time>,
@@ -510,8 +510,8 @@ impl World {
                 }
                 let place = self.places.get_mut(&id).expect("nodes stay");
                 match place.is_paused {
-                    true => place.waiting.push_back((disk, pg, whose, done.outcome)),
-                    false => self.on_shelf(id, (disk, pg, whose, done.outcome)),
+                    true => place.waiting.push_back((disk, pg, whose, done)),
+                    false => self.on_shelf(id, (disk, pg, whose, done)),
                 }
             }
         }
@@ -521,7 +521,7 @@ impl World {
     pub(super) fn on_shelf(
         &mut self,
         id: NodeId,
-        (disk, pg, whose, outcome): (DiskId, PgId, Whose, super::shelf::Outcome),
+        (disk, pg, whose, done): (DiskId, PgId, Whose, super::shelf::Done),
     ) {
         let now = self.clocks.at(id, self.now);
         self.counts.steps += 1;
@@ -531,8 +531,8 @@ impl World {
         };
         let buffers = &mut self.buffers;
         match whose {
-            Whose::Replica(op) => node.on_shelf(now, (disk, pg), op, outcome, buffers),
-            Whose::Mender(mending) => node.on_mending(now, disk, mending, outcome, buffers),
+            Whose::Replica(op) => node.on_shelf(now, (disk, pg), op, done, buffers),
+            Whose::Mender(mending) => node.on_mending(now, disk, mending, done.outcome, buffers),
             Whose::Node => node.on_forgotten(now, (disk, pg), &self.shelves, buffers),
         }
         self.take_effects(id);
@@ -732,6 +732,7 @@ impl World {
                 let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
                 shelf.put_layer(layer, parent);
             }
+            node::Effect::Paced { name } => self.counts.met.branch(name),
             node::Effect::Mark {
                 disk,
                 pg,

@@ -100,7 +100,7 @@ fn groups(
     }
     let known = (world.heap)();
     beside.configuration = each(known.saturating_sub(before), catalog.pgs().len());
-    groups.lease(now + Duration::from_secs(3_600));
+    groups.lease_anew(now + Duration::from_secs(3_600));
     let mut made = 0;
     // As many volumes as it takes.
     for number in 0.. {
@@ -175,7 +175,7 @@ fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut V
                     let answer = match message {
                         Message::Seal => Answer::Sealed { window: Vec::new() },
                         Message::Change { sequence, .. } => Answer::Done { sequence },
-                        Message::Mark | Message::Read { .. } => continue,
+                        Message::Mark | Message::Read { .. } | Message::Confirm { .. } => continue,
                     };
                     groups.answered(now, to, header, answer, None, out);
                 }

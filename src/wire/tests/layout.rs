@@ -51,7 +51,7 @@ fn fields_of_fixed_sizes_follow_one_another() {
 fn a_hello_is_what_its_table_says() {
     let mut bytes = Vec::new();
     super::hellos::hello().encode(&mut bytes);
-    let mut told = b"SARSENHI\x01\0\x01\0\x07\0\0\0a cluster's name\x0c".to_vec();
+    let mut told = b"SARSENHI\x01\0\x02\0\x07\0\0\0a cluster's name\x0c".to_vec();
     told.resize(60, 0);
     told.extend(crc32c::crc32c(&told).to_le_bytes());
     assert_eq!(bytes, told);

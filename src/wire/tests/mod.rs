@@ -15,16 +15,21 @@ const DISK: DiskId = DiskId(0x0d15_c000);
 
 fn encode((frame, blocks): &Sample) -> Vec<u8> {
     let mut bytes = Vec::new();
-    frame.encode(DISK, *blocks, &mut bytes).unwrap();
+    let version = Version::PRESENT;
+    frame.encode(version, DISK, *blocks, &mut bytes).unwrap();
     bytes
 }
 
 fn read(bytes: &[u8]) -> Result<(Head, Frame), Malformed> {
+    read_as(Version::PRESENT, bytes)
+}
+
+fn read_as(version: Version, bytes: &[u8]) -> Result<(Head, Frame), Malformed> {
     let Some((head, body)) = bytes.split_first_chunk::<HEAD_LEN>() else {
         return Err(field::TOO_SHORT);
     };
-    let head = Head::decode(head)?;
-    let frame = decode(&head, body)?;
+    let head = Head::decode(version, head)?;
+    let frame = decode(version, &head, body)?;
     Ok((head, frame))
 }
 
@@ -57,28 +62,82 @@ fn a_random_frame_is_read_as_it_was_written_and_written_as_it_was_read() {
 fn a_frame_is_appended_to_what_is_there() {
     let (frame, blocks) = named("write");
     let mut bytes = b"before".to_vec();
-    frame.encode(DISK, blocks, &mut bytes).unwrap();
+    let version = Version::PRESENT;
+    frame.encode(version, DISK, blocks, &mut bytes).unwrap();
     assert_eq!(bytes[..6], *b"before");
     assert_eq!(bytes[6..], encode(&(frame, blocks)));
 }
 
-#[test]
-fn the_bytes_of_version_1_are_what_they_were() {
-    let told = include_str!("../fixtures/version_1.txt");
+fn has_golden_bytes(version: Version, told: &str) {
     let mut heard = String::new();
-    for (name, of) in all() {
-        let bytes = encode(&of);
+    for (name, (frame, blocks)) in all() {
+        let mut bytes = Vec::new();
+        match frame.encode(version, DISK, blocks, &mut bytes) {
+            Ok(()) => {}
+            Err(Unwritten::Newer(needs)) => {
+                assert!(needs.since() > version && bytes.is_empty(), "{name}");
+                continue;
+            }
+            Err(other) => panic!("{name}: {other}"),
+        }
         let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         heard.push_str(&format!("{name} {line}\n"));
     }
     if std::env::var_os("SARSEN_REWRITE_STORIES").is_some_and(|value| value == "1") {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/src/wire/fixtures/version_1.txt"
-        );
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/fixtures");
+        let path = format!("{folder}/version_{}.txt", version.number());
         return std::fs::write(path, heard).unwrap();
     }
     assert_eq!(heard, told);
+}
+
+#[test]
+fn the_bytes_of_version_1_are_what_they_were() {
+    has_golden_bytes(Version::One, include_str!("../fixtures/version_1.txt"));
+}
+
+#[test]
+fn the_bytes_of_version_2_are_what_they_were() {
+    has_golden_bytes(Version::Two, include_str!("../fixtures/version_2.txt"));
+}
+
+#[test]
+fn what_both_versions_can_say_they_say_in_the_same_bytes() {
+    let of_1 = include_str!("../fixtures/version_1.txt");
+    let of_2: Vec<&str> = include_str!("../fixtures/version_2.txt").lines().collect();
+    assert!(of_1.lines().count() > 30);
+    for line in of_1.lines() {
+        assert!(of_2.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn what_a_later_version_brought_is_refused_to_the_writer_and_by_the_reader() {
+    let mut refused = std::collections::BTreeSet::new();
+    for (name, (frame, blocks)) in all() {
+        let bytes = encode(&(frame.clone(), blocks));
+        let mut out = vec![1];
+        let written = frame.encode(Version::One, DISK, blocks, &mut out);
+        match Feature::of(&frame) {
+            None => {
+                assert_eq!((written, &out[1..]), (Ok(()), &bytes[..]), "{name}");
+                assert!(read_as(Version::One, &bytes).is_ok(), "{name}");
+            }
+            Some(needs) => {
+                assert_eq!(
+                    (written, &out[..]),
+                    (Err(Unwritten::Newer(needs)), &[1][..])
+                );
+                let malformed = read_as(Version::One, &bytes).unwrap_err();
+                refused.insert((needs, malformed.field));
+            }
+        }
+    }
+    let all = [(Feature::Mend, "kind"), (Feature::Confirm, "version")];
+    for feature in Feature::ALL {
+        assert!(refused.iter().any(|(of, _)| of == feature), "{feature:?}");
+    }
+    assert!(all.iter().all(|of| refused.contains(of)), "{refused:?}");
 }
 
 fn sealed(entries: usize) -> Sample {
@@ -129,8 +188,9 @@ fn holds(field: &'static str, most: usize, of: impl Fn(usize) -> Sample) {
     let count = most + 1;
     let (frame, blocks) = of(count);
     let mut bytes = vec![1];
-    let refused = frame.encode(DISK, blocks, &mut bytes);
-    assert_eq!(refused, Err(TooMany { field, count }));
+    let refused = frame.encode(Version::PRESENT, DISK, blocks, &mut bytes);
+    let why = TooMany { field, count };
+    assert_eq!(refused, Err(Unwritten::TooMany(why)));
     assert_eq!(bytes, [1]);
 }
 

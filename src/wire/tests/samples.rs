@@ -105,6 +105,7 @@ fn messages() -> Vec<(&'static str, Sample)> {
         ("read", of(read, 0)),
         ("mark", of(Message::Mark, 0)),
         ("seal", of(Message::Seal, 0)),
+        ("confirm", of(Message::Confirm { id: 10 }, 0)),
     ]
 }
 
@@ -145,6 +146,11 @@ fn answers() -> Vec<(&'static str, Sample)> {
             of(refused(Asked::Seal, Refusal::NoReplica), 0),
         ),
         ("refused_session", of(refused(change, Refusal::Session), 0)),
+        ("confirmed", of(Answer::Confirmed { id: 10 }, 0)),
+        (
+            "refused_confirm",
+            of(refused(Asked::Confirm { id: 10 }, Refusal::Version(5)), 0),
+        ),
     ]
 }
 
@@ -325,7 +331,7 @@ fn any_message(prng: &mut Prng) -> Sample {
     let (sequence, at) = (word(prng).max(1), any_place(prng));
     let run = any_run(prng);
     let first_crcs = (1u32 << run.count()) - 1;
-    let (change, blocks) = match prng.below(6) {
+    let (change, blocks) = match prng.below(7) {
         0 => {
             let crcs = any_crcs(prng, first_crcs as u16);
             (Change::Write { run, crcs }, run.count())
@@ -340,6 +346,7 @@ fn any_message(prng: &mut Prng) -> Sample {
             let message = match other {
                 3 => Message::Read { id, at, run },
                 4 => Message::Mark,
+                5 => Message::Confirm { id },
                 _ => Message::Seal,
             };
             return (Frame::Message(any_header(prng), message), 0);
@@ -365,7 +372,8 @@ fn any_entry(prng: &mut Prng, at: ChunkId) -> Entry {
 
 fn any_answer(prng: &mut Prng) -> Sample {
     let mut blocks = 0;
-    let answer = match prng.below(4) {
+    let answer = match prng.below(5) {
+        4 => Answer::Confirmed { id: word(prng) },
         0 => Answer::Done {
             sequence: word(prng).max(1),
         },
@@ -395,7 +403,8 @@ fn any_answer(prng: &mut Prng) -> Sample {
 }
 
 fn any_refused(prng: &mut Prng) -> Answer {
-    let what = match prng.below(4) {
+    let what = match prng.below(5) {
+        4 => Asked::Confirm { id: word(prng) },
         0 => Asked::Change {
             sequence: word(prng).max(1),
         },

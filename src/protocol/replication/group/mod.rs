@@ -9,8 +9,10 @@
 //! ```
 //!
 //! What is asked before recovery is done waits (R8). The caller has no two overlapping changes in flight (R2), gives a read only to blocks
-//! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17).
+//! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17). Where it has
+//! none, it has the members confirm that the range is still this owner's ([`Input::Confirm`], R18).
 
+mod confirm;
 mod numbered;
 mod read;
 mod recover;
@@ -22,6 +24,7 @@ use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, VolumeId};
+use confirm::Confirms;
 use numbered::Numbered;
 use read::{Held, Reading};
 use recovery::Recovery;
@@ -70,6 +73,8 @@ pub enum Input {
     Connected { to: DiskId },
     /// Reads that were begun before this number, at the latest, are slow: another replica is asked too.
     Slow { until: u64 },
+    /// The value of this read is in hand, and no lease covers it: the members are asked whether it may be handed out (R18).
+    Confirm { tag: Tag },
     /// Nothing was asked for a while: the members are told the mark, and forget what is below (R10).
     Quiet,
 }
@@ -93,6 +98,10 @@ pub enum Output {
         crcs: [u32; 16],
         zeroes: u16,
         payload: Option<BufRef>,
+    },
+    /// What was read under this tag may be handed out, without a lease.
+    Confirmed {
+        tag: Tag,
     },
     Failed {
         tag: Tag,
@@ -155,6 +164,7 @@ pub struct Group {
     reads: u64,
     /// What was asked before it serves.
     waiting: VecDeque<(Tag, Ask)>,
+    confirms: Confirms,
     off: RulesOff,
 }
 
@@ -181,6 +191,7 @@ impl Group {
             held: 0,
             reads: 0,
             waiting: VecDeque::new(),
+            confirms: Confirms::default(),
             off,
         };
         group.start_recovery(out);
@@ -218,6 +229,7 @@ impl Group {
             Input::Unanswered { from } => self.accuse(from, out),
             Input::Connected { to } => self.send_again(to, out),
             Input::Slow { until } => self.hedge(until, out),
+            Input::Confirm { tag } => self.confirm(tag, out),
             Input::Quiet if self.is_serving() => {
                 for to in self.writers() {
                     self.send(to, Message::Mark, None, out);
@@ -241,12 +253,15 @@ impl Group {
                 }
             }
         }
-        (bit != 0 && self.flying.iter().any(lacks)) || self.reading.values().any(reads)
+        (bit != 0 && self.flying.iter().any(lacks))
+            || self.reading.values().any(reads)
+            || self.confirms.waits_for(bit)
     }
 
     /// Whether nothing is in flight, and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.is_serving() && self.flying.is_empty() && self.reading.is_empty()
+        let is_busy = !self.flying.is_empty() || !self.reading.is_empty();
+        self.is_serving() && !is_busy && self.confirms.is_empty()
     }
 
     /// The members that a change needs.
@@ -321,6 +336,7 @@ impl Group {
         for id in ids {
             self.read_again(id, out);
         }
+        self.confirm_again(out);
         self.end_changes(out);
     }
 
@@ -343,6 +359,10 @@ impl Group {
                 let (at, run) = (reading.at, reading.run);
                 self.send(to, Message::Read { id, at, run }, None, out);
             }
+        }
+        if self.confirms.waits_for(self.configuration.bit(to)) {
+            let id = self.confirms.round;
+            self.send(to, Message::Confirm { id }, None, out);
         }
     }
 
@@ -377,7 +397,7 @@ impl Group {
                 self.change(Some(tag), at, change, payload, out);
             }
             Ask::Read { at, run } => {
-                if self.reading.len() >= FLYING_MAX {
+                if self.reading.len() + self.confirms.len() >= FLYING_MAX {
                     let why = Failure::Busy;
                     return out.push(Output::Failed { tag, why });
                 }
@@ -438,6 +458,7 @@ impl Group {
                     self.step_recovery(out);
                 }
             }
+            Answer::Confirmed { id } if is_present => self.on_confirmed(from, id, out),
             _ => {} // of an older version: it was asked again
         }
     }
@@ -486,12 +507,14 @@ impl Group {
         let reads = std::mem::take(&mut self.reading);
         self.held = 0;
         let waiting = std::mem::take(&mut self.waiting);
+        let confirms = std::mem::take(&mut self.confirms);
         let tags = changes
             .into_iter()
             .filter(|flying| !flying.ended)
             .filter_map(|flying| flying.tag)
             .chain(reads.values().map(|reading| reading.tag))
-            .chain(waiting.into_iter().map(|(tag, _)| tag));
+            .chain(waiting.into_iter().map(|(tag, _)| tag))
+            .chain(confirms.into_tags());
         let why = Failure::Fenced;
         out.extend(tags.map(|tag| Output::Failed { tag, why }));
     }
@@ -514,5 +537,6 @@ impl Group {
         assert!(self.flying.len() <= FLYING_MAX, "windows-are-bounded");
         let held = self.reading.values().filter(|read| read.held.is_some());
         assert_eq!(held.count(), self.held, "held reads are counted");
+        self.confirms.check();
     }
 }

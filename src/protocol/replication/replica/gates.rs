@@ -1,11 +1,11 @@
 //! The gates that every frame passes, before what it asks is looked at.
 
 use super::session::Session;
-use super::{Asker, Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, SEALS_MAX, refuse};
+use super::{Asker, Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, SEALS_MAX, refuse, say};
 use crate::base::{Epoch, VolumeId};
 use crate::protocol::replication::configuration::Role;
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
-use crate::protocol::replication::message::{Header, Message, Refusal};
+use crate::protocol::replication::message::{Answer, Header, Message, Refusal};
 use crate::protocol::replication::rule::Rule;
 
 /// Fences on their way to the disk.
@@ -96,12 +96,23 @@ impl Replica {
             } => self.on_change(frame, sequence, at, change, out),
             Message::Read { at, run, .. } => self.on_read(frame, at, run, out),
             Message::Mark => {}
+            Message::Confirm { id } => self.on_confirm(&frame, id, out),
             Message::Seal if self.sealing.len() >= SEALS_MAX => refuse(&frame, Refusal::Busy, out),
             Message::Seal => {
                 self.sealing.push(frame);
                 self.answer_seals(out);
             }
         }
+    }
+
+    /// Says that the frame's epoch and version are the newest that are known here (R18). Its fences say so, which are durable, and so does what
+    /// the manager says: a replica that begins again with nothing has no fences to speak of.
+    fn on_confirm(&self, frame: &Frame, id: u64, out: &mut Vec<Output>) {
+        let known = self.known_version();
+        if known > frame.header.version {
+            return refuse(frame, Refusal::Version(known), out);
+        }
+        say(frame.from, frame.header, Answer::Confirmed { id }, out);
     }
 
     /// Whether it is in a session, or was when it lost power.

@@ -89,7 +89,8 @@ pub enum Input {
     Unanswered { from: DiskId },
     /// What was asked of a source, and is not answered, is asked again.
     AskAgain,
-    /// So many chunks may be on their way to this replica at once: what guests' latency leaves room for.
+    /// So many chunks may be on their way to this replica, or be read here for others, at once: what guests' latency leaves room for
+    /// ([`pace`](super::pace)).
     Pace(u32),
     /// The answer to [`Output::Fence`], [`Output::Change`] and [`Output::Fill`].
     Stored { op: Op, ok: bool },
@@ -252,7 +253,9 @@ pub struct Replica {
     listing: Vec<Listing>,
     asking: Vec<(Asker, FillHeader, FillAsk)>,
     works: Works,
-    /// Chunks on their way here at once.
+    /// Chunks that joiners ask for and that wait for the pace.
+    fetches: VecDeque<(Asker, FillHeader, ChunkId)>,
+    /// Chunks on their way here, and those that are read for others, at once.
     pace: u32,
     off: RulesOff,
 }
@@ -275,6 +278,7 @@ impl Replica {
             listing: Vec::new(),
             asking: Vec::new(),
             works: Works::default(),
+            fetches: VecDeque::new(),
             pace: session::PACE_FIRST,
             off,
         }
@@ -303,6 +307,13 @@ impl Replica {
     /// The epoch that a range is fenced with; the lowest where nobody has asked for it yet.
     pub fn epoch(&self, range: VolumeId) -> Epoch {
         self.durable.epoch(range)
+    }
+
+    /// Whether it is being filled, or fills others: it has a share of its disk's pace.
+    pub fn is_rebuilding(&self) -> bool {
+        let is_filling = |own: &Session| !own.is_filled();
+        let is_filled_here = self.session.as_deref().is_some_and(is_filling);
+        is_filled_here || !self.works.is_empty() || !self.fetches.is_empty()
     }
 
     /// Takes one input, and puts into `out` what follows from it.
@@ -336,6 +347,7 @@ impl Replica {
             Input::Pace(chunks) => {
                 self.pace = chunks.clamp(1, session::PACE_MAX);
                 self.go_on_filling(out);
+                self.fetch(out);
             }
             Input::Stored { op, ok } => match op {
                 Op::Fence => self.on_fenced(ok, out),
@@ -394,6 +406,8 @@ impl Replica {
             "chunks on their way to the disk are counted"
         );
         self.works.check();
+        let fetches = self.fetches.len();
+        assert!(fetches <= source::FETCHES_MAX, "windows-are-bounded");
         if let Some(session) = &self.session {
             session.check(self.durable.session);
         }

@@ -1,4 +1,7 @@
 //! The side of a replica that is in sync and fills another one. It remembers nothing of the joiner.
+//!
+//! It reads as many chunks at once as its disk's [pace](crate::protocol::replication::pace) allows; more wait here, where no write waits for them. So a joiner, which has
+//! its own number on the way, goes as slowly as the slower of the two disks.
 
 use super::change::Storing;
 use super::gates::{Waiting, not_now};
@@ -9,6 +12,8 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::rule::Rule;
 use crate::protocol::replication::window::Entry;
 
+/// Chunks that wait to be read; a joiner that asks for more is told to ask again.
+pub(super) const FETCHES_MAX: usize = 256;
 /// Lists that are asked of the store at once.
 const LISTS_MAX: usize = 64;
 
@@ -69,13 +74,33 @@ impl Replica {
                 out.push(Output::List { op, since, after });
             }
             FillAsk::Fetch { at } => {
-                if !self.works.have_room() {
+                if self.fetches.len() >= FETCHES_MAX {
                     return not_now(from, header, out);
                 }
-                self.works.add(at, What::Fetch { to: from, header });
-                self.start_works(out);
+                // It is asked again as long as it is not answered.
+                if !self.fetches.contains(&(from, header, at)) {
+                    self.fetches.push_back((from, header, at));
+                }
+                self.fetch(out);
             }
         }
+    }
+
+    /// Reads the next chunks for joiners, as many as the pace allows.
+    pub(super) fn fetch(&mut self, out: &mut Vec<Output>) {
+        while self.works.fetching() < self.pace as usize
+            && self.works.have_room()
+            && let Some((to, header, at)) = self.fetches.pop_front()
+        {
+            match self.is_at(&header) {
+                true => self.works.add(at, What::Fetch { to, header }),
+                false => {
+                    let version = self.durable.version;
+                    answer(to, header, FillAnswer::Version(version), out);
+                }
+            }
+        }
+        self.start_works(out);
     }
 
     /// Whether a change that was admitted under an older version is not on the disk yet. Its coordinator may count it under that version, for
@@ -157,6 +182,7 @@ impl Replica {
             }
             None => not_now(to, header, out),
         }
+        self.fetch(out);
         self.unblock(blocked, out);
     }
 

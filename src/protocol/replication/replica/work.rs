@@ -88,6 +88,16 @@ impl Works {
         self.list.len() < WORKS_MAX
     }
 
+    /// Chunks that are being read for joiners.
+    pub fn fetching(&self) -> usize {
+        let fetches = |work: &&Work| matches!(work.what, What::Fetch { .. });
+        self.list.iter().filter(fetches).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Whether a chunk is being filled.
     pub fn are_filling(&self) -> bool {
         let fills = |work: &Work| matches!(work.what, What::Fill(_));

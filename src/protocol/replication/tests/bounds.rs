@@ -165,6 +165,18 @@ impl Site {
         })
     }
 
+    /// A joiner asks for a chunk.
+    fn fetch(&mut self, id: u64) -> Vec<Output> {
+        let header = FillHeader {
+            pg: PG,
+            version: 1,
+            session: 0,
+            id,
+        };
+        let (from, ask) = (Asker(2), FillAsk::Fetch { at: chunk(id) });
+        self.step(Input::FillAsk { from, header, ask })
+    }
+
     /// A new owner seals: what it is told.
     fn seal(&mut self) -> Answer {
         self.epoch += 1;
@@ -315,28 +327,16 @@ fn a_window_that_is_found_longer_than_a_seal_carries_is_not_told_in_part() {
 
 #[test]
 fn all_changes_that_wait_for_chunks_on_their_way_have_one_bound() {
-    const CHUNKS: u64 = 200;
-    const EACH: u64 = 10;
+    const CHUNKS: u64 = 64;
+    const EACH: u64 = 20;
     let mut site = Site::new(SOURCE, Durable::created(1));
     site.frame(Message::Seal);
     site.mark = 1;
-    let mut fetches = Vec::new();
-    for id in 0..CHUNKS {
-        let header = FillHeader {
-            pg: PG,
-            version: 1,
-            session: 0,
-            id,
-        };
-        fetches.extend(site.step(Input::FillAsk {
-            from: Asker(2),
-            header,
-            ask: FillAsk::Fetch { at: chunk(id) },
-        }));
-    }
+    site.step(Input::Pace(CHUNKS as u32));
+    let fetches: Vec<Output> = (0..CHUNKS).flat_map(|id| site.fetch(id)).collect();
     assert_eq!(fetches.len(), CHUNKS as usize);
     let all: Vec<bool> = (0..CHUNKS * EACH)
-        .map(|n| is_busy(site.change_block(n % CHUNKS, (n / CHUNKS) as u32)))
+        .map(|n| is_busy(site.change_block(n % CHUNKS, (n / CHUNKS % 16) as u32)))
         .collect();
     assert_eq!(all.iter().filter(|busy| !**busy).count(), 1024);
     site.replica.check();
@@ -345,7 +345,7 @@ fn all_changes_that_wait_for_chunks_on_their_way_have_one_bound() {
         panic!("{:?}", fetches[0]);
     };
     let done = answers(site.step(Input::NotLoaded { op }));
-    assert_eq!(done.len(), 6, "1024 are six of the first chunk");
+    assert_eq!(done.len(), 16, "1024 are 16 of each chunk");
     assert!(!is_busy(site.change_block(1, 15)));
     site.replica.check();
 }
@@ -417,4 +417,55 @@ fn a_replica_whose_disk_was_emptied_fills_nobody_under_an_older_version() {
     let mut source = Site::new(SOURCE, Durable::created(0));
     source.step(Input::Configured(manager.clone()));
     assert_eq!(ask(&mut source), [FillAnswer::Version(manager.version())]);
+}
+
+/// The chunks that are read for joiners, of what was heard.
+fn fetched(heard: &[Output]) -> Vec<u64> {
+    let chunks = heard.iter().filter_map(|output| match output {
+        Output::Fetch { at, .. } => Some(at.chunk.0),
+        _ => None,
+    });
+    chunks.collect()
+}
+
+#[test]
+fn a_source_reads_as_many_chunks_at_once_as_its_pace_and_those_that_wait_hold_up_no_write() {
+    let mut site = Site::new(SOURCE, Durable::created(1));
+    site.frame(Message::Seal);
+    site.mark = 1;
+    assert!(!site.replica.is_rebuilding());
+    site.step(Input::Pace(2));
+    let heard: Vec<Output> = (0..5).flat_map(|id| site.fetch(id)).collect();
+    assert_eq!(fetched(&heard), [0, 1]);
+    assert!(site.replica.is_rebuilding());
+    assert_eq!(site.fetch(4), [], "asked again, it waits once");
+    let done = answers(site.change(4));
+    assert!(matches!(done[..], [Answer::Done { .. }]), "{done:?}");
+    assert_eq!(answers(site.change(1)), [], "this one is being read");
+    let op = Op::Fetch(1);
+    assert_eq!(fetched(&site.step(Input::NotLoaded { op })), [2]);
+    assert_eq!(fetched(&site.step(Input::Pace(64))), [3, 4]);
+    site.replica.check();
+}
+
+#[test]
+fn chunks_that_wait_to_be_read_are_bounded() {
+    let mut site = Site::new(SOURCE, Durable::created(1));
+    site.frame(Message::Seal);
+    site.step(Input::Pace(1));
+    let says_no = |heard: &Vec<Output>| {
+        let is_it = |output: &Output| {
+            let Output::FillAnswer { answer, .. } = output else {
+                return false;
+            };
+            *answer == FillAnswer::NotNow
+        };
+        heard.iter().any(is_it)
+    };
+    let heard: Vec<Vec<Output>> = (0..300).map(|id| site.fetch(id)).collect();
+    assert_eq!(
+        heard.iter().filter(|heard| says_no(heard)).count(),
+        300 - 257
+    );
+    site.replica.check();
 }

@@ -14,6 +14,9 @@ const SOMETIMES: &[&str] = &[
     "one replica is left",
 ];
 
+/// Seen as well where owners go on without a lease.
+const UNLEASED_SAW: &str = "an owner without a lease saw something";
+
 /// How a search ended.
 #[derive(Debug)]
 struct Ended {
@@ -60,6 +63,9 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
             if !ended.seen.contains(what) && next.has(what) {
                 ended.seen.insert(what);
             }
+        }
+        if bounds.confirms && next.has(UNLEASED_SAW) {
+            ended.seen.insert(UNLEASED_SAW);
         }
         let events = next.events(bounds);
         let before = std::mem::replace(&mut now, (next, events));
@@ -119,6 +125,7 @@ const SMALL: Bounds = Bounds {
     crashes: 0,
     slow_disks: false,
     joins: false,
+    confirms: false,
     begins: &[],
 };
 
@@ -145,7 +152,14 @@ const SHOWN: &[(Rule, Bounds)] = &[
             ..SMALL
         },
     ),
+    (Rule::R18Confirm, UNLEASED),
 ];
+
+/// Worlds in which an owner goes on without its lease.
+const UNLEASED: Bounds = Bounds {
+    confirms: true,
+    ..SMALL
+};
 
 /// Walks in which a missing rule must have shown.
 const WALKS: u64 = 60_000;
@@ -266,7 +280,112 @@ const JOINS: &[Bounds] = &[
 ];
 
 #[test]
-#[ignore = "by hand: WALKS=1000000 WORLD=3 RULE=r16, all of them optional"]
+fn a_world_without_leases_is_sound_in_every_order_of_events() {
+    let ended = explore(&UNLEASED, RulesOff::NONE, usize::MAX);
+    assert!(ended.found.is_none(), "{:#?}", ended.found);
+    assert!(
+        ended.seen.contains(UNLEASED_SAW),
+        "of {} states",
+        ended.states
+    );
+    assert!(ended.states > 80_000, "only {} states", ended.states);
+}
+
+#[test]
+fn wider_worlds_without_leases_are_sound_wherever_one_wanders() {
+    for &bounds in JOINS {
+        let bounds = Bounds {
+            confirms: true,
+            ..bounds
+        };
+        let found = wander(&bounds, RulesOff::NONE, 1_500);
+        assert!(found.is_none(), "{bounds:?}: {found:#?}");
+    }
+}
+
+/// Lets everything arrive that is told so, while nobody hears of another configuration.
+fn run(world: &mut World, bounds: &Bounds, is_it: impl Fn(&str) -> bool) -> Result<(), String> {
+    let moves = |event: &Event| match event {
+        Event::Frame { twice, .. } => !twice,
+        Event::Answer { .. } | Event::Disk { .. } => true,
+        Event::FillAsk { .. } | Event::FillAnswer { .. } => true,
+        _ => false,
+    };
+    loop {
+        let mut events = world.events(bounds).into_iter();
+        let Some(event) = events.find(|event| moves(event) && is_it(&world.tell(*event))) else {
+            return Ok(());
+        };
+        step(world, event)?;
+    }
+}
+
+/// A round of confirmations is answered, and the answers are on their way, when another owner begins to serve; then a second value comes.
+fn confirmed_before_it_was_there(off: RulesOff) -> Result<(), String> {
+    let bounds = Bounds {
+        reads: 2,
+        ..UNLEASED
+    };
+    let mut world = World::new(&bounds, off);
+    let read = Event::Read { owner: 0, near: 0 };
+    step(&mut world, Event::Attach)?;
+    step(&mut world, read)?;
+    let is_of = |owner: usize| move |told: &str| told.contains(&format!("owner: {owner}"));
+    let is_early = |told: &str| is_of(0)(told) && !told.contains("Confirmed");
+    run(&mut world, &bounds, is_early)?;
+    step(&mut world, Event::Evict { disk: 0 })?;
+    step(&mut world, Event::Learn { owner: 1 })?;
+    let is_of_1 = |told: &str| is_of(1)(told) && told.contains("disk: 1");
+    run(&mut world, &bounds, is_of_1)?;
+    step(&mut world, Event::Write { owner: 1 })?;
+    run(&mut world, &bounds, is_of_1)?;
+    assert!(world.has("a write was acknowledged"));
+    step(&mut world, read)?;
+    run(&mut world, &bounds, is_early)?;
+    run(&mut world, &bounds, |_| true)
+}
+
+#[test]
+fn a_confirmation_that_was_asked_for_before_the_value_was_there_is_missed() {
+    assert_eq!(confirmed_before_it_was_there(RulesOff::NONE), Ok(()));
+    let found = confirmed_before_it_was_there(RulesOff::only(Rule::R18After));
+    assert!(found.is_err());
+}
+
+/// The owner knows that replica 1 joins, not that it is promoted, and then all that is left: nobody walks there at random.
+fn the_joiner_goes_on_alone(off: RulesOff) -> Result<(), String> {
+    let bounds = Bounds {
+        versions: 5,
+        joins: true,
+        begins: &[Event::Evict { disk: 1 }, Event::Join { disk: 1 }],
+        ..UNLEASED
+    };
+    let mut world = World::new(&bounds, off);
+    for event in [
+        Event::Promote { at: 0 },
+        Event::Evict { disk: 0 },
+        Event::Tell { disk: 1 },
+        Event::Attach,
+        Event::Write { owner: 1 },
+        Event::Read { owner: 0, near: 0 },
+    ] {
+        step(&mut world, event)?;
+        run(&mut world, &bounds, |_| true)?;
+    }
+    assert!(world.has("a write was acknowledged"));
+    assert!(!world.has(UNLEASED_SAW));
+    Ok(())
+}
+
+#[test]
+fn a_joiner_that_does_not_have_to_confirm_is_missed() {
+    assert_eq!(the_joiner_goes_on_alone(RulesOff::NONE), Ok(()));
+    let found = the_joiner_goes_on_alone(RulesOff::only(Rule::R18Joining));
+    assert!(found.is_err());
+}
+
+#[test]
+#[ignore = "by hand: WALKS=1000000 WORLD=3 RULE=r16 CONFIRMS=1, all of them optional"]
 fn hunt() {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let rule = std::env::var("RULE").ok();
@@ -278,6 +397,11 @@ fn hunt() {
         if number("WORLD").is_some_and(|only| only != n as u64) {
             continue;
         }
+        let confirms = number("CONFIRMS").is_some();
+        let bounds = &Bounds {
+            confirms,
+            ..*bounds
+        };
         let Some((seed, path, what)) = wander(bounds, off, number("WALKS").unwrap_or(10_000))
         else {
             println!("world {n}: clean");

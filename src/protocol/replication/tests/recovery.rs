@@ -60,6 +60,7 @@ fn what_all_members_have_in_their_windows_is_written_again_some_at_a_time() {
                 Answer::Done { sequence }
             }
             Message::Mark => panic!("no mark before recovery is done (R8)"),
+            Message::Confirm { .. } => panic!("nothing was read"),
         };
         assert_eq!(header.mark, 0);
         let (from, payload) = (to, None);

@@ -43,6 +43,9 @@ struct Site {
     cut_off: BTreeSet<DiskId>,
     /// Frames to and from these, too.
     stopped: BTreeSet<u32>,
+    /// What these read has to be confirmed, and what is not confirmed yet.
+    unleased: BTreeSet<u32>,
+    unconfirmed: BTreeMap<Tag, char>,
     asked: u64,
     said: String,
 }
@@ -110,6 +113,9 @@ impl Site {
             ["owner", owner, "has", "no", "answer", "of", disk] => {
                 let from = DiskId(number(disk));
                 self.owner(number(owner), group::Input::Unanswered { from });
+            }
+            ["owner", owner, "has", "no", "lease"] => {
+                self.unleased.insert(number(owner));
             }
             ["owner", owner, "is", "quiet"] => self.owner(number(owner), group::Input::Quiet),
             ["owner", owner, "connects", "to", disk] => {
@@ -272,7 +278,17 @@ impl Site {
                 } => {
                     let value = payload.filter(|_| zeroes == 0);
                     let value = letter(value.map_or(0, |payload| payload.id.0));
+                    if self.unleased.contains(&owner) {
+                        self.unconfirmed.insert(tag, value);
+                        self.say(&format!("owner {owner} has {value} for request {}", tag.0));
+                        self.owner(owner, group::Input::Confirm { tag });
+                        continue;
+                    }
                     format!("answers request {} with {value}", tag.0)
+                }
+                group::Output::Confirmed { tag } => {
+                    let value = self.unconfirmed.remove(&tag).expect("it was read");
+                    format!("answers request {} with {value}, confirmed", tag.0)
                 }
                 group::Output::Failed { tag, why } => format!("fails request {}: {why:?}", tag.0),
                 group::Output::Serving => "serves".to_owned(),
@@ -555,6 +571,7 @@ impl Site {
                     .collect();
                 format!("sealed, window [{}]", entries.join(" "))
             }
+            Answer::Confirmed { .. } => "confirmed".to_owned(),
             Answer::Refused { why, .. } => format!("refused, {why:?}"),
         };
         self.say(&format!("replica {disk} answers: {what}"));
@@ -602,5 +619,6 @@ fn words_of(message: &Message, payload: Option<BufRef>) -> String {
         Message::Read { run, .. } => format!("read block {}", run.first()),
         Message::Mark => "mark".to_owned(),
         Message::Seal => "seal".to_owned(),
+        Message::Confirm { id } => format!("confirm {id}"),
     }
 }

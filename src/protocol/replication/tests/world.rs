@@ -39,6 +39,8 @@ pub struct Bounds {
     pub slow_disks: bool,
     /// Whether replicas that are out come back.
     pub joins: bool,
+    /// Owners that have no lease any more go on reading, and have it confirmed (R18).
+    pub confirms: bool,
     /// What has happened already, each with everything that follows from it.
     pub begins: &'static [Event],
 }
@@ -139,6 +141,7 @@ enum Message2 {
     Read { id: u64 },
     Mark,
     Seal,
+    Confirm { id: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -207,6 +210,9 @@ pub struct World {
     crashes: u8,
     connects: u8,
     slow_disks: bool,
+    confirms: bool,
+    /// What reads have found that is not confirmed.
+    found: Vec<(Tag, u32)>,
     off: RulesOff,
 }
 
@@ -270,6 +276,8 @@ impl World {
             crashes: bounds.crashes,
             connects: bounds.crashes,
             slow_disks: bounds.slow_disks,
+            confirms: bounds.confirms,
+            found: Vec::new(),
             off,
         };
         world.attach();
@@ -352,7 +360,8 @@ impl World {
                 events.push(Event::Write { owner });
             }
             let is_last = owner + 1 == self.owners.len();
-            if count(true) < usize::from(bounds.reads) && is_last {
+            let reads = is_last || self.confirms;
+            if count(true) < usize::from(bounds.reads) && reads {
                 let near = 0..self.replicas.len() as u32;
                 events.extend(near.map(|near| Event::Read { owner, near }));
             }
@@ -403,7 +412,7 @@ impl World {
                 .filter(|_| !self.is_gone(owner))
                 .hash(&mut hasher);
         }
-        (&self.frames, &self.fill_asks).hash(&mut hasher);
+        (&self.frames, &self.fill_asks, &self.found).hash(&mut hasher);
         (set(&self.answers), set(&self.fill_answers)).hash(&mut hasher);
         (set(&self.filled), set(&self.disks)).hash(&mut hasher);
         (self.duplicates, self.crashes, self.connects).hash(&mut hasher);
@@ -448,7 +457,7 @@ impl World {
                         Answer::Refused { .. } => false,
                         Answer::Sealed { .. } => !owner.is_serving(),
                         Answer::Done { sequence } => *sequence > owner.mark(),
-                        Answer::Value { .. } => true,
+                        Answer::Value { .. } | Answer::Confirmed { .. } => true,
                     }
             });
         }
@@ -485,6 +494,9 @@ impl World {
 
     /// Once the range has another owner, nobody looks at what the one before reads (R17). And which replica reads go to is said with each of them.
     fn forget_reads(&mut self) {
+        if self.confirms {
+            return;
+        }
         let last = self.owners.len() - 1;
         let is_looked_at =
             |reply: &Reply| reply.owner == last || !matches!(reply.answer, Answer::Value { .. });
@@ -702,6 +714,11 @@ impl World {
                 } => {
                     let written = payload.map_or(0, |payload| payload.id.0);
                     let value = if zeroes & 1 != 0 { 0 } else { written };
+                    self.found(owner, tag, value)?;
+                }
+                group::Output::Confirmed { tag } => {
+                    let place = self.found.iter().position(|(of, _)| *of == tag);
+                    let (_, value) = self.found.remove(place.expect("it was found"));
                     self.saw(tag, value)?;
                 }
                 // The manager evicts when it likes, and owners learn when they like.
@@ -733,6 +750,7 @@ impl World {
             Message::Read { id, .. } => (id, Message2::Read { id }),
             Message::Mark => (0, Message2::Mark),
             Message::Seal => (0, Message2::Seal),
+            Message::Confirm { id } => (id, Message2::Confirm { id }),
         };
         let frame = Frame {
             owner,
@@ -773,6 +791,7 @@ impl World {
             Message2::Read { id } => Message::Read { id, at, run },
             Message2::Mark => Message::Mark,
             Message2::Seal => Message::Seal,
+            Message2::Confirm { id } => Message::Confirm { id },
         };
         let input = replica::Input::Frame {
             from: Asker(frame.owner as u32),
@@ -925,14 +944,22 @@ impl World {
         self.step_replica(disk, input);
     }
 
-    /// A read has ended. Whether what it returned can be, given everything that was seen before.
-    fn saw(&mut self, tag: Tag, value: u32) -> Result<(), String> {
-        let read = self.history[tag.0 as usize];
-        // Its lease is checked when the value is in hand (R17): the range has another owner.
-        if read.owner + 1 != self.owners.len() {
+    /// A value is in hand. The lease is checked now (R17): where the range has another owner, it has to be confirmed, or nobody gets it.
+    fn found(&mut self, owner: usize, tag: Tag, value: u32) -> Result<(), String> {
+        if owner + 1 == self.owners.len() {
+            return self.saw(tag, value);
+        }
+        if !self.confirms {
             self.history[tag.0 as usize].never_mind();
             return Ok(());
         }
+        self.found.push((tag, value));
+        self.step_owner(owner, group::Input::Confirm { tag })
+    }
+
+    /// A read has ended. Whether what it returned can be, given everything that was seen before.
+    fn saw(&mut self, tag: Tag, value: u32) -> Result<(), String> {
+        let read = self.history[tag.0 as usize];
         let now = self.now();
         let written = |value: u32| {
             let is_it = |asked: &&Asked| !asked.is_read && asked.value == value;
@@ -1001,6 +1028,9 @@ impl World {
             "a second owner serves" => self.owners.len() > 1 && self.owners[1].is_serving(),
             "a read saw a write" => self
                 .is_any(|a| a.is_read && a.ended.is_some() && a.value != 0 && a.value != u32::MAX),
+            "an owner without a lease saw something" => self.is_any(|asked| {
+                asked.is_read && asked.owner + 1 < self.owners.len() && asked.ended > Some(0)
+            }),
             "one replica is left" => self.manager.in_sync().count() == 1,
             "a replica came back" => {
                 self.manager.version() > 3 && self.manager.in_sync().count() == self.replicas.len()

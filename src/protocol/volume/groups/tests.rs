@@ -1,11 +1,13 @@
 //! Groups, whose replicas are answered by hand.
 
-use super::{Groups, Output, Patience};
+use super::{Groups, Output, Patience, WithoutLease};
 use crate::base::{
     BlockRun, BufId, BufRef, ChunkNo, DiskId, DiskSlot, Epoch, FamilyId, IoError, LayerId, PgId,
     Time, VolumeId,
 };
-use crate::protocol::replication::{Answer, Configuration, Header, Message, Reconfigure, RulesOff};
+use crate::protocol::replication::{
+    Answer, Asked, Configuration, Header, Message, Reconfigure, Refusal, RulesOff,
+};
 use crate::protocol::volume::{Ask, PieceId, Target};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,9 +18,14 @@ const EPOCH: Epoch = Epoch {
     host: 1,
 };
 
-/// Three volumes over PGs of two replicas.
+/// Three volumes over PGs of two replicas, opened under a lease that is over.
 fn opened() -> Groups {
-    let mut groups = Groups::new(Patience::default(), RulesOff::NONE);
+    opened_with(RulesOff::NONE)
+}
+
+fn opened_with(off: RulesOff) -> Groups {
+    let mut groups = Groups::new(Patience::default(), off);
+    groups.lease_anew(Time(1));
     let mut out = Vec::new();
     for pg in [1, 2].map(PgId) {
         let configuration = Configuration::new([1, 2].map(DiskId));
@@ -149,4 +156,213 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
         }
     }
     assert!(is_written);
+}
+
+fn read(groups: &mut Groups, now: Time, piece: u32, out: &mut Vec<Output>) {
+    let target = Target {
+        disk: DiskSlot(0),
+        pg: PgId(1),
+        family: FamilyId(1),
+        layer: LayerId(1),
+        chunk: ChunkNo(0),
+    };
+    let (id, block) = (BufId(2), 0);
+    let ask = Ask::Read {
+        run: BlockRun::WHOLE,
+        buf: BufRef { id, block },
+    };
+    groups.ask(now, VolumeId(1), PieceId(piece), target, &ask, out);
+}
+
+/// Answers frames as replicas do that have taken nothing newer, except confirmations, which are handed out.
+fn answer_all(groups: &mut Groups, now: Time, out: &mut Vec<Output>) -> Vec<(u32, Header, u64)> {
+    let mut confirms = Vec::new();
+    loop {
+        let sent = frames_only(out);
+        if sent.is_empty() {
+            return confirms;
+        }
+        for (_, disk, header, message) in sent {
+            let answer = match message {
+                Message::Seal => Answer::Sealed { window: Vec::new() },
+                Message::Change { sequence, .. } => Answer::Done { sequence },
+                Message::Read { id, .. } => Answer::Value {
+                    id,
+                    newest: None,
+                    crcs: [0; 16],
+                    zeroes: u16::MAX,
+                },
+                Message::Confirm { id } => {
+                    confirms.push((disk, header, id));
+                    continue;
+                }
+                Message::Mark => continue,
+            };
+            groups.answered(now, DiskId(disk), header, answer, None, out);
+        }
+    }
+}
+
+/// Takes the frames out, and leaves the rest.
+fn frames_only(out: &mut Vec<Output>) -> Vec<(u64, u32, Header, Message)> {
+    let is_frame = |output: &Output| matches!(output, Output::Send { .. });
+    let (mut sent, rest) = std::mem::take(out).into_iter().partition(is_frame);
+    *out = rest;
+    frames(&mut sent)
+}
+
+fn confirm(groups: &mut Groups, now: Time, of: (u32, Header, u64), out: &mut Vec<Output>) {
+    let (disk, header, id) = of;
+    let answer = Answer::Confirmed { id };
+    groups.answered(now, DiskId(disk), header, answer, None, out);
+}
+
+fn ended(out: &[Output]) -> Vec<u32> {
+    let of = |output: &Output| match output {
+        Output::Answered {
+            piece,
+            result: Ok(_),
+        } => Some(piece.0),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+#[test]
+fn without_a_lease_a_write_is_acknowledged_by_all_and_a_read_waits_until_all_have_confirmed() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    write(&mut groups, now, (1, 1), &mut out);
+    assert!(answer_all(&mut groups, now, &mut out).is_empty());
+    assert_eq!(ended(&out), [7]);
+    out.clear();
+    read(&mut groups, now, 1, &mut out);
+    let first = answer_all(&mut groups, now, &mut out);
+    // What comes amid the round waits for the next one, and all of it for one.
+    read(&mut groups, now, 2, &mut out);
+    read(&mut groups, now, 3, &mut out);
+    assert!(answer_all(&mut groups, now, &mut out).is_empty());
+    assert!(!groups.is_quiet(VolumeId(1)));
+    confirm(&mut groups, now, first[0], &mut out);
+    confirm(&mut groups, now, first[0], &mut out);
+    assert!(ended(&out).is_empty());
+    confirm(&mut groups, now, first[1], &mut out);
+    assert_eq!(ended(&out), [1]);
+    out.retain(|output| matches!(output, Output::Send { .. }));
+    let second = answer_all(&mut groups, now, &mut out);
+    assert_eq!(second.len(), 2);
+    for of in first.into_iter().chain([second[0]]) {
+        confirm(&mut groups, now, of, &mut out);
+    }
+    assert!(ended(&out).is_empty(), "answers of the first round");
+    confirm(&mut groups, now, second[1], &mut out);
+    assert_eq!(ended(&out), [2, 3]);
+    groups.check();
+}
+
+#[test]
+fn where_a_peer_cannot_confirm_a_value_without_a_lease_waits_for_the_next_epoch() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    groups.without_lease(WithoutLease::Wait);
+    read(&mut groups, now, 1, &mut out);
+    assert!(answer_all(&mut groups, now, &mut out).is_empty());
+    assert!(ended(&out).is_empty());
+    groups.lease_anew(Time(1_000_000));
+    let epoch = Epoch { host: 2, ..EPOCH };
+    groups.open(now, VolumeId(1), epoch, BTreeSet::new(), &mut out);
+    answer_all(&mut groups, now, &mut out);
+    assert_eq!(ended(&out), [1]);
+}
+
+#[test]
+fn a_change_of_version_amid_a_round_asks_the_members_that_are_left_anew() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    read(&mut groups, now, 1, &mut out);
+    let asked = answer_all(&mut groups, now, &mut out);
+    let of_2 = asked[1];
+    groups.configured(now, PgId(1), without_1(), &mut out);
+    let again = answer_all(&mut groups, now, &mut out);
+    assert!(matches!(again[..], [(2, header, _)] if header.version == 2));
+    confirm(&mut groups, now, of_2, &mut out);
+    assert!(ended(&out).is_empty(), "confirmed under version 1");
+    confirm(&mut groups, now, again[0], &mut out);
+    assert_eq!(ended(&out), [1]);
+}
+
+#[test]
+fn who_does_not_confirm_is_asked_again_and_accused() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let mut now = Time(1);
+    read(&mut groups, now, 1, &mut out);
+    let asked = answer_all(&mut groups, now, &mut out);
+    confirm(&mut groups, now, asked[0], &mut out);
+    let mut again = BTreeSet::new();
+    for _ in 0..40 {
+        now = now + Duration::from_millis(5);
+        groups.expire(now, &mut out);
+        again.extend(frames_only(&mut out).into_iter().map(|frame| frame.1));
+    }
+    assert_eq!(again, BTreeSet::from([2]));
+    let is_accused = |output: &Output| {
+        matches!(
+            output,
+            Output::Accuse {
+                disk: DiskId(2),
+                ..
+            }
+        )
+    };
+    assert!(out.iter().any(is_accused));
+    assert!(ended(&out).is_empty());
+}
+
+#[test]
+fn what_is_not_confirmed_when_another_owner_is_heard_of_waits_for_the_next_epoch() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    read(&mut groups, now, 1, &mut out);
+    let asked = answer_all(&mut groups, now, &mut out);
+    let (disk, header, id) = asked[1];
+    confirm(&mut groups, now, asked[0], &mut out);
+    let by = Epoch { host: 2, ..EPOCH };
+    let (what, why) = (Asked::Confirm { id }, Refusal::Epoch(by));
+    let answer = Answer::Refused { what, why };
+    groups.answered(now, DiskId(disk), header, answer, None, &mut out);
+    let volume = VolumeId(1);
+    assert_eq!(out, [Output::Fenced { volume, by }]);
+    // It gets the range back, and a lease, and reads anew.
+    out.clear();
+    groups.lease_anew(Time(1_000_000));
+    let epoch = Epoch { host: 3, ..EPOCH };
+    groups.open(now, volume, epoch, BTreeSet::new(), &mut out);
+    assert!(answer_all(&mut groups, now, &mut out).is_empty());
+    assert_eq!(ended(&out), [1]);
+}
+
+/// A node whose lease had ended holds another one, and reads before it has heard whose the range is: whether the value is handed out.
+fn reads_under_a_lease_that_came_later(off: RulesOff) -> bool {
+    let (mut groups, mut out) = (opened_with(off), Vec::new());
+    let now = Time(10);
+    groups.lease(Time(0));
+    groups.lease_anew(Time(1_000_000));
+    read(&mut groups, now, 1, &mut out);
+    let asked = answer_all(&mut groups, now, &mut out);
+    let is_handed_out = !ended(&out).is_empty();
+    assert_eq!(asked.len(), if is_handed_out { 0 } else { 2 });
+    is_handed_out
+}
+
+#[test]
+fn a_lease_that_is_held_anew_covers_nothing_that_was_opened_before_it() {
+    assert!(!reads_under_a_lease_that_came_later(RulesOff::NONE));
+}
+
+#[test]
+#[cfg(feature = "sim")]
+fn with_the_rule_off_a_later_lease_covers_everything() {
+    use crate::protocol::replication::Rule;
+    let off = RulesOff::only(Rule::R17Anew);
+    assert!(reads_under_a_lease_that_came_later(off));
 }

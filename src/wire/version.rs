@@ -1,0 +1,152 @@
+//! Which version can say what: the one place where that stands.
+//!
+//! A version differs from the one before by what can be said in it, and by nothing else: the form of what both can say is the same. So there is one encoder and one
+//! decoder, and a [`Feature`] has one line here, with the frames that need it. Whoever adds a frame adds a line; a frame that is in none belongs to
+//! the oldest version. A change of form would need a version that is told apart where it is read; there is none yet.
+//!
+//! A build speaks the present version and the one before. What the older one cannot say is not asked of a peer that speaks it: writing it is refused
+//! ([`Unwritten::Newer`](super::Unwritten::Newer)), and a peer that sends it is cut off. What to do instead stands with each feature.
+
+use super::{Frame, Kind};
+use crate::protocol::replication::{Answer, Asked, Message};
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// A version that this build speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    /// What this build speaks, the older one first: what it was upgraded from, and its own.
+    pub const ALL: [Version; 2] = [Version::One, Version::Two];
+    pub const PRESENT: Version = Version::Two;
+
+    /// As it stands in a hello.
+    pub const fn number(self) -> u16 {
+        match self {
+            Version::One => 1,
+            Version::Two => 2,
+        }
+    }
+
+    /// Whether a peer that speaks it understands this.
+    pub fn has(self, feature: Feature) -> bool {
+        self >= feature.since()
+    }
+}
+
+/// A line for each feature: the version that brought it, its frames, and its kinds where a whole kind is new.
+macro_rules! features {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident since $since:ident: frames($frames:pat) $(kinds($kinds:pat))?;
+    )*) => {
+        /// What not every version can say.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Feature {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Feature {
+            pub const ALL: &[Feature] = &[$(Feature::$name),*];
+
+            /// The version that brought it.
+            pub fn since(self) -> Version {
+                match self {
+                    $(Feature::$name => Version::$since,)*
+                }
+            }
+
+            /// What a frame needs; `None`: every version can say it.
+            pub fn of(frame: &Frame) -> Option<Feature> {
+                match frame {
+                    $($frames => Some(Feature::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// What a head needs, whatever its body says.
+            pub(super) fn of_kind(kind: &Kind) -> Option<Feature> {
+                match kind {
+                    $($($kinds => Some(Feature::$name),)?)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+features! {
+    /// Blocks that were lost are asked for by their checksums. Instead: such a peer counts as one that says *not now*, and another replica is asked; where there
+    /// is none, the block stays damaged, and is read from another replica, until the peer is upgraded.
+    Mend since Two:
+        frames(Frame::MendAsk(..) | Frame::MendAnswer(..))
+        kinds(Kind::MendAsk(_) | Kind::MendAnswer(_));
+    /// Members confirm that nothing newer is known (R18). Instead: as long as one member cannot, what is read without a lease waits for the next one
+    /// (`Groups::without_lease`).
+    Confirm since Two:
+        frames(
+            Frame::Message(_, Message::Confirm { .. })
+            | Frame::Answer(_, Answer::Confirmed { .. })
+            | Frame::Answer(_, Answer::Refused { what: Asked::Confirm { .. }, .. })
+        );
+}
+
+/// Two sides that have no version in common. Both find it out from the hellos, which both have sent; the form of a hello never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apart {
+    pub mine: RangeInclusive<u16>,
+    pub theirs: RangeInclusive<u16>,
+}
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Apart { mine, theirs } = self;
+        let who = match mine.end() < theirs.end() {
+            true => "this node is",
+            false => "the peer is",
+        };
+        write!(
+            f,
+            "this node speaks versions {} to {} of the wire, and the peer {} to {}: {who} more than one version behind, and is upgraded first",
+            mine.start(),
+            mine.end(),
+            theirs.start(),
+            theirs.end()
+        )
+    }
+}
+
+impl std::error::Error for Apart {}
+
+/// The number of the version that two sides speak: the highest that both know.
+///
+/// # Errors
+/// [`Apart`] where they have none in common.
+pub fn agree(mine: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Result<u16, Apart> {
+    let highest = *mine.end().min(theirs.end());
+    match mine.contains(&highest) && theirs.contains(&highest) {
+        true => Ok(highest),
+        false => Err(Apart {
+            mine: mine.clone(),
+            theirs: theirs.clone(),
+        }),
+    }
+}
+
+/// The version to speak with a peer whose hello names these.
+///
+/// # Errors
+/// [`Apart`] where this build speaks none of them.
+pub fn agree_with(theirs: &RangeInclusive<u16>) -> Result<Version, Apart> {
+    let mine = Version::ALL[0].number()..=Version::PRESENT.number();
+    let number = agree(&mine, theirs)?;
+    let found = Version::ALL.into_iter().find(|of| of.number() == number);
+    found.ok_or(Apart {
+        mine,
+        theirs: theirs.clone(),
+    })
+}
