@@ -211,10 +211,8 @@ impl World {
         if let Some(epoch) = epoch {
             let owner = (asked.node, place.incarnation);
             let span = (asked.began, self.tick);
-            for pg in self.pgs_of(volume, &asked.blocks) {
-                let served = self.judges.served.served((volume, pg), epoch, owner, span);
-                self.note(served);
-            }
+            let served = self.judges.served.served(volume, epoch, owner, span);
+            self.note(served);
         }
         match (asked.value, asked.buffer) {
             (None, Some(buffer)) => {

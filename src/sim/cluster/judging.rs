@@ -21,7 +21,6 @@ use crate::protocol::replication::{Change, Header, MEMBERS_MAX, Message, Role, W
 use crate::protocol::volume::pg_of;
 use crate::sim::register::Tick;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 /// Blocks that a moment looks at.
 const JUDGED_AT_ONCE: usize = 64;
@@ -225,17 +224,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// The PGs that blocks of a volume lie in.
-    pub(super) fn pgs_of(&self, volume: VolumeId, blocks: &Range<u64>) -> BTreeSet<PgId> {
-        let Some(of) = self.catalog.volume(volume) else {
-            return BTreeSet::new();
-        };
-        let pgs = self.catalog.pgs_of_volume(of);
-        let extents = blocks.clone().map(|block| ChunkNo(block / 16).extent());
-        let places = extents.map(|extent| pg_of(of.family, extent, pgs.len()));
-        places.map(|place| pgs[place]).collect()
     }
 
     /// At rest the copies are the same, and have what was acknowledged.
