@@ -7,12 +7,13 @@ use super::field::{
 };
 use crate::base::Epoch;
 use crate::base::bytes::{Put, Take};
-use crate::protocol::replication::{Answer, Asked, Entry, Refusal};
+use crate::protocol::replication::{Answer, Asked, Entry, Refusal, Room, Takes};
 
 const DONE: u8 = 1;
 const VALUE: u8 = 2;
 const SEALED: u8 = 3;
 const REFUSED: u8 = 4;
+const FITS: u8 = 5;
 
 /// Bytes of an entry of a window, with its place: epoch, sequence, place, blocks, version.
 pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
@@ -20,9 +21,10 @@ pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
 /// Appends an answer.
 pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
     match answer {
-        Answer::Done { sequence } => {
+        Answer::Done { sequence, room } => {
             put.u8(DONE);
             put.u64(*sequence);
+            put_room(*room, put);
         }
         Answer::Value {
             id,
@@ -39,8 +41,9 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
             put.u16(*zeroes);
             crcs.iter().for_each(|crc| put.u32(*crc));
         }
-        Answer::Sealed { window } => {
+        Answer::Sealed { window, room } => {
             put.u8(SEALED);
+            put_room(*room, put);
             put.u32(sent(window).count() as u32);
             for entry in sent(window) {
                 put_epoch(entry.epoch, put);
@@ -50,11 +53,28 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
                 put.u32(entry.version);
             }
         }
+        Answer::Fits { id, takes, room } => {
+            put.u8(FITS);
+            put.u64(*id);
+            put.u8(u8::from(*takes == Takes::Space));
+            put_room(*room, put);
+        }
         Answer::Refused { what, why } => {
             put.u8(REFUSED);
             put_refused(*what, *why, put);
         }
     }
+}
+
+fn put_room(room: Room, put: &mut Put<'_>) {
+    put.u8(u8::from(room == Room::Low));
+}
+
+fn room(take: &mut Take<'_>) -> Result<Room, Malformed> {
+    Ok(match flag("low", take)? {
+        true => Room::Low,
+        false => Room::Ample,
+    })
 }
 
 /// The entries that are sent. One without blocks is for its own replica only, which knows a duplicate by it.
@@ -68,16 +88,26 @@ pub(super) fn decode(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     match tag {
         DONE => Ok(Answer::Done {
             sequence: number(take)?,
+            room: room(take)?,
         }),
         VALUE => value(take),
         SEALED => {
+            let room = room(take)?;
             let count = count("entries", (ENTRIES_MAX, ENTRY_LEN), take)?;
             let mut window = Vec::with_capacity(count);
             for _ in 0..count {
                 window.push(entry(take)?);
             }
-            Ok(Answer::Sealed { window })
+            Ok(Answer::Sealed { window, room })
         }
+        FITS => Ok(Answer::Fits {
+            id: take.u64().ok_or(TOO_SHORT)?,
+            takes: match flag("takes space", take)? {
+                true => Takes::Space,
+                false => Takes::Nothing,
+            },
+            room: room(take)?,
+        }),
         REFUSED => refused(take),
         _ => malformed("answer", tag),
     }
@@ -134,6 +164,7 @@ fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
         Asked::Read { id } => (2, id),
         Asked::Mark => (3, 0),
         Asked::Seal => (4, 0),
+        Asked::Fits { id } => (5, id),
     };
     put.u8(tag);
     put.u64(number);
@@ -158,6 +189,7 @@ fn refused(take: &mut Take<'_>) -> Result<Answer, Malformed> {
         (2, id) => Asked::Read { id },
         (3, 0) => Asked::Mark,
         (4, 0) => Asked::Seal,
+        (5, id) => Asked::Fits { id },
         _ => return malformed("what was refused", tag),
     };
     let tag = take.u8().ok_or(TOO_SHORT)?;

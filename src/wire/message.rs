@@ -13,6 +13,7 @@ const ZERO_CHUNKS: u8 = 3;
 const READ: u8 = 4;
 const MARK: u8 = 5;
 const SEAL: u8 = 6;
+const FITS: u8 = 7;
 
 /// Appends a message.
 pub(super) fn encode(message: &Message, put: &mut Put<'_>) {
@@ -48,6 +49,11 @@ pub(super) fn encode(message: &Message, put: &mut Put<'_>) {
         }
         Message::Mark => put.u8(MARK),
         Message::Seal => put.u8(SEAL),
+        Message::Fits { id, at } => {
+            put.u8(FITS);
+            put.u64(id);
+            put_place(at, put);
+        }
     }
 }
 
@@ -63,6 +69,10 @@ pub(super) fn decode(take: &mut Take<'_>) -> Result<Message, Malformed> {
         }),
         MARK => Ok(Message::Mark),
         SEAL => Ok(Message::Seal),
+        FITS => Ok(Message::Fits {
+            id: take.u64().ok_or(TOO_SHORT)?,
+            at: place(take)?,
+        }),
         _ => malformed("message", tag),
     }
 }

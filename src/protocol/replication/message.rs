@@ -1,5 +1,6 @@
 //! What a coordinator and a replica say to one another. Payload travels beside a message, never in it.
 
+use super::room::{Room, Takes};
 use super::window::Entry;
 use crate::base::{BlockRun, CHUNKS_PER_EXTENT, ChunkId, ChunkNo, Epoch, PgId, VolumeId};
 
@@ -77,14 +78,17 @@ pub enum Message {
     Mark,
     /// Refuse older epochs, and tell the window (R5).
     Seal,
+    /// Would a write to this chunk take new space? Nothing changes. `id` comes back with the answer.
+    Fits { id: u64, at: ChunkId },
 }
 
-/// What a replica answers: the range, epoch and version that it was asked under, and this.
+/// What a replica answers: the range, epoch and version that it was asked under, and this. `room` is how its disk is at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// The change of this number is durable, stamped with that version.
     Done {
         sequence: u64,
+        room: Room,
     },
     /// Blocks that were read.
     Value {
@@ -99,6 +103,13 @@ pub enum Answer {
     /// The epoch is taken; what is above the mark.
     Sealed {
         window: Vec<Entry>,
+        room: Room,
+    },
+    /// What a write to the chunk would take; of a replica that joins: nothing, whatever it has.
+    Fits {
+        id: u64,
+        takes: Takes,
+        room: Room,
     },
     Refused {
         what: Asked,
@@ -113,6 +124,7 @@ pub enum Asked {
     Read { id: u64 },
     Mark,
     Seal,
+    Fits { id: u64 },
 }
 
 impl Message {
@@ -123,6 +135,7 @@ impl Message {
             Message::Read { id, .. } => Asked::Read { id },
             Message::Mark => Asked::Mark,
             Message::Seal => Asked::Seal,
+            Message::Fits { id, .. } => Asked::Fits { id },
         }
     }
 }

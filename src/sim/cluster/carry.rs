@@ -362,6 +362,7 @@ impl Node {
                 shelf(op, Operation::List { since, after, most });
             }
             replica::Output::Fetch { op, at } => shelf(op, Operation::Fetch { chunk: at }),
+            replica::Output::Look { op, at } => shelf(op, Operation::Look { chunk: at }),
             replica::Output::Fill {
                 op,
                 at,

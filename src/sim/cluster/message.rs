@@ -6,7 +6,7 @@ use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
-use crate::protocol::replication::{Answer, Header, Message, Refusal};
+use crate::protocol::replication::{Answer, Header, Message, Refusal, Takes};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 
 /// What nodes say to one another.
@@ -76,6 +76,8 @@ pub const BRANCHES: &[&str] = &[
     "refused-version",
     "refused-session",
     "read-held",
+    "room-asked",
+    "takes-space",
     "fences-asked",
     "list-asked",
     "fetch-asked",
@@ -99,13 +101,19 @@ impl Msg {
         match self {
             Msg::ToReplica { message, .. } => match message {
                 Message::Seal => Some("seal"),
+                Message::Fits { .. } => Some("room-asked"),
                 Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
             },
             Msg::FromReplica { answer, .. } => match answer {
-                Answer::Sealed { window } if !window.is_empty() => Some("window-of-a-seal"),
+                Answer::Sealed { window, .. } if !window.is_empty() => Some("window-of-a-seal"),
                 Answer::Value {
                     newest: Some(_), ..
                 } => Some("read-held"),
+                Answer::Fits {
+                    takes: Takes::Space,
+                    ..
+                } => Some("takes-space"),
+                Answer::Fits { .. } => None,
                 Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
                 Answer::Refused { why, .. } => Some(match why {
                     Refusal::Epoch(_) => "refused-epoch",

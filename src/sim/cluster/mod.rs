@@ -33,6 +33,7 @@ mod checkers;
 mod clients;
 mod clocks;
 mod coverage;
+mod filling;
 mod gate;
 mod history;
 mod judging;

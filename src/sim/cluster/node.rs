@@ -24,7 +24,7 @@ use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, Room, RulesOff};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -601,7 +601,9 @@ impl Node {
             if role.is_some() && is_known && !self.forgetting.contains(&of) {
                 if !self.replicas.contains_key(&of) {
                     let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
-                    let replica = Replica::new((pg, disk), durable, self.off);
+                    let mut replica = Replica::new((pg, disk), durable, self.off);
+                    let room = replica::Input::Room(shelves[&disk].room());
+                    replica.step(room, &mut Vec::new());
                     self.replicas.insert(of, replica);
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
@@ -781,6 +783,14 @@ impl Node {
         }
     }
 
+    /// A disk has become low, or ample again.
+    pub fn on_room(&mut self, disk: DiskId, room: Room) {
+        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
+        for (_, replica) in self.replicas.range_mut(of_disk) {
+            replica.step(replica::Input::Room(room), &mut Vec::new());
+        }
+    }
+
     /// A shelf has forgotten a replica; where it is on the list again, it begins empty (R24).
     pub fn on_forgotten(
         &mut self,
@@ -824,6 +834,7 @@ impl Node {
                     payload,
                 }
             }
+            Outcome::Looked(takes) => replica::Input::Looked { op, takes },
             Outcome::Salvaged(_) => return debug_assert!(false, "a replica salvages nothing"),
             Outcome::Chunks { chunks, more } => replica::Input::Listed { op, chunks, more },
             Outcome::Chunk(found) => {
@@ -860,7 +871,9 @@ impl Node {
 /// The layer that a frame is about.
 fn layer_of(message: &Message) -> Option<LayerId> {
     match message {
-        Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
+        Message::Change { at, .. } | Message::Read { at, .. } | Message::Fits { at, .. } => {
+            Some(at.layer)
+        }
         Message::Mark | Message::Seal => None,
     }
 }

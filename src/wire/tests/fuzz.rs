@@ -72,7 +72,7 @@ fn mutate(bytes: &mut Vec<u8>, prng: &mut Prng) {
 /// Bytes of memory that a frame holds besides itself.
 fn held(frame: &Frame) -> usize {
     match frame {
-        Frame::Answer(_, Answer::Sealed { window }) => window.capacity() * size_of::<Entry>(),
+        Frame::Answer(_, Answer::Sealed { window, .. }) => window.capacity() * size_of::<Entry>(),
         Frame::FillAnswer(_, answer) => match answer {
             FillAnswer::Fences { fences, .. } => fences.capacity() * size_of::<(VolumeId, Epoch)>(),
             FillAnswer::Listed { chunks, .. } => chunks.capacity() * size_of::<ChunkId>(),

@@ -4,7 +4,9 @@ use crate::base::{
     BlockRun, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Prng, Stamp, VolumeId,
 };
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
-use crate::protocol::replication::{Answer, Asked, Change, Entry, Header, Message, Refusal};
+use crate::protocol::replication::{
+    Answer, Asked, Change, Entry, Header, Message, Refusal, Room, Takes,
+};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
@@ -105,6 +107,7 @@ fn messages() -> Vec<(&'static str, Sample)> {
         ("read", of(read, 0)),
         ("mark", of(Message::Mark, 0)),
         ("seal", of(Message::Seal, 0)),
+        ("fits", of(Message::Fits { id: 10, at: AT }, 0)),
     ]
 }
 
@@ -117,12 +120,22 @@ fn answers() -> Vec<(&'static str, Sample)> {
     };
     let sealed = |entries| Answer::Sealed {
         window: vec![ENTRY; entries],
+        room: Room::Ample,
     };
+    let done = |room| Answer::Done { sequence: 8, room };
     let refused = |what, why| Answer::Refused { what, why };
+    let fits = |takes, room| Answer::Fits {
+        id: 10,
+        takes,
+        room,
+    };
     let change = Asked::Change { sequence: 8 };
     let of = |answer, blocks| (Frame::Answer(HEADER, answer), blocks);
     vec![
-        ("done", of(Answer::Done { sequence: 8 }, 0)),
+        ("done", of(done(Room::Ample), 0)),
+        ("done_low", of(done(Room::Low), 0)),
+        ("fits_nothing", of(fits(Takes::Nothing, Room::Low), 0)),
+        ("fits_space", of(fits(Takes::Space, Room::Ample), 0)),
         ("value_settled", of(value(None), 2)),
         ("value_newest", of(value(Some((HEADER.epoch, 8))), 16)),
         ("sealed_empty", of(sealed(0), 0)),
@@ -145,6 +158,10 @@ fn answers() -> Vec<(&'static str, Sample)> {
             of(refused(Asked::Seal, Refusal::NoReplica), 0),
         ),
         ("refused_session", of(refused(change, Refusal::Session), 0)),
+        (
+            "refused_fits",
+            of(refused(Asked::Fits { id: 10 }, Refusal::Busy), 0),
+        ),
     ]
 }
 
@@ -325,7 +342,7 @@ fn any_message(prng: &mut Prng) -> Sample {
     let (sequence, at) = (word(prng).max(1), any_place(prng));
     let run = any_run(prng);
     let first_crcs = (1u32 << run.count()) - 1;
-    let (change, blocks) = match prng.below(6) {
+    let (change, blocks) = match prng.below(7) {
         0 => {
             let crcs = any_crcs(prng, first_crcs as u16);
             (Change::Write { run, crcs }, run.count())
@@ -340,6 +357,7 @@ fn any_message(prng: &mut Prng) -> Sample {
             let message = match other {
                 3 => Message::Read { id, at, run },
                 4 => Message::Mark,
+                5 => Message::Fits { id, at },
                 _ => Message::Seal,
             };
             return (Frame::Message(any_header(prng), message), 0);
@@ -365,9 +383,11 @@ fn any_entry(prng: &mut Prng, at: ChunkId) -> Entry {
 
 fn any_answer(prng: &mut Prng) -> Sample {
     let mut blocks = 0;
-    let answer = match prng.below(4) {
+    let room = any_room(prng);
+    let answer = match prng.below(5) {
         0 => Answer::Done {
             sequence: word(prng).max(1),
+            room,
         },
         1 => {
             blocks = prng.below(17) as u32;
@@ -387,20 +407,37 @@ fn any_answer(prng: &mut Prng) -> Sample {
             });
             Answer::Sealed {
                 window: window.collect(),
+                room,
             }
         }
+        3 => Answer::Fits {
+            id: word(prng),
+            takes: match prng.one_in(2) {
+                true => Takes::Nothing,
+                false => Takes::Space,
+            },
+            room,
+        },
         _ => any_refused(prng),
     };
     (Frame::Answer(any_header(prng), answer), blocks)
 }
 
+fn any_room(prng: &mut Prng) -> Room {
+    match prng.one_in(2) {
+        true => Room::Ample,
+        false => Room::Low,
+    }
+}
+
 fn any_refused(prng: &mut Prng) -> Answer {
-    let what = match prng.below(4) {
+    let what = match prng.below(5) {
         0 => Asked::Change {
             sequence: word(prng).max(1),
         },
         1 => Asked::Read { id: word(prng) },
         2 => Asked::Mark,
+        3 => Asked::Fits { id: word(prng) },
         _ => Asked::Seal,
     };
     let why = match prng.below(6) {

@@ -11,7 +11,7 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
-use crate::protocol::replication::{Role, Rule, RulesOff};
+use crate::protocol::replication::{Role, Room, Rule, RulesOff, Takes};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 const RANGE: VolumeId = VolumeId(1);
@@ -35,6 +35,8 @@ pub struct Bounds {
     /// Frames that arrive twice.
     pub duplicates: u8,
     pub crashes: u8,
+    /// How often a disk becomes low, or ample again.
+    pub turns: u8,
     /// What a disk is asked happens later; else at once.
     pub slow_disks: bool,
     /// Whether replicas that are out come back.
@@ -93,6 +95,10 @@ pub enum Event {
         owner: usize,
         near: u32,
     },
+    /// A disk becomes low, or ample again.
+    Turn {
+        disk: usize,
+    },
     /// A replica loses power: what is on its way to its disk is lost.
     Crash {
         disk: usize,
@@ -112,6 +118,7 @@ impl Event {
             Event::Answer { .. } => 1,
             Event::Disk { .. } => 2,
             Event::Evict { .. } | Event::Crash { .. } | Event::Attach => 3,
+            Event::Turn { .. } => 5,
             Event::Write { .. } | Event::Read { .. } => 4,
             Event::Learn { .. } | Event::Connect { .. } => 5,
             Event::Join { .. } | Event::Promote { .. } | Event::Tell { .. } => 6,
@@ -139,6 +146,7 @@ enum Message2 {
     Read { id: u64 },
     Mark,
     Seal,
+    Fits { id: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -162,6 +170,7 @@ enum Work {
         stamp: Stamp,
     },
     Read,
+    Look,
     List {
         since: u32,
     },
@@ -206,6 +215,11 @@ pub struct World {
     duplicates: u8,
     crashes: u8,
     connects: u8,
+    /// How each disk is, and how often one changes yet.
+    rooms: Vec<Room>,
+    turns: u8,
+    /// Whether a write was refused because a disk is low.
+    refused: bool,
     slow_disks: bool,
     off: RulesOff,
 }
@@ -269,6 +283,9 @@ impl World {
             duplicates: bounds.duplicates,
             crashes: bounds.crashes,
             connects: bounds.crashes,
+            rooms: vec![Room::Ample; bounds.replicas as usize],
+            turns: bounds.turns,
+            refused: false,
             slow_disks: bounds.slow_disks,
             off,
         };
@@ -366,6 +383,9 @@ impl World {
         if self.crashes > 0 {
             events.extend((0..self.replicas.len()).map(|disk| Event::Crash { disk }));
         }
+        if self.turns > 0 {
+            events.extend((0..self.replicas.len()).map(|disk| Event::Turn { disk }));
+        }
         events
     }
 
@@ -407,6 +427,7 @@ impl World {
         (set(&self.answers), set(&self.fill_answers)).hash(&mut hasher);
         (set(&self.filled), set(&self.disks)).hash(&mut hasher);
         (self.duplicates, self.crashes, self.connects).hash(&mut hasher);
+        (&self.rooms, self.turns).hash(&mut hasher);
         let moments = |asked: &Asked| [Some(asked.began), asked.ended];
         let mut order: Vec<u32> = self.history.iter().flat_map(moments).flatten().collect();
         order.sort_unstable();
@@ -447,7 +468,8 @@ impl World {
                     && match &reply.answer {
                         Answer::Refused { .. } => false,
                         Answer::Sealed { .. } => !owner.is_serving(),
-                        Answer::Done { sequence } => *sequence > owner.mark(),
+                        Answer::Done { sequence, .. } => *sequence > owner.mark(),
+                        Answer::Fits { .. } => true,
                         Answer::Value { .. } => true,
                     }
             });
@@ -595,12 +617,22 @@ impl World {
                 self.owners[owner].read_from(Some(DiskId(near)));
                 self.read(owner)
             }
+            Event::Turn { disk } => {
+                self.turns -= 1;
+                self.rooms[disk] = match self.rooms[disk] {
+                    Room::Ample => Room::Low,
+                    Room::Low => Room::Ample,
+                };
+                self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
+                Ok(())
+            }
             Event::Crash { disk } => {
                 self.crashes -= 1;
                 self.disks.retain(|(of, ..)| *of != disk);
                 let durable = self.replicas[disk].durable();
                 self.replicas[disk] = Replica::new((PG, DiskId(disk as u32)), durable, self.off);
                 self.told[disk] = 0;
+                self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
                 Ok(())
             }
             Event::Connect { owner, disk } => {
@@ -704,6 +736,11 @@ impl World {
                     let value = if zeroes & 1 != 0 { 0 } else { written };
                     self.saw(tag, value)?;
                 }
+                group::Output::Failed { tag, why } if why == group::Failure::NoSpace => {
+                    // It never happens, so nobody may read it.
+                    self.history[tag.0 as usize].never_mind();
+                    self.refused = true;
+                }
                 // The manager evicts when it likes, and owners learn when they like.
                 group::Output::Accuse { .. }
                 | group::Output::Learn { .. }
@@ -733,6 +770,7 @@ impl World {
             Message::Read { id, .. } => (id, Message2::Read { id }),
             Message::Mark => (0, Message2::Mark),
             Message::Seal => (0, Message2::Seal),
+            Message::Fits { id, .. } => (id, Message2::Fits { id }),
         };
         let frame = Frame {
             owner,
@@ -773,6 +811,7 @@ impl World {
             Message2::Read { id } => Message::Read { id, at, run },
             Message2::Mark => Message::Mark,
             Message2::Seal => Message::Seal,
+            Message2::Fits { id } => Message::Fits { id, at },
         };
         let input = replica::Input::Frame {
             from: Asker(frame.owner as u32),
@@ -825,6 +864,7 @@ impl World {
                     self.begin_change(disk, op, work);
                 }
                 replica::Output::Read { op, .. } => self.disks.push((disk, op, Work::Read)),
+                replica::Output::Look { op, .. } => self.disks.push((disk, op, Work::Look)),
                 replica::Output::Fetch { op, .. } => self.disks.push((disk, op, Work::Fetch)),
                 replica::Output::List { op, since, after } => {
                     assert_eq!(after, None, "there is one chunk, so one page");
@@ -906,6 +946,13 @@ impl World {
                 zeroes: u16::from(value == 0),
                 payload: buf(value),
             },
+            Work::Look => replica::Input::Looked {
+                op,
+                takes: match value {
+                    0 => Takes::Space,
+                    _ => Takes::Nothing,
+                },
+            },
             Work::List { since } => replica::Input::Listed {
                 op,
                 chunks: (stamp.version > since).then_some(AT).into_iter().collect(),
@@ -938,6 +985,9 @@ impl World {
             let is_it = |asked: &&Asked| !asked.is_read && asked.value == value;
             self.history.iter().find(is_it)
         };
+        if value != 0 && written(value).is_none() {
+            return Err(format!("read {value}, which was refused"));
+        }
         // When a value was there at the latest; the first one always was.
         let there = |value: u32| match value {
             0 => Some(0),
@@ -1002,6 +1052,7 @@ impl World {
             "a read saw a write" => self
                 .is_any(|a| a.is_read && a.ended.is_some() && a.value != 0 && a.value != u32::MAX),
             "one replica is left" => self.manager.in_sync().count() == 1,
+            "a write was refused for want of space" => self.refused,
             "a replica came back" => {
                 self.manager.version() > 3 && self.manager.in_sync().count() == self.replicas.len()
             }

@@ -5,7 +5,9 @@ use crate::base::{
     BlockRun, BufId, BufRef, ChunkNo, DiskId, DiskSlot, Epoch, FamilyId, IoError, LayerId, PgId,
     Time, VolumeId,
 };
-use crate::protocol::replication::{Answer, Configuration, Header, Message, Reconfigure, RulesOff};
+use crate::protocol::replication::{
+    Answer, Configuration, Header, Message, Reconfigure, Room, RulesOff, Takes,
+};
 use crate::protocol::volume::{Ask, PieceId, Target};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -125,7 +127,10 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
         for (_, disk, header, message) in frames(&mut out) {
             if disk == 2 && message == Message::Seal {
                 let window = Vec::new();
-                let answer = Answer::Sealed { window };
+                let answer = Answer::Sealed {
+                    window,
+                    room: Room::Ample,
+                };
                 groups.answered(now, DiskId(2), header, answer, None, &mut out);
             }
         }
@@ -141,12 +146,83 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
             .any(|output| matches!(output, Output::Answered { result: Ok(_), .. }));
         for (_, disk, header, message) in frames(&mut out) {
             let answer = match message {
-                Message::Seal => Answer::Sealed { window: Vec::new() },
-                Message::Change { sequence, .. } => Answer::Done { sequence },
+                Message::Seal => Answer::Sealed {
+                    window: Vec::new(),
+                    room: Room::Ample,
+                },
+                Message::Change { sequence, .. } => Answer::Done {
+                    sequence,
+                    room: Room::Ample,
+                },
                 other => panic!("{other:?}"),
             };
             groups.answered(now, DiskId(disk), header, answer, None, &mut out);
         }
     }
     assert!(is_written);
+}
+
+/// Answers everything that was sent, as replicas whose disks are low and lack what is asked about.
+fn answer_all(groups: &mut Groups, now: Time, out: &mut Vec<Output>) -> Vec<Message> {
+    let mut asked = Vec::new();
+    for (_, disk, header, message) in frames(out) {
+        let room = Room::Low;
+        let answer = match message {
+            Message::Seal => Answer::Sealed {
+                window: Vec::new(),
+                room,
+            },
+            Message::Change { sequence, .. } => Answer::Done { sequence, room },
+            Message::Fits { id, .. } => Answer::Fits {
+                id,
+                takes: Takes::Space,
+                room,
+            },
+            other => panic!("{other:?}"),
+        };
+        asked.push(message);
+        groups.answered(now, DiskId(disk), header, answer, None, out);
+    }
+    asked
+}
+
+#[test]
+fn a_write_that_takes_space_on_a_low_disk_is_told_so_and_sent_to_nobody() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    write(&mut groups, now, (1, 1), &mut out);
+    answer_all(&mut groups, now, &mut out);
+    let asked = answer_all(&mut groups, now, &mut out);
+    assert!(
+        matches!(asked[..], [Message::Fits { .. }, Message::Fits { .. }]),
+        "{asked:?}"
+    );
+    let (piece, result) = (PieceId(7), Err(IoError::NoSpace));
+    assert_eq!(out, [Output::Answered { piece, result }]);
+    groups.check();
+}
+
+#[test]
+fn who_does_not_say_whether_a_write_fits_is_accused() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let mut now = Time(1);
+    write(&mut groups, now, (1, 1), &mut out);
+    answer_all(&mut groups, now, &mut out);
+    let mut accused = BTreeSet::new();
+    for _ in 0..100 {
+        now = now + Duration::from_millis(5);
+        groups.expire(now, &mut out);
+        accused.extend(out.iter().filter_map(|output| match output {
+            Output::Accuse { disk, .. } => Some(*disk),
+            _ => None,
+        }));
+        for (_, disk, header, message) in frames(&mut out) {
+            if let (2, Message::Fits { id, .. }) = (disk, message) {
+                let (takes, room) = (Takes::Space, Room::Low);
+                let answer = Answer::Fits { id, takes, room };
+                groups.answered(now, DiskId(2), header, answer, None, &mut out);
+            }
+        }
+    }
+    assert_eq!(accused, BTreeSet::from([DiskId(1)]));
 }
