@@ -149,6 +149,7 @@ impl World {
             id: operation,
             value,
             takes_none: self.takes_no_space(volume, &blocks),
+            disks: self.disks_under(volume, &blocks),
             buffer,
             volume,
             blocks: blocks.clone(),

@@ -42,17 +42,22 @@ impl World {
         }
         let of = self.catalog.pg(pg);
         let role = of.and_then(|of| of.configuration.role(disk));
-        judge_full((disk, pg), role == Some(Role::InSync))
+        // One that was promoted this moment has the session on its disk still.
+        let has_session = self.shelves[&disk].kept().pg(pg).session != 0;
+        judge_full((disk, pg), role == Some(Role::InSync) && !has_session)
     }
 
     /// A client was told that there is no space.
     pub(super) fn refused_for_space(&mut self, asked: &Asked) {
         self.counts.met.faults.consumed(Fault::DiskFull);
         let took_none = self.takes_no_space(asked.volume, &asked.blocks);
+        // Who refuses may not have heard that a replica has left.
+        let mut disks = self.disks_under(asked.volume, &asked.blocks);
+        disks.extend(&asked.disks);
         let refused = Refused {
             volume: asked.volume,
             began: asked.began,
-            disks: self.disks_under(asked.volume, &asked.blocks),
+            disks,
             chunks: chunks(&asked.blocks).collect(),
             took_none: took_none.is_some() && took_none == asked.takes_none,
         };
@@ -65,8 +70,11 @@ impl World {
         }
     }
 
-    /// The disks of all replicas of the PGs that these blocks are in.
-    fn disks_under(&self, volume: VolumeId, blocks: &Range<u64>) -> Vec<DiskId> {
+    /// The disks of all replicas of the PGs that these blocks are in; nothing where no disk fills up.
+    pub(super) fn disks_under(&self, volume: VolumeId, blocks: &Range<u64>) -> Vec<DiskId> {
+        if self.knobs.manner.room == usize::MAX {
+            return Vec::new();
+        }
         let pgs: BTreeSet<PgId> = self.places_of(volume, blocks).map(|(pg, _)| pg).collect();
         let pgs = pgs.into_iter().filter_map(|pg| self.catalog.pg(pg));
         let members = pgs.flat_map(|pg| pg.configuration.members());

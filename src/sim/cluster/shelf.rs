@@ -10,8 +10,8 @@
 //! # What goes wrong
 //! It is slow; a chunk cannot be read until something of it is written; a block has rotted, which is found as a crc that is
 //! wrong when it is read; it is gone, and answers so; it comes back with an older state, incarnation and all (R19); it is
-//! full, and refuses what takes space: data in a chunk that has none. Before that it is low: only its reserve is left, half of which is for what replicas in
-//! sync have on their way, so a joiner is filled with no more than the other half.
+//! full, and refuses what takes space: data in a chunk that has none. Before that it is low: only its reserve is left. Joiners get no more than a third of
+//! that, so that replicas in sync have room for what is on its way to them.
 //!
 //! A block's data is a number, unique to its write. It does not know what a replica is: it keeps fences and windows and
 //! compares nothing with them.
@@ -53,6 +53,11 @@ pub struct Manner {
 }
 
 impl Manner {
+    /// What joiners leave of the reserve.
+    fn left_by_joiners(&self) -> usize {
+        self.reserve - self.reserve / 3
+    }
+
     /// So much must be free again before a disk that was low is not any more.
     fn ample_from(&self) -> u64 {
         (self.reserve + self.room.saturating_sub(self.reserve) / 4) as u64 + 1
@@ -398,7 +403,12 @@ impl Shelf {
                 stamp,
             } => {
                 let is_data = matches!(what, What::Data { .. });
-                if is_data && !self.has_room(pg, at, 0) {
+                // A joiner may lack what others only write over.
+                let left = match self.kept.pg(pg).session {
+                    0 => 0,
+                    _ => self.manner.left_by_joiners(),
+                };
+                if is_data && !self.has_room(pg, at, left) {
                     return Outcome::Failed(Failure::NoSpace);
                 }
                 for (chunk, mask) in places(at, what) {
@@ -437,8 +447,8 @@ impl Shelf {
                 let fills = |place: usize| {
                     blocks & 1 << place != 0 && matches!(content[place], Block::Data(_))
                 };
-                // A joiner must not use up what others have on their way.
-                if (0..16).any(fills) && !self.has_room(pg, chunk, self.manner.reserve / 2) {
+                let left = self.manner.left_by_joiners();
+                if (0..16).any(fills) && !self.has_room(pg, chunk, left) {
                     return Outcome::Failed(Failure::NoSpace);
                 }
                 self.overwritten(pg, chunk, blocks);

@@ -145,8 +145,8 @@ impl Knobs {
         knobs
     }
 
-    /// Where disks fill up: the reserve is twice what all clients may have in flight, for what a coordinator that died had on its way comes on top of what
-    /// the next one has. Over it there is little. Not drawn from the others' numbers, so that all else of a seed is as with room.
+    /// Where disks fill up: the reserve is three times what all clients may have in flight. Twice, for what a coordinator that died had on its way comes on
+    /// top of what the next one has; and a third of all for joiners. Over it there is little. Not drawn from the others' numbers, so that all else of a seed is as with room.
     fn draw_room(&mut self, seed: u64) {
         if self.manner.room == usize::MAX {
             return;
@@ -159,7 +159,7 @@ impl Knobs {
         };
         let in_flight = u64::from(self.clients) * self.depth * most;
         let over = [2, 6, 15, 40][(mix64(seed ^ 0x726f_6f6d) % 4) as usize];
-        self.manner.reserve = 2 * in_flight as usize + 16;
+        self.manner.reserve = 3 * in_flight as usize + 16;
         self.manner.room = self.manner.reserve + over;
     }
 

@@ -110,8 +110,9 @@ pub(super) struct Asked {
     pub(super) id: OperationId,
     /// What it writes; `None`: it reads.
     pub(super) value: Option<u64>,
-    /// The layer in which it took no new space as it was asked.
+    /// The layer in which it took no new space as it was asked, and the disks under it.
     pub(super) takes_none: Option<LayerId>,
+    pub(super) disks: Vec<DiskId>,
     pub(super) buffer: Option<BufRef>,
     pub(super) volume: VolumeId,
     pub(super) blocks: Range<u64>,

@@ -444,7 +444,7 @@ impl Group {
             }
             Answer::Fits { id, takes, room } if is_present => {
                 self.heard_of_room(from, room);
-                self.on_fits(from, id, takes, out);
+                self.on_fits(from, id, (takes, room), out);
             }
             Answer::Value {
                 id,

@@ -22,7 +22,9 @@ pub(super) struct Fitting {
     payload: Option<BufRef>,
     /// Who has answered under the present version: a bit for each place in the configuration.
     heard: u8,
+    /// What they have said: the most that it takes, and the lowest disk.
     takes: Takes,
+    room: Room,
 }
 
 impl Fitting {
@@ -55,6 +57,7 @@ impl Group {
             payload,
             heard: 0,
             takes: Takes::Nothing,
+            room: Room::Ample,
         };
         self.fitting.push(id, fitting);
         for to in self.writers() {
@@ -76,7 +79,8 @@ impl Group {
     /// There are other members: what the former ones said counts no more.
     pub(super) fn ask_anew_whether_they_fit(&mut self, out: &mut Vec<Output>) {
         for (_, fitting) in self.fitting.iter_mut_until(u64::MAX) {
-            (fitting.heard, fitting.takes) = (0, Takes::Nothing);
+            fitting.heard = 0;
+            (fitting.takes, fitting.room) = (Takes::Nothing, Room::Ample);
         }
         for to in self.writers() {
             self.ask_again_whether_they_fit(to, out);
@@ -105,7 +109,13 @@ impl Group {
         }
     }
 
-    pub(super) fn on_fits(&mut self, from: DiskId, id: u64, takes: Takes, out: &mut Vec<Output>) {
+    pub(super) fn on_fits(
+        &mut self,
+        from: DiskId,
+        id: u64,
+        (takes, room): (Takes, Room),
+        out: &mut Vec<Output>,
+    ) {
         let needs = self.writers_mask();
         let bit = self.configuration.bit(from);
         let Some(fitting) = self.fitting.get_mut(id) else {
@@ -113,6 +123,8 @@ impl Group {
         };
         fitting.heard |= bit;
         fitting.takes = fitting.takes.max(takes);
+        // Not what else is known of its disk: a late duplicate may have told of a time before this was asked.
+        fitting.room = fitting.room.max(room);
         if fitting.heard & needs != needs {
             return;
         }
@@ -125,10 +137,11 @@ impl Group {
             change,
             payload,
             takes,
+            room,
             ..
         } = fitting;
         let takes_space = takes == Takes::Space || self.off.on(Rule::Overwrites);
-        if !takes_space || self.low.is_empty() {
+        if !takes_space || room == Room::Ample {
             return self.change(Some(tag), at, change, payload, out);
         }
         if self.off.on(Rule::Unsent) {
