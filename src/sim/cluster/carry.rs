@@ -446,3 +446,13 @@ impl Node {
         }
     }
 }
+
+/// The layer that a frame is about.
+pub(super) fn layer_of(message: &Message) -> Option<LayerId> {
+    match message {
+        Message::Change { at, .. } | Message::Read { at, .. } | Message::Fits { at, .. } => {
+            Some(at.layer)
+        }
+        Message::Mark | Message::Seal => None,
+    }
+}

@@ -3,15 +3,25 @@
 use super::checkers::Failure;
 use super::checkers::room::{Refused, judge_full};
 use super::coverage::Fault;
-use super::node::Whose;
+use super::node::{Node, Whose};
 use super::shelf::{self, Outcome};
 use super::world::{Asked, World};
 use crate::base::{ChunkId, ChunkNo, DiskId, LayerId, PgId, VolumeId};
-use crate::protocol::replication::Role;
-use crate::protocol::replication::replica::Op;
+use crate::protocol::replication::replica::{Input, Op};
+use crate::protocol::replication::{Role, Room};
 use crate::protocol::volume::pg_of;
 use std::collections::BTreeSet;
 use std::ops::Range;
+
+impl Node {
+    /// A disk has become low, or ample again.
+    pub(super) fn on_room(&mut self, disk: DiskId, room: Room) {
+        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
+        for (_, replica) in self.replicas.range_mut(of_disk) {
+            replica.step(Input::Room(room), &mut Vec::new());
+        }
+    }
+}
 
 impl World {
     /// A disk that has become low, or ample again, says so to its node.

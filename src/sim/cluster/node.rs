@@ -12,6 +12,7 @@
 //! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
 
 use super::buffers::Buffers;
+use super::carry::layer_of;
 use super::mending::Mending;
 use super::message::{Msg, Report};
 use super::shelf::{self, Operation, Outcome};
@@ -24,7 +25,7 @@ use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
-use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, Room, RulesOff};
+use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -601,10 +602,9 @@ impl Node {
             if role.is_some() && is_known && !self.forgetting.contains(&of) {
                 if !self.replicas.contains_key(&of) {
                     let durable = durable_of(&shelves[&disk], pg, &configuration, disk);
-                    let mut replica = Replica::new((pg, disk), durable, self.off);
-                    let room = replica::Input::Room(shelves[&disk].room());
-                    replica.step(room, &mut Vec::new());
+                    let replica = Replica::new((pg, disk), durable, self.off);
                     self.replicas.insert(of, replica);
+                    self.on_room(disk, shelves[&disk].room());
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
                 self.filled
@@ -783,14 +783,6 @@ impl Node {
         }
     }
 
-    /// A disk has become low, or ample again.
-    pub fn on_room(&mut self, disk: DiskId, room: Room) {
-        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
-        for (_, replica) in self.replicas.range_mut(of_disk) {
-            replica.step(replica::Input::Room(room), &mut Vec::new());
-        }
-    }
-
     /// A shelf has forgotten a replica; where it is on the list again, it begins empty (R24).
     pub fn on_forgotten(
         &mut self,
@@ -865,16 +857,6 @@ impl Node {
         self.menders.values().for_each(Mender::check);
         self.groups.check();
         self.cuts.check();
-    }
-}
-
-/// The layer that a frame is about.
-fn layer_of(message: &Message) -> Option<LayerId> {
-    match message {
-        Message::Change { at, .. } | Message::Read { at, .. } | Message::Fits { at, .. } => {
-            Some(at.layer)
-        }
-        Message::Mark | Message::Seal => None,
     }
 }
 

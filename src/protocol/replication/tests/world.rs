@@ -736,7 +736,10 @@ impl World {
                     let value = if zeroes & 1 != 0 { 0 } else { written };
                     self.saw(tag, value)?;
                 }
-                group::Output::Failed { tag, why } if why == group::Failure::NoSpace => {
+                group::Output::Failed {
+                    tag,
+                    why: group::Failure::NoSpace,
+                } => {
                     // It never happens, so nobody may read it.
                     self.history[tag.0 as usize].never_mind();
                     self.refused = true;
