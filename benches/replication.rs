@@ -11,7 +11,8 @@ use sarsen::base::{
 };
 use sarsen::protocol::replication::replica::{self, Asker, Durable, Op};
 use sarsen::protocol::replication::{
-    Answer, Change, Configuration, Header, Message, Reconfigure, Replica, RulesOff, WINDOW_MAX,
+    Answer, Change, Configuration, Header, Message, Reconfigure, Replica, Room, RulesOff,
+    WINDOW_MAX,
 };
 use sarsen::protocol::volume::groups::{Groups, Output, Patience};
 use sarsen::protocol::volume::{Ask, PieceId, Target};
@@ -373,7 +374,10 @@ impl Owner {
 /// What a replica of which nothing is known says.
 fn answer(message: &Message) -> Option<Answer> {
     match *message {
-        Message::Change { sequence, .. } => Some(Answer::Done { sequence }),
+        Message::Change { sequence, .. } => Some(Answer::Done {
+            sequence,
+            room: Room::Ample,
+        }),
         Message::Read { id, .. } => Some(Answer::Value {
             id,
             newest: None,
@@ -381,7 +385,11 @@ fn answer(message: &Message) -> Option<Answer> {
             zeroes: 0,
         }),
         Message::Mark => None,
-        Message::Seal => Some(Answer::Sealed { window: Vec::new() }),
+        Message::Fits { .. } => None,
+        Message::Seal => Some(Answer::Sealed {
+            window: Vec::new(),
+            room: Room::Ample,
+        }),
     }
 }
 

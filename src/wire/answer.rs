@@ -7,13 +7,17 @@ use super::field::{
 };
 use crate::base::Epoch;
 use crate::base::bytes::{Put, Take};
-use crate::protocol::replication::{Answer, Asked, Entry, Refusal};
+use crate::protocol::replication::{Answer, Asked, Entry, Refusal, Room, Takes};
 
 const DONE: u8 = 1;
 const VALUE: u8 = 2;
 const SEALED: u8 = 3;
 const REFUSED: u8 = 4;
 const CONFIRMED: u8 = 5;
+const FITS: u8 = 6;
+/// The same as done and sealed, of a replica whose disk is low.
+const DONE_LOW: u8 = 7;
+const SEALED_LOW: u8 = 8;
 
 /// Bytes of an entry of a window, with its place: epoch, sequence, place, blocks, version.
 pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
@@ -21,8 +25,11 @@ pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
 /// Appends an answer.
 pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
     match answer {
-        Answer::Done { sequence } => {
-            put.u8(DONE);
+        Answer::Done { sequence, room } => {
+            put.u8(match room {
+                Room::Ample => DONE,
+                Room::Low => DONE_LOW,
+            });
             put.u64(*sequence);
         }
         Answer::Value {
@@ -40,8 +47,11 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
             put.u16(*zeroes);
             crcs.iter().for_each(|crc| put.u32(*crc));
         }
-        Answer::Sealed { window } => {
-            put.u8(SEALED);
+        Answer::Sealed { window, room } => {
+            put.u8(match room {
+                Room::Ample => SEALED,
+                Room::Low => SEALED_LOW,
+            });
             put.u32(sent(window).count() as u32);
             for entry in sent(window) {
                 put_epoch(entry.epoch, put);
@@ -54,6 +64,12 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
         Answer::Confirmed { id } => {
             put.u8(CONFIRMED);
             put.u64(*id);
+        }
+        Answer::Fits { id, takes, room } => {
+            put.u8(FITS);
+            put.u64(*id);
+            put.u8(u8::from(*takes == Takes::Space));
+            put.u8(u8::from(*room == Room::Low));
         }
         Answer::Refused { what, why } => {
             put.u8(REFUSED);
@@ -71,18 +87,37 @@ pub(super) fn sent(window: &[Entry]) -> impl Iterator<Item = &Entry> {
 pub(super) fn decode(take: &mut Take<'_>) -> Result<Answer, Malformed> {
     let tag = take.u8().ok_or(TOO_SHORT)?;
     match tag {
-        DONE => Ok(Answer::Done {
+        DONE | DONE_LOW => Ok(Answer::Done {
             sequence: number(take)?,
+            room: match tag {
+                DONE => Room::Ample,
+                _ => Room::Low,
+            },
         }),
         VALUE => value(take),
-        SEALED => {
+        SEALED | SEALED_LOW => {
+            let room = match tag {
+                SEALED => Room::Ample,
+                _ => Room::Low,
+            };
             let count = count("entries", (ENTRIES_MAX, ENTRY_LEN), take)?;
             let mut window = Vec::with_capacity(count);
             for _ in 0..count {
                 window.push(entry(take)?);
             }
-            Ok(Answer::Sealed { window })
+            Ok(Answer::Sealed { window, room })
         }
+        FITS => Ok(Answer::Fits {
+            id: take.u64().ok_or(TOO_SHORT)?,
+            takes: match flag("takes space", take)? {
+                true => Takes::Space,
+                false => Takes::Nothing,
+            },
+            room: match flag("low", take)? {
+                true => Room::Low,
+                false => Room::Ample,
+            },
+        }),
         REFUSED => refused(take),
         CONFIRMED => Ok(Answer::Confirmed {
             id: take.u64().ok_or(TOO_SHORT)?,
@@ -143,6 +178,7 @@ fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
         Asked::Mark => (3, 0),
         Asked::Seal => (4, 0),
         Asked::Confirm { id } => (5, id),
+        Asked::Fits { id } => (6, id),
     };
     put.u8(tag);
     put.u64(number);
@@ -168,6 +204,7 @@ fn refused(take: &mut Take<'_>) -> Result<Answer, Malformed> {
         (3, 0) => Asked::Mark,
         (4, 0) => Asked::Seal,
         (5, id) => Asked::Confirm { id },
+        (6, id) => Asked::Fits { id },
         _ => return malformed("what was refused", tag),
     };
     let tag = take.u8().ok_or(TOO_SHORT)?;

@@ -415,7 +415,7 @@ impl Frame {
 
     fn fits(&self) -> Result<(), TooMany> {
         let (field, count, most) = match self {
-            Frame::Answer(_, Answer::Sealed { window }) => {
+            Frame::Answer(_, Answer::Sealed { window, .. }) => {
                 ("entries", answer::sent(window).count(), ENTRIES_MAX)
             }
             Frame::FillAnswer(_, FillAnswer::Content { entries, .. }) => {

@@ -14,6 +14,7 @@ const READ: u8 = 4;
 const MARK: u8 = 5;
 const SEAL: u8 = 6;
 const CONFIRM: u8 = 7;
+const FITS: u8 = 8;
 
 /// Appends a message.
 pub(super) fn encode(message: &Message, put: &mut Put<'_>) {
@@ -53,6 +54,11 @@ pub(super) fn encode(message: &Message, put: &mut Put<'_>) {
             put.u8(CONFIRM);
             put.u64(id);
         }
+        Message::Fits { id, at } => {
+            put.u8(FITS);
+            put.u64(id);
+            put_place(at, put);
+        }
     }
 }
 
@@ -70,6 +76,10 @@ pub(super) fn decode(take: &mut Take<'_>) -> Result<Message, Malformed> {
         SEAL => Ok(Message::Seal),
         CONFIRM => Ok(Message::Confirm {
             id: take.u64().ok_or(TOO_SHORT)?,
+        }),
+        FITS => Ok(Message::Fits {
+            id: take.u64().ok_or(TOO_SHORT)?,
+            at: place(take)?,
         }),
         _ => malformed("message", tag),
     }

@@ -8,7 +8,7 @@
 //! ([`Unwritten::Newer`](super::Unwritten::Newer)), and a peer that sends it is cut off. What to do instead stands with each feature.
 
 use super::{Frame, Kind};
-use crate::protocol::replication::{Answer, Asked, Message};
+use crate::protocol::replication::{Answer, Asked, Message, Room};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -92,6 +92,19 @@ features! {
             Frame::Message(_, Message::Confirm { .. })
             | Frame::Answer(_, Answer::Confirmed { .. })
             | Frame::Answer(_, Answer::Refused { what: Asked::Confirm { .. }, .. })
+        );
+    /// Replicas say that their disks are low, and whether a write would take space. Instead: to a coordinator that cannot hear it an answer is as of a disk
+    /// with room, and a member that cannot be asked counts as one; a change that finds no room there ends its session.
+    Fits since Two:
+        frames(
+            Frame::Message(_, Message::Fits { .. })
+            | Frame::Answer(
+                _,
+                Answer::Fits { .. }
+                | Answer::Done { room: Room::Low, .. }
+                | Answer::Sealed { room: Room::Low, .. }
+                | Answer::Refused { what: Asked::Fits { .. }, .. },
+            )
         );
 }
 

@@ -11,6 +11,7 @@ macro_rules! pages {
 
 pages! {
     a_close_names_the_journals_end,
+    a_full_disk_refuses_before,
     a_joiner_asks_its_source,
     a_shared_volume_goes_to_who_asks,
     a_shutdown_waits_for_users,

@@ -1,5 +1,6 @@
 //! What a coordinator and a replica say to one another. Payload travels beside a message, never in it.
 
+use super::room::{Room, Takes};
 use super::window::Entry;
 use crate::base::{BlockRun, CHUNKS_PER_EXTENT, ChunkId, ChunkNo, Epoch, PgId, VolumeId};
 
@@ -79,14 +80,17 @@ pub enum Message {
     Seal,
     /// Say that nothing newer than this epoch and version is known (R18). `id` comes back with the answer.
     Confirm { id: u64 },
+    /// Would a write to this chunk take new space? Nothing changes. `id` comes back with the answer.
+    Fits { id: u64, at: ChunkId },
 }
 
-/// What a replica answers: the range, epoch and version that it was asked under, and this.
+/// What a replica answers: the range, epoch and version that it was asked under, and this. `room` is how its disk is at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// The change of this number is durable, stamped with that version.
     Done {
         sequence: u64,
+        room: Room,
     },
     /// Blocks that were read.
     Value {
@@ -101,6 +105,13 @@ pub enum Answer {
     /// The epoch is taken; what is above the mark.
     Sealed {
         window: Vec<Entry>,
+        room: Room,
+    },
+    /// What a write to the chunk would take; of a replica that joins: nothing, whatever it has.
+    Fits {
+        id: u64,
+        takes: Takes,
+        room: Room,
     },
     /// Nothing newer was known when this was asked.
     Confirmed {
@@ -120,6 +131,7 @@ pub enum Asked {
     Mark,
     Seal,
     Confirm { id: u64 },
+    Fits { id: u64 },
 }
 
 impl Message {
@@ -131,6 +143,7 @@ impl Message {
             Message::Mark => Asked::Mark,
             Message::Seal => Asked::Seal,
             Message::Confirm { id } => Asked::Confirm { id },
+            Message::Fits { id, .. } => Asked::Fits { id },
         }
     }
 }

@@ -28,6 +28,8 @@
 //! - *A replica comes back.* The manager has it join under version + 1: from then on its acknowledgement is needed (R12), and it takes nothing
 //!   before an in-sync replica has handed over its fences (R13). Behind what it takes it is filled with what was written since it was
 //!   last in sync (R14, R15); then the manager promotes that very session (R16).
+//! - *A disk is nearly full.* Its replicas say so with every answer, and from then on their coordinators ask all members before a write that may take
+//!   new space: it goes to all of them, or is refused before anything has changed (`room.rs`).
 //! - *Both at once, in any order, with frames that come late or twice.* The fences decide: a replica refuses what is older
 //!   than it has seen (R1), and an answer counts only for the epoch and version that asked.
 //!
@@ -36,6 +38,7 @@
 //! - *no-overlap-in-flight*: a group has no two overlapping writes in flight (R2); its caller sees to it, and it asserts.
 //! - *acknowledged-by-all*: a write is acknowledged when every member of the present version has said that it is durable
 //!   under that version (R3, R12).
+//! - *refused-is-not-sent*: a write that is refused for want of space was sent to nobody.
 //! - *windows-are-bounded*: a replica takes at most [`WINDOW_MAX`] entries of a range (amid a recovery as many of each member), a group has
 //!   at most [`FLYING_MAX`] writes in flight (R22).
 //!
@@ -48,6 +51,7 @@ pub mod group;
 mod message;
 pub mod pace;
 pub mod replica;
+mod room;
 mod rule;
 mod window;
 
@@ -58,6 +62,7 @@ pub use configuration::{Configuration, Member, Reconfigure, Refused, Role};
 pub use group::Group;
 pub use message::{Answer, Asked, Change, Header, Message, Refusal};
 pub use replica::Replica;
+pub use room::{Gauge, Room, Takes};
 pub use rule::{Rule, RulesOff};
 pub use window::{Entry, WINDOW_MAX};
 

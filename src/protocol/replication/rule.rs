@@ -71,4 +71,10 @@ switches! {
     Pages = "lists-have-pages",
     /// A session has filled when everything that it fetched is on the disk.
     Filled = "filled-is-on-disk",
+    /// A replica says that its disk is low while there is a reserve left.
+    Reserve = "low-before-full",
+    /// On a low disk only what takes new space is refused.
+    Overwrites = "overwrites-go-on",
+    /// What is refused for want of space was sent to nobody.
+    Unsent = "refused-is-not-sent",
 }

@@ -589,6 +589,7 @@ impl Groups {
                     Failure::Fenced => {}
                     Failure::Busy => self.answer(tag.0 as u32, Err(IoError::Busy), out),
                     Failure::Unreadable => self.answer(tag.0 as u32, Err(IoError::Failed), out),
+                    Failure::NoSpace => self.answer(tag.0 as u32, Err(IoError::NoSpace), out),
                 },
                 group::Output::Serving => self.on_serving(of, out),
                 group::Output::Accuse { disk, version } => out.push(Output::Accuse {

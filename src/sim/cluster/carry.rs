@@ -367,6 +367,7 @@ impl Node {
                 shelf(op, Operation::List { since, after, most });
             }
             replica::Output::Fetch { op, at } => shelf(op, Operation::Fetch { chunk: at }),
+            replica::Output::Look { op, at } => shelf(op, Operation::Look { chunk: at }),
             replica::Output::Fill {
                 op,
                 at,
@@ -448,5 +449,15 @@ impl Node {
                 self.report(Report::SessionLost { pg, disk, session });
             }
         }
+    }
+}
+
+/// The layer that a frame is about.
+pub(super) fn layer_of(message: &Message) -> Option<LayerId> {
+    match message {
+        Message::Change { at, .. } | Message::Read { at, .. } | Message::Fits { at, .. } => {
+            Some(at.layer)
+        }
+        Message::Mark | Message::Seal | Message::Confirm { .. } => None,
     }
 }

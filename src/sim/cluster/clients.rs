@@ -163,6 +163,8 @@ impl World {
         let asked = Asked {
             id: operation,
             value,
+            takes_none: self.takes_no_space(volume, &sectors),
+            disks: self.disks_under(volume, &sectors),
             buffer,
             volume,
             sectors,
@@ -201,9 +203,12 @@ impl World {
         };
         self.tick += 1;
         self.say(|| format!("request {} has ended: {result:?}", token.0));
-        if result.is_err() {
+        if let Err(why) = result {
             self.counts.refused += 1;
-            self.judges.failed(&asked);
+            match why {
+                IoError::NoSpace => self.refused_for_space(&asked),
+                _ => self.judges.failed(&asked),
+            }
             return;
         }
         self.counts.answered += 1;

@@ -54,7 +54,7 @@ named! {
     DiskGone = "disk-gone",
     /// A disk that came back with an older state.
     DiskOld = "disk-old",
-    /// A change refused because no space is left.
+    /// A disk that became low, and a request that was refused because of it.
     DiskFull = "disk-full",
     /// An operation in flight at a crash that happened all the same.
     CrashKept = "crash-kept",

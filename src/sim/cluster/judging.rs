@@ -8,6 +8,7 @@ use super::checkers::durable::Ledger;
 use super::checkers::in_sync::{Client, Orders};
 use super::checkers::linearizable::Histories;
 use super::checkers::monotone::Seen;
+use super::checkers::room::Rooms;
 use super::checkers::single_writer::Turns as Served;
 use super::checkers::{Failure, converge};
 use super::contents::{Contents, SECTORS};
@@ -33,6 +34,7 @@ pub(super) struct Judges {
     pub(super) orders: Orders,
     pub(super) served: Served,
     pub(super) seen: Seen,
+    pub(super) rooms: Rooms,
     /// The values that clients wait for.
     writing: BTreeSet<u64>,
 }
@@ -54,6 +56,14 @@ impl Judges {
     pub(super) fn failed(&mut self, asked: &Asked) {
         if let Some(value) = asked.value {
             self.histories.failed(asked.id);
+            self.writing.remove(&value);
+        }
+    }
+
+    /// It was refused, and never happens.
+    pub(super) fn never(&mut self, asked: &Asked) {
+        if let Some(value) = asked.value {
+            self.histories.never(asked.id);
             self.writing.remove(&value);
         }
     }
@@ -96,6 +106,12 @@ impl World {
             return;
         };
         let volume = header.range;
+        if let Change::Zero { .. } | Change::ZeroChunks { .. } = change {
+            for (chunk, _) in change.places(*at) {
+                let rooms = &mut self.judges.rooms;
+                rooms.zeroed((volume, chunk.chunk), self.tick);
+            }
+        }
         let order = (header.epoch, *sequence);
         for (chunk, mask) in change.places(*at) {
             for block in (0..16u32).filter(|block| mask & 1 << block != 0) {

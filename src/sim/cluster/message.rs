@@ -6,7 +6,7 @@ use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
-use crate::protocol::replication::{Answer, Asked, Header, Message, Refusal};
+use crate::protocol::replication::{Answer, Asked, Header, Message, Refusal, Takes};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 
 /// What nodes say to one another.
@@ -79,6 +79,8 @@ pub const BRANCHES: &[&str] = &[
     "confirm-asked",
     "confirmed",
     "confirm-refused",
+    "room-asked",
+    "takes-space",
     "fences-asked",
     "list-asked",
     "fetch-asked",
@@ -105,10 +107,11 @@ impl Msg {
             Msg::ToReplica { message, .. } => match message {
                 Message::Seal => Some("seal"),
                 Message::Confirm { .. } => Some("confirm-asked"),
+                Message::Fits { .. } => Some("room-asked"),
                 Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
             },
             Msg::FromReplica { answer, .. } => match answer {
-                Answer::Sealed { window } if !window.is_empty() => Some("window-of-a-seal"),
+                Answer::Sealed { window, .. } if !window.is_empty() => Some("window-of-a-seal"),
                 Answer::Value {
                     newest: Some(_), ..
                 } => Some("read-held"),
@@ -117,6 +120,11 @@ impl Msg {
                     what: Asked::Confirm { .. },
                     ..
                 } => Some("confirm-refused"),
+                Answer::Fits {
+                    takes: Takes::Space,
+                    ..
+                } => Some("takes-space"),
+                Answer::Fits { .. } => None,
                 Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
                 Answer::Refused { why, .. } => Some(match why {
                     Refusal::Epoch(_) => "refused-epoch",

@@ -34,6 +34,7 @@ mod clients;
 mod clocks;
 mod contents;
 mod coverage;
+mod filling;
 mod gate;
 mod history;
 mod judging;

@@ -12,6 +12,7 @@
 //! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
 
 use super::buffers::Buffers;
+use super::carry::layer_of;
 use super::mending::Mending;
 use super::message::{Msg, Report};
 use super::replicas::{Pace, durable_of};
@@ -613,6 +614,7 @@ impl Node {
                     let replica = Replica::new((pg, disk), durable, self.off);
                     self.replicas.insert(of, replica);
                     self.tell_pace(of, buffers);
+                    self.on_room(disk, shelves[&disk].room());
                 }
                 let is_joining = |session: u32| matches!(role, Some(Role::Joining { session: of, .. }) if of == session);
                 self.filled
@@ -835,6 +837,7 @@ impl Node {
                     payload,
                 }
             }
+            Outcome::Looked(takes) => replica::Input::Looked { op, takes },
             Outcome::Salvaged(_) => return debug_assert!(false, "a replica salvages nothing"),
             Outcome::Chunks { chunks, more } => replica::Input::Listed { op, chunks, more },
             Outcome::Chunk(found) => {
@@ -866,14 +869,6 @@ impl Node {
         self.menders.values().for_each(Mender::check);
         self.groups.check();
         self.cuts.check();
-    }
-}
-
-/// The layer that a frame is about.
-fn layer_of(message: &Message) -> Option<LayerId> {
-    match message {
-        Message::Change { at, .. } | Message::Read { at, .. } => Some(at.layer),
-        Message::Mark | Message::Seal | Message::Confirm { .. } => None,
     }
 }
 

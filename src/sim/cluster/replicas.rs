@@ -43,7 +43,7 @@ impl Node {
         match op {
             Op::Change { .. } | Op::Read { .. } => pacer.guest(now, took),
             Op::Fetch(_) | Op::Fill(_) => pacer.rebuilt(now),
-            Op::Fence | Op::OwnList { .. } | Op::List(_) => return,
+            Op::Fence | Op::Look { .. } | Op::OwnList { .. } | Op::List(_) => return,
         }
         pacer.check();
         let window = pacer.window();

@@ -10,7 +10,8 @@
 //! # What goes wrong
 //! It is slow; a chunk cannot be read until something of it is written; a block has rotted, which is found as a crc that is
 //! wrong when it is read; it is gone, and answers so; it comes back with an older state, incarnation and all (R19); it is
-//! full, and refuses what needs a new chunk.
+//! full, and refuses what takes space: data in a chunk that has none. Before that it is low: only its reserve is left. Joiners get no more than a third of
+//! that, so that replicas in sync have room for what is on its way to them.
 //!
 //! A block's data is a number, unique to its write. It does not know what a replica is: it keeps fences and windows and
 //! compares nothing with them.
@@ -27,8 +28,8 @@ use super::links::chance;
 use crate::base::{
     BlockRun, Break, Breaks, ChunkId, Epoch, PgId, Prng, Slab, Stamp, Time, VolumeId,
 };
-use crate::protocol::replication::Entry;
 use crate::protocol::replication::fill::Place;
+use crate::protocol::replication::{Entry, Gauge, Room, Takes as Space};
 use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
 use std::collections::BTreeSet;
@@ -45,17 +46,30 @@ pub struct Manner {
     /// An operation takes this long, up to twice; in microseconds.
     pub took_us: u64,
     pub slow_one_in: u64,
-    /// Chunks that it has room for.
+    /// Chunks of data that it has room for.
     pub room: usize,
+    /// So many of them are its reserve: with fewer free it is low.
+    pub reserve: usize,
 }
 
 impl Manner {
+    /// What joiners leave of the reserve.
+    fn left_by_joiners(&self) -> usize {
+        self.reserve - self.reserve / 3
+    }
+
+    /// So much must be free again before a disk that was low is not any more.
+    fn ample_from(&self) -> u64 {
+        (self.reserve + self.room.saturating_sub(self.reserve) / 4) as u64 + 1
+    }
+
     /// Quick, and with room.
     #[cfg(test)]
     pub const CALM: Manner = Manner {
         took_us: 20,
         slow_one_in: 0,
         room: usize::MAX,
+        reserve: 0,
     };
 }
 
@@ -102,6 +116,8 @@ pub enum Operation {
     },
     /// A chunk of one layer as it is, with its stamp (R15).
     Fetch { chunk: ChunkId },
+    /// Whether data in this chunk would take space.
+    Look { chunk: ChunkId },
     /// Blocks of a chunk come from another replica and keep that one's stamp; a bit for each block that does (R15).
     Fill {
         chunk: ChunkId,
@@ -171,6 +187,8 @@ pub enum Outcome {
     },
     /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
     Chunk(Option<Chunk>),
+    /// To [`Operation::Look`].
+    Looked(Space),
     /// To [`Operation::Salvage`]: those that are there, in their places.
     Salvaged([Option<u64>; 16]),
     Failed(Failure),
@@ -219,6 +237,7 @@ pub struct Shelf {
     ops: u64,
     flying: Slab<Flying>,
     agenda: Agenda,
+    gauge: Gauge,
     /// Faults of our own: what a store under a replica could do wrong.
     pub breaks: Breaks,
     /// With [`Break::NoDsync`]: what the medium really has.
@@ -241,6 +260,7 @@ impl Shelf {
             ops: 0,
             flying: Slab::new(FLYING_MAX),
             agenda: Agenda::new(),
+            gauge: Gauge::with_marks(manner.reserve as u64, manner.ample_from()),
             breaks: Breaks::NONE,
             synced: Kept::default(),
             tally: Tally::default(),
@@ -296,6 +316,28 @@ impl Shelf {
     /// The mark of a range, kept in memory until something of the replica is changed.
     pub fn mark(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) {
         self.kept.pg_mut(pg).mark(range, epoch, mark);
+    }
+
+    /// How full it is, as it was looked at last.
+    pub fn room(&self) -> Room {
+        self.gauge.room()
+    }
+
+    /// Chunks that are free.
+    pub fn free(&self) -> usize {
+        self.manner.room.saturating_sub(self.kept.chunks())
+    }
+
+    /// How full it has become since it was asked last, if that is another word.
+    pub fn turned(&mut self) -> Option<Room> {
+        if self.manner.room == usize::MAX && self.gauge.room() == Room::Ample {
+            return None;
+        }
+        let turned = self.gauge.free(self.free() as u64);
+        if turned == Some(Room::Low) {
+            self.tally.injected(Fault::DiskFull);
+        }
+        turned
     }
 
     /// How many operations are in flight.
@@ -370,8 +412,14 @@ impl Shelf {
                 what,
                 stamp,
             } => {
-                if let Err(full) = self.make_room(pg, &places(at, what)) {
-                    return Outcome::Failed(full);
+                let is_data = matches!(what, What::Data { .. });
+                // A joiner may lack what others only write over.
+                let left = match self.kept.pg(pg).session {
+                    0 => 0,
+                    _ => self.manner.left_by_joiners(),
+                };
+                if is_data && !self.has_room(pg, at, left) {
+                    return Outcome::Failed(Failure::NoSpace);
                 }
                 for (chunk, mask) in places(at, what) {
                     self.overwritten(pg, chunk, mask);
@@ -406,8 +454,12 @@ impl Shelf {
                 stamp,
                 entries,
             } => {
-                if let Err(full) = self.make_room(pg, &[(chunk, blocks)]) {
-                    return Outcome::Failed(full);
+                let fills = |place: usize| {
+                    blocks & 1 << place != 0 && matches!(content[place], Block::Data(_))
+                };
+                let left = self.manner.left_by_joiners();
+                if (0..16).any(fills) && !self.has_room(pg, chunk, left) {
+                    return Outcome::Failed(Failure::NoSpace);
                 }
                 self.overwritten(pg, chunk, blocks);
                 let of = self.kept.pg_mut(pg);
@@ -415,6 +467,10 @@ impl Shelf {
                 of.adopt(chunk, blocks, entries);
                 Outcome::Stored
             }
+            Operation::Look { chunk } => Outcome::Looked(match self.kept.pg(pg).has_data(chunk) {
+                true => Space::Nothing,
+                false => Space::Space,
+            }),
             Operation::Forget => {
                 self.kept.pgs.remove(&pg);
                 self.unreadable.retain(|(of, ..)| *of != pg);
@@ -437,19 +493,9 @@ impl Shelf {
         }
     }
 
-    /// Whether there is room for all these chunks.
-    fn make_room(&mut self, pg: PgId, places: &[(ChunkId, u16)]) -> Result<(), Failure> {
-        let of = self.kept.pg(pg);
-        let new = places
-            .iter()
-            .filter(|(chunk, _)| !of.chunks.contains_key(chunk));
-        match self.kept.chunks() + new.count() <= self.manner.room {
-            true => Ok(()),
-            false => {
-                self.tally.both(Fault::DiskFull);
-                Err(Failure::NoSpace)
-            }
-        }
+    /// Whether there is room for data in a chunk, with so much left over.
+    fn has_room(&self, pg: PgId, chunk: ChunkId, left: usize) -> bool {
+        self.kept.pg(pg).has_data(chunk) || self.free() > left
     }
 
     /// What was damaged in these blocks is not any more.

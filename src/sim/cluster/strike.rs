@@ -268,6 +268,7 @@ impl World {
         for pg in self.catalog.pgs_on(disk).collect::<Vec<_>>() {
             self.judges.seen.begins_again((disk, pg));
         }
+        self.judges.rooms.began_again(disk, self.tick);
     }
 
     /// From now on nothing goes wrong.

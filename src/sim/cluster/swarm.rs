@@ -9,7 +9,7 @@ use super::coverage::Fault;
 use super::links::Links;
 use super::log::Pace;
 use super::shelf::Manner;
-use crate::base::Prng;
+use crate::base::{Prng, mix64};
 use crate::sim::tally::{Draw, Weight};
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ impl Knobs {
         let volumes = draw.one_of(&[1, 1, 2, 3, 4, VOLUMES_MAX]);
         let sizes: [u64; 6] = [16, 40, 200, 1024, 1100, 3000];
         let volume_blocks = (0..volumes).map(|_| draw.one_of(&sizes)).collect();
-        Knobs {
+        let mut knobs = Knobs {
             shape,
             volumes,
             volume_blocks,
@@ -128,8 +128,9 @@ impl Knobs {
             manner: Manner {
                 took_us: draw.one_of(&[10, 50, 200]),
                 slow_one_in: draw.rate(400),
-                // A disk that fills up in some seeds.
+                // Disks that fill up in some seeds.
                 room: draw.one_of(&[usize::MAX, usize::MAX, usize::MAX, 40]),
+                reserve: 0,
             },
             drift: match draw.0.below(16) {
                 0 => Drift::Beyond {
@@ -141,7 +142,27 @@ impl Knobs {
             every: draw_every(&mut draw),
             lasts: Duration::from_millis(draw.one_of(&[20, 200, 900, 2_500])),
             phases: draw_phases(&mut draw),
+        };
+        knobs.draw_room(seed);
+        knobs
+    }
+
+    /// Where disks fill up: the reserve is three times what all clients may have in flight. Twice, for what a coordinator that died had on its way comes on
+    /// top of what the next one has; and a third of all for joiners. Over it there is little. Not drawn from the others' numbers, so that all else of a seed is as with room.
+    fn draw_room(&mut self, seed: u64) {
+        if self.manner.room == usize::MAX {
+            return;
         }
+        // Chunks of one request: see `workload.rs`.
+        let most = match (self.requests.chunks, self.requests.extents) {
+            (_, 1..) => 8,
+            (1.., _) => 4,
+            _ => 3,
+        };
+        let in_flight = u64::from(self.clients) * self.depth * most;
+        let over = [2, 6, 15, 40][(mix64(seed ^ 0x726f_6f6d) % 4) as usize];
+        self.manner.reserve = 3 * in_flight as usize + 16;
+        self.manner.room = self.manner.reserve + over;
     }
 
     /// How often a class comes in a storm; `None`: never in this run.

@@ -22,7 +22,7 @@ use super::shelf::{OpId, Operation, Shelf};
 use super::snapshots::Snapshots;
 use super::swarm::Knobs;
 use super::workload::Workload;
-use crate::base::{Breaks, BufRef, DiskId, NodeId, PgId, Prng, Time, Token, VolumeId};
+use crate::base::{Breaks, BufRef, DiskId, LayerId, NodeId, PgId, Prng, Time, Token, VolumeId};
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
@@ -111,6 +111,9 @@ pub(super) struct Asked {
     pub(super) id: OperationId,
     /// What it writes; `None`: it reads.
     pub(super) value: Option<u64>,
+    /// The layer in which it took no new space as it was asked, and the disks under it.
+    pub(super) takes_none: Option<LayerId>,
+    pub(super) disks: Vec<DiskId>,
     pub(super) buffer: Option<BufRef>,
     pub(super) volume: VolumeId,
     pub(super) sectors: Range<u64>,
@@ -220,9 +223,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(mut knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
-        // A replica that has no room is refused space, and taken out: how a pool fills up is not decided yet.
-        knobs.manner.room = usize::MAX;
+    pub fn new(knobs: Knobs, plan: Plan, off: Off, print: bool) -> World {
         let mut prng = Prng::new(plan.seed ^ 0x776f_726c_6400);
         let shape = &knobs.shape;
         let nodes: Vec<NodeId> = (1..=plan.nodes).map(NodeId).collect();
@@ -495,6 +496,7 @@ impl World {
         for disk in disks {
             while let Some(done) = self.shelves.get_mut(&disk).and_then(|it| it.poll(self.now)) {
                 self.look_at_damage(disk);
+                self.look_at_room(disk);
                 let Some((id, pg, whose)) = self.shelf_ops.remove(&(disk, done.op)) else {
                     continue;
                 };
@@ -508,12 +510,14 @@ impl World {
                             .fenced((disk, pg), kept.version, range, epoch)?;
                     }
                 }
+                self.judge_stored((disk, pg), whose, &done.outcome)?;
                 let place = self.places.get_mut(&id).expect("nodes stay");
                 match place.is_paused {
                     true => place.waiting.push_back((disk, pg, whose, done)),
                     false => self.on_shelf(id, (disk, pg, whose, done)),
                 }
             }
+            self.look_at_room(disk);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::base::{
 use crate::protocol::catalog::{Catalog, Volume};
 use crate::protocol::membership::LeaseNumber;
 use crate::protocol::replication::replica::{Durable, Replica};
-use crate::protocol::replication::{Answer, Message, RulesOff};
+use crate::protocol::replication::{Answer, Message, Room, RulesOff};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Output, Patience};
 use crate::protocol::volume::{Ask, PieceId, Target, pg_of};
@@ -173,9 +173,18 @@ fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut V
                     ..
                 } => {
                     let answer = match message {
-                        Message::Seal => Answer::Sealed { window: Vec::new() },
-                        Message::Change { sequence, .. } => Answer::Done { sequence },
-                        Message::Mark | Message::Read { .. } | Message::Confirm { .. } => continue,
+                        Message::Seal => Answer::Sealed {
+                            window: Vec::new(),
+                            room: Room::Ample,
+                        },
+                        Message::Change { sequence, .. } => Answer::Done {
+                            sequence,
+                            room: Room::Ample,
+                        },
+                        Message::Mark
+                        | Message::Read { .. }
+                        | Message::Fits { .. }
+                        | Message::Confirm { .. } => continue,
                     };
                     groups.answered(now, to, header, answer, None, out);
                 }

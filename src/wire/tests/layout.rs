@@ -103,7 +103,7 @@ fn repeats(frame: &Frame) -> Vec<usize> {
                 ..
             },
         ) => vec![run.count() as usize],
-        Frame::Answer(_, Answer::Sealed { window }) => vec![window.len()],
+        Frame::Answer(_, Answer::Sealed { window, .. }) => vec![window.len()],
         Frame::FillAnswer(_, answer) => match answer {
             FillAnswer::Fences { fences, .. } => vec![fences.len()],
             FillAnswer::Listed { chunks, .. } => vec![chunks.len()],

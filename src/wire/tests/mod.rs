@@ -8,7 +8,7 @@ mod samples;
 use super::*;
 use crate::base::{ChunkId, ChunkNo, DiskId, Prng, VolumeId};
 use crate::protocol::replication::fill::{FillAnswer, FillHeader, PAGE_MAX};
-use crate::protocol::replication::{Answer, Entry};
+use crate::protocol::replication::{Answer, Entry, Room};
 use samples::{AT, ENTRY, FILL, HEADER, Sample, all, any, named};
 
 const DISK: DiskId = DiskId(0x0d15_c000);
@@ -142,7 +142,16 @@ fn what_a_later_version_brought_is_refused_to_the_writer_and_by_the_reader() {
 
 fn sealed(entries: usize) -> Sample {
     let window = vec![ENTRY; entries];
-    (Frame::Answer(HEADER, Answer::Sealed { window }), 0)
+    (
+        Frame::Answer(
+            HEADER,
+            Answer::Sealed {
+                window,
+                room: Room::Ample,
+            },
+        ),
+        0,
+    )
 }
 
 fn content(entries: Vec<Entry>) -> Sample {
@@ -208,7 +217,16 @@ fn entries_without_blocks_are_not_sent() {
     let told = content(vec![silent, ENTRY, silent]);
     assert_eq!(sample(&encode(&told)), content(vec![ENTRY]));
     let window = vec![silent; ENTRIES_MAX + 1];
-    let told = (Frame::Answer(HEADER, Answer::Sealed { window }), 0);
+    let told = (
+        Frame::Answer(
+            HEADER,
+            Answer::Sealed {
+                window,
+                room: Room::Ample,
+            },
+        ),
+        0,
+    );
     assert_eq!(sample(&encode(&told)), sealed(0));
 }
 

@@ -4,7 +4,9 @@ use crate::base::{
     BlockRun, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Prng, Stamp, VolumeId,
 };
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
-use crate::protocol::replication::{Answer, Asked, Change, Entry, Header, Message, Refusal};
+use crate::protocol::replication::{
+    Answer, Asked, Change, Entry, Header, Message, Refusal, Room, Takes,
+};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
@@ -106,6 +108,7 @@ fn messages() -> Vec<(&'static str, Sample)> {
         ("mark", of(Message::Mark, 0)),
         ("seal", of(Message::Seal, 0)),
         ("confirm", of(Message::Confirm { id: 10 }, 0)),
+        ("fits", of(Message::Fits { id: 10, at: AT }, 0)),
     ]
 }
 
@@ -116,18 +119,30 @@ fn answers() -> Vec<(&'static str, Sample)> {
         crcs: CRCS,
         zeroes: 0x00f0,
     };
-    let sealed = |entries| Answer::Sealed {
+    let sealed_of = |entries, room| Answer::Sealed {
         window: vec![ENTRY; entries],
+        room,
     };
+    let sealed = |entries| sealed_of(entries, Room::Ample);
+    let done = |room| Answer::Done { sequence: 8, room };
     let refused = |what, why| Answer::Refused { what, why };
+    let fits = |takes, room| Answer::Fits {
+        id: 10,
+        takes,
+        room,
+    };
     let change = Asked::Change { sequence: 8 };
     let of = |answer, blocks| (Frame::Answer(HEADER, answer), blocks);
     vec![
-        ("done", of(Answer::Done { sequence: 8 }, 0)),
+        ("done", of(done(Room::Ample), 0)),
+        ("done_low", of(done(Room::Low), 0)),
+        ("fits_nothing", of(fits(Takes::Nothing, Room::Low), 0)),
+        ("fits_space", of(fits(Takes::Space, Room::Ample), 0)),
         ("value_settled", of(value(None), 2)),
         ("value_newest", of(value(Some((HEADER.epoch, 8))), 16)),
         ("sealed_empty", of(sealed(0), 0)),
         ("sealed", of(sealed(3), 0)),
+        ("sealed_low", of(sealed_of(1, Room::Low), 0)),
         (
             "refused_epoch",
             of(refused(change, Refusal::Epoch(HEADER.epoch)), 0),
@@ -150,6 +165,10 @@ fn answers() -> Vec<(&'static str, Sample)> {
         (
             "refused_confirm",
             of(refused(Asked::Confirm { id: 10 }, Refusal::Version(5)), 0),
+        ),
+        (
+            "refused_fits",
+            of(refused(Asked::Fits { id: 10 }, Refusal::Busy), 0),
         ),
     ]
 }
@@ -331,7 +350,7 @@ fn any_message(prng: &mut Prng) -> Sample {
     let (sequence, at) = (word(prng).max(1), any_place(prng));
     let run = any_run(prng);
     let first_crcs = (1u32 << run.count()) - 1;
-    let (change, blocks) = match prng.below(7) {
+    let (change, blocks) = match prng.below(8) {
         0 => {
             let crcs = any_crcs(prng, first_crcs as u16);
             (Change::Write { run, crcs }, run.count())
@@ -347,6 +366,7 @@ fn any_message(prng: &mut Prng) -> Sample {
                 3 => Message::Read { id, at, run },
                 4 => Message::Mark,
                 5 => Message::Confirm { id },
+                6 => Message::Fits { id, at },
                 _ => Message::Seal,
             };
             return (Frame::Message(any_header(prng), message), 0);
@@ -372,10 +392,12 @@ fn any_entry(prng: &mut Prng, at: ChunkId) -> Entry {
 
 fn any_answer(prng: &mut Prng) -> Sample {
     let mut blocks = 0;
-    let answer = match prng.below(5) {
+    let room = any_room(prng);
+    let answer = match prng.below(6) {
         4 => Answer::Confirmed { id: word(prng) },
         0 => Answer::Done {
             sequence: word(prng).max(1),
+            room,
         },
         1 => {
             blocks = prng.below(17) as u32;
@@ -395,21 +417,38 @@ fn any_answer(prng: &mut Prng) -> Sample {
             });
             Answer::Sealed {
                 window: window.collect(),
+                room,
             }
         }
+        3 => Answer::Fits {
+            id: word(prng),
+            takes: match prng.one_in(2) {
+                true => Takes::Nothing,
+                false => Takes::Space,
+            },
+            room,
+        },
         _ => any_refused(prng),
     };
     (Frame::Answer(any_header(prng), answer), blocks)
 }
 
+fn any_room(prng: &mut Prng) -> Room {
+    match prng.one_in(2) {
+        true => Room::Ample,
+        false => Room::Low,
+    }
+}
+
 fn any_refused(prng: &mut Prng) -> Answer {
-    let what = match prng.below(5) {
+    let what = match prng.below(6) {
         4 => Asked::Confirm { id: word(prng) },
         0 => Asked::Change {
             sequence: word(prng).max(1),
         },
         1 => Asked::Read { id: word(prng) },
         2 => Asked::Mark,
+        3 => Asked::Fits { id: word(prng) },
         _ => Asked::Seal,
     };
     let why = match prng.below(6) {

@@ -17,6 +17,7 @@ mod numbered;
 mod read;
 mod recover;
 mod recovery;
+mod room;
 mod write;
 
 use super::FLYING_MAX;
@@ -28,6 +29,7 @@ use confirm::Confirms;
 use numbered::Numbered;
 use read::{Held, Reading};
 use recovery::Recovery;
+use room::Fitting;
 use std::collections::VecDeque;
 use write::Flying;
 
@@ -133,6 +135,8 @@ pub enum Failure {
     Busy,
     /// No replica that is in sync can read these blocks.
     Unreadable,
+    /// It takes new space, and the disk of a member has none: nothing has changed, anywhere, and nothing will.
+    NoSpace,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -162,6 +166,11 @@ pub struct Group {
     held: usize,
     /// The last number of a read.
     reads: u64,
+    /// Changes that wait to hear whether they fit, and the last number of one.
+    fitting: Numbered<Fitting>,
+    fits: u64,
+    /// Members whose disks are low, as far as they have said.
+    low: Vec<DiskId>,
     /// What was asked before it serves.
     waiting: VecDeque<(Tag, Ask)>,
     confirms: Confirms,
@@ -190,6 +199,9 @@ impl Group {
             reading: Numbered::default(),
             held: 0,
             reads: 0,
+            fitting: Numbered::default(),
+            fits: 0,
+            low: Vec::new(),
             waiting: VecDeque::new(),
             confirms: Confirms::default(),
             off,
@@ -255,13 +267,17 @@ impl Group {
         }
         (bit != 0 && self.flying.iter().any(lacks))
             || self.reading.values().any(reads)
+            || self.fitting.values().any(|of| bit != 0 && of.lacks(bit))
             || self.confirms.waits_for(bit)
     }
 
     /// Whether nothing is in flight, and nothing waits.
     pub fn is_idle(&self) -> bool {
-        let is_busy = !self.flying.is_empty() || !self.reading.is_empty();
-        self.is_serving() && !is_busy && self.confirms.is_empty()
+        self.is_serving()
+            && self.flying.is_empty()
+            && self.reading.is_empty()
+            && self.fitting.is_empty()
+            && self.confirms.is_empty()
     }
 
     /// The members that a change needs.
@@ -316,6 +332,7 @@ impl Group {
             return;
         }
         self.configuration = configuration;
+        self.forget_room_of_others();
         match self.phase {
             Phase::Recovering(_) if self.off.on(Rule::R5) => {}
             // Any change of version restarts the seal (R5).
@@ -337,6 +354,7 @@ impl Group {
             self.read_again(id, out);
         }
         self.confirm_again(out);
+        self.ask_anew_whether_they_fit(out);
         self.end_changes(out);
     }
 
@@ -354,6 +372,7 @@ impl Group {
             }
         }
         self.send_changes(to, out);
+        self.ask_again_whether_they_fit(to, out);
         for (id, reading) in self.reading.iter() {
             if reading.is_of(to) && reading.held.is_none() {
                 let (at, run) = (reading.at, reading.run);
@@ -390,9 +409,12 @@ impl Group {
                 change,
                 payload,
             } => {
-                if self.flying.len() >= FLYING_MAX {
+                if self.flying.len() + self.fitting.len() >= FLYING_MAX {
                     let why = Failure::Busy;
                     return out.push(Output::Failed { tag, why });
+                }
+                if self.may_not_fit(&change) {
+                    return self.ask_whether_it_fits(tag, (at, change), payload, out);
                 }
                 self.change(Some(tag), at, change, payload, out);
             }
@@ -434,8 +456,13 @@ impl Group {
         }
         let is_present = header.version == self.version();
         match answer {
-            Answer::Done { sequence } if is_present || self.off.on(Rule::R3Answers) => {
+            Answer::Done { sequence, room } if is_present || self.off.on(Rule::R3Answers) => {
+                self.heard_of_room(from, room);
                 self.on_done(from, sequence, out);
+            }
+            Answer::Fits { id, takes, room } if is_present => {
+                self.heard_of_room(from, room);
+                self.on_fits(from, id, (takes, room), out);
             }
             Answer::Value {
                 id,
@@ -451,7 +478,8 @@ impl Group {
                 };
                 self.on_value(from, id, newest, value, out);
             }
-            Answer::Sealed { window } if is_present || self.off.on(Rule::R5) => {
+            Answer::Sealed { window, room } if is_present || self.off.on(Rule::R5) => {
+                self.heard_of_room(from, room);
                 let is_in_sync = self.configuration.role(from) == Some(Role::InSync);
                 if let Phase::Recovering(recovery) = &mut self.phase {
                     recovery.sealed(from, is_in_sync, &window);
@@ -505,6 +533,7 @@ impl Group {
         out.push(Output::Fenced { by });
         let changes = std::mem::take(&mut self.flying);
         let reads = std::mem::take(&mut self.reading);
+        let fitting = std::mem::take(&mut self.fitting);
         self.held = 0;
         let waiting = std::mem::take(&mut self.waiting);
         let confirms = std::mem::take(&mut self.confirms);
@@ -514,6 +543,7 @@ impl Group {
             .filter_map(|flying| flying.tag)
             .chain(reads.values().map(|reading| reading.tag))
             .chain(waiting.into_iter().map(|(tag, _)| tag))
+            .chain(fitting.values().map(|fitting| fitting.tag))
             .chain(confirms.into_tags());
         let why = Failure::Fenced;
         out.extend(tags.map(|tag| Output::Failed { tag, why }));
@@ -534,7 +564,12 @@ impl Group {
             self.flying.front().is_none_or(|oldest| !oldest.ended),
             "the mark passes what is acknowledged"
         );
-        assert!(self.flying.len() <= FLYING_MAX, "windows-are-bounded");
+        assert!(
+            self.flying.len() + self.fitting.len() <= FLYING_MAX,
+            "windows-are-bounded"
+        );
+        let is_member = |low: &DiskId| self.configuration.writers().any(|one| one.disk == *low);
+        assert!(self.low.iter().all(is_member), "who is low is a member");
         let held = self.reading.values().filter(|read| read.held.is_some());
         assert_eq!(held.count(), self.held, "held reads are counted");
         self.confirms.check();

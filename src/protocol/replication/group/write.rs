@@ -119,7 +119,7 @@ impl Group {
     }
 
     /// The members that a change needs, a bit for each.
-    fn writers_mask(&self) -> u8 {
+    pub(super) fn writers_mask(&self) -> u8 {
         let bits = self.writers().map(|disk| self.configuration.bit(disk));
         bits.fold(0, |mask, bit| mask | bit)
     }

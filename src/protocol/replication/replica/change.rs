@@ -48,11 +48,11 @@ impl Replica {
         let of = self.durable.range(range);
         if sequence <= of.mark && !self.off.on(Rule::R10) {
             // A late duplicate: what came after it may be forgotten already.
-            return say(frame.from, frame.header, Answer::Done { sequence }, out);
+            return self.say_done(&frame, sequence, out);
         }
         match of.window.version_of(epoch, sequence) {
             Some(stamped) if stamped >= version || self.off.on(Rule::R3Stamps) => {
-                return say(frame.from, frame.header, Answer::Done { sequence }, out);
+                return self.say_done(&frame, sequence, out);
             }
             _ => {}
         }
@@ -94,7 +94,7 @@ impl Replica {
             payload: frame.payload,
         });
         if self.off.on(Rule::Durable) {
-            say(frame.from, frame.header, Answer::Done { sequence }, out);
+            self.say_done(&frame, sequence, out);
         }
         let storing = Storing {
             to: frame.from,
@@ -105,6 +105,16 @@ impl Replica {
         };
         self.storing.insert(op, storing);
         self.storing_chunks += change.chunks();
+    }
+
+    fn say_done(&self, frame: &Frame, sequence: u64, out: &mut Vec<Output>) {
+        let room = self.room();
+        say(
+            frame.from,
+            frame.header,
+            Answer::Done { sequence, room },
+            out,
+        );
     }
 
     pub(super) fn on_stored(&mut self, op: Op, ok: bool, out: &mut Vec<Output>) {
@@ -132,7 +142,8 @@ impl Replica {
                 .range(range)
                 .window
                 .put((epoch, sequence, header.version), change.places(at));
-            Answer::Done { sequence }
+            let room = self.room();
+            Answer::Done { sequence, room }
         } else {
             let (what, why) = (Asked::Change { sequence }, Refusal::Failed);
             Answer::Refused { what, why }

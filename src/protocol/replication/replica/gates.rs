@@ -95,6 +95,7 @@ impl Replica {
                 change,
             } => self.on_change(frame, sequence, at, change, out),
             Message::Read { at, run, .. } => self.on_read(frame, at, run, out),
+            Message::Fits { id, at } => self.on_fits(frame, id, at, out),
             Message::Mark => {}
             Message::Confirm { id } => self.on_confirm(&frame, id, out),
             Message::Seal if self.sealing.len() >= SEALS_MAX => refuse(&frame, Refusal::Busy, out),

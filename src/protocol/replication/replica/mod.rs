@@ -27,6 +27,7 @@ mod durable;
 mod gates;
 mod in_flight;
 mod read;
+mod room;
 mod seal;
 mod session;
 mod source;
@@ -38,6 +39,7 @@ use super::MEMBERS_MAX;
 use super::configuration::Configuration;
 use super::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use super::message::{Answer, Change, Header, Message, Refusal};
+use super::room::{Room, Takes};
 use super::rule::{Rule, RulesOff};
 use super::window::Entry;
 use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, Stamp, VolumeId};
@@ -113,7 +115,11 @@ pub enum Input {
         content: Content,
         payload: Option<BufRef>,
     },
-    /// The other answer to [`Output::Read`], [`Output::List`] and [`Output::Fetch`].
+    /// The answer to [`Output::Look`].
+    Looked { op: Op, takes: Takes },
+    /// How its disk is from now on. A replica that was made new takes it for ample until it is told.
+    Room(Room),
+    /// The other answer to [`Output::Read`], [`Output::Look`], [`Output::List`] and [`Output::Fetch`].
     NotLoaded { op: Op },
 }
 
@@ -127,6 +133,13 @@ pub enum Op {
         sequence: u64,
     },
     Read {
+        range: VolumeId,
+        epoch: Epoch,
+        version: u32,
+        id: u64,
+    },
+    /// Of a chunk, whether it would take new space.
+    Look {
         range: VolumeId,
         epoch: Epoch,
         version: u32,
@@ -165,6 +178,11 @@ pub enum Output {
         op: Op,
         at: ChunkId,
         run: BlockRun,
+    },
+    /// Would a write to this chunk of this layer take new space?
+    Look {
+        op: Op,
+        at: ChunkId,
     },
     /// Which chunks are stamped with a version above `since`, in the order of [`super::fill::Place`], at most
     /// [`super::fill::PAGE_MAX`] from behind `after` on.
@@ -256,6 +274,9 @@ pub struct Replica {
     /// Chunks that joiners ask for and that wait for the pace.
     fetches: VecDeque<(Asker, FillHeader, ChunkId)>,
     /// Chunks on their way here, and those that are read for others, at once.
+    /// How its disk is.
+    room: Room,
+    /// Chunks on their way here at once.
     pace: u32,
     off: RulesOff,
 }
@@ -279,6 +300,7 @@ impl Replica {
             asking: Vec::new(),
             works: Works::default(),
             fetches: VecDeque::new(),
+            room: Room::Ample,
             pace: session::PACE_FIRST,
             off,
         }
@@ -370,6 +392,8 @@ impl Replica {
                 content,
                 payload,
             } => self.on_fetched(op, Some((content, payload)), out),
+            Input::Looked { op, takes } => self.on_looked(op, takes, out),
+            Input::Room(room) => self.room = room,
             Input::NotLoaded { op } => match op {
                 Op::OwnList { session } => self.on_own_list(session, None, out),
                 Op::List(_) => self.on_listed(op, None, out),

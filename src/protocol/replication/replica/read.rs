@@ -8,8 +8,8 @@ use crate::protocol::replication::message::{Answer, Header, Message, Refusal};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Loading {
     pub frame: Frame,
-    at: ChunkId,
-    run: BlockRun,
+    pub at: ChunkId,
+    pub run: BlockRun,
 }
 
 impl Replica {

@@ -12,6 +12,7 @@ impl Replica {
         if self.sealing.is_empty() || self.works.are_filling() {
             return;
         }
+        let room = self.room();
         let mut waiting = std::mem::take(&mut self.sealing);
         waiting.retain(|frame| {
             let range = frame.header.range;
@@ -41,7 +42,12 @@ impl Replica {
                 refuse(frame, Refusal::Failed, out);
                 return false;
             }
-            say(frame.from, frame.header, Answer::Sealed { window }, out);
+            say(
+                frame.from,
+                frame.header,
+                Answer::Sealed { window, room },
+                out,
+            );
             false
         });
         self.sealing = waiting;

@@ -4,11 +4,13 @@ use crate::base::{
     BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
     VolumeId,
 };
+use crate::protocol::replication::FLYING_MAX as GROUP_FLYING_MAX;
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
+use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{Asker, Durable, Input, Op, Output};
 use crate::protocol::replication::{
     Answer, Change, Configuration, Entry, Header, MEMBERS_MAX, Message, Reconfigure, Refusal,
-    Replica, Role, RulesOff, WINDOW_MAX,
+    Replica, Role, Room, RulesOff, WINDOW_MAX,
 };
 
 const PG: PgId = PgId(1);
@@ -249,7 +251,7 @@ fn a_joiner_that_is_dropped_again_and_again_tells_no_more_than_a_seal_carries() 
     site.fill_answer(header, content(at, &[]));
     assert!(!is_busy(site.change(1 << 30)));
     site.replica.check();
-    let Answer::Sealed { window } = site.seal() else {
+    let Answer::Sealed { window, .. } = site.seal() else {
         panic!("the seal is answered");
     };
     assert_eq!(window.len(), TOLD_MAX);
@@ -287,7 +289,7 @@ fn a_chunk_whose_entries_have_no_room_is_asked_for_again_and_then_filled() {
     let is_filled = |output: &Output| matches!(output, Output::Filled { .. });
     assert!(filled.iter().any(is_filled), "{filled:?}");
     site.replica.check();
-    let Answer::Sealed { window } = site.seal() else {
+    let Answer::Sealed { window, .. } = site.seal() else {
         panic!("the seal is answered");
     };
     assert_eq!(window.iter().filter(|entry| entry.at == at).count(), 2);
@@ -319,7 +321,7 @@ fn a_window_that_is_found_longer_than_a_seal_carries_is_not_told_in_part() {
         Durable::found(1, 0, [(RANGE, epoch(1), 0, entries)])
     };
     let mut site = Site::new(SOURCE, found(TOLD_MAX));
-    assert!(matches!(site.seal(), Answer::Sealed { window } if window.len() == TOLD_MAX));
+    assert!(matches!(site.seal(), Answer::Sealed { window, .. } if window.len() == TOLD_MAX));
     let mut site = Site::new(SOURCE, found(TOLD_MAX + 1));
     let why = Refusal::Failed;
     assert!(matches!(site.seal(), Answer::Refused { why: of, .. } if of == why));
@@ -468,4 +470,50 @@ fn chunks_that_wait_to_be_read_are_bounded() {
         300 - 257
     );
     site.replica.check();
+}
+
+#[test]
+fn what_waits_to_hear_whether_it_fits_counts_as_in_flight() {
+    let configuration = Configuration::new([SOURCE, JOINER]);
+    let (of, off) = ((RANGE, PG), RulesOff::NONE);
+    let mut out = Vec::new();
+    let mut group = Group::new(of, epoch(1), configuration, None, off, &mut out);
+    for output in std::mem::take(&mut out) {
+        let group::Output::Send { to, header, .. } = output else {
+            panic!("{output:?}")
+        };
+        let (window, room) = (Vec::new(), Room::Low);
+        let input = group::Input::Answer {
+            from: to,
+            header,
+            answer: Answer::Sealed { window, room },
+            payload: None,
+        };
+        group.step(input, &mut out);
+    }
+    out.clear();
+    let write = |group: &mut Group, tag: u64, out: &mut Vec<group::Output>| {
+        let (run, crcs) = (BlockRun::WHOLE, [0; 16]);
+        let ask = group::Ask::Change {
+            at: chunk(tag),
+            change: Change::Write { run, crcs },
+            payload: Some(buf()),
+        };
+        let tag = Tag(tag);
+        group.step(group::Input::Ask { tag, ask }, out);
+        group.check();
+    };
+    for tag in 0..GROUP_FLYING_MAX as u64 {
+        write(&mut group, tag, &mut out);
+    }
+    let is_question = |output: &group::Output| {
+        let asks = |message: &Message| matches!(message, Message::Fits { .. });
+        matches!(output, group::Output::Send { message, .. } if asks(message))
+    };
+    assert_eq!(out.len(), 2 * GROUP_FLYING_MAX);
+    assert!(out.iter().all(is_question));
+    out.clear();
+    write(&mut group, 9_999, &mut out);
+    let (tag, why) = (Tag(9_999), group::Failure::Busy);
+    assert_eq!(out, [group::Output::Failed { tag, why }]);
 }

@@ -13,6 +13,8 @@ const SOMETIMES: &[&str] = &[
     "a read saw a write",
     "one replica is left",
 ];
+/// And where disks become low.
+const WITH_LOW_DISKS: &[&str] = &["a write was refused for want of space"];
 
 /// Seen as well where owners go on without a lease.
 const UNLEASED_SAW: &str = "an owner without a lease saw something";
@@ -59,7 +61,7 @@ fn explore(bounds: &Bounds, off: RulesOff, most: usize) -> Ended {
         if ended.states >= most {
             return ended;
         }
-        for what in SOMETIMES {
+        for what in SOMETIMES.iter().chain(WITH_LOW_DISKS) {
             if !ended.seen.contains(what) && next.has(what) {
                 ended.seen.insert(what);
             }
@@ -123,6 +125,7 @@ const SMALL: Bounds = Bounds {
     reads: 1,
     duplicates: 0,
     crashes: 0,
+    turns: 0,
     slow_disks: false,
     joins: false,
     confirms: false,
@@ -153,6 +156,15 @@ const SHOWN: &[(Rule, Bounds)] = &[
         },
     ),
     (Rule::R18Confirm, UNLEASED),
+    (
+        Rule::Unsent,
+        Bounds {
+            writes: 2,
+            reads: 2,
+            turns: 2,
+            ..SMALL
+        },
+    ),
 ];
 
 /// Worlds in which an owner goes on without its lease.
@@ -198,10 +210,38 @@ fn wider_worlds_are_sound_wherever_one_wanders() {
             slow_disks: true,
             ..SMALL
         },
+        Bounds {
+            writes: 3,
+            reads: 3,
+            turns: 3,
+            versions: 3,
+            crashes: 1,
+            ..SMALL
+        },
     ] {
         let found = wander(&bounds, RulesOff::NONE, 3_000);
         assert!(found.is_none(), "{bounds:?}: {found:#?}");
     }
+}
+
+/// A disk becomes low at any moment. An owner hears of it with its seal, before anything was written, or with what it wrote.
+const FILLING_UP: Bounds = Bounds {
+    versions: 1,
+    turns: 1,
+    ..SMALL
+};
+
+#[test]
+fn a_small_world_in_which_disks_become_low_is_sound_in_every_order_of_events() {
+    let ended = explore(&FILLING_UP, RulesOff::NONE, usize::MAX);
+    assert!(ended.found.is_none(), "{:#?}", ended.found);
+    let wanted = [
+        "a write was refused for want of space",
+        "a read saw a write",
+    ];
+    let missing = wanted.iter().find(|what| !ended.seen.contains(*what));
+    assert_eq!(missing, None, "of {} states", ended.states);
+    assert!(ended.states > 2_000, "only {} states", ended.states);
 }
 
 const JOINING: Bounds = Bounds {
@@ -248,6 +288,15 @@ const JOINS: &[Bounds] = &[
         slow_disks: true,
         crashes: 2,
         duplicates: 2,
+        ..JOINING
+    },
+    Bounds {
+        versions: 7,
+        writes: 3,
+        reads: 3,
+        epochs: 3,
+        turns: 3,
+        slow_disks: true,
         ..JOINING
     },
     Bounds {

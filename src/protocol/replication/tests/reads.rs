@@ -4,7 +4,9 @@ use crate::base::{
     BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
 };
 use crate::protocol::replication::group::{Ask, Group, Input, Output, Tag};
-use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, RulesOff};
+use crate::protocol::replication::{
+    Answer, Change, Configuration, Header, Message, Room, RulesOff,
+};
 
 const AT: ChunkId = ChunkId {
     family: FamilyId(1),
@@ -37,7 +39,14 @@ impl Desk {
                 } => match message {
                     Message::Seal => {
                         let window = Vec::new();
-                        self.answer(to, header, Answer::Sealed { window });
+                        self.answer(
+                            to,
+                            header,
+                            Answer::Sealed {
+                                window,
+                                room: Room::Ample,
+                            },
+                        );
                     }
                     _ => self.headers.push((to, header)),
                 },
@@ -58,7 +67,14 @@ impl Desk {
 
     fn done(&mut self, from: u32, sequence: u64) {
         let header = self.headers.last().expect("it has sent something").1;
-        self.answer(DiskId(from), header, Answer::Done { sequence });
+        self.answer(
+            DiskId(from),
+            header,
+            Answer::Done {
+                sequence,
+                room: Room::Ample,
+            },
+        );
     }
 
     fn write(&mut self, tag: u64, block: u32) {
@@ -99,7 +115,14 @@ fn a_read_of_two_blocks_waits_for_the_older_change_of_one_of_them_too() {
     for output in out {
         if let Output::Send { to, header, .. } = output {
             let window = Vec::new();
-            desk.answer(to, header, Answer::Sealed { window });
+            desk.answer(
+                to,
+                header,
+                Answer::Sealed {
+                    window,
+                    room: Room::Ample,
+                },
+            );
         }
     }
     desk.write(1, 0);

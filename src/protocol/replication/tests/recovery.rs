@@ -2,7 +2,9 @@
 
 use crate::base::{ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId};
 use crate::protocol::replication::group::{Group, Input, Output};
-use crate::protocol::replication::{Answer, Configuration, Entry, Message, RulesOff, WINDOW_MAX};
+use crate::protocol::replication::{
+    Answer, Configuration, Entry, Message, Room, RulesOff, WINDOW_MAX,
+};
 use std::collections::VecDeque;
 
 fn epoch(host: u32) -> Epoch {
@@ -44,7 +46,10 @@ fn what_all_members_have_in_their_windows_is_written_again_some_at_a_time() {
     }) = sent.pop_front()
     {
         let answer = match message {
-            Message::Seal => Answer::Sealed { window: window(to) },
+            Message::Seal => Answer::Sealed {
+                window: window(to),
+                room: Room::Ample,
+            },
             // All that it had is zeroes.
             Message::Read { id, .. } => {
                 reads += 1;
@@ -57,10 +62,14 @@ fn what_all_members_have_in_their_windows_is_written_again_some_at_a_time() {
             }
             Message::Change { sequence, .. } => {
                 written += 1;
-                Answer::Done { sequence }
+                Answer::Done {
+                    sequence,
+                    room: Room::Ample,
+                }
             }
             Message::Mark => panic!("no mark before recovery is done (R8)"),
             Message::Confirm { .. } => panic!("nothing was read"),
+            Message::Fits { .. } => panic!("recovery asks for no room"),
         };
         assert_eq!(header.mark, 0);
         let (from, payload) = (to, None);

@@ -11,7 +11,7 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Replica};
 use crate::protocol::replication::{
-    Answer, Change, Configuration, Header, Message, Reconfigure, Role,
+    Answer, Change, Configuration, Header, Message, Reconfigure, Role, Room, Takes,
 };
 use crate::protocol::stories;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,6 +138,24 @@ impl Site {
                 let now = self.manager.clone().expect("a PG");
                 self.replica(DiskId(number(disk)), replica::Input::Configured(now));
             }
+            ["replica", disk, "is", room @ ("low" | "ample")] => {
+                let room = match room {
+                    "low" => Room::Low,
+                    _ => Room::Ample,
+                };
+                self.replica(DiskId(number(disk)), replica::Input::Room(room));
+            }
+            ["owner", owner, "writes", what, "to", "chunk", at] => {
+                let value = what.chars().next().map_or(0, u32::from);
+                let owner = number(owner);
+                let chunk = ChunkNo(u64::from(number(at)));
+                self.change_at(owner, value, ChunkId { chunk, ..AT }, 0);
+            }
+            ["owner", owner, "discards", "chunk", at] => {
+                let owner = number(owner);
+                let chunk = ChunkNo(u64::from(number(at)));
+                self.change_at(owner, 0, ChunkId { chunk, ..AT }, 0);
+            }
             ["replica", disk, "asks", "again"] => {
                 self.replica(DiskId(number(disk)), replica::Input::AskAgain);
             }
@@ -220,7 +238,11 @@ impl Site {
     }
 
     fn change(&mut self, owner: u32, value: u32, at: u32) {
-        let (tag, run) = (self.tag(), block(at));
+        self.change_at(owner, value, AT, at);
+    }
+
+    fn change_at(&mut self, owner: u32, value: u32, at: ChunkId, block_at: u32) {
+        let (tag, run) = (self.tag(), block(block_at));
         let (change, payload) = match letter(value) {
             '.' => (Change::Zero { run }, None),
             _ => {
@@ -228,7 +250,6 @@ impl Site {
                 (Change::Write { run, crcs }, Some(buf(value)))
             }
         };
-        let at = AT;
         self.owner(
             owner,
             group::Input::Ask {
@@ -377,6 +398,7 @@ impl Site {
                 }
                 replica::Output::Change {
                     op,
+                    at,
                     change,
                     payload,
                     stamp,
@@ -387,7 +409,7 @@ impl Site {
                     };
                     let value = payload.map_or(0, |payload| payload.id.0);
                     self.stamps.insert(disk, stamp);
-                    self.blocks.insert((disk, run.first()), value);
+                    self.blocks.insert((disk, place_of(at, run)), value);
                     self.say(&format!(
                         "replica {disk} has {} on disk, stamped {}.{}.{}",
                         letter(value),
@@ -397,14 +419,24 @@ impl Site {
                     ));
                     replica::Input::Stored { op, ok: true }
                 }
-                replica::Output::Read { op, run, .. } => {
-                    let value = self.blocks.get(&(disk, run.first())).copied().unwrap_or(0);
+                replica::Output::Read { op, at, run } => {
+                    let place = (disk, place_of(at, run));
+                    let value = self.blocks.get(&place).copied().unwrap_or(0);
                     replica::Input::Loaded {
                         op,
                         crcs: [0; 16],
                         zeroes: if value == 0 { run.mask() } else { 0 },
                         payload: buf(value),
                     }
+                }
+                replica::Output::Look { op, at } => {
+                    let first = place_of(at, block(0));
+                    let mut blocks = self.blocks.range((disk, first)..(disk, first + 16));
+                    let takes = match blocks.any(|(_, value)| *value > 0) {
+                        true => Takes::Nothing,
+                        false => Takes::Space,
+                    };
+                    replica::Input::Looked { op, takes }
                 }
                 replica::Output::Answer {
                     to,
@@ -553,7 +585,14 @@ impl Site {
 
     fn hear(&mut self, disk: DiskId, answer: &Answer, payload: Option<BufRef>) {
         let what = match answer {
-            Answer::Done { sequence } => format!("done {sequence}"),
+            Answer::Done { sequence, room } => format!("done {sequence}{}", of_room(*room)),
+            Answer::Fits { takes, room, .. } => {
+                let takes = match takes {
+                    Takes::Nothing => "it takes nothing",
+                    Takes::Space => "it takes space",
+                };
+                format!("{takes}{}", of_room(*room))
+            }
             Answer::Value { newest, zeroes, .. } => {
                 let value = payload.filter(|_| *zeroes == 0);
                 let value = letter(value.map_or(0, |payload| payload.id.0));
@@ -564,12 +603,12 @@ impl Site {
                     None => value.to_string(),
                 }
             }
-            Answer::Sealed { window } => {
+            Answer::Sealed { window, room } => {
                 let entries: Vec<String> = window
                     .iter()
                     .map(|entry| format!("{}.{}", entry.epoch.host, entry.sequence))
                     .collect();
-                format!("sealed, window [{}]", entries.join(" "))
+                format!("sealed, window [{}]{}", entries.join(" "), of_room(*room))
             }
             Answer::Confirmed { .. } => "confirmed".to_owned(),
             Answer::Refused { why, .. } => format!("refused, {why:?}"),
@@ -608,17 +647,35 @@ impl Frame {
 fn words_of(message: &Message, payload: Option<BufRef>) -> String {
     match *message {
         Message::Change {
-            sequence, change, ..
+            sequence,
+            at,
+            change,
         } => {
             let (Change::Write { run, .. } | Change::Zero { run }) = change else {
                 unreachable!("stories change blocks");
             };
             let value = letter(payload.map_or(0, |payload| payload.id.0));
-            format!("change {sequence}, {value} to block {}", run.first())
+            match at.chunk.0 {
+                0 => format!("change {sequence}, {value} to block {}", run.first()),
+                chunk => format!("change {sequence}, {value} to chunk {chunk}"),
+            }
         }
         Message::Read { run, .. } => format!("read block {}", run.first()),
         Message::Mark => "mark".to_owned(),
         Message::Seal => "seal".to_owned(),
         Message::Confirm { id } => format!("confirm {id}"),
+        Message::Fits { at, .. } => format!("does a write to chunk {} fit?", at.chunk.0),
     }
+}
+
+fn of_room(room: Room) -> &'static str {
+    match room {
+        Room::Ample => "",
+        Room::Low => "; its disk is low",
+    }
+}
+
+/// Where the first block of a run is kept: by its number in the volume.
+fn place_of(at: ChunkId, run: BlockRun) -> u32 {
+    at.chunk.0 as u32 * 16 + run.first()
 }

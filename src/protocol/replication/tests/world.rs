@@ -11,7 +11,7 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::group::{self, Group, Tag};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Answer, Change, Configuration, Header, Message, Reconfigure};
-use crate::protocol::replication::{Role, Rule, RulesOff};
+use crate::protocol::replication::{Role, Room, Rule, RulesOff, Takes};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 const RANGE: VolumeId = VolumeId(1);
@@ -35,6 +35,8 @@ pub struct Bounds {
     /// Frames that arrive twice.
     pub duplicates: u8,
     pub crashes: u8,
+    /// How often a disk becomes low, or ample again.
+    pub turns: u8,
     /// What a disk is asked happens later; else at once.
     pub slow_disks: bool,
     /// Whether replicas that are out come back.
@@ -95,6 +97,10 @@ pub enum Event {
         owner: usize,
         near: u32,
     },
+    /// A disk becomes low, or ample again.
+    Turn {
+        disk: usize,
+    },
     /// A replica loses power: what is on its way to its disk is lost.
     Crash {
         disk: usize,
@@ -114,6 +120,7 @@ impl Event {
             Event::Answer { .. } => 1,
             Event::Disk { .. } => 2,
             Event::Evict { .. } | Event::Crash { .. } | Event::Attach => 3,
+            Event::Turn { .. } => 5,
             Event::Write { .. } | Event::Read { .. } => 4,
             Event::Learn { .. } | Event::Connect { .. } => 5,
             Event::Join { .. } | Event::Promote { .. } | Event::Tell { .. } => 6,
@@ -142,6 +149,7 @@ enum Message2 {
     Mark,
     Seal,
     Confirm { id: u64 },
+    Fits { id: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -165,6 +173,7 @@ enum Work {
         stamp: Stamp,
     },
     Read,
+    Look,
     List {
         since: u32,
     },
@@ -209,6 +218,11 @@ pub struct World {
     duplicates: u8,
     crashes: u8,
     connects: u8,
+    /// How each disk is, and how often one changes yet.
+    rooms: Vec<Room>,
+    turns: u8,
+    /// Whether a write was refused because a disk is low.
+    refused: bool,
     slow_disks: bool,
     confirms: bool,
     /// What reads have found that is not confirmed.
@@ -275,6 +289,9 @@ impl World {
             duplicates: bounds.duplicates,
             crashes: bounds.crashes,
             connects: bounds.crashes,
+            rooms: vec![Room::Ample; bounds.replicas as usize],
+            turns: bounds.turns,
+            refused: false,
             slow_disks: bounds.slow_disks,
             confirms: bounds.confirms,
             found: Vec::new(),
@@ -375,6 +392,9 @@ impl World {
         if self.crashes > 0 {
             events.extend((0..self.replicas.len()).map(|disk| Event::Crash { disk }));
         }
+        if self.turns > 0 {
+            events.extend((0..self.replicas.len()).map(|disk| Event::Turn { disk }));
+        }
         events
     }
 
@@ -416,6 +436,7 @@ impl World {
         (set(&self.answers), set(&self.fill_answers)).hash(&mut hasher);
         (set(&self.filled), set(&self.disks)).hash(&mut hasher);
         (self.duplicates, self.crashes, self.connects).hash(&mut hasher);
+        (&self.rooms, self.turns).hash(&mut hasher);
         let moments = |asked: &Asked| [Some(asked.began), asked.ended];
         let mut order: Vec<u32> = self.history.iter().flat_map(moments).flatten().collect();
         order.sort_unstable();
@@ -456,8 +477,9 @@ impl World {
                     && match &reply.answer {
                         Answer::Refused { .. } => false,
                         Answer::Sealed { .. } => !owner.is_serving(),
-                        Answer::Done { sequence } => *sequence > owner.mark(),
+                        Answer::Done { sequence, .. } => *sequence > owner.mark(),
                         Answer::Value { .. } | Answer::Confirmed { .. } => true,
+                        Answer::Fits { .. } => true,
                     }
             });
         }
@@ -607,12 +629,22 @@ impl World {
                 self.owners[owner].read_from(Some(DiskId(near)));
                 self.read(owner)
             }
+            Event::Turn { disk } => {
+                self.turns -= 1;
+                self.rooms[disk] = match self.rooms[disk] {
+                    Room::Ample => Room::Low,
+                    Room::Low => Room::Ample,
+                };
+                self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
+                Ok(())
+            }
             Event::Crash { disk } => {
                 self.crashes -= 1;
                 self.disks.retain(|(of, ..)| *of != disk);
                 let durable = self.replicas[disk].durable();
                 self.replicas[disk] = Replica::new((PG, DiskId(disk as u32)), durable, self.off);
                 self.told[disk] = 0;
+                self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
                 Ok(())
             }
             Event::Connect { owner, disk } => {
@@ -721,6 +753,14 @@ impl World {
                     let (_, value) = self.found.remove(place.expect("it was found"));
                     self.saw(tag, value)?;
                 }
+                group::Output::Failed {
+                    tag,
+                    why: group::Failure::NoSpace,
+                } => {
+                    // It never happens, so nobody may read it.
+                    self.history[tag.0 as usize].never_mind();
+                    self.refused = true;
+                }
                 // The manager evicts when it likes, and owners learn when they like.
                 group::Output::Accuse { .. }
                 | group::Output::Learn { .. }
@@ -751,6 +791,7 @@ impl World {
             Message::Mark => (0, Message2::Mark),
             Message::Seal => (0, Message2::Seal),
             Message::Confirm { id } => (id, Message2::Confirm { id }),
+            Message::Fits { id, .. } => (id, Message2::Fits { id }),
         };
         let frame = Frame {
             owner,
@@ -792,6 +833,7 @@ impl World {
             Message2::Mark => Message::Mark,
             Message2::Seal => Message::Seal,
             Message2::Confirm { id } => Message::Confirm { id },
+            Message2::Fits { id } => Message::Fits { id, at },
         };
         let input = replica::Input::Frame {
             from: Asker(frame.owner as u32),
@@ -844,6 +886,7 @@ impl World {
                     self.begin_change(disk, op, work);
                 }
                 replica::Output::Read { op, .. } => self.disks.push((disk, op, Work::Read)),
+                replica::Output::Look { op, .. } => self.disks.push((disk, op, Work::Look)),
                 replica::Output::Fetch { op, .. } => self.disks.push((disk, op, Work::Fetch)),
                 replica::Output::List { op, since, after } => {
                     assert_eq!(after, None, "there is one chunk, so one page");
@@ -925,6 +968,13 @@ impl World {
                 zeroes: u16::from(value == 0),
                 payload: buf(value),
             },
+            Work::Look => replica::Input::Looked {
+                op,
+                takes: match value {
+                    0 => Takes::Space,
+                    _ => Takes::Nothing,
+                },
+            },
             Work::List { since } => replica::Input::Listed {
                 op,
                 chunks: (stamp.version > since).then_some(AT).into_iter().collect(),
@@ -965,6 +1015,9 @@ impl World {
             let is_it = |asked: &&Asked| !asked.is_read && asked.value == value;
             self.history.iter().find(is_it)
         };
+        if value != 0 && written(value).is_none() {
+            return Err(format!("read {value}, which was refused"));
+        }
         // When a value was there at the latest; the first one always was.
         let there = |value: u32| match value {
             0 => Some(0),
@@ -1032,6 +1085,7 @@ impl World {
                 asked.is_read && asked.owner + 1 < self.owners.len() && asked.ended > Some(0)
             }),
             "one replica is left" => self.manager.in_sync().count() == 1,
+            "a write was refused for want of space" => self.refused,
             "a replica came back" => {
                 self.manager.version() > 3 && self.manager.in_sync().count() == self.replicas.len()
             }

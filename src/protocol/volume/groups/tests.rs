@@ -6,7 +6,7 @@ use crate::base::{
     Time, VolumeId,
 };
 use crate::protocol::replication::{
-    Answer, Asked, Configuration, Header, Message, Reconfigure, Refusal, RulesOff,
+    Answer, Asked, Configuration, Header, Message, Reconfigure, Refusal, Room, RulesOff, Takes,
 };
 use crate::protocol::volume::{Ask, PieceId, Target};
 use std::collections::BTreeSet;
@@ -132,7 +132,10 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
         for (_, disk, header, message) in frames(&mut out) {
             if disk == 2 && message == Message::Seal {
                 let window = Vec::new();
-                let answer = Answer::Sealed { window };
+                let answer = Answer::Sealed {
+                    window,
+                    room: Room::Ample,
+                };
                 groups.answered(now, DiskId(2), header, answer, None, &mut out);
             }
         }
@@ -148,8 +151,14 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
             .any(|output| matches!(output, Output::Answered { result: Ok(_), .. }));
         for (_, disk, header, message) in frames(&mut out) {
             let answer = match message {
-                Message::Seal => Answer::Sealed { window: Vec::new() },
-                Message::Change { sequence, .. } => Answer::Done { sequence },
+                Message::Seal => Answer::Sealed {
+                    window: Vec::new(),
+                    room: Room::Ample,
+                },
+                Message::Change { sequence, .. } => Answer::Done {
+                    sequence,
+                    room: Room::Ample,
+                },
                 other => panic!("{other:?}"),
             };
             groups.answered(now, DiskId(disk), header, answer, None, &mut out);
@@ -184,8 +193,14 @@ fn answer_all(groups: &mut Groups, now: Time, out: &mut Vec<Output>) -> Vec<(u32
         }
         for (_, disk, header, message) in sent {
             let answer = match message {
-                Message::Seal => Answer::Sealed { window: Vec::new() },
-                Message::Change { sequence, .. } => Answer::Done { sequence },
+                Message::Seal => Answer::Sealed {
+                    window: Vec::new(),
+                    room: Room::Ample,
+                },
+                Message::Change { sequence, .. } => Answer::Done {
+                    sequence,
+                    room: Room::Ample,
+                },
                 Message::Read { id, .. } => Answer::Value {
                     id,
                     newest: None,
@@ -197,6 +212,7 @@ fn answer_all(groups: &mut Groups, now: Time, out: &mut Vec<Output>) -> Vec<(u32
                     continue;
                 }
                 Message::Mark => continue,
+                Message::Fits { .. } => panic!("no disk is low"),
             };
             groups.answered(now, DiskId(disk), header, answer, None, out);
         }
@@ -257,6 +273,46 @@ fn without_a_lease_a_write_is_acknowledged_by_all_and_a_read_waits_until_all_hav
     assert!(ended(&out).is_empty(), "answers of the first round");
     confirm(&mut groups, now, second[1], &mut out);
     assert_eq!(ended(&out), [2, 3]);
+    groups.check();
+}
+
+/// Answers everything that was sent, as replicas whose disks are low and lack what is asked about.
+fn answer_all_low(groups: &mut Groups, now: Time, out: &mut Vec<Output>) -> Vec<Message> {
+    let mut asked = Vec::new();
+    for (_, disk, header, message) in frames(out) {
+        let room = Room::Low;
+        let answer = match message {
+            Message::Seal => Answer::Sealed {
+                window: Vec::new(),
+                room,
+            },
+            Message::Change { sequence, .. } => Answer::Done { sequence, room },
+            Message::Fits { id, .. } => Answer::Fits {
+                id,
+                takes: Takes::Space,
+                room,
+            },
+            other => panic!("{other:?}"),
+        };
+        asked.push(message);
+        groups.answered(now, DiskId(disk), header, answer, None, out);
+    }
+    asked
+}
+
+#[test]
+fn a_write_that_takes_space_on_a_low_disk_is_told_so_and_sent_to_nobody() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let now = Time(1);
+    write(&mut groups, now, (1, 1), &mut out);
+    answer_all_low(&mut groups, now, &mut out);
+    let asked = answer_all_low(&mut groups, now, &mut out);
+    assert!(
+        matches!(asked[..], [Message::Fits { .. }, Message::Fits { .. }]),
+        "{asked:?}"
+    );
+    let (piece, result) = (PieceId(7), Err(IoError::NoSpace));
+    assert_eq!(out, [Output::Answered { piece, result }]);
     groups.check();
 }
 
@@ -365,4 +421,29 @@ fn with_the_rule_off_a_later_lease_covers_everything() {
     use crate::protocol::replication::Rule;
     let off = RulesOff::only(Rule::R17Anew);
     assert!(reads_under_a_lease_that_came_later(off));
+}
+
+#[test]
+fn who_does_not_say_whether_a_write_fits_is_accused() {
+    let (mut groups, mut out) = (opened(), Vec::new());
+    let mut now = Time(1);
+    write(&mut groups, now, (1, 1), &mut out);
+    answer_all_low(&mut groups, now, &mut out);
+    let mut accused = BTreeSet::new();
+    for _ in 0..100 {
+        now = now + Duration::from_millis(5);
+        groups.expire(now, &mut out);
+        accused.extend(out.iter().filter_map(|output| match output {
+            Output::Accuse { disk, .. } => Some(*disk),
+            _ => None,
+        }));
+        for (_, disk, header, message) in frames(&mut out) {
+            if let (2, Message::Fits { id, .. }) = (disk, message) {
+                let (takes, room) = (Takes::Space, Room::Low);
+                let answer = Answer::Fits { id, takes, room };
+                groups.answered(now, DiskId(2), header, answer, None, &mut out);
+            }
+        }
+    }
+    assert_eq!(accused, BTreeSet::from([DiskId(1)]));
 }

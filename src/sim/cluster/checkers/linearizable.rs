@@ -99,6 +99,17 @@ impl Histories {
         self.operations[id.0 as usize].end.get_or_insert(End::Open);
     }
 
+    /// A write was refused, and never happens: whoever reads it has read what nobody wrote.
+    pub fn never(&mut self, id: OperationId) {
+        let operation = &self.operations[id.0 as usize];
+        let (volume, sectors) = (operation.volume, operation.sectors.clone());
+        for sector in sectors {
+            if let Some(place) = self.places.get_mut(&(volume, sector)) {
+                place.retain(|(of, _)| *of != id);
+            }
+        }
+    }
+
     /// A read was answered, with a value for each sector.
     pub fn saw(&mut self, id: OperationId, values: &[u64]) {
         let now = self.tick();
@@ -284,6 +295,18 @@ mod tests {
         assert_eq!(histories.judge(), Ok(()));
         saw(&mut histories, 0, &[3]);
         assert!(broken(&histories).contains("value 3"));
+    }
+
+    #[test]
+    fn a_write_that_was_refused_is_never_read() {
+        let mut histories = Histories::default();
+        wrote(&mut histories, 0..1, 1);
+        let refused = histories.write(VOLUME, 0..1, 2).unwrap();
+        histories.never(refused);
+        saw(&mut histories, 0, &[1]);
+        assert_eq!(histories.judge(), Ok(()));
+        saw(&mut histories, 0, &[2]);
+        assert!(broken(&histories).contains("never written"));
     }
 
     #[test]

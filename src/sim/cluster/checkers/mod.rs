@@ -12,6 +12,7 @@
 //! | single-writer | no two nodes serve one range at a time (promise 5) |
 //! | monotone | epochs and versions only grow (R1, R4, R6, R11) |
 //! | frozen | a frozen layer is the same everywhere, and stays so (R21) |
+//! | room | space is refused only where there is none, and a full disk evicts nobody |
 //! | bounded | nothing grows without bound (R22) |
 //! | heals | when faults stop, all is well and equal in bounded time |
 
@@ -27,6 +28,7 @@ pub mod heals;
 pub mod in_sync;
 pub mod linearizable;
 pub mod monotone;
+pub mod room;
 pub mod single_writer;
 
 use crate::base::VolumeId;
@@ -46,6 +48,7 @@ named! {
     SingleWriter = "single-writer",
     Monotone = "monotone",
     Frozen = "frozen",
+    Room = "room",
     Bounded = "bounded",
     Heals = "heals",
     /// An assertion of the machines' own.

@@ -60,6 +60,13 @@ pub struct Kept {
     pub parents: BTreeMap<LayerId, LayerId>,
 }
 
+impl Chunk {
+    pub fn has_data(&self) -> bool {
+        let mut blocks = self.content.iter();
+        blocks.any(|block| matches!(block, Block::Data(_)))
+    }
+}
+
 static NOTHING: Pg = Pg {
     version: 0,
     session: 0,
@@ -76,13 +83,25 @@ impl Kept {
         self.pgs.entry(pg).or_default()
     }
 
-    /// How many chunks are kept.
+    /// How many chunks have data: what takes space.
     pub fn chunks(&self) -> usize {
-        self.pgs.values().map(|pg| pg.chunks.len()).sum()
+        self.pgs.values().map(Pg::data_chunks).sum()
     }
 }
 
 impl Pg {
+    /// Whether a chunk has data.
+    pub fn has_data(&self, chunk: ChunkId) -> bool {
+        self.chunks.get(&chunk).is_some_and(Chunk::has_data)
+    }
+
+    fn data_chunks(&self) -> usize {
+        self.chunks
+            .values()
+            .filter(|chunk| chunk.has_data())
+            .count()
+    }
+
     pub fn block(&self, chunk: ChunkId, block: u32) -> Block {
         let chunk = self.chunks.get(&chunk);
         chunk.map_or(Block::Absent, |chunk| chunk.content[block as usize])

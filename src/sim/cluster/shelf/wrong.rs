@@ -37,11 +37,7 @@ impl Shelf {
                 pg.lose_windows();
             }
             if self.breaks.on(Break::LoseTombstone) {
-                let has_data = |chunk: &Chunk| {
-                    let mut blocks = chunk.content.iter();
-                    blocks.any(|block| matches!(block, Block::Data(_)))
-                };
-                pg.chunks.retain(|_, chunk| has_data(chunk));
+                pg.chunks.retain(|_, chunk| chunk.has_data());
             }
         }
     }
@@ -95,6 +91,8 @@ impl Shelf {
     /// From now on it is as it should be, damage aside.
     pub fn heal(&mut self) {
         self.manner.slow_one_in = 0;
+        // Somebody has put a larger one in its place, with everything that was there.
+        self.manner.room = usize::MAX;
     }
 }
 

@@ -1,0 +1,137 @@
+//! Disks that fill up: who hears of it, and what the judge of space is told.
+
+use super::checkers::Failure;
+use super::checkers::room::{Refused, judge_full};
+use super::coverage::Fault;
+use super::history::ZERO;
+use super::node::{Node, Whose};
+use super::shelf::{self, Outcome};
+use super::world::{Asked, World};
+use crate::base::{CHUNK, ChunkId, ChunkNo, DiskId, LayerId, PgId, SECTOR, VolumeId};
+use crate::protocol::replication::replica::{Input, Op};
+use crate::protocol::replication::{Role, Room};
+use crate::protocol::volume::pg_of;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+impl Node {
+    /// A disk has become low, or ample again.
+    pub(super) fn on_room(&mut self, disk: DiskId, room: Room) {
+        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
+        for (_, replica) in self.replicas.range_mut(of_disk) {
+            replica.step(Input::Room(room), &mut Vec::new());
+        }
+    }
+}
+
+impl World {
+    /// A disk that has become low, or ample again, says so to its node.
+    pub(super) fn look_at_room(&mut self, disk: DiskId) {
+        let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+        let Some(room) = shelf.turned() else {
+            return;
+        };
+        self.say(|| format!("{disk} is {room:?}"));
+        self.judges.rooms.turned(disk, room, self.tick);
+        let has_it = |place: &&mut super::world::Place| place.disks.contains(&disk);
+        let place = self.places.values_mut().find(has_it);
+        if let Some(node) = place.and_then(|place| place.node.as_mut()) {
+            node.on_room(disk, room);
+        }
+    }
+
+    /// What a shelf has answered a replica, before that hears of it.
+    pub(super) fn judge_stored(
+        &self,
+        (disk, pg): (DiskId, PgId),
+        whose: Whose,
+        outcome: &Outcome,
+    ) -> Result<(), Failure> {
+        let is_full = *outcome == Outcome::Failed(shelf::Failure::NoSpace);
+        if !is_full || !matches!(whose, Whose::Replica(Op::Change { .. })) {
+            return Ok(());
+        }
+        let of = self.catalog.pg(pg);
+        let role = of.and_then(|of| of.configuration.role(disk));
+        // One that was promoted this moment has the session on its disk still.
+        let has_session = self.shelves[&disk].kept().pg(pg).session != 0;
+        judge_full((disk, pg), role == Some(Role::InSync) && !has_session)
+    }
+
+    /// A client was told that there is no space.
+    pub(super) fn refused_for_space(&mut self, asked: &Asked) {
+        self.counts.met.faults.consumed(Fault::DiskFull);
+        let took_none = self.takes_no_space(asked.volume, &asked.sectors);
+        // Who refuses may not have heard that a replica has left.
+        let mut disks = self.disks_under(asked.volume, &asked.sectors);
+        disks.extend(&asked.disks);
+        let refused = Refused {
+            volume: asked.volume,
+            began: asked.began,
+            disks,
+            chunks: chunks(&asked.sectors).collect(),
+            took_none: took_none.is_some() && took_none == asked.takes_none,
+        };
+        let judged = self.judges.rooms.judge_refusal(&refused);
+        self.note(judged);
+        // Of several chunks some may have been written, and of zeroes the ends are written by themselves.
+        match refused.chunks.len() == 1 && asked.value != Some(ZERO) {
+            true => self.judges.never(asked),
+            false => self.judges.failed(asked),
+        }
+    }
+
+    /// The disks of all replicas of the PGs that these sectors are in; nothing where no disk fills up.
+    pub(super) fn disks_under(&self, volume: VolumeId, sectors: &Range<u64>) -> Vec<DiskId> {
+        if self.knobs.manner.room == usize::MAX {
+            return Vec::new();
+        }
+        let pgs: BTreeSet<PgId> = self.places_of(volume, sectors).map(|(pg, _)| pg).collect();
+        let pgs = pgs.into_iter().filter_map(|pg| self.catalog.pg(pg));
+        let members = pgs.flat_map(|pg| pg.configuration.members());
+        members.map(|member| member.disk).collect()
+    }
+
+    fn places_of(
+        &self,
+        volume: VolumeId,
+        sectors: &Range<u64>,
+    ) -> impl Iterator<Item = (PgId, ChunkId)> + use<'_> {
+        let chunks = chunks(sectors);
+        let of = self.catalog.volume(volume).into_iter();
+        of.flat_map(move |of| {
+            let pgs = self.catalog.pgs_of_volume(of);
+            let layer = of.layers.last().map_or(LayerId(0), |layer| layer.id);
+            let family = of.family;
+            chunks.clone().map(move |chunk| {
+                let pg = pgs[pg_of(family, chunk.extent(), pgs.len())];
+                let chunk = ChunkId {
+                    family,
+                    layer,
+                    chunk,
+                };
+                (pg, chunk)
+            })
+        })
+    }
+
+    /// The newest layer of a volume, where every in-sync replica has data of all these chunks in it.
+    pub(super) fn takes_no_space(&self, volume: VolumeId, sectors: &Range<u64>) -> Option<LayerId> {
+        let newest = self.catalog.volume(volume)?.layers.last()?.id;
+        let is_there = |(pg, chunk): (PgId, ChunkId)| {
+            let of = self.catalog.pg(pg);
+            let disks = of.into_iter().flat_map(|of| of.configuration.in_sync());
+            disks
+                .map(|disk| self.shelves[&disk].kept().pg(pg))
+                .all(|kept| kept.has_data(chunk))
+        };
+        self.places_of(volume, sectors)
+            .all(is_there)
+            .then_some(newest)
+    }
+}
+
+fn chunks(sectors: &Range<u64>) -> impl Iterator<Item = ChunkNo> + Clone + use<> {
+    let of_chunk = CHUNK / SECTOR;
+    (sectors.start / of_chunk..sectors.end.div_ceil(of_chunk)).map(ChunkNo)
+}
