@@ -292,7 +292,9 @@ impl Catalog {
                     false => Err(not_good("change", disk)),
                 }
             }
-            Reconfigure::Remove { .. } | Reconfigure::Evict { .. } => Ok(()),
+            Reconfigure::Remove { .. } | Reconfigure::Evict { .. } | Reconfigure::Empty { .. } => {
+                Ok(())
+            }
         }
     }
 

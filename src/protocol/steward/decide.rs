@@ -25,6 +25,16 @@ impl Steward {
         out: &mut Vec<Output>,
     ) -> Option<Command> {
         let pool = catalog.pool(pg.pool)?;
+        if let Some((disk, why)) = self.wrong_one(catalog, pg, pool, out) {
+            self.put_off(now, pg.id, disk);
+            let (of, why) = (pg.id, Why::Wrong(why));
+            out.push(Output::Note(Note::Evicted { pg: of, disk, why }));
+            let change = match self.off.on(Rule::Empty) {
+                true => Reconfigure::Evict { disk },
+                false => Reconfigure::Empty { disk },
+            };
+            return Some(reconfigure(pg, change));
+        }
         let evicted = self
             .failed_joiner(catalog, pg)
             .or_else(|| self.gone_in_sync(catalog, pg, pool));

@@ -32,6 +32,7 @@ mod carry;
 mod checkers;
 mod clients;
 mod clocks;
+mod comparing;
 mod coverage;
 mod gate;
 mod history;

@@ -12,6 +12,7 @@
 //! What it wants done leaves as [`Effect`]s. It knows no time but its own clock's, and nothing of other nodes but what arrives.
 
 use super::buffers::Buffers;
+use super::comparing::{Comparing, RESTS};
 use super::mending::Mending;
 use super::message::{Msg, Report};
 use super::shelf::{self, Operation, Outcome};
@@ -25,6 +26,7 @@ use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Durable, Op, Replica};
 use crate::protocol::replication::{Configuration, Entry, Header, Message, Role, RulesOff};
+use crate::protocol::scrub::compare::{self, Comparer};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -103,6 +105,7 @@ pub enum Effect {
 pub enum Whose {
     Replica(Op),
     Mender(Mending),
+    Comparer(Comparing),
     /// The node, which forgets a replica.
     Node,
 }
@@ -130,6 +133,9 @@ pub struct Node {
     pub groups: Groups,
     pub replicas: BTreeMap<(DiskId, PgId), Replica>,
     pub(super) menders: BTreeMap<DiskId, Mender>,
+    pub(super) comparers: BTreeMap<DiskId, Comparer>,
+    /// Replicas that were forgotten; their disks' menders are not told yet.
+    pub(super) dropped: Vec<(DiskId, PgId)>,
     pub(super) mends_off: scrub::RulesOff,
     disks: BTreeMap<DiskId, Disk>,
     /// Frames whose layer the catalog here does not have yet.
@@ -170,6 +176,11 @@ impl Node {
         let mender = |disk: DiskId| (disk, Mender::new(disk, off.scrub));
         let disks: Vec<DiskId> = disks.into_iter().collect();
         let menders = disks.iter().copied().map(mender).collect();
+        let comparer = |disk: DiskId| {
+            let of = Comparer::new(disk, incarnation.0, RESTS, off.scrub);
+            (disk, of)
+        };
+        let comparers = disks.iter().copied().map(comparer).collect();
         let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
                 opening: None,
@@ -190,6 +201,8 @@ impl Node {
             groups: Groups::new(Patience::default(), off.replication),
             replicas: BTreeMap::new(),
             menders,
+            comparers,
+            dropped: Vec::new(),
             mends_off: off.scrub,
             disks: disks.collect(),
             early: VecDeque::new(),
@@ -214,6 +227,7 @@ impl Node {
             self.cuts.deadline(),
             self.groups.deadline(),
             self.menders.values().filter_map(Mender::deadline).min(),
+            self.comparers.values().filter_map(Comparer::deadline).min(),
             Some(self.again_at),
         ];
         parts.into_iter().flatten().min().unwrap_or(self.again_at)
@@ -239,6 +253,7 @@ impl Node {
         self.groups.expire(now, &mut out);
         self.take_groups(now, out, buffers);
         self.expire_menders(now, buffers);
+        self.expire_comparers(now);
         if self.again_at <= now {
             self.again_at = now + AGAIN;
             self.tell_again(buffers);
@@ -414,6 +429,21 @@ impl Node {
                 };
                 self.step_mender(now, header.asker, input, buffers);
             }
+            Msg::CompareAsk { to, header, at } => {
+                self.step_comparer(now, to, compare::Input::Asked { header, at });
+            }
+            Msg::CompareAnswer {
+                from,
+                header,
+                answer,
+            } => {
+                let input = compare::Input::Answered {
+                    from,
+                    header,
+                    answer,
+                };
+                self.step_comparer(now, header.asker, input);
+            }
             Msg::FillAnswer {
                 to,
                 header,
@@ -443,6 +473,10 @@ impl Node {
             };
             for own in self.menders.keys().copied().collect::<Vec<_>>() {
                 self.step_mender(now, own, input.clone(), buffers);
+                if !is_there {
+                    let input = compare::Input::Unanswered { from: disk };
+                    self.step_comparer(now, own, input);
+                }
             }
             if is_there {
                 let mut out = Vec::new();
@@ -597,6 +631,7 @@ impl Node {
                 self.forgetting.insert(of);
                 self.effects.push(Effect::Forget { disk, pg });
                 self.step_mender(now, disk, scrub::Input::Dropped { pg }, buffers);
+                self.step_comparer(now, disk, compare::Input::Dropped { pg });
             }
             if role.is_some() && is_known && !self.forgetting.contains(&of) {
                 if !self.replicas.contains_key(&of) {
@@ -614,6 +649,10 @@ impl Node {
                 let of = configuration.clone();
                 let input = scrub::Input::Configured { pg, of };
                 self.step_mender(now, disk, input, buffers);
+                let of = configuration.clone();
+                let input = compare::Input::Configured { pg, of };
+                self.step_comparer(now, disk, input);
+                self.tell_menders(now, buffers);
             }
         }
     }
@@ -804,6 +843,8 @@ impl Node {
         buffers: &mut Buffers,
     ) {
         self.note_failed(disk, &outcome);
+        self.note_torn(now, (disk, pg), &outcome);
+        self.tell_menders(now, buffers);
         let input = match outcome {
             Outcome::Stored => replica::Input::Stored { op, ok: true },
             Outcome::Failed(_) => match op {
@@ -852,6 +893,7 @@ impl Node {
     /// Asserts the invariants of everything.
     pub fn check(&self) {
         self.menders.values().for_each(Mender::check);
+        self.comparers.values().for_each(Comparer::check);
         self.groups.check();
         self.cuts.check();
     }

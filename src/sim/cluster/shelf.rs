@@ -31,7 +31,7 @@ use crate::protocol::replication::Entry;
 use crate::protocol::replication::fill::Place;
 use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Operations in flight.
@@ -102,6 +102,8 @@ pub enum Operation {
     },
     /// A chunk of one layer as it is, with its stamp (R15).
     Fetch { chunk: ChunkId },
+    /// What the table has of a chunk of one layer: no data is read.
+    Inspect { chunk: ChunkId },
     /// Blocks of a chunk come from another replica and keep that one's stamp; a bit for each block that does (R15).
     Fill {
         chunk: ChunkId,
@@ -154,6 +156,8 @@ pub enum Failure {
     /// A block is not what was written.
     Mismatch,
     NoSpace,
+    /// The table is damaged.
+    Torn,
     Gone,
 }
 
@@ -169,7 +173,7 @@ pub enum Outcome {
         chunks: Vec<ChunkId>,
         more: bool,
     },
-    /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
+    /// To [`Operation::Fetch`] and [`Operation::Inspect`]; `None`: nothing of this chunk is kept.
     Chunk(Option<Chunk>),
     /// To [`Operation::Salvage`]: those that are there, in their places.
     Salvaged([Option<u64>; 16]),
@@ -211,6 +215,10 @@ pub struct Shelf {
     is_gone: bool,
     unreadable: BTreeSet<(PgId, ChunkId, u8)>,
     rotten: BTreeSet<(PgId, ChunkId, u8)>,
+    /// PGs whose table is damaged.
+    torn: BTreeSet<PgId>,
+    /// What a chunk was before its last change.
+    before: BTreeMap<(PgId, ChunkId), Option<Chunk>>,
     /// Damage that was found, and not told yet.
     found: Vec<Damaged>,
     ops: u64,
@@ -234,6 +242,8 @@ impl Shelf {
             is_gone: false,
             unreadable: BTreeSet::new(),
             rotten: BTreeSet::new(),
+            torn: BTreeSet::new(),
+            before: BTreeMap::new(),
             found: Vec::new(),
             ops: 0,
             flying: Slab::new(FLYING_MAX),
@@ -345,6 +355,10 @@ impl Shelf {
     }
 
     fn carry_out(&mut self, pg: PgId, operation: Operation) -> Outcome {
+        if self.torn.contains(&pg) && operation != Operation::Forget {
+            self.tally.consumed(Fault::TornTable);
+            return Outcome::Failed(Failure::Torn);
+        }
         match operation {
             Operation::Fence {
                 version,
@@ -365,6 +379,8 @@ impl Shelf {
                 }
                 for (chunk, mask) in places(at, what) {
                     self.overwritten(pg, chunk, mask);
+                    let before = self.kept.pg(pg).chunks.get(&chunk).copied();
+                    self.before.insert((pg, chunk), before);
                 }
                 self.kept.pg_mut(pg).change(range, at, what, stamp);
                 Outcome::Stored
@@ -389,6 +405,9 @@ impl Shelf {
                 Err(failure) => Outcome::Failed(failure),
                 Ok(()) => Outcome::Chunk(self.kept.pg(pg).chunks.get(&chunk).copied()),
             },
+            Operation::Inspect { chunk } => {
+                Outcome::Chunk(self.kept.pg(pg).chunks.get(&chunk).copied())
+            }
             Operation::Fill {
                 chunk,
                 blocks,
@@ -396,6 +415,7 @@ impl Shelf {
                 stamp,
                 entries,
             } => {
+                self.before.remove(&(pg, chunk));
                 if let Err(full) = self.make_room(pg, &[(chunk, blocks)]) {
                     return Outcome::Failed(full);
                 }
@@ -407,6 +427,8 @@ impl Shelf {
             }
             Operation::Forget => {
                 self.kept.pgs.remove(&pg);
+                self.torn.remove(&pg);
+                self.before.retain(|(of, _), _| *of != pg);
                 self.unreadable.retain(|(of, ..)| *of != pg);
                 self.rotten.retain(|(of, ..)| *of != pg);
                 Outcome::Stored

@@ -79,7 +79,11 @@ impl World {
             | Stroke::Rot { disk, .. }
             | Stroke::DiskGone { disk, .. }
             | Stroke::DiskOld { disk } => self.disk(disk).into_iter().collect(),
-            Stroke::PowerLoss { .. } | Stroke::Depose => Vec::new(),
+            // Of whom these strike is decided when they do.
+            Stroke::LostWrite { .. }
+            | Stroke::TornTable { .. }
+            | Stroke::PowerLoss { .. }
+            | Stroke::Depose => Vec::new(),
         }
     }
 
@@ -149,6 +153,16 @@ impl World {
             Stroke::DiskError { disk, pick } | Stroke::Rot { disk, pick } => {
                 if let Some(disk) = self.disk(disk) {
                     self.damage(disk, stroke.fault(), pick);
+                }
+            }
+            Stroke::LostWrite { disk, pick } => {
+                if let Some(disk) = self.disk(disk) {
+                    self.plan_loss(disk, pick);
+                }
+            }
+            Stroke::TornTable { disk, pick } => {
+                if let Some(disk) = self.disk(disk) {
+                    self.tear(disk, pick);
                 }
             }
             Stroke::DiskGone { disk, lasts } => {
@@ -289,8 +303,11 @@ impl World {
     }
 
     /// What is not well.
-    fn ailments(&self) -> Vec<Ailment> {
-        let mut ailments = Vec::new();
+    fn ailments(&mut self) -> Vec<Ailment> {
+        let lacking = self.lacking().into_iter();
+        let mut ailments: Vec<Ailment> = lacking
+            .map(|(pg, disk)| Ailment::Lacks { pg, disk })
+            .collect();
         if self.log.leader().is_none() {
             ailments.push(Ailment::NoLeader);
         }

@@ -130,7 +130,9 @@ pub struct Comparer {
 }
 
 impl Comparer {
-    pub fn new(disk: DiskId, rests: Rests, off: RulesOff) -> Comparer {
+    /// `life` is the number of this start of its node, below 2^32: no number of a question is used twice. An answer to a question of an earlier life, taken for one of
+    /// this life, would say what was there before the look that it is held against.
+    pub fn new(disk: DiskId, life: u64, rests: Rests, off: RulesOff) -> Comparer {
         Comparer {
             disk,
             rests,
@@ -145,7 +147,7 @@ impl Comparer {
             off,
             counts: Counts::default(),
             pace: PACE_FIRST,
-            last_id: 0,
+            last_id: life << 32,
         }
     }
 

@@ -13,6 +13,7 @@
 //! | monotone | epochs and versions only grow (R1, R4, R6, R11) |
 //! | frozen | a frozen layer is the same everywhere, and stays so (R21) |
 //! | bounded | nothing grows without bound (R22) |
+//! | innocent | whom a comparison of replicas has taken out had lost something (`comparing.rs`) |
 //! | heals | when faults stop, all is well and equal in bounded time |
 
 pub mod bounded;
@@ -48,6 +49,8 @@ named! {
     Frozen = "frozen",
     Bounded = "bounded",
     Heals = "heals",
+    /// A comparison names only who lost something.
+    Innocent = "innocent",
     /// An assertion of the machines' own.
     Invariants = "invariants",
 }

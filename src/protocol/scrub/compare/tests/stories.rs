@@ -33,7 +33,7 @@ fn the_stories_come_out_as_they_are_told() {
         after_change: Duration::from_millis(10),
     };
     let site = || Site {
-        comparer: Comparer::new(DiskId(1), rests, RulesOff::NONE),
+        comparer: Comparer::new(DiskId(1), 0, rests, RulesOff::NONE),
         now: Time(0),
     };
     stories::play("scrub/compare", site, step);

@@ -107,6 +107,7 @@ struct World {
     /// Writes that the coordinator waits for, each with who has it.
     waits: BTreeMap<u64, (Write, BTreeSet<usize>)>,
     sequence: u64,
+    lives: u64,
     /// The loss that is not mended yet.
     loss: Option<(usize, u64)>,
     is_over: bool,
@@ -156,13 +157,14 @@ impl World {
             configuration,
             waits: BTreeMap::new(),
             sequence: 0,
+            lives: 1,
             loss: None,
             is_over: false,
             seen: Seen::default(),
             prng,
         };
         for disk in 0..count {
-            let comparer = Comparer::new(DiskId(disk as u32), RESTS, off);
+            let comparer = Comparer::new(DiskId(disk as u32), 1, RESTS, off);
             world.comparers.push(comparer);
             world.configure(disk);
         }
@@ -339,9 +341,13 @@ impl World {
                 .collect::<Vec<_>>()
             {
                 let copy = &mut self.copies[at];
-                // What is older of it is the same frame, under a version that does not count any more.
+                // What is on its way already is the same change, under a version that does not count any more.
                 copy.coming.retain(|of| of.sequence != sequence);
-                copy.coming.push(write);
+                let mut storing = copy.storing.iter_mut();
+                match storing.find(|(of, _)| of.sequence == sequence) {
+                    Some(storing) => *storing = (write, false),
+                    None => copy.coming.push(write),
+                }
             }
         }
     }
@@ -459,7 +465,9 @@ impl World {
             22 if !self.is_over && self.prng.one_in(60) => match self.prng.below(2) {
                 0 => {
                     self.seen.unsettled += self.comparers[disk].counts().skipped;
-                    self.comparers[disk] = Comparer::new(DiskId(disk as u32), RESTS, self.off);
+                    self.lives += 1;
+                    self.comparers[disk] =
+                        Comparer::new(DiskId(disk as u32), self.lives, RESTS, self.off);
                     self.looking[disk].clear();
                     self.configure(disk);
                 }
