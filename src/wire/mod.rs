@@ -10,6 +10,9 @@
 //!
 //!   disk that lost blocks ──── MendAsk ────► disk that may have them
 //!                         ◄─── MendAnswer ──
+//!
+//!   replica in sync ──── CompareAsk ────► another one
+//!                   ◄─── CompareAnswer ──
 //! ```
 //!
 //! The bytes stand in `docs/wire_format.md`, in tables from which a decoder can be written; `tests/layout.rs` holds them against the code.
@@ -20,7 +23,7 @@
 //! # Versions
 //! | version | what |
 //! |---|---|
-//! | 1 | replication: changes, reads, marks, seals, fills of joiners, damaged blocks, and the answers to each |
+//! | 1 | replication: changes, reads, marks, seals, fills of joiners, damaged blocks, comparisons of replicas, and the answers to each |
 //!
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
 //! highest version that they have in common before the first frame, so no frame says its version. Version 1 is the only one, and reading needs no
@@ -39,6 +42,7 @@
 //! It does not know connections, who may speak for a node, or whether a frame is too old: the machines' fences tell that.
 
 mod answer;
+mod compare;
 mod field;
 mod fill;
 mod frame;

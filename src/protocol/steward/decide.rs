@@ -78,7 +78,7 @@ impl Steward {
     }
 
     /// A replica in sync that is gone, where enough are left, and one of them surely is there. One of whom nothing is known yet may
-    /// have failed for good while nobody led, and then the one that is taken out had the last copy.
+    /// have failed for good while nobody led, and then the one that is taken out had the last copy. So does one that lacks what it should have not count.
     fn gone_in_sync(&self, catalog: &Catalog, pg: &Pg, pool: &Pool) -> Option<(DiskId, Why)> {
         let least = (pool.min_copies as usize).max(1);
         if pg.configuration.in_sync().count() <= least {
@@ -91,7 +91,10 @@ impl Steward {
             })
         };
         let mut in_sync = pg.configuration.in_sync();
-        if !in_sync.any(|disk| why(disk).is_none() && self.is_here(catalog, disk)) {
+        let is_sound = |disk: DiskId| {
+            why(disk).is_none() && self.is_here(catalog, disk) && !self.is_wrong(pg, disk)
+        };
+        if !in_sync.any(is_sound) {
             return None;
         }
         pg.configuration

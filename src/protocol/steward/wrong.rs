@@ -47,6 +47,12 @@ impl Steward {
         }
     }
 
+    /// Whether a replica is said to lack what it should have.
+    pub(super) fn is_wrong(&self, pg: &Pg, disk: DiskId) -> bool {
+        let said = self.wrong.get(&(pg.id, disk));
+        said.is_some_and(|(version, ..)| *version == pg.version())
+    }
+
     /// A replica that is to be emptied now.
     pub(super) fn wrong_one(
         &mut self,

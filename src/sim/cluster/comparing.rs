@@ -361,7 +361,9 @@ impl World {
             return Ok(());
         };
         self.counts.met.branch("emptied");
-        match self.struck.remove(&(pg, disk)) {
+        // Its node may have died before its store had forgotten what was damaged.
+        let is_torn = self.shelves[&disk].torn().any(|of| of == pg);
+        match self.struck.remove(&(pg, disk)) || is_torn {
             true => Ok(()),
             false => {
                 let what =

@@ -652,6 +652,10 @@ impl Node {
                 let of = configuration.clone();
                 let input = compare::Input::Configured { pg, of };
                 self.step_comparer(now, disk, input);
+                // A store finds that at its opening.
+                if shelves[&disk].torn().any(|of| of == pg) {
+                    self.step_comparer(now, disk, compare::Input::Torn { pg });
+                }
                 self.tell_menders(now, buffers);
             }
         }
