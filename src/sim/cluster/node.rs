@@ -112,12 +112,12 @@ pub enum Whose {
 
 /// A disk of this node.
 #[derive(Debug)]
-struct Disk {
+pub(super) struct Disk {
     /// The opening that was recorded last, as far as the disk knows, and this one; `None`: it is not opened yet.
-    opening: Option<(Incarnation, Incarnation)>,
+    pub(super) opening: Option<(Incarnation, Incarnation)>,
     /// The manager has recorded this opening (R19).
     is_known: bool,
-    has_failed: bool,
+    pub(super) has_failed: bool,
 }
 
 /// One start of a node. See the [module](self).
@@ -137,7 +137,7 @@ pub struct Node {
     /// Replicas that were forgotten; their disks' menders are not told yet.
     pub(super) dropped: Vec<(DiskId, PgId)>,
     pub(super) mends_off: scrub::RulesOff,
-    disks: BTreeMap<DiskId, Disk>,
+    pub(super) disks: BTreeMap<DiskId, Disk>,
     /// Frames whose layer the catalog here does not have yet.
     early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
@@ -259,41 +259,6 @@ impl Node {
             self.tell_again(buffers);
         }
         self.settle(now, buffers);
-    }
-
-    /// What the manager may have missed is told again, and what sources may have missed is asked again.
-    fn tell_again(&mut self, buffers: &mut Buffers) {
-        let start = self.incarnation;
-        let openings: Vec<Report> = self
-            .disks
-            .iter()
-            .filter(|(_, disk)| !disk.has_failed)
-            .filter_map(|(&disk, of)| {
-                let (before, now) = of.opening?;
-                Some(Report::DiskOpened {
-                    disk,
-                    before,
-                    now,
-                    start,
-                })
-            })
-            .collect();
-        openings.into_iter().for_each(|report| self.report(report));
-        let filled: Vec<_> = self.filled.clone().into_iter().collect();
-        for ((disk, pg), session) in filled {
-            self.report(Report::Filled { pg, disk, session });
-        }
-        let lost: Vec<_> = self.lost.clone().into_iter().collect();
-        for ((disk, pg), session) in lost {
-            self.report(Report::SessionLost { pg, disk, session });
-        }
-        let all: Vec<_> = self.replicas.keys().copied().collect();
-        for of in all {
-            self.step_replica(of, replica::Input::AskAgain, buffers);
-        }
-        let disks = self.disks.keys().copied();
-        let scrubs = disks.map(|disk| Effect::Scrub { disk });
-        self.effects.extend(scrubs);
     }
 
     pub(super) fn report(&mut self, report: Report) {
@@ -458,39 +423,6 @@ impl Node {
                 self.step_replica((to, header.pg), input, buffers);
             }
         }
-    }
-
-    /// A connection to a node is new, or gone.
-    pub fn on_link(&mut self, now: Time, peer: NodeId, is_there: bool, buffers: &mut Buffers) {
-        if !self.has_catalog {
-            return;
-        }
-        let disks: Vec<DiskId> = self.catalog.disks_of(peer).map(|disk| disk.id).collect();
-        for disk in disks {
-            let input = match is_there {
-                true => scrub::Input::Connected { to: disk },
-                false => scrub::Input::Unanswered { from: disk },
-            };
-            for own in self.menders.keys().copied().collect::<Vec<_>>() {
-                self.step_mender(now, own, input.clone(), buffers);
-                if !is_there {
-                    let input = compare::Input::Unanswered { from: disk };
-                    self.step_comparer(now, own, input);
-                }
-            }
-            if is_there {
-                let mut out = Vec::new();
-                self.groups.connected(now, disk, &mut out);
-                self.take_groups(now, out, buffers);
-            } else {
-                let all: Vec<_> = self.replicas.keys().copied().collect();
-                for of in all {
-                    let input = replica::Input::Unanswered { from: disk };
-                    self.step_replica(of, input, buffers);
-                }
-            }
-        }
-        self.settle(now, buffers);
     }
 
     /// Everything that is committed, at once.
@@ -697,25 +629,6 @@ impl Node {
         let input = cuts::Input::Changed { volume, layers };
         self.cuts.step(now, input, &mut out);
         self.take_cuts(now, out, buffers);
-    }
-
-    /// Tells the disks which layer lies over which.
-    fn tell_layers(&mut self, volume: VolumeId) {
-        let Some(of) = self.catalog.volume(volume) else {
-            return;
-        };
-        for layer in &of.layers {
-            let Some(parent) = layer.parent else {
-                continue;
-            };
-            let layer = layer.id;
-            self.effects
-                .extend(self.disks.keys().map(|&disk| Effect::Layer {
-                    disk,
-                    layer,
-                    parent,
-                }));
-        }
     }
 
     /// Takes frames whose layer was not known.

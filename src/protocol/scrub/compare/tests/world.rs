@@ -110,6 +110,8 @@ struct World {
     lives: u64,
     /// The loss that is not mended yet.
     loss: Option<(usize, u64)>,
+    /// Who has lost a write since it was filled: what it lost may have been written anew since.
+    struck: BTreeSet<usize>,
     is_over: bool,
     seen: Seen,
 }
@@ -159,6 +161,7 @@ impl World {
             sequence: 0,
             lives: 1,
             loss: None,
+            struck: BTreeSet::new(),
             is_over: false,
             seen: Seen::default(),
             prng,
@@ -359,6 +362,7 @@ impl World {
         if self.loss.is_some_and(|(lost, _)| lost == disk) {
             self.loss = None;
         }
+        self.struck.remove(&disk);
         self.reconfigure(disk, Role::InSync);
     }
 
@@ -371,7 +375,7 @@ impl World {
         if !self.is_in_sync(of) || self.configuration.in_sync().count() < 2 {
             return Ok(());
         }
-        if self.loss.is_none_or(|(lost, _)| lost != of) {
+        if !self.struck.contains(&of) {
             return Err(format!("nobody-innocent: disk {disk}, {why:?}"));
         }
         match why {
@@ -405,6 +409,7 @@ impl World {
             None => copy.chunks.remove(&at),
         };
         self.loss = Some((disk, at));
+        self.struck.insert(disk);
         self.seen.losses += 1;
     }
 
