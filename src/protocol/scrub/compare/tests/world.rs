@@ -357,7 +357,10 @@ impl World {
 
     /// A replica that is out has been filled: with all that one that is in sync has, and what comes to that one comes to it.
     fn fill(&mut self, disk: usize) {
-        let source = (0..self.count).find(|at| self.is_in_sync(*at)).unwrap();
+        // Not from who has lost a write, if it can be: two copies of that would outvote the third.
+        let lost = self.loss.map(|(lost, _)| lost);
+        let in_sync = (0..self.count).filter(|at| self.is_in_sync(*at));
+        let source = in_sync.max_by_key(|at| Some(*at) != lost).unwrap();
         self.copies[disk] = self.copies[source].clone();
         if self.loss.is_some_and(|(lost, _)| lost == disk) {
             self.loss = None;
