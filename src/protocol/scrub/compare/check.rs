@@ -123,9 +123,10 @@ impl Comparer {
         };
         let walk = self.walk.as_ref().map(|walk| (walk.pg, walk.peer));
         let others = walk.and_then(|(pg, _)| self.others(pg));
-        let (Some((_, peer)), Some((version, _))) = (walk, others) else {
+        let (Some((_, peer)), Some((version, others))) = (walk, others) else {
             return debug_assert!(false, "one-configuration");
         };
+        let voters = others.len() + 1;
         let Some(found) = found else {
             return self.unsettled(now, at);
         };
@@ -136,10 +137,18 @@ impl Comparer {
         if !is_quiet && !self.off.on(Rule::Quiet) {
             return self.unsettled(now, at);
         }
-        if let Some(check) = self.checks.get_mut(&at) {
-            check.own = Some(Summary::of(&content, found.below));
+        let Some(check) = self.checks.get_mut(&at) else {
+            return;
+        };
+        let own = Some(Summary::of(&content, found.below));
+        match check.told.is_empty() {
+            true => {
+                check.own = own;
+                self.ask(now, at, peer, out);
+            }
+            false if check.own == own => self.vote(now, at, voters, out),
+            false => self.unsettled(now, at),
         }
-        self.ask(now, at, peer, out);
     }
 
     fn ask(&mut self, now: Time, at: ChunkId, to: DiskId, out: &mut Vec<Output>) {
@@ -232,7 +241,21 @@ impl Comparer {
         let is_asked = |disk: &DiskId| check.told.iter().any(|(told, _)| told == disk);
         match others.iter().copied().find(|disk| !is_asked(disk)) {
             Some(next) => self.ask(now, at, next, out),
-            None => self.vote(now, at, others.len() + 1, out),
+            None => self.look_once_more(at, out),
+        }
+    }
+
+    /// All were asked, and somebody differs at the same stamp. A write with a lower number than the stamp can have come between the reading of the
+    /// table here and the moment at which the chunk was quiet. What is read from now on has it, and has to be what was held against the others.
+    fn look_once_more(&mut self, at: ChunkId, out: &mut Vec<Output>) {
+        let Some(pg) = self.walk.as_ref().map(|walk| walk.pg) else {
+            return;
+        };
+        let op = self.next_id();
+        if let Some(check) = self.checks.get_mut(&at) {
+            check.phase = Phase::Looks { op };
+            self.flying.insert(op, at);
+            out.push(Output::Look { op, pg, at });
         }
     }
 

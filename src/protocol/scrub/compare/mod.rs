@@ -25,7 +25,7 @@
 //! | the same content | they agree, whatever their stamps are |
 //! | an older stamp, and other content | B has lost a write |
 //! | nothing, not even a tombstone | B has lost it; unless a tombstone may have gone there (R20), then as below |
-//! | the same stamp, other content, and it is quiet there | they differ: the others are asked too, and more than half of all decide |
+//! | the same stamp, other content, and it is quiet there | they differ: the others are asked too, A looks once more, and more than half of all decide |
 //! | a newer stamp, or it is not quiet there | something came between: both are looked at once more, later, [`TRIES_MAX`] times |
 //!
 //! Two replicas that differ at one stamp are two words: nobody knows which is right, nothing is changed, and it stands in [`Comparer::unknown`] for a

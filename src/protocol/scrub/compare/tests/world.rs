@@ -113,6 +113,8 @@ struct World {
     /// Who has lost a write since it was filled: what it lost may have been written anew since.
     struck: BTreeSet<usize>,
     is_over: bool,
+    /// Losses, fills and changes of the configuration, with the content of that time.
+    story: Vec<String>,
     seen: Seen,
 }
 
@@ -163,6 +165,7 @@ impl World {
             loss: None,
             struck: BTreeSet::new(),
             is_over: false,
+            story: Vec::new(),
             seen: Seen::default(),
             prng,
         };
@@ -284,7 +287,7 @@ impl World {
     fn advance(&mut self, disk: usize) {
         let pick = self.prng.next_u64() as usize;
         let copy = &mut self.copies[disk];
-        if !copy.storing.is_empty() && pick % 3 != 0 {
+        if !copy.storing.is_empty() && !pick.is_multiple_of(3) {
             let at = pick / 3 % copy.storing.len();
             let (write, is_there) = copy.storing[at];
             if !is_there {
@@ -328,6 +331,7 @@ impl World {
     /// The manager changes the configuration; what is in flight starts over under it (R3).
     fn reconfigure(&mut self, disk: usize, role: Role) {
         let version = self.configuration.version() + 1;
+        self.story.push(format!("v{version}: {disk} {role:?}"));
         let mut members: Vec<Member> = self.configuration.members().to_vec();
         members[disk].role = role;
         self.configuration = Configuration::recorded(version, members).unwrap();
@@ -361,6 +365,7 @@ impl World {
         let lost = self.loss.map(|(lost, _)| lost);
         let in_sync = (0..self.count).filter(|at| self.is_in_sync(*at));
         let source = in_sync.max_by_key(|at| Some(*at) != lost).unwrap();
+        self.story.push(format!("fill {disk} from {source}"));
         self.copies[disk] = self.copies[source].clone();
         if self.loss.is_some_and(|(lost, _)| lost == disk) {
             self.loss = None;
@@ -379,7 +384,11 @@ impl World {
             return Ok(());
         }
         if !self.struck.contains(&of) {
-            return Err(format!("nobody-innocent: disk {disk}, {why:?}"));
+            let held: Vec<_> = self.copies.iter().map(|copy| &copy.chunks).collect();
+            return Err(format!(
+                "nobody-innocent: disk {disk}, {why:?}; lost {:?}, struck {:?}, {held:?}, {:?}, {:?}",
+                self.loss, self.struck, self.configuration, self.story
+            ));
         }
         match why {
             Wrong::LostWrite => self.seen.found += 1,
@@ -411,6 +420,8 @@ impl World {
             Some(before) => copy.chunks.insert(at, before),
             None => copy.chunks.remove(&at),
         };
+        self.story
+            .push(format!("lost {disk} chunk {at}: {of:?} is {before:?}"));
         self.loss = Some((disk, at));
         self.struck.insert(disk);
         self.seen.losses += 1;
@@ -432,6 +443,7 @@ impl World {
                 .into_iter()
                 .all(|other| blocks(other) == blocks(disk))
         {
+            self.story.push(format!("overwritten {disk} chunk {at}"));
             self.loss = None;
             self.seen.overwritten += 1;
         }
