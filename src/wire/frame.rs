@@ -6,11 +6,12 @@
 //! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
 use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
-use super::{ENTRIES_MAX, Feature, Version, answer, fill, mend, message};
+use super::{ENTRIES_MAX, Feature, Version, answer, compare, fill, mend, message};
 use crate::base::bytes::{Put, Take};
-use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, DiskId, PgId, VolumeId, crc};
+use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, ChunkId, DiskId, PgId, VolumeId, crc};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::{Answer, Change, Header, Message};
+use crate::protocol::scrub::compare::{CompareAnswer, CompareHeader};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use std::fmt;
 
@@ -25,6 +26,7 @@ const CRC_AT: usize = 68;
 /// Bytes of a body at most: the longest window that a seal tells.
 pub const BODY_MAX: usize = 64 + ENTRIES_MAX * answer::ENTRY_LEN;
 const _: () = assert!(fill::BODY_MAX <= BODY_MAX && mend::BODY_MAX <= BODY_MAX);
+const _: () = assert!(compare::BODY_MAX <= BODY_MAX);
 /// Bytes of payload at most: a chunk.
 pub const PAYLOAD_MAX: u64 = CHUNK;
 
@@ -34,6 +36,8 @@ const FILL_ASK: u8 = 3;
 const FILL_ANSWER: u8 = 4;
 const MEND_ASK: u8 = 5;
 const MEND_ANSWER: u8 = 6;
+const COMPARE_ASK: u8 = 7;
+const COMPARE_ANSWER: u8 = 8;
 
 /// What a frame is, and what its head says of it besides the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub enum Kind {
     MendAsk(MendHeader),
     /// Of one that was asked. The disk is its own.
     MendAnswer(MendHeader),
+    /// Of a replica that compares itself. The disk is the one that is asked.
+    CompareAsk(CompareHeader),
+    /// Of one that was asked. The disk is its own.
+    CompareAnswer(CompareHeader),
 }
 
 /// The first bytes of a frame.
@@ -74,6 +82,8 @@ pub enum Frame {
     FillAnswer(FillHeader, FillAnswer),
     MendAsk(MendHeader, MendAsk),
     MendAnswer(MendHeader, MendAnswer),
+    CompareAsk(CompareHeader, ChunkId),
+    CompareAnswer(CompareHeader, CompareAnswer),
 }
 
 /// More of something than a frame holds: nothing was written.
@@ -131,6 +141,8 @@ impl Kind {
             Kind::FillAnswer(_) => FILL_ANSWER,
             Kind::MendAsk(_) => MEND_ASK,
             Kind::MendAnswer(_) => MEND_ANSWER,
+            Kind::CompareAsk(_) => COMPARE_ASK,
+            Kind::CompareAnswer(_) => COMPARE_ANSWER,
         }
     }
 
@@ -140,6 +152,7 @@ impl Kind {
             Kind::Message(header) | Kind::Answer(header) => header.pg,
             Kind::FillAsk(header) | Kind::FillAnswer(header) => header.pg,
             Kind::MendAsk(header) | Kind::MendAnswer(header) => header.pg,
+            Kind::CompareAsk(header) | Kind::CompareAnswer(header) => header.pg,
         }
     }
 
@@ -159,6 +172,15 @@ impl Kind {
                 put.u32(header.version);
                 put.u32(header.session);
                 put.bytes(&[0; EPOCH_LEN]);
+                put.u64(header.id);
+                put.u64(0);
+            }
+            Kind::CompareAsk(header) | Kind::CompareAnswer(header) => {
+                put.u32(header.pg.0);
+                put.u32(header.version);
+                put.u32(0);
+                put.u32(header.asker.0);
+                put.bytes(&[0; EPOCH_LEN - 4]);
                 put.u64(header.id);
                 put.u64(0);
             }
@@ -210,6 +232,21 @@ impl Kind {
             return Ok(match tag {
                 MEND_ASK => Kind::MendAsk(header),
                 _ => Kind::MendAnswer(header),
+            });
+        }
+        if let COMPARE_ASK | COMPARE_ANSWER = tag {
+            if session != 0 || epoch.site != 0 || epoch.host != 0 || mark != 0 {
+                return malformed("zero", 1u8);
+            }
+            let header = CompareHeader {
+                pg,
+                version,
+                asker: DiskId(epoch.generation),
+                id: name,
+            };
+            return Ok(match tag {
+                COMPARE_ASK => Kind::CompareAsk(header),
+                _ => Kind::CompareAnswer(header),
             });
         }
         match tag {
@@ -317,6 +354,10 @@ pub fn decode(version: Version, head: &Head, body: &[u8]) -> Result<Frame, Malfo
         Kind::FillAnswer(header) => Frame::FillAnswer(header, fill::decode_answer(&mut take)?),
         Kind::MendAsk(header) => Frame::MendAsk(header, mend::decode_ask(&mut take)?),
         Kind::MendAnswer(header) => Frame::MendAnswer(header, mend::decode_answer(&mut take)?),
+        Kind::CompareAsk(header) => Frame::CompareAsk(header, compare::decode_ask(&mut take)?),
+        Kind::CompareAnswer(header) => {
+            Frame::CompareAnswer(header, compare::decode_answer(&mut take)?)
+        }
     };
     if take.left() != 0 {
         return malformed("length of the body", take.left() as u64);
@@ -339,6 +380,8 @@ impl Frame {
             Frame::FillAnswer(header, _) => Kind::FillAnswer(header),
             Frame::MendAsk(header, _) => Kind::MendAsk(header),
             Frame::MendAnswer(header, _) => Kind::MendAnswer(header),
+            Frame::CompareAsk(header, _) => Kind::CompareAsk(header),
+            Frame::CompareAnswer(header, _) => Kind::CompareAnswer(header),
         }
     }
 
@@ -375,6 +418,8 @@ impl Frame {
             Frame::FillAnswer(_, answer) => fill::encode_answer(answer, &mut put),
             Frame::MendAsk(_, ask) => mend::encode_ask(ask, &mut put),
             Frame::MendAnswer(_, answer) => mend::encode_answer(answer, &mut put),
+            Frame::CompareAsk(_, at) => compare::encode_ask(*at, &mut put),
+            Frame::CompareAnswer(_, answer) => compare::encode_answer(answer, &mut put),
         }
         // What is known of a body once it is written. In place: a head of its own would be an allocation a frame.
         let (head, body) = out[start..].split_at_mut(HEAD_LEN);

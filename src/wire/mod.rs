@@ -10,6 +10,9 @@
 //!
 //!   disk that lost blocks ──── MendAsk ────► disk that may have them
 //!                         ◄─── MendAnswer ──
+//!
+//!   replica in sync ──── CompareAsk ────► another one
+//!                   ◄─── CompareAnswer ──
 //! ```
 //!
 //! The bytes stand in `docs/wire_format.md`, in tables from which a decoder can be written; `tests/layout.rs` holds them against the code.
@@ -21,7 +24,7 @@
 //! | version | what |
 //! |---|---|
 //! | 1 | replication: changes, reads, marks, seals, fills of joiners, and the answers to each |
-//! | 2 | damaged blocks ([`Feature::Mend`]); reads without a lease ([`Feature::Confirm`]) |
+//! | 2 | damaged blocks ([`Feature::Mend`]); reads without a lease ([`Feature::Confirm`]); full disks ([`Feature::Fits`]); comparisons of replicas ([`Feature::Compare`]) |
 //!
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
 //! highest version that they have in common before the first frame ([`agree_with`]), so no frame says its version: [`Head::decode`], [`decode`] and [`Frame::encode`] are
@@ -41,6 +44,7 @@
 //! It does not know connections, who may speak for a node, or whether a frame is too old: the machines' fences tell that.
 
 mod answer;
+mod compare;
 mod field;
 mod fill;
 mod frame;

@@ -85,6 +85,10 @@ features! {
     Mend since Two:
         frames(Frame::MendAsk(..) | Frame::MendAnswer(..))
         kinds(Kind::MendAsk(_) | Kind::MendAnswer(_));
+    /// Replicas compare what they hold. Instead: such a peer counts as one that says *not now*, and is compared once it is upgraded.
+    Compare since Two:
+        frames(Frame::CompareAsk(..) | Frame::CompareAnswer(..))
+        kinds(Kind::CompareAsk(_) | Kind::CompareAnswer(_));
     /// Members confirm that nothing newer is known (R18). Instead: as long as one member cannot, what is read without a lease waits for the next one
     /// (`Groups::without_lease`).
     Confirm since Two:

@@ -35,6 +35,7 @@ pages! {
     pure_machines_two_drivers,
     repair_by_checksum,
     rust_version,
+    scrub_compares_replicas,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
     windows_are_in_the_records,

@@ -154,6 +154,11 @@ impl Catalog {
             let reason = format!("disk {id} has replicas of placement groups of other disks");
             return Err(Refusal::conflict("disk", reason, hint));
         }
+        let is_target = |pg: PgId| self.pgs[&pg].want.is_some_and(|want| want.to == Some(id));
+        if self.wanted().any(is_target) {
+            let reason = format!("a replica is to be made on disk {id}");
+            return Err(Refusal::conflict("disk", reason, hint));
+        }
         for pg in on_it {
             self.drop_pg(pg);
         }

@@ -302,7 +302,9 @@ impl Catalog {
                     false => Err(not_good("change", disk)),
                 }
             }
-            Reconfigure::Remove { .. } | Reconfigure::Evict { .. } => Ok(()),
+            Reconfigure::Remove { .. } | Reconfigure::Evict { .. } | Reconfigure::Empty { .. } => {
+                Ok(())
+            }
         }
     }
 

@@ -48,6 +48,8 @@ pub enum Reconfigure {
     Remove { disk: DiskId },
     /// It does not answer: it is in sync, or joins, no longer.
     Evict { disk: DiskId },
+    /// What it has is not what it should have: it is out, and counts as empty from now on, so that its next session lists everything.
+    Empty { disk: DiskId },
     /// It is to be filled.
     Join { disk: DiskId },
     /// The session of that number is filled.
@@ -194,6 +196,14 @@ impl Configuration {
                 self.leave_in_sync(at, min_copies)?;
                 self.members[at].role = Role::Out { since };
             }
+            Reconfigure::Empty { disk } => {
+                let at = self.place(disk)?;
+                if let role @ Role::Out { since: 0 } = self.members[at].role {
+                    return Err(Refused::WrongRole { role });
+                }
+                self.leave_in_sync(at, min_copies)?;
+                self.members[at].role = Role::Out { since: 0 };
+            }
             Reconfigure::Join { disk } => {
                 let at = self.place(disk)?;
                 let Role::Out { since } = self.members[at].role else {
@@ -309,6 +319,32 @@ mod tests {
         assert_eq!(pg.apply(5, promote(3), 1), Err(Refused::WrongRole { role }));
         assert_eq!(pg.apply(5, promote(5), 1), Ok(()));
         assert_eq!(pg.role(disk), Some(Role::InSync));
+    }
+
+    #[test]
+    fn what_is_emptied_has_nothing_whatever_it_was_and_the_last_copy_is_not() {
+        let mut pg = three();
+        let empty = |disk| Reconfigure::Empty { disk: DiskId(disk) };
+        let out = Some(Role::Out { since: 0 });
+        assert_eq!(pg.apply(1, empty(1), 2), Ok(()));
+        assert_eq!(pg.role(DiskId(1)), out);
+        let role = Role::Out { since: 0 };
+        assert_eq!(
+            pg.apply(2, empty(1), 2),
+            Err(Refused::WrongRole { role }),
+            "it is empty"
+        );
+        let too_few = Refused::TooFew { left: 1, least: 2 };
+        assert_eq!(pg.apply(2, empty(2), 2), Err(too_few));
+        // One that is out, or joins, loses what its stamps would have spared it.
+        pg.apply(2, Reconfigure::Evict { disk: DiskId(2) }, 1)
+            .unwrap();
+        pg.apply(3, Reconfigure::Join { disk: DiskId(2) }, 1)
+            .unwrap();
+        assert_eq!(pg.apply(4, empty(2), 1), Ok(()));
+        assert_eq!(pg.role(DiskId(2)), out);
+        let too_few = Refused::TooFew { left: 0, least: 1 };
+        assert_eq!(pg.apply(5, empty(3), 0), Err(too_few));
     }
 
     #[test]

@@ -18,10 +18,10 @@
 //! # What can happen
 //! - *The first that is asked has not got it, or is damaged there too*: the next one is asked. In sync first, then who joins, then who is out.
 //! - *Nobody has it*: it stays wanted, is asked for again slowly, and stands in [`Mender::lost`], of which the alert is made. Its reads fail.
-//! - *The table itself is damaged*: then nobody here knows what the blocks should be. That is for the manager, not for a mender.
+//! - *The table itself is damaged*: then nobody here knows what the blocks should be. That is for the manager: see [`compare`].
 //!
-//! # What is not here yet
-//! A lost write (old table and old data agree) is seen by no replica alone: that replicas are compared, chunk by chunk.
+//! # What replicas find only together
+//! A lost write (old table and old data agree) is seen by no replica alone: [`compare`] finds it.
 //!
 //! # Invariants
 //! - *never-spread*: what a store takes has the checksum that its table says, so bad bytes, or good ones of another time, go nowhere.
@@ -30,6 +30,7 @@
 //!
 //! It does not know what a block holds, where disks are, or how a store finds damage.
 
+pub mod compare;
 mod lend;
 mod mender;
 mod message;

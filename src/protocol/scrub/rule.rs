@@ -1,9 +1,9 @@
-//! The rules of repair by name, so that each can be switched off and is then missed.
+//! The rules of repair and comparison by name, so that each can be switched off and is then missed.
 
 use crate::base::switches;
 
 switches! {
-    /// A rule of repair.
+    /// A rule of repair, or of comparison.
     Rule,
     /// The rules that are switched off.
     RulesOff:
@@ -11,4 +11,6 @@ switches! {
     Checksum = "mend-checksum",
     /// The store compares at the moment when it takes them, so that a write which came between stays.
     Newer = "mend-newer",
+    /// A chunk of which something is in flight is not compared.
+    Quiet = "compare-quiet",
 }

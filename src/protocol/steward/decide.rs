@@ -25,6 +25,16 @@ impl Steward {
         out: &mut Vec<Output>,
     ) -> Option<Command> {
         let pool = catalog.pool(pg.pool)?;
+        if let Some((disk, why)) = self.wrong_one(catalog, pg, pool, out) {
+            self.put_off(now, pg.id, disk);
+            let (of, why) = (pg.id, Why::Wrong(why));
+            out.push(Output::Note(Note::Evicted { pg: of, disk, why }));
+            let change = match self.off.on(Rule::Empty) {
+                true => Reconfigure::Evict { disk },
+                false => Reconfigure::Empty { disk },
+            };
+            return Some(reconfigure(pg, change));
+        }
         let evicted = self
             .failed_joiner(catalog, pg)
             .or_else(|| self.gone_in_sync(catalog, pg, pool));
@@ -68,7 +78,7 @@ impl Steward {
     }
 
     /// A replica in sync that is gone, where enough are left, and one of them surely is there. One of whom nothing is known yet may
-    /// have failed for good while nobody led, and then the one that is taken out had the last copy.
+    /// have failed for good while nobody led, and then the one that is taken out had the last copy. So does one that lacks what it should have not count.
     fn gone_in_sync(&self, catalog: &Catalog, pg: &Pg, pool: &Pool) -> Option<(DiskId, Why)> {
         let least = (pool.min_copies as usize).max(1);
         if pg.configuration.in_sync().count() <= least {
@@ -81,7 +91,10 @@ impl Steward {
             })
         };
         let mut in_sync = pg.configuration.in_sync();
-        if !in_sync.any(|disk| why(disk).is_none() && self.is_here(catalog, disk)) {
+        let is_sound = |disk: DiskId| {
+            why(disk).is_none() && self.is_here(catalog, disk) && !self.is_wrong(pg, disk)
+        };
+        if !in_sync.any(is_sound) {
             return None;
         }
         pg.configuration

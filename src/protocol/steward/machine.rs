@@ -14,6 +14,7 @@ use crate::protocol::catalog::{Catalog, Command, DiskState, Event, Maintenance, 
 use crate::protocol::membership::Verdict;
 use crate::protocol::placement::RackId;
 use crate::protocol::replication::{Reconfigure, Role};
+use crate::protocol::scrub::compare::Wrong;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ pub(super) enum Wake {
     Disk(DiskId),
     Pool(PoolId),
     Words,
+}
+
+/// Whether people were told that nothing can be done about a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    NotYet,
+    Told,
 }
 
 /// How often a replica has failed, and when it may join again.
@@ -70,6 +78,8 @@ pub struct Steward {
     /// The sessions that are filled, and those that are lost.
     pub(super) filled: BTreeMap<(PgId, DiskId), u32>,
     pub(super) lost: BTreeMap<(PgId, DiskId), u32>,
+    /// Replicas that do not have what they should have, under the version that was named; `Told` once it was said that nothing can be done.
+    pub(super) wrong: BTreeMap<(PgId, DiskId), (u32, Wrong, Said)>,
     pub(super) back_off: BTreeMap<(PgId, DiskId), BackOff>,
     /// The PGs that join at each disk, also by what is only proposed; and the disks that each PG joins at.
     pub(super) joining: BTreeMap<DiskId, BTreeSet<PgId>>,
@@ -110,6 +120,7 @@ impl Steward {
             words_wake: false,
             filled: BTreeMap::new(),
             lost: BTreeMap::new(),
+            wrong: BTreeMap::new(),
             back_off: BTreeMap::new(),
             joining: BTreeMap::new(),
             joins_of: BTreeMap::new(),
@@ -170,6 +181,13 @@ impl Steward {
             }
             Input::DiskFailed { disk } => self.on_disk_failed(now, catalog, disk),
             Input::DiskAway { disk } => self.on_disk_away(now, catalog, disk),
+            Input::Wrong {
+                by,
+                pg,
+                version,
+                disk,
+                why,
+            } => self.on_wrong(catalog, by, (pg, version), disk, why),
             Input::Filled { pg, disk, session } => {
                 remember(&mut self.filled, (pg, disk), session);
                 self.todo.insert(pg);
@@ -227,7 +245,7 @@ impl Steward {
     pub fn check(&self) -> Result<(), &'static str> {
         if self.in_flight.len() > self.parameters.proposals_max
             || self.filled.len().max(self.lost.len()) > REMEMBERED_MAX
-            || self.back_off.len() > REMEMBERED_MAX
+            || self.back_off.len().max(self.wrong.len()) > REMEMBERED_MAX
         {
             return Err("bounded");
         }

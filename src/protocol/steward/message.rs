@@ -4,6 +4,7 @@ use crate::base::{DiskId, NodeId, PgId};
 use crate::protocol::catalog::{Command, Event, PoolId, Refusal, StoreName};
 use crate::protocol::membership::{Incarnation, Verdict};
 use crate::protocol::placement::{self, Cluster, Plan};
+use crate::protocol::scrub::compare::Wrong;
 
 /// What became of a command that the steward proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,15 @@ pub enum Input<'a> {
     DiskAway {
         disk: DiskId,
     },
+    /// A replica does not have what it should have: another one that is in sync says so of it, or it itself. Said again every second while
+    /// that is so; it counts for the version that it names.
+    Wrong {
+        by: NodeId,
+        pg: PgId,
+        version: u32,
+        disk: DiskId,
+        why: Wrong,
+    },
     /// A joining replica has everything.
     Filled {
         pg: PgId,
@@ -112,6 +122,8 @@ pub enum Why {
     Accused,
     /// It joins, and its session is lost.
     SessionLost,
+    /// It does not have what it should have: it counts as empty.
+    Wrong(Wrong),
 }
 
 /// What people should be able to read.
@@ -145,6 +157,12 @@ pub enum Note {
     Disputed {
         by: NodeId,
         accused: NodeId,
+    },
+    /// A replica does not have what it should have, and too few others are in sync, or there, to take it out (R11): told once for each version.
+    WrongStays {
+        pg: PgId,
+        disk: DiskId,
+        why: Wrong,
     },
     /// So many replicas are to move.
     Moves {

@@ -15,11 +15,12 @@
 //! miss: which move is under way stands with the PG ([`Move`](super::catalog::Move)), and who is there is told anew.
 //!
 //! What is looked for in a PG, in this order (`decide.rs`):
-//! 1. a joiner that fails is dropped;
-//! 2. a replica in sync that is gone is evicted, where enough are left and one of them is there (R11);
-//! 3. a joiner whose session is filled is promoted by its session (R16);
-//! 4. a move goes on: the new replica is listed, and when it is in sync the old one is taken off the list;
-//! 5. a replica that is out, and is there, joins.
+//! 1. a replica that does not have what it should have is taken out *empty*, where enough are left and one of them is there (`wrong.rs`);
+//! 2. a joiner that fails is dropped;
+//! 3. a replica in sync that is gone is evicted, where enough are left and one of them is there (R11);
+//! 4. a joiner whose session is filled is promoted by its session (R16);
+//! 5. a move goes on: the new replica is listed, and when it is in sync the old one is taken off the list;
+//! 6. a replica that is out, and is there, joins.
 //!
 //! Where replicas belong is `placement`'s to say: it is asked when disks come, go, are drained, weigh another thing or were away for
 //! `out_after`. Its changes are begun in its order, which is that of need, as many at once as the parameters say (`plan.rs`).
@@ -50,6 +51,7 @@ mod plan;
 mod presence;
 mod rule;
 mod words;
+mod wrong;
 
 #[cfg(test)]
 mod tests;

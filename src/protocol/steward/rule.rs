@@ -15,6 +15,8 @@ switches! {
     R16 = "r16",
     /// R19: an opening says what the store found. Off: what is recorded is taken for that.
     R19 = "r19",
+    /// A replica that lacks what it should have is taken out empty. Off: by its stamps, as one that does not answer.
+    Empty = "taken-out-empty",
     /// R24: a replica that was taken off the list comes back empty. Who fills it obeys, so this room only names it.
     R24 = "r24",
 }

@@ -50,6 +50,8 @@ pub enum Strike {
     Lose { disk: DiskId },
     /// A disk comes back with an older state, which counts as empty (R19).
     Age { disk: DiskId },
+    /// What a disk has of one PG is not what it should be: its table is damaged, or it has lost a write.
+    Tear { disk: DiskId, pg: PgId },
     /// A chunk of a replica cannot be read, or reads wrong, until it is written anew.
     Damage {
         disk: DiskId,
@@ -126,6 +128,7 @@ impl Atlas {
                 let mut pgs = self.pgs.keys();
                 pgs.try_for_each(|pg| self.may_lose(*pg, *disk))
             }
+            Strike::Tear { disk, pg } => self.may_lose(*pg, *disk),
             Strike::Damage { disk, pg, chunk } => self.may_damage(*disk, *pg, *chunk),
             Strike::Silence { disks } => {
                 let touches = |pg: &Pg| {
@@ -231,6 +234,12 @@ impl Atlas {
                 self.lose(*disk);
             }
             Strike::Age { disk } => self.lose(*disk),
+            Strike::Tear { disk, pg: of } => {
+                if let Some(pg) = self.pgs.get_mut(of).filter(|pg| pg.in_sync.contains(disk)) {
+                    pg.lost.insert(*disk);
+                }
+                self.damaged.retain(|(pg, _, at)| (pg, at) != (of, disk));
+            }
             Strike::Damage { disk, pg, chunk } => {
                 self.damaged.insert((*pg, *chunk, *disk));
             }

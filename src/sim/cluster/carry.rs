@@ -10,6 +10,8 @@ use crate::protocol::cuts;
 use crate::protocol::membership::HolderOutput;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::{Change, Message};
+use crate::protocol::scrub;
+use crate::protocol::scrub::compare;
 use crate::protocol::turns;
 use crate::protocol::volume::{self, groups};
 use std::collections::VecDeque;
@@ -18,6 +20,93 @@ use std::collections::VecDeque;
 const PAGE: usize = 5;
 
 impl Node {
+    /// What the manager may have missed is told again, and what sources may have missed is asked again.
+    pub(super) fn tell_again(&mut self, buffers: &mut Buffers) {
+        let start = self.incarnation;
+        let openings: Vec<Report> = self
+            .disks
+            .iter()
+            .filter(|(_, disk)| !disk.has_failed)
+            .filter_map(|(&disk, of)| {
+                let (before, now) = of.opening?;
+                Some(Report::DiskOpened {
+                    disk,
+                    before,
+                    now,
+                    start,
+                })
+            })
+            .collect();
+        openings.into_iter().for_each(|report| self.report(report));
+        let filled: Vec<_> = self.filled.clone().into_iter().collect();
+        for ((disk, pg), session) in filled {
+            self.report(Report::Filled { pg, disk, session });
+        }
+        let lost: Vec<_> = self.lost.clone().into_iter().collect();
+        for ((disk, pg), session) in lost {
+            self.report(Report::SessionLost { pg, disk, session });
+        }
+        let all: Vec<_> = self.replicas.keys().copied().collect();
+        for of in all {
+            self.step_replica(of, replica::Input::AskAgain, buffers);
+        }
+        let disks = self.disks.keys().copied();
+        let scrubs = disks.map(|disk| Effect::Scrub { disk });
+        self.effects.extend(scrubs);
+    }
+
+    /// A connection to a node is new, or gone.
+    pub fn on_link(&mut self, now: Time, peer: NodeId, is_there: bool, buffers: &mut Buffers) {
+        if !self.has_catalog {
+            return;
+        }
+        let disks: Vec<DiskId> = self.catalog.disks_of(peer).map(|disk| disk.id).collect();
+        for disk in disks {
+            let input = match is_there {
+                true => scrub::Input::Connected { to: disk },
+                false => scrub::Input::Unanswered { from: disk },
+            };
+            for own in self.menders.keys().copied().collect::<Vec<_>>() {
+                self.step_mender(now, own, input.clone(), buffers);
+                if !is_there {
+                    let input = compare::Input::Unanswered { from: disk };
+                    self.step_comparer(now, own, input);
+                }
+            }
+            if is_there {
+                let mut out = Vec::new();
+                self.groups.connected(now, disk, &mut out);
+                self.take_groups(now, out, buffers);
+            } else {
+                let all: Vec<_> = self.replicas.keys().copied().collect();
+                for of in all {
+                    let input = replica::Input::Unanswered { from: disk };
+                    self.step_replica(of, input, buffers);
+                }
+            }
+        }
+        self.settle(now, buffers);
+    }
+
+    /// Tells the disks which layer lies over which.
+    pub(super) fn tell_layers(&mut self, volume: VolumeId) {
+        let Some(of) = self.catalog.volume(volume) else {
+            return;
+        };
+        for layer in &of.layers {
+            let Some(parent) = layer.parent else {
+                continue;
+            };
+            let layer = layer.id;
+            self.effects
+                .extend(self.disks.keys().map(|&disk| Effect::Layer {
+                    disk,
+                    layer,
+                    parent,
+                }));
+        }
+    }
+
     pub(super) fn take_lease(
         &mut self,
         now: Time,

@@ -50,6 +50,10 @@ named! {
     DiskError = "disk-error",
     /// A block that has rotted, and was read.
     Rot = "rot",
+    /// A change that a disk said was done, and forgot: its table is right for what it has.
+    LostWrite = "lost-write",
+    /// A replica whose table is damaged: its store answers with errors.
+    TornTable = "torn-table",
     /// A disk that answers nothing but that it is gone.
     DiskGone = "disk-gone",
     /// A disk that came back with an older state.

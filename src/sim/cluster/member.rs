@@ -242,6 +242,18 @@ impl Member {
                 }
             }
             Report::DiskFailed { disk } => steward::Input::DiskAway { disk },
+            Report::Wrong {
+                pg,
+                disk,
+                version,
+                why,
+            } => steward::Input::Wrong {
+                by: from,
+                pg,
+                version,
+                disk,
+                why,
+            },
             Report::Filled { pg, disk, session } => steward::Input::Filled { pg, disk, session },
             Report::SessionLost { pg, disk, session } => {
                 steward::Input::SessionLost { pg, disk, session }

@@ -1,12 +1,13 @@
 //! What nodes say to one another.
 
-use crate::base::{BufRef, DiskId, Epoch, LayerId, PgId, VolumeId};
+use crate::base::{BufRef, ChunkId, DiskId, Epoch, LayerId, PgId, VolumeId};
 use crate::protocol::catalog::{Left, Owner};
 use crate::protocol::membership::{
     Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
 };
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::{Answer, Asked, Header, Message, Refusal, Takes};
+use crate::protocol::scrub::compare::{CompareAnswer, CompareHeader, Wrong};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 
 /// What nodes say to one another.
@@ -56,6 +57,17 @@ pub enum Msg {
         answer: MendAnswer,
         payload: Option<BufRef>,
     },
+    /// To a disk that is in sync too, and back.
+    CompareAsk {
+        to: DiskId,
+        header: CompareHeader,
+        at: ChunkId,
+    },
+    CompareAnswer {
+        from: DiskId,
+        header: CompareHeader,
+        answer: CompareAnswer,
+    },
     /// To the owner of a shared volume: a node waits for its turn.
     Want {
         volume: VolumeId,
@@ -88,6 +100,11 @@ pub const BRANCHES: &[&str] = &[
     "fill-with-entries",
     "mend-asked",
     "mend-given",
+    "compare-held",
+    "compare-nothing",
+    "compare-not-now",
+    "wrong",
+    "emptied",
     "accused",
     "disk-failed",
     "filled",
@@ -154,7 +171,14 @@ impl Msg {
                 MendAnswer::Blocks(_) => "mend-not-here",
                 MendAnswer::NotNow => "mend-not-now",
             }),
+            Msg::CompareAsk { .. } => None,
+            Msg::CompareAnswer { answer, .. } => Some(match answer {
+                CompareAnswer::Held { .. } => "compare-held",
+                CompareAnswer::Nothing { .. } => "compare-nothing",
+                CompareAnswer::NotNow => "compare-not-now",
+            }),
             Msg::Report(report) => Some(match report {
+                Report::Wrong { .. } => "wrong",
                 Report::Accused { .. } => "accused",
                 Report::DiskOpened { .. } => "disk-opened",
                 Report::DiskFailed { .. } => "disk-failed",
@@ -186,6 +210,12 @@ pub enum Report {
     },
     DiskFailed {
         disk: DiskId,
+    },
+    Wrong {
+        pg: PgId,
+        disk: DiskId,
+        version: u32,
+        why: Wrong,
     },
     Filled {
         pg: PgId,

@@ -32,6 +32,7 @@ mod carry;
 mod checkers;
 mod clients;
 mod clocks;
+mod comparing;
 mod contents;
 mod coverage;
 mod filling;

@@ -13,6 +13,7 @@
 
 use super::buffers::Buffers;
 use super::carry::layer_of;
+use super::comparing::{Comparing, RESTS};
 use super::mending::Mending;
 use super::message::{Msg, Report};
 use super::replicas::{Pace, durable_of};
@@ -27,6 +28,7 @@ use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Op, Replica};
 use crate::protocol::replication::{Header, Message, Role, RulesOff};
+use crate::protocol::scrub::compare::{self, Comparer};
 use crate::protocol::scrub::{self, Mender};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Patience};
@@ -109,18 +111,19 @@ pub enum Effect {
 pub enum Whose {
     Replica(Op),
     Mender(Mending),
+    Comparer(Comparing),
     /// The node, which forgets a replica.
     Node,
 }
 
 /// A disk of this node.
 #[derive(Debug)]
-struct Disk {
+pub(super) struct Disk {
     /// The opening that was recorded last, as far as the disk knows, and this one; `None`: it is not opened yet.
-    opening: Option<(Incarnation, Incarnation)>,
+    pub(super) opening: Option<(Incarnation, Incarnation)>,
     /// The manager has recorded this opening (R19).
     is_known: bool,
-    has_failed: bool,
+    pub(super) has_failed: bool,
 }
 
 /// One start of a node. See the [module](self).
@@ -136,9 +139,12 @@ pub struct Node {
     pub groups: Groups,
     pub replicas: BTreeMap<(DiskId, PgId), Replica>,
     pub(super) menders: BTreeMap<DiskId, Mender>,
+    pub(super) comparers: BTreeMap<DiskId, Comparer>,
+    /// Replicas that were forgotten; their disks' menders are not told yet.
+    pub(super) dropped: Vec<(DiskId, PgId)>,
     pub(super) mends_off: scrub::RulesOff,
-    disks: BTreeMap<DiskId, Disk>,
     pub(super) paces: BTreeMap<DiskId, Pace>,
+    pub(super) disks: BTreeMap<DiskId, Disk>,
     /// Frames whose layer the catalog here does not have yet.
     early: VecDeque<(NodeId, Msg)>,
     /// Replicas that are being forgotten: no new one is made before that is done.
@@ -179,6 +185,11 @@ impl Node {
         let menders = disks.iter().copied().map(mender).collect();
         let paces = disks.iter().map(|disk| (*disk, Pace::new(now)));
         let paces = paces.collect();
+        let comparer = |disk: DiskId| {
+            let of = Comparer::new(disk, incarnation.0, RESTS, off.scrub);
+            (disk, of)
+        };
+        let comparers = disks.iter().copied().map(comparer).collect();
         let disks = disks.into_iter().map(|disk| {
             let disk_of = Disk {
                 opening: None,
@@ -199,6 +210,8 @@ impl Node {
             groups: Groups::new(Patience::default(), off.replication),
             replicas: BTreeMap::new(),
             menders,
+            comparers,
+            dropped: Vec::new(),
             mends_off: off.scrub,
             disks: disks.collect(),
             paces,
@@ -224,6 +237,7 @@ impl Node {
             self.cuts.deadline(),
             self.groups.deadline(),
             self.menders.values().filter_map(Mender::deadline).min(),
+            self.comparers.values().filter_map(Comparer::deadline).min(),
             Some(self.again_at),
         ];
         parts.into_iter().flatten().min().unwrap_or(self.again_at)
@@ -249,46 +263,12 @@ impl Node {
         self.groups.expire(now, &mut out);
         self.take_groups(now, out, buffers);
         self.expire_menders(now, buffers);
+        self.expire_comparers(now);
         if self.again_at <= now {
             self.again_at = now + AGAIN;
             self.tell_again(buffers);
         }
         self.settle(now, buffers);
-    }
-
-    /// What the manager may have missed is told again, and what sources may have missed is asked again.
-    fn tell_again(&mut self, buffers: &mut Buffers) {
-        let start = self.incarnation;
-        let openings: Vec<Report> = self
-            .disks
-            .iter()
-            .filter(|(_, disk)| !disk.has_failed)
-            .filter_map(|(&disk, of)| {
-                let (before, now) = of.opening?;
-                Some(Report::DiskOpened {
-                    disk,
-                    before,
-                    now,
-                    start,
-                })
-            })
-            .collect();
-        openings.into_iter().for_each(|report| self.report(report));
-        let filled: Vec<_> = self.filled.clone().into_iter().collect();
-        for ((disk, pg), session) in filled {
-            self.report(Report::Filled { pg, disk, session });
-        }
-        let lost: Vec<_> = self.lost.clone().into_iter().collect();
-        for ((disk, pg), session) in lost {
-            self.report(Report::SessionLost { pg, disk, session });
-        }
-        let all: Vec<_> = self.replicas.keys().copied().collect();
-        for of in all {
-            self.step_replica(of, replica::Input::AskAgain, buffers);
-        }
-        let disks = self.disks.keys().copied();
-        let scrubs = disks.map(|disk| Effect::Scrub { disk });
-        self.effects.extend(scrubs);
     }
 
     pub(super) fn report(&mut self, report: Report) {
@@ -424,6 +404,21 @@ impl Node {
                 };
                 self.step_mender(now, header.asker, input, buffers);
             }
+            Msg::CompareAsk { to, header, at } => {
+                self.step_comparer(now, to, compare::Input::Asked { header, at });
+            }
+            Msg::CompareAnswer {
+                from,
+                header,
+                answer,
+            } => {
+                let input = compare::Input::Answered {
+                    from,
+                    header,
+                    answer,
+                };
+                self.step_comparer(now, header.asker, input);
+            }
             Msg::FillAnswer {
                 to,
                 header,
@@ -438,35 +433,6 @@ impl Node {
                 self.step_replica((to, header.pg), input, buffers);
             }
         }
-    }
-
-    /// A connection to a node is new, or gone.
-    pub fn on_link(&mut self, now: Time, peer: NodeId, is_there: bool, buffers: &mut Buffers) {
-        if !self.has_catalog {
-            return;
-        }
-        let disks: Vec<DiskId> = self.catalog.disks_of(peer).map(|disk| disk.id).collect();
-        for disk in disks {
-            let input = match is_there {
-                true => scrub::Input::Connected { to: disk },
-                false => scrub::Input::Unanswered { from: disk },
-            };
-            for own in self.menders.keys().copied().collect::<Vec<_>>() {
-                self.step_mender(now, own, input.clone(), buffers);
-            }
-            if is_there {
-                let mut out = Vec::new();
-                self.groups.connected(now, disk, &mut out);
-                self.take_groups(now, out, buffers);
-            } else {
-                let all: Vec<_> = self.replicas.keys().copied().collect();
-                for of in all {
-                    let input = replica::Input::Unanswered { from: disk };
-                    self.step_replica(of, input, buffers);
-                }
-            }
-        }
-        self.settle(now, buffers);
     }
 
     /// Everything that is committed, at once.
@@ -607,6 +573,7 @@ impl Node {
                 self.forgetting.insert(of);
                 self.effects.push(Effect::Forget { disk, pg });
                 self.step_mender(now, disk, scrub::Input::Dropped { pg }, buffers);
+                self.step_comparer(now, disk, compare::Input::Dropped { pg });
             }
             if role.is_some() && is_known && !self.forgetting.contains(&of) {
                 if !self.replicas.contains_key(&of) {
@@ -626,6 +593,14 @@ impl Node {
                 let of = configuration.clone();
                 let input = scrub::Input::Configured { pg, of };
                 self.step_mender(now, disk, input, buffers);
+                let of = configuration.clone();
+                let input = compare::Input::Configured { pg, of };
+                self.step_comparer(now, disk, input);
+                // A store finds that at its opening.
+                if shelves[&disk].torn().any(|of| of == pg) {
+                    self.step_comparer(now, disk, compare::Input::Torn { pg });
+                }
+                self.tell_menders(now, buffers);
             }
         }
     }
@@ -666,25 +641,6 @@ impl Node {
         let input = cuts::Input::Changed { volume, layers };
         self.cuts.step(now, input, &mut out);
         self.take_cuts(now, out, buffers);
-    }
-
-    /// Tells the disks which layer lies over which.
-    fn tell_layers(&mut self, volume: VolumeId) {
-        let Some(of) = self.catalog.volume(volume) else {
-            return;
-        };
-        for layer in &of.layers {
-            let Some(parent) = layer.parent else {
-                continue;
-            };
-            let layer = layer.id;
-            self.effects
-                .extend(self.disks.keys().map(|&disk| Effect::Layer {
-                    disk,
-                    layer,
-                    parent,
-                }));
-        }
     }
 
     /// Takes frames whose layer was not known.
@@ -817,6 +773,8 @@ impl Node {
     ) {
         let shelf::Done { outcome, took, .. } = done;
         self.note_failed(disk, &outcome);
+        self.note_torn(now, (disk, pg), &outcome);
+        self.tell_menders(now, buffers);
         let input = match outcome {
             Outcome::Stored => replica::Input::Stored { op, ok: true },
             Outcome::Failed(_) => match op {
@@ -867,6 +825,7 @@ impl Node {
     /// Asserts the invariants of everything.
     pub fn check(&self) {
         self.menders.values().for_each(Mender::check);
+        self.comparers.values().for_each(Comparer::check);
         self.groups.check();
         self.cuts.check();
     }

@@ -58,6 +58,15 @@ pub enum Stroke {
         disk: (u32, u32),
         pick: u64,
     },
+    /// A write is lost when all has healed.
+    LostWrite {
+        disk: (u32, u32),
+        pick: u64,
+    },
+    TornTable {
+        disk: (u32, u32),
+        pick: u64,
+    },
     /// An empty disk is put in its place afterwards.
     DiskGone {
         disk: (u32, u32),
@@ -103,6 +112,8 @@ impl Stroke {
             Stroke::ClockStop { .. } => Fault::ClockStopped,
             Stroke::DiskError { .. } => Fault::DiskError,
             Stroke::Rot { .. } => Fault::Rot,
+            Stroke::LostWrite { .. } => Fault::LostWrite,
+            Stroke::TornTable { .. } => Fault::TornTable,
             Stroke::DiskGone { .. } => Fault::DiskGone,
             Stroke::DiskOld { .. } => Fault::DiskOld,
             Stroke::Depose => Fault::LeaderChange,
@@ -123,6 +134,8 @@ impl Stroke {
             Stroke::Disconnect { .. }
             | Stroke::DiskError { .. }
             | Stroke::Rot { .. }
+            | Stroke::LostWrite { .. }
+            | Stroke::TornTable { .. }
             | Stroke::DiskOld { .. }
             | Stroke::Depose => None,
         }
@@ -156,6 +169,12 @@ impl Stroke {
                 disk: (node, _), ..
             }
             | Stroke::Rot {
+                disk: (node, _), ..
+            }
+            | Stroke::LostWrite {
+                disk: (node, _), ..
+            }
+            | Stroke::TornTable {
                 disk: (node, _), ..
             }
             | Stroke::DiskGone {
@@ -241,6 +260,8 @@ fn draw_stroke(fault: Fault, knobs: &Knobs, prng: &mut Prng) -> Option<Stroke> {
         Fault::ClockStopped => Stroke::ClockStop { node, lasts },
         Fault::DiskError => Stroke::DiskError { disk, pick },
         Fault::Rot => Stroke::Rot { disk, pick },
+        Fault::LostWrite => Stroke::LostWrite { disk, pick },
+        Fault::TornTable => Stroke::TornTable { disk, pick },
         Fault::DiskGone => Stroke::DiskGone { disk, lasts },
         Fault::DiskOld => Stroke::DiskOld { disk },
         Fault::LeaderChange => Stroke::Depose,
@@ -269,7 +290,7 @@ mod tests {
                 classes.insert(fault);
             }
         }
-        assert_eq!(classes.len(), 13, "{classes:?}");
+        assert_eq!(classes.len(), 15, "{classes:?}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::protocol::replication::fill::Place;
 use crate::protocol::replication::{Entry, Gauge, Room, Takes as Space};
 use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Operations in flight.
@@ -118,6 +118,8 @@ pub enum Operation {
     Fetch { chunk: ChunkId },
     /// Whether data in this chunk would take space.
     Look { chunk: ChunkId },
+    /// What the table has of a chunk of one layer: no data is read.
+    Inspect { chunk: ChunkId },
     /// Blocks of a chunk come from another replica and keep that one's stamp; a bit for each block that does (R15).
     Fill {
         chunk: ChunkId,
@@ -170,6 +172,8 @@ pub enum Failure {
     /// A block is not what was written.
     Mismatch,
     NoSpace,
+    /// The table is damaged.
+    Torn,
     Gone,
 }
 
@@ -185,7 +189,7 @@ pub enum Outcome {
         chunks: Vec<ChunkId>,
         more: bool,
     },
-    /// To [`Operation::Fetch`]; `None`: nothing of this chunk is kept.
+    /// To [`Operation::Fetch`] and [`Operation::Inspect`]; `None`: nothing of this chunk is kept.
     Chunk(Option<Chunk>),
     /// To [`Operation::Look`].
     Looked(Space),
@@ -232,6 +236,10 @@ pub struct Shelf {
     is_gone: bool,
     unreadable: BTreeSet<(PgId, ChunkId, u8)>,
     rotten: BTreeSet<(PgId, ChunkId, u8)>,
+    /// PGs whose table is damaged.
+    torn: BTreeSet<PgId>,
+    /// What a chunk was before its last change.
+    before: BTreeMap<(PgId, ChunkId), Option<Chunk>>,
     /// Damage that was found, and not told yet.
     found: Vec<Damaged>,
     ops: u64,
@@ -256,6 +264,8 @@ impl Shelf {
             is_gone: false,
             unreadable: BTreeSet::new(),
             rotten: BTreeSet::new(),
+            torn: BTreeSet::new(),
+            before: BTreeMap::new(),
             found: Vec::new(),
             ops: 0,
             flying: Slab::new(FLYING_MAX),
@@ -397,6 +407,10 @@ impl Shelf {
     }
 
     fn carry_out(&mut self, pg: PgId, operation: Operation) -> Outcome {
+        if self.torn.contains(&pg) && operation != Operation::Forget {
+            self.tally.consumed(Fault::TornTable);
+            return Outcome::Failed(Failure::Torn);
+        }
         match operation {
             Operation::Fence {
                 version,
@@ -423,6 +437,8 @@ impl Shelf {
                 }
                 for (chunk, mask) in places(at, what) {
                     self.overwritten(pg, chunk, mask);
+                    let before = self.kept.pg(pg).chunks.get(&chunk).copied();
+                    self.before.insert((pg, chunk), before);
                 }
                 self.kept.pg_mut(pg).change(range, at, what, stamp);
                 Outcome::Stored
@@ -447,6 +463,9 @@ impl Shelf {
                 Err(failure) => Outcome::Failed(failure),
                 Ok(()) => Outcome::Chunk(self.kept.pg(pg).chunks.get(&chunk).copied()),
             },
+            Operation::Inspect { chunk } => {
+                Outcome::Chunk(self.kept.pg(pg).chunks.get(&chunk).copied())
+            }
             Operation::Fill {
                 chunk,
                 blocks,
@@ -461,6 +480,7 @@ impl Shelf {
                 if (0..16).any(fills) && !self.has_room(pg, chunk, left) {
                     return Outcome::Failed(Failure::NoSpace);
                 }
+                self.before.remove(&(pg, chunk));
                 self.overwritten(pg, chunk, blocks);
                 let of = self.kept.pg_mut(pg);
                 of.fill(chunk, blocks, &content, stamp);
@@ -473,6 +493,8 @@ impl Shelf {
             }),
             Operation::Forget => {
                 self.kept.pgs.remove(&pg);
+                self.torn.remove(&pg);
+                self.before.retain(|(of, _), _| *of != pg);
                 self.unreadable.retain(|(of, ..)| *of != pg);
                 self.rotten.retain(|(of, ..)| *of != pg);
                 Outcome::Stored

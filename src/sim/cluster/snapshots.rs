@@ -86,10 +86,12 @@ impl World {
     fn copies(&self, pg: PgId) -> impl Iterator<Item = DiskId> + '_ {
         let of = self.catalog.pg(pg).into_iter();
         let in_sync = of.flat_map(|pg| pg.configuration.in_sync());
-        in_sync.filter(|disk| {
+        in_sync.filter(move |disk| {
             let recorded = self.catalog.disk(*disk).map(|disk| disk.incarnation.0);
             let shelf = &self.shelves[disk];
-            recorded == Some(shelf.kept().recorded) && !shelf.is_gone()
+            recorded == Some(shelf.kept().recorded)
+                && self.atlas.is_there(pg, *disk)
+                && !shelf.is_gone()
         })
     }
 

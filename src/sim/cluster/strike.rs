@@ -12,7 +12,7 @@ use super::links::Block;
 use super::plan::Stroke;
 use super::shelf::Shelf;
 use super::world::{Due, HEALS_WITHIN, Stage, World};
-use crate::base::{DiskId, NodeId, RequestKind};
+use crate::base::{DiskId, NodeId, PgId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
 use std::collections::BTreeSet;
@@ -81,7 +81,11 @@ impl World {
             | Stroke::Rot { disk, .. }
             | Stroke::DiskGone { disk, .. }
             | Stroke::DiskOld { disk } => self.disk(disk).into_iter().collect(),
-            Stroke::PowerLoss { .. } | Stroke::Depose => Vec::new(),
+            // Of whom these strike is decided when they do.
+            Stroke::LostWrite { .. }
+            | Stroke::TornTable { .. }
+            | Stroke::PowerLoss { .. }
+            | Stroke::Depose => Vec::new(),
         }
     }
 
@@ -151,6 +155,16 @@ impl World {
             Stroke::DiskError { disk, pick } | Stroke::Rot { disk, pick } => {
                 if let Some(disk) = self.disk(disk) {
                     self.damage(disk, stroke.fault(), pick);
+                }
+            }
+            Stroke::LostWrite { disk, pick } => {
+                if let Some(disk) = self.disk(disk) {
+                    self.plan_loss(disk, pick);
+                }
+            }
+            Stroke::TornTable { disk, pick } => {
+                if let Some(disk) = self.disk(disk) {
+                    self.tear(disk, pick);
                 }
             }
             Stroke::DiskGone { disk, lasts } => {
@@ -296,8 +310,11 @@ impl World {
     }
 
     /// What is not well.
-    fn ailments(&self) -> Vec<Ailment> {
-        let mut ailments = Vec::new();
+    fn ailments(&mut self) -> Vec<Ailment> {
+        let lacking = self.lacking().into_iter();
+        let mut ailments: Vec<Ailment> = lacking
+            .map(|(pg, disk)| Ailment::Lacks { pg, disk })
+            .collect();
         if self.log.leader().is_none() {
             ailments.push(Ailment::NoLeader);
         }
@@ -363,17 +380,18 @@ impl World {
 
     /// Whether only a person can help: every in-sync copy of a PG is on a disk that is not what it was, and the manager refuses to take it for one.
     /// That comes of a disk that is lost for good while the other copies are silent long enough to be taken out first: then the lost one is
-    /// the last, and whether the others have everything is known to nobody.
+    /// the last, and whether the others have everything is known to nobody. The same with a disk whose table is damaged.
     pub(super) fn needs_a_person(&self) -> bool {
         let is_refused = |disk: DiskId| {
             let recorded = self.catalog.disk(disk).map(|disk| disk.incarnation.0);
             recorded != Some(self.shelves[&disk].kept().recorded)
         };
+        let is_torn = |pg: PgId, disk: DiskId| self.shelves[&disk].torn().any(|of| of == pg);
         self.stage != Stage::Struck
-            && self
-                .catalog
-                .pgs()
-                .any(|pg| pg.configuration.in_sync().all(is_refused))
+            && self.catalog.pgs().any(|pg| {
+                let mut in_sync = pg.configuration.in_sync();
+                in_sync.all(|disk| is_refused(disk) || is_torn(pg.id, disk))
+            })
     }
 
     /// Goes on until everything is well.

@@ -9,6 +9,7 @@ use super::checkers::bounded::Heights;
 use super::checkers::linearizable::OperationId;
 use super::checkers::{Failure, Promise};
 use super::clocks::Clocks;
+use super::comparing::Loss;
 use super::coverage::Coverage;
 use super::judging::Judges;
 use super::links::BlockId;
@@ -215,6 +216,11 @@ pub struct World {
     /// How many replicas of each PG were in sync last.
     pub(super) standing: BTreeMap<PgId, usize>,
     pub(super) snapshots: Snapshots,
+    /// Writes that are to be lost when all has healed; and those that are lost.
+    pub(super) to_lose: Vec<(DiskId, u64)>,
+    pub(super) losses: Vec<Loss>,
+    /// Replicas that something was done to, so that it is right to take them out empty.
+    pub(super) struck: BTreeSet<(PgId, DiskId)>,
     pub(super) stage: Stage,
     /// The first promise that was broken, where it could not be returned at once.
     pub(super) broken: Option<Failure>,
@@ -265,6 +271,9 @@ impl World {
             atlas: Atlas::default(),
             standing: BTreeMap::new(),
             snapshots: Snapshots::default(),
+            to_lose: Vec::new(),
+            losses: Vec::new(),
+            struck: BTreeSet::new(),
             stage: Stage::Struck,
             broken: None,
             print,
@@ -380,6 +389,9 @@ impl World {
         }
         self.heal();
         self.wait_until_well()?;
+        if self.counts.persons == 0 && self.lose_writes() {
+            self.wait_until_well()?;
+        }
         if self.counts.persons == 0 {
             self.read_all()?;
             self.judge_copies()?;
@@ -537,6 +549,7 @@ impl World {
         match whose {
             Whose::Replica(op) => node.on_shelf(now, (disk, pg), op, done, buffers),
             Whose::Mender(mending) => node.on_mending(now, disk, mending, done.outcome, buffers),
+            Whose::Comparer(of) => node.on_comparing(now, (disk, pg), of, done.outcome, buffers),
             Whose::Node => node.on_forgotten(now, (disk, pg), &self.shelves, buffers),
         }
         self.take_effects(id);
@@ -577,6 +590,7 @@ impl World {
                     Err(refusal) => format!("refused {index}: {command:?}: {refusal:?}"),
                 });
                 if let Ok(events) = &result {
+                    self.judge_emptied(&command)?;
                     self.judge_events(events)?;
                 }
                 self.results.insert(index, result);

@@ -282,7 +282,7 @@ impl Leader {
                 Reconfigure::Remove { .. } => counts.removals += 1,
                 Reconfigure::Join { .. } => counts.joins += 1,
                 Reconfigure::Promote { .. } => counts.promotions += 1,
-                Reconfigure::Evict { .. } => {
+                Reconfigure::Evict { .. } | Reconfigure::Empty { .. } => {
                     counts.evictions += 1;
                     self.evicted = self.now;
                 }

@@ -91,6 +91,9 @@ fn a_head_is_what_its_table_says() {
     assert_eq!(bytes[24..36], [9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     own[..4].copy_from_slice(&MEND.asker.0.to_le_bytes());
     assert_eq!((bytes[4], &bytes[36..64]), (6, &own[..]));
+    let bytes = encode(&named("compare_held"));
+    assert_eq!(bytes[24..36], [9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!((bytes[4], &bytes[36..64]), (8, &own[..]));
 }
 
 /// How many there are of what a row says to be there *for each*, in its order.

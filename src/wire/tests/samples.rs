@@ -7,6 +7,7 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::{
     Answer, Asked, Change, Entry, Header, Message, Refusal, Room, Takes,
 };
+use crate::protocol::scrub::compare::{CompareAnswer, CompareHeader, Motion, Summary};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
@@ -32,6 +33,12 @@ pub const FILL: FillHeader = FillHeader {
 pub const MEND: MendHeader = MendHeader {
     pg: PgId(9),
     asker: DiskId(0x0a0b_0c0d),
+    id: FILL.id,
+};
+pub const COMPARE: CompareHeader = CompareHeader {
+    pg: PgId(9),
+    version: 4,
+    asker: MEND.asker,
     id: FILL.id,
 };
 pub const AT: ChunkId = ChunkId {
@@ -72,6 +79,7 @@ pub fn all() -> Vec<(&'static str, Sample)> {
     all.extend(asks());
     all.extend(fills());
     all.extend(mends());
+    all.extend(compares());
     all
 }
 
@@ -209,6 +217,32 @@ fn mends() -> Vec<(&'static str, Sample)> {
     ]
 }
 
+fn compares() -> Vec<(&'static str, Sample)> {
+    let held = |data, zeroes, digest, motion| CompareAnswer::Held {
+        summary: Summary {
+            stamp: STAMP,
+            data,
+            zeroes,
+            digest,
+        },
+        motion,
+    };
+    let answer = |answer| (Frame::CompareAnswer(COMPARE, answer), 0);
+    vec![
+        ("compare_ask", (Frame::CompareAsk(COMPARE, AT), 0)),
+        (
+            "compare_held",
+            answer(held(0b11, 0xf0, 0xaabb_ccdd, Motion::Moving)),
+        ),
+        ("compare_zeroes", answer(held(0, 0xffff, 0, Motion::Quiet))),
+        (
+            "compare_nothing",
+            answer(CompareAnswer::Nothing { forgotten: 3 }),
+        ),
+        ("compare_not_now", answer(CompareAnswer::NotNow)),
+    ]
+}
+
 fn fills() -> Vec<(&'static str, Sample)> {
     let fence = |range| (VolumeId(range), HEADER.epoch);
     let place = |chunk| ChunkId {
@@ -243,9 +277,14 @@ fn fills() -> Vec<(&'static str, Sample)> {
 
 /// A random frame that can be.
 pub fn any(prng: &mut Prng) -> Sample {
-    match prng.below(6) {
+    match prng.below(8) {
         0 => any_message(prng),
         1 => any_answer(prng),
+        6 => (
+            Frame::CompareAsk(any_compare_header(prng), any_place(prng)),
+            0,
+        ),
+        7 => any_compare_answer(prng),
         4 => (Frame::MendAsk(any_mend_header(prng), any_mend(prng, 1)), 0),
         5 => any_mend_answer(prng),
         2 => (Frame::FillAsk(any_fill_header(prng), any_ask(prng)), 0),
@@ -316,6 +355,45 @@ fn any_mend_header(prng: &mut Prng) -> MendHeader {
         asker: DiskId(half(prng)),
         id: word(prng),
     }
+}
+
+fn any_compare_header(prng: &mut Prng) -> CompareHeader {
+    CompareHeader {
+        pg: PgId(half(prng)),
+        version: half(prng),
+        asker: DiskId(half(prng)),
+        id: word(prng),
+    }
+}
+
+fn any_compare_answer(prng: &mut Prng) -> Sample {
+    let header = any_compare_header(prng);
+    let answer = match prng.below(4) {
+        0 => CompareAnswer::NotNow,
+        1 => CompareAnswer::Nothing {
+            forgotten: half(prng),
+        },
+        _ => {
+            let data = word(prng) as u16;
+            CompareAnswer::Held {
+                summary: Summary {
+                    stamp: Stamp {
+                        version: half(prng),
+                        epoch: any_epoch(prng),
+                        sequence: word(prng),
+                    },
+                    data,
+                    zeroes: word(prng) as u16 & !data,
+                    digest: if data == 0 { 0 } else { half(prng) },
+                },
+                motion: match prng.one_in(2) {
+                    true => Motion::Quiet,
+                    false => Motion::Moving,
+                },
+            }
+        }
+    };
+    (Frame::CompareAnswer(header, answer), 0)
 }
 
 fn any_mend(prng: &mut Prng, least: u16) -> MendAsk {

@@ -250,7 +250,7 @@ fn of_pg(prng: &mut Prng, catalog: &Catalog) -> Command {
         Some(Role::Joining { session, .. }) => session,
         _ => version,
     };
-    let change = match prng.below(7) {
+    let change = match prng.below(8) {
         0 => Reconfigure::Add { disk: other },
         1 => Reconfigure::Remove { disk },
         2 => Reconfigure::Evict { disk },
@@ -264,6 +264,7 @@ fn of_pg(prng: &mut Prng, catalog: &Catalog) -> Command {
                 to: (!prng.one_in(4)).then_some(other),
             };
         }
+        6 => Reconfigure::Empty { disk },
         _ => return Command::DropMove { pg, version },
     };
     Command::Reconfigure {

@@ -338,6 +338,17 @@ impl Replica {
         is_filled_here || !self.works.is_empty() || !self.fetches.is_empty()
     }
 
+    /// Whether all that its store had of a chunk at any time before now is acknowledged: nothing of it is on its way to the disk, and no window has an
+    /// entry of it. What is in no window was passed by a mark, or written again by a recovery. One that joins says so of nothing.
+    pub fn is_quiet(&self, at: ChunkId) -> bool {
+        let windows = self.durable.ranges.values();
+        let mut entries = windows.flat_map(|of| of.window.entries());
+        !self.has_session()
+            && self.raising.is_none()
+            && !self.storing.values().any(|of| of.meets(at, u16::MAX))
+            && !entries.any(|entry| entry.at == at && entry.blocks != 0)
+    }
+
     /// Takes one input, and puts into `out` what follows from it.
     pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
         match input {

@@ -413,8 +413,8 @@ fn whatever_comes_between_no_wrong_byte_is_taken_and_in_the_end_nothing_is_damag
 
 #[cfg(feature = "sim")]
 #[test]
-fn each_rule_that_is_switched_off_is_missed() {
-    for &rule in Rule::ALL {
+fn each_rule_of_repair_that_is_switched_off_is_missed() {
+    for rule in [Rule::Checksum, Rule::Newer] {
         let found = (0..200).find_map(|seed| {
             let mut world = World::new(seed, RulesOff::only(rule));
             world.run().err()

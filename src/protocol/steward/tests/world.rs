@@ -109,6 +109,7 @@ pub struct World {
     pub evictions: usize,
     pub promotions: usize,
     pub removals: usize,
+    pub emptied: usize,
     pub travels: usize,
 }
 
@@ -147,6 +148,7 @@ impl World {
             evictions: 0,
             promotions: 0,
             removals: 0,
+            emptied: 0,
             travels: 0,
         };
         for _ in 0..nodes {
@@ -216,6 +218,7 @@ impl World {
         if let Command::Reconfigure { pg, change, .. } = command {
             match change {
                 Reconfigure::Evict { disk } => self.after_eviction(before, *pg, *disk),
+                Reconfigure::Empty { .. } => self.emptied += 1,
                 Reconfigure::Promote { .. } => self.promotions += 1,
                 Reconfigure::Remove { .. } => self.removals += 1,
                 Reconfigure::Add { .. } | Reconfigure::Join { .. } => {}
@@ -252,7 +255,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, input: Input) {
+    pub fn tell(&mut self, input: Input) {
         let mut out = Vec::new();
         self.steward.step(self.now, &self.catalog, input, &mut out);
         self.take(out);

@@ -63,6 +63,22 @@ fn the_last_copies_are_not_lost_but_may_be_silent() {
 }
 
 #[test]
+fn what_a_disk_has_of_one_pg_is_lost_until_it_is_taken_out_and_filled() {
+    let mut atlas = atlas(&[1, 2, 3], 1);
+    let tear = |n| Strike::Tear {
+        disk: disk(n),
+        pg: PG,
+    };
+    atlas.struck(&tear(1));
+    assert!(!atlas.is_there(PG, disk(1)) && atlas.is_there(PG, disk(2)));
+    assert_eq!(atlas.may(&tear(2)), Err(Refused::OpenLoss(PG)));
+    atlas.configure(&group(&[2, 3], &[1], 1));
+    atlas.configure(&group(&[1, 2, 3], &[], 1));
+    assert!(atlas.is_there(PG, disk(1)), "it was filled");
+    assert_eq!(atlas.may(&tear(2)), Ok(()));
+}
+
+#[test]
 fn as_many_copies_as_the_manager_keeps_survive_a_loss() {
     let atlas = atlas(&[1, 2], 2);
     let refused = Err(Refused::LastCopies(PG));

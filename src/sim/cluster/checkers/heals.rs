@@ -24,6 +24,8 @@ pub enum Ailment {
     Unanswered { requests: usize },
     /// A damaged block is not mended.
     Damaged { pg: PgId, disk: DiskId },
+    /// A replica does not have what it should have, and that is not mended.
+    Lacks { pg: PgId, disk: DiskId },
     /// A snapshot that was asked for is not taken.
     Cutting(VolumeId),
     /// A node has not seen all that the manager has committed.

@@ -14,6 +14,7 @@
 //! | frozen | a frozen layer is the same everywhere, and stays so (R21) |
 //! | room | space is refused only where there is none, and a full disk evicts nobody |
 //! | bounded | nothing grows without bound (R22) |
+//! | innocent | whom a comparison of replicas has taken out had lost something (`comparing.rs`) |
 //! | heals | when faults stop, all is well and equal in bounded time |
 
 pub mod bounded;
@@ -51,6 +52,8 @@ named! {
     Room = "room",
     Bounded = "bounded",
     Heals = "heals",
+    /// A comparison names only who lost something.
+    Innocent = "innocent",
     /// An assertion of the machines' own.
     Invariants = "invariants",
 }

@@ -2,7 +2,7 @@
 
 use super::{Block, Chunk, Damaged, Fault, Kept, Shelf};
 use crate::base::{Break, ChunkId, LayerId, PgId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Shelf {
     /// The node lost its process, or its power: what is in flight happened or not.
@@ -57,6 +57,7 @@ impl Shelf {
         self.crash();
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+        (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
     }
 
     /// Remembers what is kept now, to come back with it.
@@ -75,6 +76,7 @@ impl Shelf {
         self.kept = older;
         self.is_gone = false;
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
+        (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
         for pg in self.kept.pgs.values_mut() {
             pg.lose_memory();
         }
@@ -185,6 +187,38 @@ impl Shelf {
             true => None,
             false => Some(all[(pick % all.len() as u64) as usize]),
         }
+    }
+
+    /// The table of a PG is damaged, until the replica is forgotten.
+    pub fn tear(&mut self, pg: PgId) {
+        if self.torn.insert(pg) {
+            self.tally.injected(Fault::TornTable);
+        }
+    }
+
+    /// The PGs whose table is damaged.
+    pub fn torn(&self) -> impl Iterator<Item = PgId> {
+        self.torn.iter().copied()
+    }
+
+    /// The chunks of which is known what they were before their last change.
+    pub fn changed(&self) -> impl Iterator<Item = (PgId, ChunkId)> {
+        self.before.keys().copied()
+    }
+
+    /// What a chunk was before its last change.
+    pub fn before(&self, pg: PgId, chunk: ChunkId) -> Option<&Chunk> {
+        self.before.get(&(pg, chunk)).and_then(Option::as_ref)
+    }
+
+    /// The last change of a chunk never happened, though it was said to be done. What the chunk was with it.
+    pub fn lose_change(&mut self, pg: PgId, chunk: ChunkId) -> Chunk {
+        let before = self.before.remove(&(pg, chunk)).expect("it was changed");
+        let chunks = &mut self.kept.pg_mut(pg).chunks;
+        let right = chunks.remove(&chunk).expect("it was changed");
+        chunks.extend(before.map(|before| (chunk, before)));
+        self.tally.injected(Fault::LostWrite);
+        right
     }
 
     /// Whether a chunk is damaged.
