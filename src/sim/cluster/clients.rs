@@ -164,7 +164,7 @@ impl World {
             id: operation,
             value,
             takes_none: self.takes_no_space(volume, &sectors),
-            disks: self.disks_under(volume, &sectors),
+            disks: self.disks_under(id, volume, &sectors),
             buffer,
             volume,
             sectors,

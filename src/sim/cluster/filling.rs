@@ -7,7 +7,7 @@ use super::history::ZERO;
 use super::node::{Node, Whose};
 use super::shelf::{self, Outcome};
 use super::world::{Asked, World};
-use crate::base::{CHUNK, ChunkId, ChunkNo, DiskId, LayerId, PgId, SECTOR, VolumeId};
+use crate::base::{CHUNK, ChunkId, ChunkNo, DiskId, LayerId, NodeId, PgId, SECTOR, VolumeId};
 use crate::protocol::replication::replica::{Input, Op};
 use crate::protocol::replication::{Role, Room};
 use crate::protocol::volume::pg_of;
@@ -63,7 +63,7 @@ impl World {
         self.counts.met.faults.consumed(Fault::DiskFull);
         let took_none = self.takes_no_space(asked.volume, &asked.sectors);
         // Who refuses may not have heard that a replica has left.
-        let mut disks = self.disks_under(asked.volume, &asked.sectors);
+        let mut disks = self.disks_under(asked.node, asked.volume, &asked.sectors);
         disks.extend(&asked.disks);
         let refused = Refused {
             volume: asked.volume,
@@ -81,14 +81,24 @@ impl World {
         }
     }
 
-    /// The disks of all replicas of the PGs that these sectors are in; nothing where no disk fills up.
-    pub(super) fn disks_under(&self, volume: VolumeId, sectors: &Range<u64>) -> Vec<DiskId> {
+    /// The disks of all replicas of the PGs that these sectors are in, as the manager and the asked node know them; nothing where no disk fills up.
+    pub(super) fn disks_under(
+        &self,
+        asked: NodeId,
+        volume: VolumeId,
+        sectors: &Range<u64>,
+    ) -> Vec<DiskId> {
         if self.knobs.manner.room == usize::MAX {
             return Vec::new();
         }
         let pgs: BTreeSet<PgId> = self.places_of(volume, sectors).map(|(pg, _)| pg).collect();
-        let pgs = pgs.into_iter().filter_map(|pg| self.catalog.pg(pg));
-        let members = pgs.flat_map(|pg| pg.configuration.members());
+        let node = self.places.get(&asked).and_then(|it| it.node.as_ref());
+        let catalogs = [Some(&self.catalog), node.map(|node| &node.catalog)];
+        let of_pgs = catalogs
+            .into_iter()
+            .flatten()
+            .flat_map(|of| pgs.iter().filter_map(|pg| of.pg(*pg)));
+        let members = of_pgs.flat_map(|pg| pg.configuration.members());
         members.map(|member| member.disk).collect()
     }
 

@@ -300,6 +300,14 @@ impl Shelf {
         if is_slow {
             took *= SLOW_TIMES;
         }
+        // A replica is dropped when nothing of it is on its way any more: else it would land on the next one.
+        let mut not_before = Duration::ZERO;
+        if operation == Operation::Forget {
+            let of_pg = self.flying.iter().filter(|(_, other)| other.pg == pg);
+            let last = of_pg.map(|(_, other)| other.ends).max();
+            not_before = last.map_or(Duration::ZERO, |last| last.since(now));
+            took += not_before;
+        }
         let op = OpId(self.ops + 1);
         let flying = Flying {
             op,
@@ -318,8 +326,9 @@ impl Shelf {
         if is_slow {
             self.tally.injected(Fault::DiskSlow);
         }
-        let effect = self.prng.below(took.as_nanos() as u64 + 1);
-        self.agenda.put(now + Duration::from_nanos(effect), key);
+        let effect = self.prng.below((took - not_before).as_nanos() as u64 + 1);
+        let effect = not_before + Duration::from_nanos(effect);
+        self.agenda.put(now + effect, key);
         Ok(op)
     }
 
