@@ -51,6 +51,13 @@ pub(super) struct Opening {
     pub start: Incarnation,
 }
 
+/// The number of an opening by this start of a node: above both, what the store found and what is recorded, and of no other start (R19).
+pub fn next_opening(above: u64, start: Incarnation) -> Incarnation {
+    const START_BITS: u32 = 32;
+    let turn = (above >> START_BITS) + 1;
+    Incarnation(turn << START_BITS | start.0 & u64::from(u32::MAX))
+}
+
 impl Catalog {
     /// In a pool of one copy a disk brings its own PGs, so that nothing moves by itself; in the others they are solved for.
     pub(super) fn add_disk(&mut self, new: &NewDisk) -> Result<Vec<Event>, Refusal> {

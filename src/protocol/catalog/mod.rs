@@ -57,6 +57,7 @@ mod volume;
 mod tests;
 
 pub use command::{Batch, Command, Event, LastCopies, Locality, Purpose};
+pub use disk::next_opening;
 pub use name::{NAME_MAX, check_name};
 pub use pg::{Move, Pg};
 pub use range::{GiveWhy, Left, Owner, Ownership, TakeWhy};

@@ -23,7 +23,7 @@ use crate::base::{
     BlockRun, BufRef, DiskId, DiskSlot, Epoch, IoError, LayerId, NodeId, PgId, Request, Time,
     Token, VolumeId,
 };
-use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
+use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume, next_opening};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{self, Asker, Op, Replica};
@@ -536,7 +536,7 @@ impl Node {
         let knows = recorded.0 == kept.recorded || recorded.0 == kept.incarnation;
         let incarnation = match knows && kept.incarnation > kept.recorded {
             true => kept.incarnation,
-            false => kept.incarnation.max(recorded.0) + 1,
+            false => next_opening(kept.incarnation.max(recorded.0), self.incarnation).0,
         };
         let (before, incarnation) = (Incarnation(kept.recorded), Incarnation(incarnation));
         own.opening = Some((before, incarnation));
