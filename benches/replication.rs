@@ -384,8 +384,7 @@ fn answer(message: &Message) -> Option<Answer> {
             crcs: [7; 16],
             zeroes: 0,
         }),
-        Message::Mark => None,
-        Message::Fits { .. } => None,
+        Message::Mark | Message::Fits { .. } | Message::Confirm { .. } => None,
         Message::Seal => Some(Answer::Sealed {
             window: Vec::new(),
             room: Room::Ample,
