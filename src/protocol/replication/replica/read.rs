@@ -3,6 +3,7 @@
 use super::{FLYING_MAX, Frame, Op, Output, Replica, refuse};
 use crate::base::{BlockRun, BufRef, ChunkId};
 use crate::protocol::replication::message::{Answer, Header, Message, Refusal};
+use crate::protocol::replication::rule::Rule;
 
 /// A read on its way from the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,7 +30,7 @@ impl Replica {
             version,
             ..
         } = frame.header;
-        if self.session.is_some() {
+        if self.session.is_some() && !self.off.on(Rule::Reads) {
             // It has not got everything yet, and its coordinator knows that.
             return refuse(&frame, Refusal::Session, out);
         }
