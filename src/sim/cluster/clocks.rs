@@ -209,7 +209,6 @@ impl Clocks {
     }
 
     /// Whether a node's clock has kept within the bound since the last heal.
-    #[cfg(test)]
     pub fn is_sound(&self, node: NodeId) -> bool {
         !self.unsound.contains_key(&node)
     }
