@@ -376,7 +376,7 @@ impl Replica {
                 payload,
             } => self.on_fill_answer(header, answer, payload, out),
             Input::Unanswered { from } => self.on_source_lost(from, out),
-            Input::AskAgain => self.ask_again(out),
+            Input::AskAgain => self.on_ask_again(out),
             Input::Pace(chunks) => {
                 self.pace = chunks.clamp(1, session::PACE_MAX);
                 self.go_on_filling(out);

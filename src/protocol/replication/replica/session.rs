@@ -55,6 +55,8 @@ pub(super) struct Session {
     source: Option<DiskId>,
     /// Sources that did not answer, so that the next is another one.
     sources_lost: usize,
+    /// Sources that have said *not now* since everything was asked again last.
+    not_now: usize,
     /// What was asked and is not answered, by its number.
     asked: BTreeMap<u64, FillAsk>,
     last_id: u64,
@@ -75,6 +77,7 @@ impl Session {
             fences: Vec::new(),
             source: None,
             sources_lost: 0,
+            not_now: 0,
             asked: BTreeMap::new(),
             last_id: 0,
             agenda: Agenda::new(std::iter::empty(), false),
@@ -438,6 +441,31 @@ impl Replica {
         }
     }
 
+    /// A source cannot answer, for now or for ever: each other one is asked once, and then it waits until it is told to ask again.
+    fn on_not_now(&mut self, out: &mut Vec<Output>) {
+        let sources = self
+            .configuration
+            .as_ref()
+            .map_or(0, |of| of.in_sync().count());
+        let Some(own) = &mut self.session else {
+            return;
+        };
+        own.not_now += 1;
+        if own.not_now < sources {
+            own.source = None;
+            own.sources_lost += 1;
+            self.ask_again(out);
+        }
+    }
+
+    /// Time has passed: everything that is not answered is asked again.
+    pub(super) fn on_ask_again(&mut self, out: &mut Vec<Output>) {
+        if let Some(own) = &mut self.session {
+            own.not_now = 0;
+        }
+        self.ask_again(out);
+    }
+
     pub(super) fn on_fill_answer(
         &mut self,
         header: FillHeader,
@@ -502,6 +530,7 @@ impl Replica {
                 // Asked again when the configuration of that version, or a later one, is known.
                 out.push(Output::Learn { version });
             }
+            (_, FillAnswer::NotNow) => self.on_not_now(out),
             // Under an older version than it has by now, of another chunk, or it cannot be: asked again later.
             _ => {}
         }
