@@ -617,10 +617,13 @@ impl Replica {
             }
         }
         if let Some(own) = &mut self.session {
-            own.fetching.remove(&filling.id);
-            if !ok {
-                let session = own.number;
-                out.push(Output::Lost { session });
+            match ok {
+                true => drop(own.fetching.remove(&filling.id)),
+                // It stays among what is fetched for ever, so that nobody takes this session for filled.
+                false => {
+                    let session = own.number;
+                    out.push(Output::Lost { session });
+                }
             }
         }
         self.unblock(blocked, out);

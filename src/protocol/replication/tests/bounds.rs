@@ -61,6 +61,8 @@ struct Site {
     mark: u64,
     /// Whether what it asks of its disk for others waits.
     is_slow: bool,
+    /// Whether its disk has no room for what it is filled with.
+    is_full: bool,
 }
 
 impl Site {
@@ -73,6 +75,7 @@ impl Site {
             sequence: 1,
             mark: 0,
             is_slow: false,
+            is_full: false,
         }
     }
 
@@ -90,6 +93,9 @@ impl Site {
                         at: chunk(0),
                         run: BlockRun::WHOLE,
                     }),
+                    Output::Fill { op, .. } if self.is_full => {
+                        inputs.push(Input::Stored { op, ok: false });
+                    }
                     Output::Fence { op, .. }
                     | Output::Change { op, .. }
                     | Output::Fill { op, .. } => inputs.push(Input::Stored { op, ok: true }),
@@ -293,6 +299,27 @@ fn a_chunk_whose_entries_have_no_room_is_asked_for_again_and_then_filled() {
         panic!("the seal is answered");
     };
     assert_eq!(window.iter().filter(|entry| entry.at == at).count(), 2);
+}
+
+/// The manager may hear of *filled* first.
+#[test]
+fn a_session_in_which_a_chunk_could_not_be_stored_is_lost_and_never_filled() {
+    let mut site = Site::new(JOINER, Durable::created(1));
+    site.is_full = true;
+    let (header, _) = asks(&site.join())[0];
+    let listed = FillAnswer::Listed {
+        chunks: vec![chunk(0)],
+        more: false,
+    };
+    let (header, _) = asks(&site.fill_answer(header, listed))[0];
+    let mut heard = site.fill_answer(header, content(chunk(0), &[]));
+    site.is_full = false;
+    heard.extend(site.step(Input::AskAgain));
+    let is_lost = |output: &Output| matches!(output, Output::Lost { .. });
+    let is_filled = |output: &Output| matches!(output, Output::Filled { .. });
+    assert!(heard.iter().any(is_lost), "{heard:?}");
+    assert!(!heard.iter().any(is_filled), "{heard:?}");
+    site.replica.check();
 }
 
 #[test]
