@@ -278,7 +278,7 @@ impl Catalog {
                 "{} is not above what the store found and what is recorded, {}",
                 now.0, disk.incarnation.0
             );
-            let hint = "an opening writes one more than both; if this one is recorded, it is done";
+            let hint = "an opening takes a number above both; if this one is recorded, it is done";
             return Err(Refusal::conflict("now", reason, hint));
         }
         let is_other = store != disk.store;

@@ -31,7 +31,7 @@
 //!
 //! Configurations change only by [`replication::Configuration`](super::replication::Configuration), so R11, R16 and R24 hold because
 //! they hold there. No command searches what grows with the site (the refusals that name a culprit, and the maintenance of a
-//! node, look through what belongs to one disk, node or pool); `benches/catalog.rs` measures that.
+//! node, look through what belongs to one disk, node or pool); `cargo sim scale` counts what that takes.
 //!
 //! A refused command has changed nothing, so a catalog may be changed in place.
 //!
@@ -74,7 +74,7 @@ pub const DEFAULT_POOL: &str = "default";
 pub const VOLUME_BYTES_MAX: u64 = 16 << 50;
 /// The smallest disk that can be added, in bytes: below it, journal and table leave nothing for data.
 pub const DISK_BYTES_MIN: u64 = 64 << 20;
-/// How much a catalog holds at most: a site of 1,000 nodes with 10 disks each, and as many volumes as it has PGs. `benches/catalog.rs`
+/// How much a catalog holds at most: a site of 1,000 nodes with 10 disks each, and as many volumes as it has PGs. `docs/scale.md`
 /// has what that takes in memory.
 pub const VOLUMES_MAX: usize = 100_000;
 /// See [`VOLUMES_MAX`].
