@@ -193,8 +193,9 @@ impl Turns {
             Input::Wanted { volume, here } => {
                 let turn = self.turn(volume);
                 let before = std::mem::replace(&mut turn.here, here);
-                if (before, here, turn.phase) == (Here::Shared, Here::NotAttached, Phase::Closed) {
-                    // What waited for a turn here gets none.
+                let is_detached = matches!(here, Here::NotAttached | Here::ToFreeze);
+                if before == Here::Shared && is_detached && turn.phase == Phase::Closed {
+                    // What waited for a turn here gets none, also where the node takes one for a snapshot.
                     turn.is_asked = false;
                     out.push(Output::Close { volume });
                 }

@@ -326,3 +326,19 @@ fn a_turn_that_was_not_heard_of_ends_what_is_in_flight_before_the_next_one_opens
         assert!(matches!(out.last(), Some(Output::Open { .. })), "{out:?}");
     }
 }
+
+#[test]
+fn what_waits_at_a_node_from_which_a_shared_volume_is_detached_is_told_also_where_it_is_to_freeze_a_layer()
+ {
+    for after in [Here::NotAttached, Here::ToFreeze] {
+        let mut turns = Turns::new(NodeId(1));
+        let mut out = Vec::new();
+        let volume = VolumeId(1);
+        let wanted = |here| Input::Wanted { volume, here };
+        turns.step(Time(0), wanted(Here::Shared), &mut out);
+        turns.step(Time(1), Input::Asked { volume }, &mut out);
+        out.clear();
+        turns.step(Time(2), wanted(after), &mut out);
+        assert_eq!(out.first(), Some(&Output::Close { volume }), "{after:?}");
+    }
+}
