@@ -123,6 +123,34 @@ pub enum Answer {
     },
 }
 
+#[cfg(any(test, feature = "sim"))]
+impl Answer {
+    /// What a replica says that has nothing yet and ample room; `None`: nothing is answered. For what asks replicas and is tried alone.
+    pub fn of_an_empty_replica(message: &Message) -> Option<Answer> {
+        let room = Room::Ample;
+        match *message {
+            Message::Seal => Some(Answer::Sealed {
+                window: Vec::new(),
+                room,
+            }),
+            Message::Change { sequence, .. } => Some(Answer::Done { sequence, room }),
+            Message::Read { id, .. } => Some(Answer::Value {
+                id,
+                newest: None,
+                crcs: [0; 16],
+                zeroes: u16::MAX,
+            }),
+            Message::Confirm { id } => Some(Answer::Confirmed { id }),
+            Message::Fits { id, .. } => Some(Answer::Fits {
+                id,
+                takes: Takes::Space,
+                room,
+            }),
+            Message::Mark => None,
+        }
+    }
+}
+
 /// What was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Asked {

@@ -11,7 +11,7 @@ use crate::base::{
 use crate::protocol::catalog::{Catalog, Volume};
 use crate::protocol::membership::LeaseNumber;
 use crate::protocol::replication::replica::{Durable, Replica};
-use crate::protocol::replication::{Answer, Message, Room, RulesOff};
+use crate::protocol::replication::{Answer, RulesOff};
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::groups::{Groups, Output, Patience};
 use crate::protocol::volume::{Ask, PieceId, Target, pg_of};
@@ -172,21 +172,9 @@ fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut V
                     message,
                     ..
                 } => {
-                    let answer = match message {
-                        Message::Seal => Answer::Sealed {
-                            window: Vec::new(),
-                            room: Room::Ample,
-                        },
-                        Message::Change { sequence, .. } => Answer::Done {
-                            sequence,
-                            room: Room::Ample,
-                        },
-                        Message::Mark
-                        | Message::Read { .. }
-                        | Message::Fits { .. }
-                        | Message::Confirm { .. } => continue,
-                    };
-                    groups.answered(now, to, header, answer, None, out);
+                    if let Some(answer) = Answer::of_an_empty_replica(&message) {
+                        groups.answered(now, to, header, answer, None, out);
+                    }
                 }
                 Output::Answered { result, .. } => is_done = result.is_ok(),
                 _ => {}

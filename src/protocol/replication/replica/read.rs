@@ -40,13 +40,21 @@ impl Replica {
             version,
             id,
         };
+        self.load(
+            op,
+            Loading { frame, at, run },
+            Output::Read { op, at, run },
+            out,
+        );
+    }
+
+    /// Asks the store; the same question again is answered once.
+    pub(super) fn load(&mut self, op: Op, of: Loading, ask: Output, out: &mut Vec<Output>) {
         if self.loading.len() >= FLYING_MAX {
-            return refuse(&frame, Refusal::Busy, out);
+            return refuse(&of.frame, Refusal::Busy, out);
         }
-        // The same read again is answered once.
-        let loading = Loading { frame, at, run };
-        if self.loading.insert(op, loading).is_none() {
-            out.push(Output::Read { op, at, run });
+        if self.loading.insert(op, of).is_none() {
+            out.push(ask);
         }
     }
 

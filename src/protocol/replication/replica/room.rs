@@ -4,9 +4,9 @@
 //! stands in its answer, and that decides.
 
 use super::read::Loading;
-use super::{FLYING_MAX, Frame, Op, Output, Replica, refuse, say};
+use super::{Frame, Op, Output, Replica, say};
 use crate::base::{BlockRun, ChunkId};
-use crate::protocol::replication::message::{Answer, Header, Refusal};
+use crate::protocol::replication::message::{Answer, Header};
 use crate::protocol::replication::room::{Room, Takes};
 use crate::protocol::replication::rule::Rule;
 
@@ -29,24 +29,14 @@ impl Replica {
         if self.session.is_some() {
             return self.say_whether_it_fits(&frame, id, Takes::Nothing, out);
         }
-        if self.loading.len() >= FLYING_MAX {
-            return refuse(&frame, Refusal::Busy, out);
-        }
         let op = Op::Look {
             range,
             epoch,
             version,
             id,
         };
-        // The same question again is answered once.
         let run = BlockRun::WHOLE;
-        if self
-            .loading
-            .insert(op, Loading { frame, at, run })
-            .is_none()
-        {
-            out.push(Output::Look { op, at });
-        }
+        self.load(op, Loading { frame, at, run }, Output::Look { op, at }, out);
     }
 
     pub(super) fn on_looked(&mut self, op: Op, takes: Takes, out: &mut Vec<Output>) {

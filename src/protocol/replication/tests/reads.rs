@@ -38,15 +38,8 @@ impl Desk {
                     ..
                 } => match message {
                     Message::Seal => {
-                        let window = Vec::new();
-                        self.answer(
-                            to,
-                            header,
-                            Answer::Sealed {
-                                window,
-                                room: Room::Ample,
-                            },
-                        );
+                        let answer = Answer::of_an_empty_replica(&message);
+                        self.answer(to, header, answer.expect("a seal is answered"));
                     }
                     _ => self.headers.push((to, header)),
                 },

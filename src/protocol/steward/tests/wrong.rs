@@ -22,6 +22,10 @@ fn pg_of(world: &World) -> (PgId, Vec<NodeId>) {
 
 fn say(world: &mut World, by: NodeId, pg: PgId, why: Wrong) {
     let version = world.catalog.pg(pg).unwrap().version();
+    say_of(world, version, by, pg, why);
+}
+
+fn say_of(world: &mut World, version: u32, by: NodeId, pg: PgId, why: Wrong) {
     let disk = DiskId(1);
     world.tell(Input::Wrong {
         by,
@@ -63,14 +67,7 @@ fn what_was_said_of_another_version_or_by_one_who_cannot_know_is_not_heard() {
     let mut world = laid_out(1, 4, 3, 2, RulesOff::NONE);
     let (pg, nodes) = pg_of(&world);
     let version = world.catalog.pg(pg).unwrap().version() - 1;
-    let (by, disk, why) = (nodes[1], DiskId(1), LOST);
-    world.tell(Input::Wrong {
-        by,
-        pg,
-        version,
-        disk,
-        why,
-    });
+    say_of(&mut world, version, nodes[1], pg, LOST);
     let all = world.catalog.nodes().map(|node| node.id);
     let stranger = all
         .collect::<Vec<_>>()
