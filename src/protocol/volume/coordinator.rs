@@ -248,6 +248,13 @@ impl Coordinator {
         false
     }
 
+    /// An open volume has another size, in bytes, for what is asked from now on.
+    pub fn resize(&mut self, id: VolumeId, size: u64) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.open.size = size;
+        }
+    }
+
     /// What starts from now on goes to this layer, which lies over the one before; [`Output::Cut`] says when nothing is in flight below any more.
     pub fn cut(&mut self, id: VolumeId, layer: LayerId, out: &mut Vec<Output>) {
         if let Some(volume) = self.volumes.get_mut(&id) {

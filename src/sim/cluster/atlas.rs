@@ -175,7 +175,18 @@ impl Atlas {
 
     fn may_lose(&self, of: PgId, disk: DiskId) -> Result<(), Refused> {
         let pg = &self.pgs[&of];
-        if !pg.in_sync.contains(&disk) || pg.lost.contains(&disk) {
+        if !pg.in_sync.contains(&disk) {
+            let mut damaged = self.damaged.iter();
+            let is_last = |(in_pg, chunk, at): &(PgId, ChunkId, DiskId)| {
+                *in_pg == of && pg.in_sync.contains(at) && !self.has_sound_copy(pg, of, *chunk)
+            };
+            // What was taken out may have what is damaged in the one that is left.
+            return match pg.listed.contains(&disk) && damaged.any(is_last) {
+                true => Err(Refused::LastCopies(of)),
+                false => Ok(()),
+            };
+        }
+        if pg.lost.contains(&disk) {
             return Ok(());
         }
         if pg.is_open() {
@@ -189,6 +200,13 @@ impl Atlas {
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),
         }
+    }
+
+    /// Whether a chunk is whole in a copy in sync.
+    fn has_sound_copy(&self, pg: &Pg, of: PgId, chunk: ChunkId) -> bool {
+        let is_sound =
+            |disk: &DiskId| self.is_there(of, *disk) && !self.damaged.contains(&(of, chunk, *disk));
+        pg.in_sync.iter().any(is_sound)
     }
 
     /// Whether a disk's copy of a PG is what it was.

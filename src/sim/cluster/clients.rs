@@ -207,6 +207,7 @@ impl World {
             self.counts.refused += 1;
             match why {
                 IoError::NoSpace => self.refused_for_space(&asked),
+                IoError::OutOfRange => self.judges.never(&asked),
                 _ => self.judges.failed(&asked),
             }
             return;

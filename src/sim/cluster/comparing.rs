@@ -330,8 +330,15 @@ impl World {
 
     /// The losses that are there still: a replica in sync does not have what it should have.
     pub(super) fn lacking(&mut self) -> Vec<(PgId, DiskId)> {
-        let shelves = &mut self.shelves;
+        let (shelves, catalog) = (&mut self.shelves, &self.catalog);
+        let is_listed = |(pg, disk): &(PgId, DiskId)| {
+            let of = catalog.pg(*pg);
+            of.is_some_and(|of| of.configuration.role(*disk).is_some())
+        };
         self.losses.retain(|loss| {
+            if !is_listed(&(loss.pg, loss.disk)) {
+                return false; // its copy was moved
+            }
             let shelf = shelves.get_mut(&loss.disk).expect("it has a shelf");
             let has = shelf.kept().pg(loss.pg).chunks.get(&loss.chunk);
             let lacks = blocks(has) != blocks(Some(&loss.right));
@@ -343,10 +350,6 @@ impl World {
         let lacking = self.losses.iter().map(|loss| (loss.pg, loss.disk));
         let torn = self.shelves.iter();
         let torn = torn.flat_map(|(disk, shelf)| shelf.torn().map(|pg| (pg, *disk)));
-        let is_listed = |(pg, disk): &(PgId, DiskId)| {
-            let of = self.catalog.pg(*pg);
-            of.is_some_and(|of| of.configuration.role(*disk).is_some())
-        };
         lacking.chain(torn.filter(is_listed)).collect()
     }
 

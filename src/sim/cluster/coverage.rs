@@ -74,6 +74,22 @@ named! {
     EntryLate = "entry-late",
     /// A node that missed entries and got a snapshot.
     Snapshot = "snapshot",
+    /// A disk that an operator had emptied, with what was on it moved elsewhere.
+    Drain = "drain",
+    /// A disk that an operator took away for good.
+    DiskRemoved = "disk-removed",
+    /// A disk that an operator added, and that has a copy.
+    DiskAdded = "disk-added",
+    /// A disk that weighs another thing, so that something moves.
+    Weight = "weight",
+    /// A pool with another number of copies, which its PGs have got.
+    Copies = "copies",
+    /// A volume that has grown.
+    Grown = "grown",
+    /// A node that joined, and has a copy.
+    NodeAdded = "node-added",
+    /// A node that left for good.
+    NodeRemoved = "node-removed",
 }
 
 /// How many faults of each class there were.

@@ -188,10 +188,15 @@ impl Member {
 
     pub fn on_events(&mut self, now: Time, events: &[Event], catalog: &Catalog) {
         for event in events {
-            if let Event::NodeChanged { node } = event {
-                let (node, incarnation) = (node.id, node.incarnation);
-                self.grant(now, catalog, GrantorInput::Node { node, incarnation });
-            }
+            let input = match event {
+                Event::NodeAdded { node } | Event::NodeChanged { node } => GrantorInput::Node {
+                    node: node.id,
+                    incarnation: node.incarnation,
+                },
+                Event::NodeRemoved { node } => GrantorInput::Forget { node: *node },
+                _ => continue,
+            };
+            self.grant(now, catalog, input);
         }
         self.steward(now, catalog, steward::Input::Committed(events));
     }

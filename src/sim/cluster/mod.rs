@@ -46,6 +46,7 @@ mod mending;
 mod message;
 mod network;
 mod node;
+mod operators;
 mod plan;
 mod replicas;
 mod setup;

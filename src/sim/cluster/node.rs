@@ -117,7 +117,7 @@ pub enum Whose {
 }
 
 /// A disk of this node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Disk {
     /// The opening that was recorded last, as far as the disk knows, and this one; `None`: it is not opened yet.
     pub(super) opening: Option<(Incarnation, Incarnation)>,
@@ -180,25 +180,7 @@ impl Node {
             parameters,
             off.membership,
         );
-        let mender = |disk: DiskId| (disk, Mender::new(disk, off.scrub));
-        let disks: Vec<DiskId> = disks.into_iter().collect();
-        let menders = disks.iter().copied().map(mender).collect();
-        let paces = disks.iter().map(|disk| (*disk, Pace::new(now)));
-        let paces = paces.collect();
-        let comparer = |disk: DiskId| {
-            let of = Comparer::new(disk, incarnation.0, RESTS, off.scrub);
-            (disk, of)
-        };
-        let comparers = disks.iter().copied().map(comparer).collect();
-        let disks = disks.into_iter().map(|disk| {
-            let disk_of = Disk {
-                opening: None,
-                is_known: false,
-                has_failed: false,
-            };
-            (disk, disk_of)
-        });
-        Node {
+        let mut node = Node {
             id,
             incarnation,
             members: members.to_vec(),
@@ -209,12 +191,12 @@ impl Node {
             coordinator: Coordinator::new(off.breaks),
             groups: Groups::new(Patience::default(), off.replication),
             replicas: BTreeMap::new(),
-            menders,
-            comparers,
+            menders: BTreeMap::new(),
+            comparers: BTreeMap::new(),
             dropped: Vec::new(),
             mends_off: off.scrub,
-            disks: disks.collect(),
-            paces,
+            disks: BTreeMap::new(),
+            paces: BTreeMap::new(),
             early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             catalog: Catalog::default(),
@@ -226,7 +208,44 @@ impl Node {
             again_at: now,
             local: VecDeque::new(),
             effects: Vec::new(),
+        };
+        for disk in disks {
+            node.put_disk(now, disk);
         }
+        node
+    }
+
+    fn put_disk(&mut self, now: Time, disk: DiskId) {
+        let comparer = Comparer::new(disk, self.incarnation.0, RESTS, self.mends_off);
+        self.menders.insert(disk, Mender::new(disk, self.mends_off));
+        self.comparers.insert(disk, comparer);
+        self.paces.insert(disk, Pace::new(now));
+        self.disks.insert(disk, Disk::default());
+    }
+
+    /// Takes disks that were added to it.
+    fn look_for_disks(&mut self, now: Time, shelves: &BTreeMap<DiskId, shelf::Shelf>) {
+        let own = self.catalog.disks_of(self.id).map(|disk| disk.id);
+        let new = own.filter(|disk| self.disks.get(disk).is_none_or(|of| of.opening.is_none()));
+        for disk in new.collect::<Vec<_>>() {
+            if !self.disks.contains_key(&disk) {
+                self.put_disk(now, disk);
+            }
+            let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
+            volumes.iter().for_each(|&volume| self.tell_layers(volume));
+            self.look_at_disk(disk, shelves);
+        }
+    }
+
+    /// A disk was taken away: nothing is on it any more.
+    fn drop_disk(&mut self, disk: DiskId) {
+        self.disks.remove(&disk);
+        self.menders.remove(&disk);
+        self.comparers.remove(&disk);
+        self.paces.remove(&disk);
+        self.replicas.retain(|(of, _), _| *of != disk);
+        self.filled.retain(|(of, _), _| *of != disk);
+        self.lost.retain(|(of, _), _| *of != disk);
     }
 
     /// When [`Node::expire`] is to be called, by its own clock.
@@ -448,8 +467,12 @@ impl Node {
         let pgs: Vec<PgId> = self.catalog.pgs().map(|pg| pg.id).collect();
         let disks: Vec<DiskId> = self.disks.keys().copied().collect();
         for disk in disks {
-            self.look_at_disk(disk, shelves);
+            match self.catalog.disk(disk) {
+                Some(_) => self.look_at_disk(disk, shelves),
+                None => self.drop_disk(disk),
+            }
         }
+        self.look_for_disks(now, shelves);
         let volumes: Vec<VolumeId> = self.catalog.volumes().map(|volume| volume.id).collect();
         volumes.iter().for_each(|&volume| self.tell_layers(volume));
         for pg in pgs {
@@ -487,10 +510,12 @@ impl Node {
                     self.take_early(now, buffers);
                 }
                 Event::PgsCreated { pgs, .. } | Event::DiskAdded { pgs, .. } => {
+                    self.look_for_disks(now, shelves);
                     for pg in pgs {
                         self.look_at_pg(now, pg.id, shelves, buffers);
                     }
                 }
+                Event::DiskRemoved { disk } => self.drop_disk(*disk),
                 Event::DiskChanged { disk } => {
                     self.look_at_disk(disk.id, shelves);
                     let pgs: Vec<PgId> = self.catalog.pgs_on(disk.id).collect();
@@ -618,6 +643,7 @@ impl Node {
             false => Here::NotAttached,
         };
         let layers = layers_of(of);
+        self.coordinator.resize(volume, of.size);
         if here == Here::Shared && self.coordinator.volume(volume).is_none() {
             // Requests wait for a turn.
             let open = self.open_volume(of);

@@ -5,6 +5,7 @@
 //! left out, so plans need not know the state of the cluster.
 
 use super::coverage::Fault;
+use super::operators::Wish;
 use super::swarm::{Knobs, Phase};
 use crate::base::Prng;
 use std::collections::BTreeSet;
@@ -77,6 +78,8 @@ pub enum Stroke {
     },
     /// The manager's leader loses its place.
     Depose,
+    /// An operator wants something.
+    Wish(Wish),
 }
 
 /// A stroke and when it is due, after the start.
@@ -117,6 +120,7 @@ impl Stroke {
             Stroke::DiskGone { .. } => Fault::DiskGone,
             Stroke::DiskOld { .. } => Fault::DiskOld,
             Stroke::Depose => Fault::LeaderChange,
+            Stroke::Wish(wish) => wish.fault(),
         }
     }
 
@@ -137,7 +141,8 @@ impl Stroke {
             | Stroke::LostWrite { .. }
             | Stroke::TornTable { .. }
             | Stroke::DiskOld { .. }
-            | Stroke::Depose => None,
+            | Stroke::Depose
+            | Stroke::Wish(_) => None,
         }
     }
 
@@ -182,6 +187,7 @@ impl Stroke {
             }
             | Stroke::DiskOld { disk: (node, _) } => node < nodes,
             Stroke::PowerLoss { .. } | Stroke::Depose => true,
+            Stroke::Wish(wish) => wish.fits(nodes),
         }
     }
 }
@@ -266,7 +272,7 @@ fn draw_stroke(fault: Fault, knobs: &Knobs, prng: &mut Prng) -> Option<Stroke> {
         Fault::DiskOld => Stroke::DiskOld { disk },
         Fault::LeaderChange => Stroke::Depose,
         // The others come by the rates of links, disks and the log.
-        _ => return None,
+        _ => Stroke::Wish(Wish::draw(fault, knobs, (disk, lasts), prng)?),
     })
 }
 
@@ -290,7 +296,7 @@ mod tests {
                 classes.insert(fault);
             }
         }
-        assert_eq!(classes.len(), 15, "{classes:?}");
+        assert_eq!(classes.len(), 23, "{classes:?}");
     }
 
     #[test]

@@ -1,26 +1,49 @@
 //! What is there before a run begins: nodes, disks, PGs and volumes, in a catalog that everybody has.
 
-use super::shelf::Shelf;
+use super::coverage::Fault;
 use super::world::{Place, World};
 use crate::base::{BLOCK, DiskId, NodeId, PgId, StoreId, mix64};
 use crate::protocol::catalog::{Batch, Command, Locality, Purpose, Sharing, StoreName};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::placement::Level;
-use std::collections::VecDeque;
 
 /// Whether several nodes use a volume at once. Not drawn from the world's numbers, so that all else of a seed is as without it.
 fn shares(seed: u64, volume: u32) -> bool {
     mix64(seed ^ u64::from(volume) << 32).is_multiple_of(3)
 }
 
-fn store_of(disk: u32) -> StoreName {
-    StoreName(StoreId([disk as u8; 16]))
+/// Of every disk, in bytes.
+pub(super) const DISK_SIZE: u64 = 1 << 40;
+
+pub(super) fn name_of(node: NodeId) -> String {
+    format!("node-{}", node.0)
+}
+
+pub(super) fn store_of(number: u32) -> StoreName {
+    StoreName(StoreId([number as u8; 16]))
+}
+
+/// Adds the disk of this number.
+pub(super) fn add_disk(node: NodeId, number: u32) -> Command {
+    Command::AddDisk {
+        node,
+        path: format!("/dev/disk-{number}"),
+        store: store_of(number),
+        size: DISK_SIZE,
+        pool: None,
+        incarnation: Incarnation(0),
+    }
 }
 
 impl World {
     /// What was there before the run: nodes, disks, PGs and volumes.
     pub(super) fn set_up(&mut self, nodes: &[NodeId]) {
         let shape = self.knobs.shape.clone();
+        // One joins while the run goes on, where that leaves enough.
+        let least = shape.copies.max(shape.members).max(3);
+        let last = nodes.last().copied();
+        let may_join = self.knobs.every(Fault::NodeAdded).is_some() && self.plan.nodes > least;
+        let late = last.filter(|_| may_join);
         let copies = shape.copies.min(self.plan.nodes);
         self.order(Command::SetPool {
             pool: "default".to_owned(),
@@ -29,44 +52,23 @@ impl World {
             level: Level::Node,
         });
         let mut disks: Vec<Vec<DiskId>> = Vec::new();
-        let mut count = 0;
         for (at, &node) in nodes.iter().enumerate() {
-            self.order(Command::AddNode {
-                name: format!("node-{}", node.0),
-            });
-            let mut own = Vec::new();
-            for _ in 0..shape.disks[at] {
-                count += 1;
-                self.order(Command::AddDisk {
-                    node,
-                    path: format!("/dev/disk-{count}"),
-                    store: store_of(count),
-                    size: 1 << 40,
-                    pool: None,
-                    incarnation: Incarnation(0),
-                });
-                let disk = self.catalog.disks().last().expect("it was added").id;
-                let prng = self.prng.fork();
-                let mut shelf = Shelf::new(prng, self.knobs.manner);
-                shelf.breaks = self.off.breaks;
-                self.shelves.insert(disk, shelf);
-                own.push(disk);
+            self.places.insert(node, Place::default());
+            if late == Some(node) {
+                self.workload.leave(at as u32);
+                self.operators.expect_late(node);
+                continue;
             }
-            disks.push(own.clone());
-            self.places.insert(
-                node,
-                Place {
-                    node: None,
-                    member: None,
-                    incarnation: 0,
-                    applied: 0,
-                    is_paused: false,
-                    wakes: None,
-                    is_doomed: None,
-                    waiting: VecDeque::new(),
-                    disks: own,
-                },
-            );
+            self.order(Command::AddNode {
+                name: name_of(node),
+            });
+            for _ in 0..shape.disks[at] {
+                let number = self.operators.next_number();
+                self.order(add_disk(node, number));
+                let disk = self.catalog.disks().last().expect("it was added").id;
+                self.put_disk(node, disk);
+            }
+            disks.push(self.places[&node].disks.clone());
         }
         let replicas = (0..shape.pgs as usize).map(|pg| {
             let place = |copy: usize| {
@@ -84,10 +86,12 @@ impl World {
                 batch: Batch::Last,
             });
         }
+        // Volumes that may grow begin with half of their size.
+        let part = 1 + u64::from(self.knobs.every(Fault::Grown).is_some());
         for volume in 0..self.knobs.volumes {
             self.order(Command::CreateVolume {
                 name: format!("volume-{volume}"),
-                size: self.knobs.volume_blocks[volume as usize] * BLOCK,
+                size: self.knobs.volume_blocks[volume as usize] / part * BLOCK,
                 block_size: 4096,
                 purpose: Purpose::Use,
                 pool: None,

@@ -12,7 +12,7 @@ use super::links::Block;
 use super::plan::Stroke;
 use super::shelf::Shelf;
 use super::world::{Due, HEALS_WITHIN, Stage, World};
-use crate::base::{DiskId, NodeId, PgId, RequestKind};
+use crate::base::{BLOCK, DiskId, NodeId, PgId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
 use std::collections::BTreeSet;
@@ -32,6 +32,13 @@ impl World {
             && self.stage == Stage::Struck
         {
             self.next_stroke += 1;
+            if let Stroke::Wish(wish) = planned.stroke {
+                if self.wish(wish) {
+                    self.counts.strokes += 1;
+                    self.say(|| format!("STROKE {wish:?}"));
+                }
+                continue;
+            }
             let disks = self.struck(planned.stroke);
             let fault = planned.stroke.fault();
             let strike = Atlas::asks_for(fault, &disks, None);
@@ -85,11 +92,12 @@ impl World {
             Stroke::LostWrite { .. }
             | Stroke::TornTable { .. }
             | Stroke::PowerLoss { .. }
-            | Stroke::Depose => Vec::new(),
+            | Stroke::Depose
+            | Stroke::Wish(_) => Vec::new(),
         }
     }
 
-    fn disk(&self, (node, at): (u32, u32)) -> Option<DiskId> {
+    pub(super) fn disk(&self, (node, at): (u32, u32)) -> Option<DiskId> {
         self.disks_of(node).get(at as usize).copied()
     }
 
@@ -152,6 +160,7 @@ impl World {
             }
             Stroke::ClockStop { node, lasts } => self.clocks.stop(self.now, id(node), lasts),
             Stroke::Depose => self.log.depose(self.now),
+            Stroke::Wish(_) => {} // no fault: see `strike`
             Stroke::DiskError { disk, pick } | Stroke::Rot { disk, pick } => {
                 if let Some(disk) = self.disk(disk) {
                     self.damage(disk, stroke.fault(), pick);
@@ -236,6 +245,8 @@ impl World {
                 }
             }
             Due::Speak(disks) => disks.into_iter().for_each(|disk| self.atlas.speaks(disk)),
+            Due::Operators => self.look_at_wishes(),
+            Due::Undrain(disk) => self.undrain(disk),
         }
     }
 
@@ -318,7 +329,11 @@ impl World {
         if self.log.leader().is_none() {
             ailments.push(Ailment::NoLeader);
         }
+        ailments.extend(self.unfulfilled());
         for (&id, place) in &self.places {
+            if self.catalog.node(id).is_none() {
+                continue;
+            }
             if place.applied < self.log.committed() || place.node.is_none() {
                 ailments.push(Ailment::Behind(id));
             }
@@ -421,7 +436,9 @@ impl World {
         self.stage = Stage::LastLook;
         for (at, volume) in self.volumes.clone().into_iter().enumerate() {
             if self.catalog.attachments_of(volume).0.is_none() {
+                // The first node stays.
                 let node = NodeId(1 + at as u32 % self.plan.nodes);
+                let node = self.catalog.node(node).map_or(NodeId(1), |node| node.id);
                 self.operate(Command::Attach {
                     volume,
                     node,
@@ -440,7 +457,8 @@ impl World {
                 let what = format!("volume {volume} cannot be attached");
                 return Err(Failure::new(Promise::Heals, what));
             };
-            let blocks = self.knobs.volume_blocks[at];
+            let size = self.catalog.volume(volume).map_or(0, |volume| volume.size);
+            let blocks = self.knobs.volume_blocks[at].min(size / BLOCK);
             let mut from = 0;
             while from < blocks {
                 let to = (from + 256).min(blocks);

@@ -64,6 +64,8 @@ pub struct Workload {
     nodes: u32,
     clients: u32,
     volumes: Vec<Volume>,
+    /// Nodes that have left, or have not come yet.
+    away: BTreeSet<u32>,
 }
 
 impl Workload {
@@ -91,7 +93,25 @@ impl Workload {
             nodes,
             clients: knobs.clients,
             volumes,
+            away: BTreeSet::new(),
         }
+    }
+
+    /// A node leaves for good, or is not there yet: nothing is attached to it any more.
+    pub fn leave(&mut self, node: u32) -> Vec<Act> {
+        self.away.insert(node);
+        self.flee_from(&BTreeSet::from([node]), 1)
+    }
+
+    /// A node has come.
+    pub fn admit(&mut self, node: u32) {
+        self.away.remove(&node);
+    }
+
+    /// The node that was drawn, or the next one that is there.
+    fn there(&self, node: u32) -> u32 {
+        let mut nodes = (node..node + self.nodes).map(|node| node % self.nodes);
+        nodes.find(|node| !self.away.contains(node)).unwrap_or(node)
     }
 
     /// What is done next.
@@ -135,18 +155,25 @@ impl Workload {
 
     fn attach(&mut self, volume: u32) -> Act {
         let node = self.prng.below(self.nodes.into()) as u32;
+        let node = self.there(node);
         self.volumes[volume as usize].at = Some(node);
         Act::Attach { volume, node }
     }
 
     /// Nodes seem lost: guests that had a volume there are started again elsewhere, or not yet.
     pub fn flee(&mut self, from: &BTreeSet<u32>) -> Vec<Act> {
-        let others: Vec<u32> = (0..self.nodes).filter(|to| !from.contains(to)).collect();
+        self.flee_from(from, 2)
+    }
+
+    /// One in so many volumes does.
+    fn flee_from(&mut self, from: &BTreeSet<u32>, one_in: u64) -> Vec<Act> {
+        let is_left = |to: &u32| !from.contains(to) && !self.away.contains(to);
+        let others: Vec<u32> = (0..self.nodes).filter(is_left).collect();
         let mut acts = Vec::new();
         for (volume, it) in (0..).zip(&mut self.volumes) {
             if let Some(node) = it.at.filter(|at| from.contains(at))
                 && !others.is_empty()
-                && self.prng.one_in(2)
+                && self.prng.one_in(one_in)
             {
                 let to = others[self.prng.below(others.len() as u64) as usize];
                 (it.at, it.before) = (Some(to), Some(node));
@@ -163,11 +190,14 @@ impl Workload {
     fn draw_control(&mut self, knobs: &Knobs, volume: u32, node: u32) -> Option<Act> {
         let requests = &knobs.requests;
         let weights = [requests.moves, requests.detach, requests.snapshot];
-        let it = &mut self.volumes[volume as usize];
         match draw_by_weight(&mut self.prng, &weights)? {
             0 => {
-                let to =
-                    (node + 1 + self.prng.below(u64::from(self.nodes) - 1) as u32) % self.nodes;
+                let step = 1 + self.prng.below(u64::from(self.nodes) - 1) as u32;
+                let to = self.there((node + step) % self.nodes);
+                if to == node {
+                    return None;
+                }
+                let it = &mut self.volumes[volume as usize];
                 (it.at, it.before) = (Some(to), Some(node));
                 Some(Act::Move {
                     volume,
@@ -176,6 +206,7 @@ impl Workload {
                 })
             }
             1 => {
+                let it = &mut self.volumes[volume as usize];
                 (it.at, it.before) = (None, Some(node));
                 Some(Act::Detach { volume, node })
             }
@@ -299,6 +330,34 @@ mod tests {
                     Act::Snapshot { volume } => assert!(wanted[volume as usize].is_some()),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_attached_to_a_node_that_is_away() {
+        for seed in 0..50 {
+            let knobs = Knobs::draw(seed);
+            let mut workload = Workload::new(&knobs, knobs.shape.nodes, Prng::new(seed));
+            assert!(workload.leave(1).is_empty());
+            let mut wanted = Vec::new();
+            for _ in 0..300 {
+                match workload.draw(&knobs) {
+                    Act::Attach { node, .. } => wanted.push(node),
+                    Act::Move { to, from, .. } => {
+                        assert_ne!(from, to);
+                        wanted.push(to);
+                    }
+                    _ => {}
+                }
+            }
+            assert!(!wanted.contains(&1));
+            workload.admit(1);
+            let at_2 = workload
+                .volumes
+                .iter()
+                .filter(|it| it.at == Some(2))
+                .count();
+            assert_eq!(workload.leave(2).len(), at_2);
         }
     }
 

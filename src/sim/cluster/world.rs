@@ -18,6 +18,7 @@ use super::member::{self, Member};
 use super::message::Msg;
 use super::network::{self, Network};
 use super::node::{self, Node, Whose};
+use super::operators::Operators;
 use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
 use super::snapshots::Snapshots;
@@ -123,6 +124,7 @@ pub(super) struct Asked {
 }
 
 /// A node's place: what runs there, if anything.
+#[derive(Default)]
 pub(super) struct Place {
     pub(super) node: Option<Node>,
     pub(super) member: Option<Member>,
@@ -176,6 +178,10 @@ pub(super) enum Due {
     Flee(BTreeSet<u32>),
     /// What kept these silent is over.
     Speak(Vec<DiskId>),
+    /// What operators want is looked at.
+    Operators,
+    /// A drain ends.
+    Undrain(DiskId),
 }
 
 /// One run. See the [module](self).
@@ -213,6 +219,7 @@ pub struct World {
     pub(super) members: Vec<NodeId>,
     pub(super) volumes: Vec<VolumeId>,
     pub(super) atlas: Atlas,
+    pub(super) operators: Operators,
     /// How many replicas of each PG were in sync last.
     pub(super) standing: BTreeMap<PgId, usize>,
     pub(super) snapshots: Snapshots,
@@ -269,6 +276,7 @@ impl World {
             members,
             volumes: Vec::new(),
             atlas: Atlas::default(),
+            operators: Operators::default(),
             standing: BTreeMap::new(),
             snapshots: Snapshots::default(),
             to_lose: Vec::new(),
@@ -304,7 +312,7 @@ impl World {
         let Some(place) = self.places.get_mut(&id) else {
             return;
         };
-        if place.node.is_some() {
+        if place.node.is_some() || self.catalog.node(id).is_none() {
             return;
         }
         place.incarnation += 1;
@@ -592,6 +600,7 @@ impl World {
                 if let Ok(events) = &result {
                     self.judge_emptied(&command)?;
                     self.judge_events(events)?;
+                    self.tell_operators(events);
                 }
                 self.results.insert(index, result);
             }

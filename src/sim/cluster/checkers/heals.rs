@@ -30,6 +30,8 @@ pub enum Ailment {
     Cutting(VolumeId),
     /// A node has not seen all that the manager has committed.
     Behind(NodeId),
+    /// What an operator wants is not so.
+    Unfulfilled(String),
 }
 
 /// How it stands.
