@@ -273,10 +273,9 @@ pub struct Replica {
     works: Works,
     /// Chunks that joiners ask for and that wait for the pace.
     fetches: VecDeque<(Asker, FillHeader, ChunkId)>,
-    /// Chunks on their way here, and those that are read for others, at once.
     /// How its disk is.
     room: Room,
-    /// Chunks on their way here at once.
+    /// Chunks on their way here, and those that are read for others, at once.
     pace: u32,
     off: RulesOff,
 }

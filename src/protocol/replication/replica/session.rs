@@ -34,6 +34,14 @@ enum Phase {
     Filled,
 }
 
+/// A question to a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Asked {
+    ask: FillAsk,
+    to: DiskId,
+    version: u32,
+}
+
 /// A chunk on its way here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Fetching {
@@ -58,7 +66,7 @@ pub(super) struct Session {
     /// Sources that have said *not now* since everything was asked again last.
     not_now: usize,
     /// What was asked and is not answered, by its number.
-    asked: BTreeMap<u64, FillAsk>,
+    asked: BTreeMap<u64, Asked>,
     last_id: u64,
     agenda: Agenda,
     /// Chunks that are asked for, or on their way to the disk, by the number of the question.
@@ -233,7 +241,8 @@ impl Replica {
                     Phase::Asking if self.off.on(Rule::R13) => own.phase = Phase::Ready,
                     Phase::Asking if own.asked.is_empty() => {
                         let after = own.fences.last().map(|last| last.0);
-                        return self.ask(FillAsk::Fences { after }, version, out);
+                        self.ask(FillAsk::Fences { after }, version, out);
+                        return;
                     }
                     Phase::Asking => return,
                     // What was taken before it, and what an earlier session fetched, is on the disk first.
@@ -328,9 +337,9 @@ impl Replica {
         let page = own.agenda.theirs.wants_page();
         let own_page = own.agenda.own.wants_page();
         for (at, written) in asks {
-            self.ask(FillAsk::Fetch { at }, version, out);
-            if let Some(own) = &mut self.session {
-                own.fetching.insert(own.last_id, Fetching { at, written });
+            let id = self.ask(FillAsk::Fetch { at }, version, out);
+            if let (Some(own), Some(id)) = (&mut self.session, id) {
+                own.fetching.insert(id, Fetching { at, written });
             }
         }
         if let Some(after) = page {
@@ -357,14 +366,35 @@ impl Replica {
         }
     }
 
-    /// Asks the source.
-    fn ask(&mut self, ask: FillAsk, version: u32, out: &mut Vec<Output>) {
-        let Some(configuration) = &self.configuration else {
-            return;
-        };
+    /// Asks the source; the number of the question.
+    fn ask(&mut self, ask: FillAsk, version: u32, out: &mut Vec<Output>) -> Option<u64> {
+        let to = self.source()?;
+        let own = self.session.as_mut()?;
+        own.last_id += 1;
+        let id = own.last_id;
+        self.send_ask(id, Asked { ask, to, version }, out);
+        Some(id)
+    }
+
+    fn send_ask(&mut self, id: u64, asked: Asked, out: &mut Vec<Output>) {
         let Some(own) = &mut self.session else {
             return;
         };
+        own.asked.insert(id, asked);
+        let Asked { ask, to, version } = asked;
+        let header = FillHeader {
+            pg: self.pg,
+            version,
+            session: own.number,
+            id,
+        };
+        out.push(Output::FillAsk { to, header, ask });
+    }
+
+    /// Whom it asks now.
+    fn source(&mut self) -> Option<DiskId> {
+        let configuration = self.configuration.as_ref()?;
+        let own = self.session.as_mut()?;
         let count = configuration.in_sync().count();
         let is_good = |source: &DiskId| configuration.role(*source) == Some(Role::InSync);
         if own.source.filter(is_good).is_none() {
@@ -372,21 +402,15 @@ impl Replica {
             let first = self.disk.0 as usize + own.sources_lost;
             own.source = configuration.in_sync().nth(first % count.max(1));
         }
-        let Some(to) = own.source else {
-            return debug_assert!(false, "a configuration has a replica that is in sync");
-        };
-        own.last_id += 1;
-        own.asked.insert(own.last_id, ask);
-        let header = FillHeader {
-            pg: self.pg,
-            version,
-            session: own.number,
-            id: own.last_id,
-        };
-        out.push(Output::FillAsk { to, header, ask });
+        debug_assert!(
+            own.source.is_some(),
+            "a configuration has a replica that is in sync"
+        );
+        own.source
     }
 
-    /// Everything that is not answered is asked again.
+    /// Everything that is not answered is asked again: of the same source under the same number, so that it knows what it has been asked already, and
+    /// what it answers to the first asking counts. Else a source that is slower than the driver is patient would read for nobody.
     pub(super) fn ask_again(&mut self, out: &mut Vec<Output>) {
         let Some(own) = &mut self.session else {
             return self.begin_session(out);
@@ -400,21 +424,22 @@ impl Replica {
         let asked = std::mem::take(&mut own.asked);
         if own.phase == Phase::Asking || known != version {
             // With the fences, or the version, that the configuration says first. What is fetched is asked for then.
-            for (id, ask) in asked {
-                if own.phase != Phase::Asking {
-                    own.asked.insert(id, ask);
-                }
+            if own.phase != Phase::Asking {
+                own.asked = asked;
             }
             return self.begin_session(out);
         }
-        for (id, ask) in asked {
-            let fetching = self
-                .session
-                .as_mut()
-                .and_then(|own| own.fetching.remove(&id));
-            self.ask(ask, version, out);
-            if let (Some(own), Some(fetching)) = (&mut self.session, fetching) {
-                own.fetching.insert(own.last_id, fetching);
+        let source = self.source();
+        for (id, asked) in asked {
+            if asked.version == version && source == Some(asked.to) {
+                self.send_ask(id, asked, out);
+                continue;
+            }
+            let own = self.session.as_mut();
+            let fetching = own.and_then(|own| own.fetching.remove(&id));
+            let anew = self.ask(asked.ask, version, out);
+            if let (Some(own), Some(id), Some(fetching)) = (&mut self.session, anew, fetching) {
+                own.fetching.insert(id, fetching);
             }
         }
         self.begin_session(out);
@@ -482,8 +507,8 @@ impl Replica {
             return;
         };
         let is_equal = header.version == version || self.off.on(Rule::R15Versions);
-        let Some(&ask) = own.asked.get(&header.id) else {
-            return; // it was asked again since, or its answer came twice
+        let Some(&Asked { ask, .. }) = own.asked.get(&header.id) else {
+            return; // another one was asked since, or its answer came twice
         };
         match (ask, answer) {
             (FillAsk::Fences { .. }, FillAnswer::Fences { fences, more }) => {
@@ -619,7 +644,7 @@ impl Replica {
         if let Some(own) = &mut self.session {
             match ok {
                 true => drop(own.fetching.remove(&filling.id)),
-                // It stays among what is fetched for ever, so that nobody takes this session for filled.
+                // It stays among what is fetched, and takes one of `pace` places there, until the manager has ended this session: so nobody takes that for filled.
                 false => {
                     let session = own.number;
                     out.push(Output::Lost { session });

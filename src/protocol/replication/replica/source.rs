@@ -52,6 +52,16 @@ impl Replica {
             self.held.push_front(Waiting::Ask(from, header, ask));
             return self.raise((header.version.max(version), 0), Vec::new(), out);
         }
+        // It is asked again as long as it is not answered.
+        let is_again = self.asking.contains(&(from, header, ask))
+            || self
+                .listing
+                .iter()
+                .any(|of| (of.to, of.header) == (from, header))
+            || self.works.are_fetching(from, &header);
+        if is_again {
+            return;
+        }
         match ask {
             FillAsk::Fences { .. } if self.has_older_on_its_way(header.version) => {
                 match self.asking.len() < LISTS_MAX {
@@ -77,7 +87,6 @@ impl Replica {
                 if self.fetches.len() >= FETCHES_MAX {
                     return not_now(from, header, out);
                 }
-                // It is asked again as long as it is not answered.
                 if !self.fetches.contains(&(from, header, at)) {
                     self.fetches.push_back((from, header, at));
                 }

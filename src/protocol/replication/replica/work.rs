@@ -94,6 +94,12 @@ impl Works {
         self.list.iter().filter(fetches).count()
     }
 
+    /// Whether a chunk is being read for this question.
+    pub fn are_fetching(&self, to: Asker, header: &FillHeader) -> bool {
+        let is_it = |work: &Work| matches!(&work.what, What::Fetch { to: of, header: own } if *of == to && own == header);
+        self.list.iter().any(is_it)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -477,6 +477,69 @@ fn a_source_reads_as_many_chunks_at_once_as_its_pace_and_those_that_wait_hold_up
     site.replica.check();
 }
 
+/// A joiner with the fastest pace, and a source whose disk reads a chunk in 10 ms; each 100 ms the joiner asks again. After how many of those 10 ms it is filled.
+fn fill_from_a_slow_source(chunks: u64) -> Option<u64> {
+    let mut joiner = Site::new(JOINER, Durable::created(1));
+    joiner.step(Input::Pace(64));
+    let mut source = Site::new(SOURCE, Durable::created(1));
+    source.frame(Message::Seal);
+    source.step(Input::Pace(1));
+    let mut heard = joiner.join();
+    source.step(Input::Configured(joiner.manager.clone()));
+    let mut reads: Vec<(Op, ChunkId)> = Vec::new();
+    for tick in 0..4 * chunks {
+        if tick % 10 == 9 {
+            heard.extend(joiner.step(Input::AskAgain));
+        }
+        if let Some((op, at)) = reads.pop() {
+            let content = Content {
+                stamp: Stamp::default(),
+                data: 1,
+                zeroes: 0,
+                crcs: [0; 16],
+            };
+            let (content, payload) = (content, Some(buf()));
+            let input = Input::Fetched {
+                op,
+                content,
+                payload,
+            };
+            assert!(at.chunk.0 < chunks);
+            heard.extend(source.step(input));
+        }
+        while let Some(output) = heard.pop() {
+            let more = match output {
+                Output::FillAsk { header, ask, .. } => source.step(Input::FillAsk {
+                    from: Asker(JOINER.0),
+                    header,
+                    ask,
+                }),
+                Output::FillAnswer { header, answer, .. } => joiner.fill_answer(header, answer),
+                Output::List { op, .. } => source.step(Input::Listed {
+                    op,
+                    chunks: (0..chunks).map(chunk).collect(),
+                    more: false,
+                }),
+                Output::Fetch { op, at } => {
+                    reads.push((op, at));
+                    Vec::new()
+                }
+                Output::Filled { .. } => return Some(tick),
+                _ => Vec::new(),
+            };
+            heard.extend(more);
+        }
+        assert!(reads.len() <= 1, "the source keeps its pace");
+    }
+    None
+}
+
+#[test]
+fn what_a_slow_source_reads_is_taken_however_often_the_joiner_has_asked_again() {
+    let took = fill_from_a_slow_source(200).expect("it is filled");
+    assert!(took <= 220, "chunks are read once: {took}");
+}
+
 #[test]
 fn chunks_that_wait_to_be_read_are_bounded() {
     let mut site = Site::new(SOURCE, Durable::created(1));
