@@ -372,6 +372,13 @@ impl Steward {
                             .into_iter()
                             .for_each(|pg| self.refresh_joins(pg));
                         self.later.insert((pause, Wake::Pg(pg)));
+                        // The rest of the plan may wait for this move: it is made anew.
+                        let of = catalog
+                            .pg(pg)
+                            .filter(|_| matches!(errand, Errand::Begin(..)));
+                        if let Some(pool) = of.map(|pg| pg.pool) {
+                            self.disturb(pool);
+                        }
                     }
                 }
             }

@@ -202,6 +202,32 @@ fn more_copies_are_made_and_fewer_are_left_as_the_pool_asks() {
 }
 
 #[test]
+fn moves_whose_beginning_is_lost_do_not_hold_up_the_rest_of_their_plan() {
+    for seed in 0..20 {
+        let mut world = laid_out(seed, 6, 2, 1, RulesOff::NONE);
+        // Of one PG a replica is to leave, and the other one to move.
+        let pool = Command::SetPool {
+            pool: "default".into(),
+            copies: 1,
+            min_copies: 1,
+            level: Level::Node,
+        };
+        world.order(pool).unwrap();
+        let pg = in_sync_on(&world, DiskId(1))[0];
+        let disks: Vec<DiskId> = world.catalog.pg(pg).unwrap().disks().collect();
+        for &disk in &disks {
+            let state = DiskState::Draining;
+            world.order(Command::SetDiskState { disk, state }).unwrap();
+        }
+        world.moves_to_lose = 6;
+        world.rest().expect("it comes to rest");
+        let mut left = disks.iter().flat_map(|disk| world.catalog.pgs_on(*disk));
+        assert_eq!(left.next(), None, "seed {seed}");
+        world.is_whole().unwrap();
+    }
+}
+
+#[test]
 fn one_that_accuses_everybody_takes_nobody_out() {
     let mut world = laid_out(5, 4, 3, 1, RulesOff::NONE);
     for _ in 0..5 {

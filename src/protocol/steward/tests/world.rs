@@ -102,6 +102,8 @@ pub struct World {
     leads_at: Option<Time>,
     led_since: Time,
     pub has_faults: bool,
+    /// So many proposals to move something are lost.
+    pub moves_to_lose: u32,
     pub broken: Option<&'static str>,
     pub notes: Vec<Note>,
     /// What was committed, for whoever has to find out why.
@@ -142,6 +144,7 @@ impl World {
             leads_at: Some(now),
             led_since: now,
             has_faults: false,
+            moves_to_lose: 0,
             broken: None,
             notes: Vec::new(),
             story: Vec::new(),
@@ -446,7 +449,9 @@ impl World {
                 true => self.has_faults && self.prng.one_in(40),
                 false => self.prng.one_in(2),
             };
-            let outcome = if is_lost {
+            let is_move = matches!(command, Command::WantMove { .. }) && self.moves_to_lose > 0;
+            self.moves_to_lose -= u32::from(is_move);
+            let outcome = if is_lost || is_move {
                 Outcome::Lost
             } else {
                 match self.order(command) {
