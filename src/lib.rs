@@ -1,4 +1,35 @@
+//! Sarsen: block storage for Linux KVM hosts. The crate is the daemon and its command line (`main.rs`), the machines that decide within it, and the simulator that tries
+//! those.
+//!
+//! A *room* is a folder, and the head of its `mod.rs` says what it is. The pure rooms decide, and see neither clock nor file nor socket; what carries out, and what speaks to
+//! the world, is behind the feature `world`.
+//!
+//! ```text
+//!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
+//!                              ► runtime ► frontend ───►
+//!   ──────────────────────────────────────────────────────────────────
+//!   pure    sim ► shard ► wire ► protocol ► base
+//!                       ► store ──────────►
+//! ```
+//!
+//! A room uses at most what is to its right in this picture, and rooms of the world what is pure, but for `sim`, which nobody uses. Which ones exactly stands in `tidy.rs`, as a test. The
+//! rest of this page is `docs/architecture.md`.
+//!
 #![doc = include_str!("docs/architecture.md")]
+// Without the world its rooms are not there to be linked to: the links of the page above stay on it.
+#![cfg_attr(
+    not(feature = "world"),
+    doc = "
+[`api`]: crate
+[`cli`]: crate
+[`daemon`]: crate
+[`frontend`]: crate
+[`io`]: crate
+[`manager`]: crate
+[`observe`]: crate
+[`runtime`]: crate
+"
+)]
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 #[cfg(feature = "world")]
