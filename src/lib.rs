@@ -16,20 +16,6 @@
 //! rest of this page is `docs/architecture.md`.
 //!
 #![doc = include_str!("docs/architecture.md")]
-// Without the world its rooms are not there to be linked to: the links of the page above stay on it.
-#![cfg_attr(
-    not(feature = "world"),
-    doc = "
-[`api`]: crate
-[`cli`]: crate
-[`daemon`]: crate
-[`frontend`]: crate
-[`io`]: crate
-[`manager`]: crate
-[`observe`]: crate
-[`runtime`]: crate
-"
-)]
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 
 #[cfg(feature = "world")]

@@ -120,7 +120,12 @@ features! {
                 Answer::Fits { .. } | Answer::Refused { what: Asked::Fits { .. }, .. },
             )
         )
-        hints(Frame::Answer(_, Answer::Done { room: Room::Low, .. } | Answer::Sealed { room: Room::Low, .. }));
+        hints(
+            Frame::Answer(
+                _,
+                Answer::Done { room: Room::Low, .. } | Answer::Sealed { room: Room::Low, .. },
+            )
+        );
 }
 
 /// Two sides that have no version in common. Both find it out from the hellos, which both have sent; the form of a hello never changes.
