@@ -1,3 +1,20 @@
+//! Sarsen: block storage for Linux KVM hosts. The crate is the daemon and its command line (`main.rs`), the machines that decide within it, and the simulator that tries
+//! those.
+//!
+//! A *room* is a folder, and the head of its `mod.rs` says what it is. The pure rooms decide, and see neither clock nor file nor socket; what carries out, and what speaks to
+//! the world, is behind the feature `world`.
+//!
+//! ```text
+//!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
+//!                              ► runtime ► frontend ───►
+//!   ──────────────────────────────────────────────────────────────────
+//!   pure    sim ► shard ► wire ► protocol ► base
+//!                       ► store ──────────►
+//! ```
+//!
+//! A room uses at most what is to its right in this picture, and rooms of the world what is pure, but for `sim`, which nobody uses. Which ones exactly stands in `tidy.rs`, as a test. The
+//! rest of this page is `docs/architecture.md`.
+//!
 #![doc = include_str!("docs/architecture.md")]
 #![cfg_attr(not(feature = "world"), forbid(unsafe_code))]
 

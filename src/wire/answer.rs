@@ -1,10 +1,10 @@
 //! The body of a replica's answer to a coordinator.
 
-use super::ENTRIES_MAX;
 use super::field::{
     EPOCH_LEN, Malformed, PLACE_LEN, TOO_SHORT, count, epoch, flag, malformed, place, put_epoch,
     put_place, sequence as number,
 };
+use super::{ENTRIES_MAX, Feature, Version};
 use crate::base::Epoch;
 use crate::base::bytes::{Put, Take};
 use crate::protocol::replication::{Answer, Asked, Entry, Refusal, Room, Takes};
@@ -22,11 +22,19 @@ const SEALED_LOW: u8 = 8;
 /// Bytes of an entry of a window, with its place: epoch, sequence, place, blocks, version.
 pub(super) const ENTRY_LEN: usize = EPOCH_LEN + 8 + PLACE_LEN + 2 + 4;
 
-/// Appends an answer.
-pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
+/// What can be said of a disk beside something else: a version without a word for a low one says nothing of it.
+fn hint(version: Version, room: Room) -> Room {
+    match version.has(Feature::Fits) {
+        true => room,
+        false => Room::Ample,
+    }
+}
+
+/// Appends an answer that this version can say.
+pub(super) fn encode(version: Version, answer: &Answer, put: &mut Put<'_>) {
     match answer {
         Answer::Done { sequence, room } => {
-            put.u8(match room {
+            put.u8(match hint(version, *room) {
                 Room::Ample => DONE,
                 Room::Low => DONE_LOW,
             });
@@ -48,7 +56,7 @@ pub(super) fn encode(answer: &Answer, put: &mut Put<'_>) {
             crcs.iter().for_each(|crc| put.u32(*crc));
         }
         Answer::Sealed { window, room } => {
-            put.u8(match room {
+            put.u8(match hint(version, *room) {
                 Room::Ample => SEALED,
                 Room::Low => SEALED_LOW,
             });

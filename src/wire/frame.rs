@@ -362,7 +362,8 @@ pub fn decode(version: Version, head: &Head, body: &[u8]) -> Result<Frame, Malfo
     if take.left() != 0 {
         return malformed("length of the body", take.left() as u64);
     }
-    if let Some(needs) = Feature::of(&frame).filter(|needs| !version.has(*needs)) {
+    let needs = Feature::of(&frame).or_else(|| Feature::hinted(&frame));
+    if let Some(needs) = needs.filter(|needs| !version.has(*needs)) {
         return malformed("version", needs.since().number());
     }
     match frame.has_payload(head.payload_blocks()) {
@@ -385,7 +386,7 @@ impl Frame {
         }
     }
 
-    /// Appends the head and the body, for a peer that speaks this version; so many blocks of payload follow, which must be as many as belong to such a frame.
+    /// Appends the head and the body, for a peer that speaks this version, without a hint that it has no word for ([`Feature::hinted`]); so many blocks of payload follow, which must be as many as belong to such a frame.
     ///
     /// # Errors
     /// [`Unwritten::TooMany`] where a window or a page is longer than a frame holds, [`Unwritten::Newer`] where that version cannot say it; `out` is as it was.
@@ -413,7 +414,7 @@ impl Frame {
         head.put(&mut put);
         match self {
             Frame::Message(_, message) => message::encode(message, &mut put),
-            Frame::Answer(_, answer) => answer::encode(answer, &mut put),
+            Frame::Answer(_, answer) => answer::encode(version, answer, &mut put),
             Frame::FillAsk(_, ask) => fill::encode_ask(ask, &mut put),
             Frame::FillAnswer(_, answer) => fill::encode_answer(answer, &mut put),
             Frame::MendAsk(_, ask) => mend::encode_ask(ask, &mut put),

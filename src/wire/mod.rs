@@ -29,15 +29,18 @@
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
 //! highest version that they have in common before the first frame ([`agree_with`]), so no frame says its version: [`Head::decode`], [`decode`] and [`Frame::encode`] are
 //! told what was agreed. Which version can say what stands in `version.rs`, a line for each feature; what a peer's version has no word for is refused to its writer, who does
-//! what stands there instead, and a peer that says it all the same is cut off. The golden bytes of each version stay in `fixtures/` as long as it is spoken. How a site is
-//! upgraded node by node is told [here](crate::docs::upgrade).
+//! what stands there instead, and a peer that says it all the same is cut off. Only a hint is left out instead ([`Feature::hinted`]): *done* goes to a peer that cannot hear
+//! that the disk is low. The golden bytes of each version stay in `fixtures/` as long as it is spoken. How a site is upgraded node by node is told [here](crate::docs::upgrade).
+//!
+//! Version 1 was never on a network. Kinds 5 and 6, which its first golden bytes had, went to version 2 before there was one, as an edit of the fixture; from the first release
+//! on a line of a fixture is never changed.
 //!
 //! # Invariants
 //! - *nothing-is-believed*: every length and count is held against a bound, and against the bytes that are there, before room is taken; a
 //!   byte that has no meaning is zero, or the frame is refused with the name of the field ([`Malformed`]). A peer that sends such a
 //!   frame is cut off: the machines behind never see it.
 //! - *one-spelling*: a frame has one form in bytes. What is read, and written again, is the same bytes.
-//! - *what-is-written-can-be-read*: more than a frame holds is refused to its writer ([`TooMany`]); a frame that a peer would refuse for
+//! - *what-is-written-can-be-read*: more than a frame holds is refused to its writer ([`Unwritten::TooMany`]); a frame that a peer would refuse for
 //!   another reason is a mistake of our own, which tests and simulation assert.
 //! - *nobody-says-what-is-not-understood*: on a connection of a version nothing is written, and nothing is read, that a later one brought.
 //!

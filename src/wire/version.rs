@@ -6,8 +6,11 @@
 //!
 //! A build speaks the present version and the one before. What the older one cannot say is not asked of a peer that speaks it: writing it is refused
 //! ([`Unwritten::Newer`](super::Unwritten::Newer)), and a peer that sends it is cut off. What to do instead stands with each feature.
+//!
+//! A *hint* is what a frame says by the way. The frame does not depend on it, so to a peer that has no word for it the frame goes without: an acknowledgement that
+//! was refused to its writer because a disk is low would have the replica taken out for that. A peer that gives a hint of a later version is cut off all the same.
 
-use super::{Frame, Kind};
+use super::{Frame, Kind, VERSION_MAX, VERSION_MIN};
 use crate::protocol::replication::{Answer, Asked, Message, Room};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -38,11 +41,11 @@ impl Version {
     }
 }
 
-/// A line for each feature: the version that brought it, its frames, and its kinds where a whole kind is new.
+/// A line for each feature: the version that brought it, its frames, its kinds where a whole kind is new, and the frames of others that it has given a hint.
 macro_rules! features {
     ($(
         $(#[$doc:meta])*
-        $name:ident since $since:ident: frames($frames:pat) $(kinds($kinds:pat))?;
+        $name:ident since $since:ident: frames($frames:pat) $(kinds($kinds:pat))? $(hints($hints:pat))?;
     )*) => {
         /// What not every version can say.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,10 +63,18 @@ macro_rules! features {
                 }
             }
 
-            /// What a frame needs; `None`: every version can say it.
+            /// What a frame needs; `None`: every version can say it, without its [hint](Feature::hinted) where it has no word for that.
             pub fn of(frame: &Frame) -> Option<Feature> {
                 match frame {
                     $($frames => Some(Feature::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// What the hint of a frame needs that it can go without; `None`: it has none.
+            pub fn hinted(frame: &Frame) -> Option<Feature> {
+                match frame {
+                    $($($hints => Some(Feature::$name),)?)*
                     _ => None,
                 }
             }
@@ -97,17 +108,22 @@ features! {
             | Frame::Answer(_, Answer::Confirmed { .. })
             | Frame::Answer(_, Answer::Refused { what: Asked::Confirm { .. }, .. })
         );
-    /// Replicas say that their disks are low, and whether a write would take space. Instead: to a coordinator that cannot hear it an answer is as of a disk
-    /// with room, and a member that cannot be asked counts as one; a change that finds no room there ends its session.
+    /// Replicas say that their disks are low, and whether a write would take space. Instead: *done* and *sealed* go without that word, so a coordinator takes the disk for
+    /// ample; and a member that cannot be asked is not: the driver answers its coordinator that a write takes nothing there and the disk is ample. A write that finds
+    /// no room at such a member fails there like any other, and its coordinator accuses the replica: one that joins loses its session, one in sync is taken out where that is
+    /// believed and enough are left (R11). Until then the write waits.
     Fits since Two:
         frames(
             Frame::Message(_, Message::Fits { .. })
             | Frame::Answer(
                 _,
-                Answer::Fits { .. }
-                | Answer::Done { room: Room::Low, .. }
-                | Answer::Sealed { room: Room::Low, .. }
-                | Answer::Refused { what: Asked::Fits { .. }, .. },
+                Answer::Fits { .. } | Answer::Refused { what: Asked::Fits { .. }, .. },
+            )
+        )
+        hints(
+            Frame::Answer(
+                _,
+                Answer::Done { room: Room::Low, .. } | Answer::Sealed { room: Room::Low, .. },
             )
         );
 }
@@ -159,7 +175,7 @@ pub fn agree(mine: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Result
 /// # Errors
 /// [`Apart`] where this build speaks none of them.
 pub fn agree_with(theirs: &RangeInclusive<u16>) -> Result<Version, Apart> {
-    let mine = Version::ALL[0].number()..=Version::PRESENT.number();
+    let mine = VERSION_MIN..=VERSION_MAX;
     let number = agree(&mine, theirs)?;
     let found = Version::ALL.into_iter().find(|of| of.number() == number);
     found.ok_or(Apart {

@@ -107,7 +107,52 @@ fn what_both_versions_can_say_they_say_in_the_same_bytes() {
     let of_2: Vec<&str> = include_str!("../fixtures/version_2.txt").lines().collect();
     assert!(of_1.lines().count() > 30);
     for line in of_1.lines() {
-        assert!(of_2.contains(&line), "{line}");
+        let (name, _) = line.split_once(' ').unwrap();
+        let is_hinted = Feature::hinted(&named(name).0).is_some();
+        assert_eq!(of_2.contains(&line), !is_hinted, "{line}");
+    }
+}
+
+/// A frame that has no hint, and the same with one.
+fn hinted() -> Vec<(Frame, Frame)> {
+    let done = |room| Answer::Done { sequence: 8, room };
+    let sealed = |window: Vec<Entry>| {
+        move |room| {
+            let window = window.clone();
+            Answer::Sealed { window, room }
+        }
+    };
+    let of = |answer: &dyn Fn(Room) -> Answer| {
+        let [plain, low] = [Room::Ample, Room::Low].map(|room| Frame::Answer(HEADER, answer(room)));
+        (plain, low)
+    };
+    let sealed = [vec![], vec![ENTRY; 3], vec![ENTRY; ENTRIES_MAX]].map(sealed);
+    let sealed = sealed.iter().map(|of_room| of(of_room));
+    std::iter::once(of(&done)).chain(sealed).collect()
+}
+
+#[test]
+fn an_acknowledgement_goes_without_its_hint_to_who_has_no_word_for_it() {
+    for (plain, low) in hinted() {
+        assert_eq!(Feature::hinted(&plain), None);
+        assert_eq!(Feature::hinted(&low), Some(Feature::Fits));
+        let mut told = Vec::new();
+        assert_eq!(low.encode(Version::One, DISK, 0, &mut told), Ok(()));
+        assert!(
+            told == encode(&(plain.clone(), 0)),
+            "as if the disk were ample"
+        );
+        assert_eq!(read_as(Version::One, &told).unwrap().1, plain);
+        // To who has a word for it, it is said.
+        assert_eq!(sample(&encode(&(low.clone(), 0))).0, low);
+    }
+}
+
+#[test]
+fn a_hint_of_a_later_version_is_refused_by_the_reader() {
+    for (_, low) in hinted() {
+        let malformed = read_as(Version::One, &encode(&(low, 0))).unwrap_err();
+        assert_eq!(malformed.field, "version");
     }
 }
 
@@ -119,6 +164,7 @@ fn what_a_later_version_brought_is_refused_to_the_writer_and_by_the_reader() {
         let mut out = vec![1];
         let written = frame.encode(Version::One, DISK, blocks, &mut out);
         match Feature::of(&frame) {
+            None if Feature::hinted(&frame).is_some() => assert_eq!(written, Ok(()), "{name}"),
             None => {
                 assert_eq!((written, &out[1..]), (Ok(()), &bytes[..]), "{name}");
                 assert!(read_as(Version::One, &bytes).is_ok(), "{name}");
