@@ -51,11 +51,13 @@ pub(super) struct Opening {
     pub start: Incarnation,
 }
 
-/// The number of an opening by this start of a node: above both, what the store found and what is recorded, and of no other start (R19).
-pub fn next_opening(above: u64, start: Incarnation) -> Incarnation {
+/// The number of an opening by this start of a node: above both, what the store found and what is recorded, and of no other start (R19). `None`: there is
+/// none above, so what was found is damaged: no disk is opened four billion times.
+pub fn next_opening(above: u64, start: Incarnation) -> Option<Incarnation> {
     const START_BITS: u32 = 32;
-    let turn = (above >> START_BITS) + 1;
-    Incarnation(turn << START_BITS | start.0 & u64::from(u32::MAX))
+    let turn = u32::try_from((above >> START_BITS) + 1).ok()?;
+    let start = start.0 & u64::from(u32::MAX);
+    Some(Incarnation(u64::from(turn) << START_BITS | start))
 }
 
 impl Catalog {

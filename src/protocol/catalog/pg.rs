@@ -175,14 +175,15 @@ impl TryFrom<PgRead> for Pg {
 }
 
 impl Catalog {
-    /// Whether any disk with a copy of a PG that is in sync is still counted on.
+    /// Whether any disk with a copy of a PG that is in sync is still counted on: all but those that a person has taken out of service. One that is
+    /// [`Missing`](DiskState::Missing) is away from the manager, and may serve whoever was cut off with it.
     pub fn has_copies(&self, pg: PgId) -> bool {
         let in_sync = self
             .pg(pg)
             .into_iter()
             .flat_map(|pg| pg.configuration.in_sync());
         let mut disks = in_sync.filter_map(|disk| self.disk(disk));
-        disks.any(|disk| disk.state.is_good())
+        disks.any(|disk| disk.state != DiskState::OutOfService)
     }
 
     pub(super) fn create_pgs(

@@ -11,7 +11,7 @@
 //! several disks that a rebuild goes through come to fair shares.
 //!
 //! # The law, round by round
-//! A round is `SAMPLES` answers to guests, or `ROUND` with at least `SAMPLES_MIN` of them. With p the 99th percentile of a round and b the baseline:
+//! A round is `SAMPLES` answers to guests, or `ROUND` with at least `SAMPLES_MIN` of them, or `ROUND_MAX`. With p the 99th percentile of a round and b the baseline:
 //!
 //! | | the window |
 //! |---|---|
@@ -55,6 +55,8 @@ const SAMPLES: usize = 256;
 const SAMPLES_MIN: usize = 32;
 /// How long a round lasts at the least where guests ask little.
 const ROUND: Duration = Duration::from_millis(250);
+/// And at the most: a few answers say little of a percentile, and where guests ask little there is little to protect.
+const ROUND_MAX: Duration = Duration::from_secs(1);
 /// After so long without an answer to a guest there is none.
 const QUIET: Duration = Duration::from_millis(250);
 /// Rounds of rebuilding between two probes of the baseline.
@@ -96,6 +98,7 @@ pub struct Pacer {
 }
 
 impl Pacer {
+    /// The pace of a disk of which nothing is known.
     pub fn new(now: Time) -> Pacer {
         Pacer {
             base_us: None,
@@ -133,8 +136,9 @@ impl Pacer {
         self.guest = now;
         let us = took.as_micros().min(u128::from(u32::MAX)) as u32;
         self.samples.push(us);
-        let is_old = now.since(self.began) >= ROUND;
-        if self.samples.len() >= SAMPLES || (is_old && self.samples.len() >= SAMPLES_MIN) {
+        let (lasts, count) = (now.since(self.began), self.samples.len());
+        let is_round = lasts >= ROUND && count >= SAMPLES_MIN;
+        if count >= SAMPLES || is_round || lasts >= ROUND_MAX {
             self.end_round(now);
         }
     }

@@ -78,7 +78,10 @@ impl Steward {
     }
 
     /// A replica in sync that is gone, where enough are left, and one of them surely is there. One of whom nothing is known yet may
-    /// have failed for good while nobody led, and then the one that is taken out had the last copy. So does one that lacks what it should have not count.
+    /// have failed for good while nobody led, and then the one that is taken out had the last copy.
+    ///
+    /// One that lacks what it should have counts as little: who is gone has what it lacks, and may come back. That goes on until a person takes the disk of
+    /// who is gone out of service, and so says that what is left is to be used.
     fn gone_in_sync(&self, catalog: &Catalog, pg: &Pg, pool: &Pool) -> Option<(DiskId, Why)> {
         let least = (pool.min_copies as usize).max(1);
         if pg.configuration.in_sync().count() <= least {
@@ -90,16 +93,19 @@ impl Steward {
                 (words == Belief::Enough).then_some(Why::Accused)
             })
         };
-        let mut in_sync = pg.configuration.in_sync();
-        let is_sound = |disk: DiskId| {
-            why(disk).is_none() && self.is_here(catalog, disk) && !self.is_wrong(pg, disk)
+        let in_sync = || pg.configuration.in_sync();
+        let is_there = |disk: DiskId| why(disk).is_none() && self.is_here(catalog, disk);
+        let is_sound = |disk: DiskId| is_there(disk) && !self.is_wrong(pg, disk);
+        let is_given_up = |disk: DiskId| {
+            let of = catalog.disk(disk);
+            of.is_some_and(|disk| disk.state == DiskState::OutOfService)
         };
-        if !in_sync.any(is_sound) {
+        let is_any_sound = in_sync().any(is_sound);
+        if !is_any_sound && !in_sync().any(is_there) {
             return None;
         }
-        pg.configuration
-            .in_sync()
-            .find_map(|disk| why(disk).map(|why| (disk, why)))
+        let mut may_go = in_sync().filter(|disk| is_any_sound || is_given_up(*disk));
+        may_go.find_map(|disk| why(disk).map(|why| (disk, why)))
     }
 
     /// A joiner that has everything, by its session (R16).

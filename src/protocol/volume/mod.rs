@@ -22,4 +22,4 @@ mod split;
 mod tests;
 
 pub use coordinator::{Ask, Coordinator, OpenVolume, Output, PieceId, Target};
-pub use split::pg_of;
+pub use split::{pg_of, pgs_with_extents};

@@ -2,8 +2,9 @@
 
 use crate::base::{
     BLOCK, BLOCKS_PER_CHUNK, BlockRun, BufRef, CHUNK, CHUNKS_PER_EXTENT, ChunkNo, EXTENT, ExtentNo,
-    FamilyId, Request, RequestKind, mix64,
+    FamilyId, PgId, Request, RequestKind, mix64,
 };
+use std::collections::BTreeSet;
 
 /// What one piece of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,6 +230,18 @@ pub fn pg_of(family: FamilyId, extent: ExtentNo, count: usize) -> usize {
     (mix64(mix64(family.0) ^ u64::from(extent.0)) % count as u64) as usize
 }
 
+/// Of the placement groups that a volume hashes over those that an extent of its size in bytes belongs to, in their order; all of them where it has
+/// so many extents that hardly any would be left out.
+pub fn pgs_with_extents(family: FamilyId, size: u64, pgs: &[PgId]) -> Vec<PgId> {
+    let extents = size.div_ceil(EXTENT);
+    if extents >= 8 * pgs.len() as u64 {
+        return pgs.to_vec();
+    }
+    let places = (0..extents as u32).map(|extent| pg_of(family, ExtentNo(extent), pgs.len()));
+    let places: BTreeSet<usize> = places.collect();
+    places.into_iter().map(|place| pgs[place]).collect()
+}
+
 const _: () = assert!(
     BLOCKS_PER_CHUNK == 16,
     "masks have a bit for each block of a chunk"
@@ -238,6 +251,23 @@ const _: () = assert!(
 mod tests {
     use super::*;
     use crate::base::{Token, VolumeId};
+
+    #[test]
+    fn of_the_placement_groups_of_a_small_volume_those_that_have_its_extents_are_named() {
+        let pgs: Vec<PgId> = (1..=1000).map(PgId).collect();
+        let family = FamilyId(7);
+        for extents in [0, 1, 2, 300, 7_999, 8_000] {
+            let named = pgs_with_extents(family, extents * EXTENT, &pgs);
+            assert!(named.is_sorted());
+            for extent in 0..extents as u32 {
+                let pg = pgs[pg_of(family, ExtentNo(extent), pgs.len())];
+                assert!(named.contains(&pg));
+            }
+            assert!(named.len() as u64 <= extents);
+        }
+        assert_eq!(pgs_with_extents(family, EXTENT + 1, &pgs).len(), 2);
+        assert_eq!(pgs_with_extents(family, EXTENT, &[]), []);
+    }
 
     fn pieces(kind: RequestKind, offset: u64, len: u64) -> Vec<Part> {
         let (token, volume, buf) = (Token(0), VolumeId(1), BufRef::default());

@@ -78,7 +78,8 @@ struct Pg {
     least: usize,
     in_sync: BTreeSet<DiskId>,
     listed: BTreeSet<DiskId>,
-    /// In sync by the configuration, and surely not so: lost, or aged.
+    joining: BTreeSet<DiskId>,
+    /// In sync by the configuration, and surely not so: lost, or aged. One that joins may have been found filled, and be promoted yet.
     lost: BTreeSet<DiskId>,
 }
 
@@ -97,6 +98,13 @@ impl Pg {
     fn is_open(&self) -> bool {
         self.in_sync.iter().any(|disk| self.lost.contains(disk))
     }
+
+    /// Whoever was taken out is empty anyway, and filled before it counts, if it is there.
+    fn forget_those_out(&mut self, gone: &BTreeSet<DiskId>) {
+        let (in_sync, joining) = (&self.in_sync, &self.joining);
+        self.lost
+            .retain(|disk| in_sync.contains(disk) || joining.contains(disk) || gone.contains(disk));
+    }
 }
 
 impl Atlas {
@@ -104,18 +112,17 @@ impl Atlas {
     pub fn configure(&mut self, group: &Group) {
         let gone = &self.gone;
         let pg = self.pgs.entry(group.pg).or_default();
-        let is_in_sync = |(_, standing): &&(DiskId, Standing)| *standing == Standing::InSync;
+        let those = |of: Standing| {
+            let disks = group.disks.iter();
+            disks
+                .filter(move |(_, standing)| *standing == of)
+                .map(|(disk, _)| *disk)
+        };
         pg.least = group.least.max(1);
         pg.listed = group.disks.iter().map(|(disk, _)| *disk).collect();
-        pg.in_sync = group
-            .disks
-            .iter()
-            .filter(is_in_sync)
-            .map(|(disk, _)| *disk)
-            .collect();
-        // Whoever was taken out is filled before it is in sync again, if it is there.
-        pg.lost
-            .retain(|disk| pg.in_sync.contains(disk) || gone.contains(disk));
+        pg.in_sync = those(Standing::InSync).collect();
+        pg.joining = those(Standing::Joining).collect();
+        pg.forget_those_out(gone);
         let listed = &pg.listed;
         self.damaged
             .retain(|(of, _, disk)| *of != group.pg || listed.contains(disk));
@@ -253,8 +260,9 @@ impl Atlas {
             }
             Strike::Age { disk } => self.lose(*disk),
             Strike::Tear { disk, pg: of } => {
-                if let Some(pg) = self.pgs.get_mut(of).filter(|pg| pg.in_sync.contains(disk)) {
+                if let Some(pg) = self.pgs.get_mut(of) {
                     pg.lost.insert(*disk);
+                    pg.forget_those_out(&self.gone);
                 }
                 self.damaged.retain(|(pg, _, at)| (pg, at) != (of, disk));
             }
@@ -272,10 +280,7 @@ impl Atlas {
     fn lose(&mut self, disk: DiskId) {
         for pg in self.pgs.values_mut().filter(|pg| pg.listed.contains(&disk)) {
             pg.lost.insert(disk);
-            // One that is out is empty anyway, and filled before it counts.
-            let (in_sync, gone) = (&pg.in_sync, &self.gone);
-            pg.lost
-                .retain(|disk| in_sync.contains(disk) || gone.contains(disk));
+            pg.forget_those_out(&self.gone);
         }
         self.damaged.retain(|(.., at)| *at != disk);
     }
@@ -294,8 +299,7 @@ impl Atlas {
     pub fn replaced(&mut self, disk: DiskId) {
         self.gone.remove(&disk);
         for pg in self.pgs.values_mut() {
-            pg.lost
-                .retain(|lost| *lost != disk || pg.in_sync.contains(lost));
+            pg.forget_those_out(&self.gone);
         }
     }
 

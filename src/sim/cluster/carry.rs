@@ -13,7 +13,7 @@ use crate::protocol::replication::{Change, Message};
 use crate::protocol::scrub;
 use crate::protocol::scrub::compare;
 use crate::protocol::turns;
-use crate::protocol::volume::{self, groups};
+use crate::protocol::volume::{self, groups, pgs_with_extents};
 use std::collections::VecDeque;
 
 /// Chunks that a store lists at once: few, so that lists have many pages.
@@ -243,8 +243,9 @@ impl Node {
                         continue;
                     };
                     // Where no copy is left there is nothing to seal, and the rest must not wait for it.
-                    let pgs = self.catalog.pgs_of_volume(of).iter().copied();
-                    let pgs: Vec<PgId> = pgs.filter(|&pg| self.catalog.has_copies(pg)).collect();
+                    let pgs = self.catalog.pgs_of_volume(of);
+                    let mut pgs = pgs_with_extents(of.family, of.size, pgs);
+                    pgs.retain(|&pg| self.catalog.has_copies(pg));
                     let mut out = Vec::new();
                     self.groups.settle(now, volume, pgs, &mut out);
                     self.take_groups(now, out, buffers);

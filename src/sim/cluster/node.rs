@@ -561,7 +561,12 @@ impl Node {
         let knows = recorded.0 == kept.recorded || recorded.0 == kept.incarnation;
         let incarnation = match knows && kept.incarnation > kept.recorded {
             true => kept.incarnation,
-            false => next_opening(kept.incarnation.max(recorded.0), self.incarnation).0,
+            false => {
+                let above = kept.incarnation.max(recorded.0);
+                next_opening(above, self.incarnation)
+                    .expect("a run is short")
+                    .0
+            }
         };
         let (before, incarnation) = (Incarnation(kept.recorded), Incarnation(incarnation));
         own.opening = Some((before, incarnation));

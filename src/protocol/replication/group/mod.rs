@@ -568,6 +568,10 @@ impl Group {
             self.flying.len() + self.fitting.len() <= FLYING_MAX,
             "windows-are-bounded"
         );
+        assert!(
+            self.reading.len() + self.confirms.len() <= FLYING_MAX,
+            "windows-are-bounded"
+        );
         let is_member = |low: &DiskId| self.configuration.writers().any(|one| one.disk == *low);
         assert!(self.low.iter().all(is_member), "who is low is a member");
         let held = self.reading.values().filter(|read| read.held.is_some());

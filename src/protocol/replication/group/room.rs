@@ -118,6 +118,9 @@ impl Group {
     ) {
         let needs = self.writers_mask();
         let bit = self.configuration.bit(from);
+        if bit & needs == 0 {
+            return; // nobody who is asked
+        }
         let Some(fitting) = self.fitting.get_mut(id) else {
             return; // it was decided before: an answer that came twice
         };

@@ -3,6 +3,7 @@
 use super::world::World;
 use super::{in_sync_on, laid_out};
 use crate::base::{DiskId, NodeId, PgId};
+use crate::protocol::catalog::{Command, DiskState};
 use crate::protocol::replication::Role;
 use crate::protocol::scrub::compare::Wrong;
 use crate::protocol::steward::{Input, Note, RulesOff, Why};
@@ -102,4 +103,27 @@ fn a_replica_whose_last_sound_one_is_not_there_stays() {
     say(&mut world, nodes[0], pg, Wrong::Torn);
     world.ticks(Duration::from_secs(2));
     assert_eq!((role(&world, pg), world.emptied), (Some(Role::InSync), 0));
+}
+
+#[test]
+fn while_who_has_a_write_is_away_who_lacks_it_serves_alone_only_if_a_person_says_so() {
+    let mut world = laid_out(1, 4, 2, 1, RulesOff::NONE);
+    let (pg, nodes) = pg_of(&world);
+    // A new leader has heard of nobody yet.
+    world.crash(nodes[1]);
+    world.change_leader();
+    world.ticks(Duration::from_millis(310));
+    say(&mut world, nodes[1], pg, LOST);
+    world.ticks(Duration::from_secs(5));
+    let sound = world.catalog.pg(pg).unwrap().disks();
+    let sound = sound.filter(|disk| *disk != DiskId(1)).collect::<Vec<_>>()[0];
+    let of = |world: &World, disk| world.catalog.pg(pg).unwrap().configuration.role(disk);
+    assert_eq!((role(&world, pg), world.emptied), (Some(Role::InSync), 0));
+    assert_eq!(of(&world, sound), Some(Role::InSync));
+    let state = DiskState::OutOfService;
+    let command = Command::SetDiskState { disk: sound, state };
+    world.order(command).unwrap();
+    world.ticks(Duration::from_secs(1));
+    assert_ne!(of(&world, sound), Some(Role::InSync));
+    assert_eq!(role(&world, pg), Some(Role::InSync));
 }
