@@ -26,8 +26,9 @@ pub enum Input {
     Configured { pg: PgId, of: Configuration },
     /// This disk has no replica of it any more.
     Dropped { pg: PgId },
-    /// The store found its own table or journal damaged: what it has of this PG is not known.
-    Torn { pg: PgId },
+    /// The store found its own table or journal damaged: what it has of this PG is not known. `version` is the highest that the replica has answered under: it may
+    /// be filled, or in sync, under one that was not heard of here yet.
+    Torn { pg: PgId, version: u32 },
     /// Another disk asks.
     Asked { header: CompareHeader, at: ChunkId },
     /// One that was asked answers.
@@ -179,7 +180,7 @@ impl Comparer {
         match input {
             Input::Configured { pg, of } => self.on_configured(now, pg, of, out),
             Input::Dropped { pg } => self.on_dropped(pg),
-            Input::Torn { pg } => self.on_torn(now, pg, out),
+            Input::Torn { pg, version } => self.on_torn(now, pg, version, out),
             Input::Asked { header, at } => self.on_asked(header, at, out),
             Input::Answered {
                 from,

@@ -37,7 +37,9 @@
 //! its stamps it would list what is newer than the last version that it was in sync under, which is not what it lacks.
 //!
 //! The same way goes a replica whose store found its own table or journal damaged ([`Input::Torn`]): there nobody knows what it has. When the
-//! manager has emptied it, its store forgets what is left ([`Output::Forget`]), and it joins as a new one.
+//! manager has emptied it since, its store forgets what is left ([`Output::Forget`]), and it joins as a new one.
+//!
+//! It is made for one failure at a time. What two at once can do, each at another replica, stands in `docs/decisions/scrub_compares_replicas.md`.
 //!
 //! # Invariants
 //! - *acknowledged-first*: nobody is asked about a look that was not quiet.
@@ -51,7 +53,7 @@
 //!    quiet ([`Replica::is_quiet`](crate::protocol::replication::Replica::is_quiet)).
 //! 2. Of a layer that the node's catalog does not have (not yet, or not any more) nothing is told: `found` is `None`. Nor of a layer that another one is being merged
 //!    into here, or may be: stores merge in their own time, and the stamps do not say who has done it.
-//! 3. `Configured` before the first `Torn` of a PG; each later error of the table tells it again.
+//! 3. `Configured` before the first `Torn` of a PG; each later error of the table tells it again, each time with the highest version that the replica has answered under.
 //! 4. A store answers everything that it was asked, [`Output::List`] and [`Output::Look`], once, also with an error (`found` is `None`). They have no deadline: a
 //!    walk stands still until its list and its looks are answered, and a question of another disk keeps its place among [`LENDS_MAX`].
 //! 5. [`Input::Unanswered`] for each disk behind a connection that was lost.

@@ -38,7 +38,7 @@ pub(super) struct Named {
 /// A PG whose table here is damaged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Torn {
-    /// The version that was known when it was found.
+    /// The highest version that was known when it was found, here or to the replica.
     at: u32,
     /// When it is told again.
     pub tell: Time,
@@ -106,7 +106,8 @@ impl Comparer {
             return;
         };
         let is_emptied = match role {
-            Some(Role::Out { since: 0 }) => true,
+            // If the replica has answered under a newer version, that is an older emptying: it may be in sync by now.
+            Some(Role::Out { since: 0 }) => known.of.version() >= torn.at,
             // It was emptied and joins already. A session that had begun before is another one: it may be filled, as far as the manager knows.
             Some(Role::Joining { session, since: 0 }) => session > torn.at,
             _ => false,
@@ -123,15 +124,15 @@ impl Comparer {
         }
     }
 
-    pub(super) fn on_torn(&mut self, now: Time, pg: PgId, out: &mut Vec<Output>) {
-        let Some(version) = self.pgs.get(&pg).map(|known| known.of.version()) else {
+    pub(super) fn on_torn(&mut self, now: Time, pg: PgId, version: u32, out: &mut Vec<Output>) {
+        let Some(known) = self.pgs.get(&pg).map(|known| known.of.version()) else {
             return; // it is told again
         };
         if self.torn.contains_key(&pg) {
             return;
         }
         let torn = Torn {
-            at: version,
+            at: known.max(version),
             tell: now + AGAIN,
         };
         self.torn.insert(pg, torn);

@@ -29,6 +29,8 @@ pub struct Copy {
     pub chunks: BTreeMap<u64, Held>,
     /// The highest version of a tombstone that was let go.
     pub forgotten: u32,
+    /// Under which it was filled.
+    pub version: u32,
     /// What a chunk was before its last change.
     before: BTreeMap<u64, Option<Held>>,
     /// Frames that are on their way to it; then on the way to the disk, which may have them already.
@@ -319,6 +321,7 @@ impl Group {
             self.struck.insert(disk);
         }
         self.reconfigure(disk, Role::InSync);
+        self.copies[disk].version = self.configuration.version();
     }
 
     /// Taken out for another reason. Not while something is lost: that would be one failure more.

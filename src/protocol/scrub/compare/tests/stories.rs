@@ -7,7 +7,7 @@
 //!                                     `none`: no entry; `failed`; last words `moving`, `bottom`, `version 3`, `forgotten 2`
 //!   > answer 2 #3 7@5 aa bb           disk 2 has that; `none`, `not-now`; last words as above, and `life 7`, `pg 9`: it comes back with these
 //!   > asked 2 #9 7                    disk 2 asks of chunk 7
-//!   > torn | dropped | unanswered 2 | after 1000 | state
+//!   > torn | torn version 4 | dropped | unanswered 2 | after 1000 | state
 //! ```
 
 use crate::base::{ChunkId, ChunkNo, DiskId, FamilyId, LayerId, PgId, Stamp, Time};
@@ -203,7 +203,10 @@ fn step(site: &mut Site, command: &str) -> String {
             },
             at: chunk(words[3]),
         },
-        "torn" => Input::Torn { pg: PG },
+        "torn" => Input::Torn {
+            pg: PG,
+            version: behind(&words, "version"),
+        },
         "dropped" => Input::Dropped { pg: PG },
         "unanswered" => Input::Unanswered { from: disk(1) },
         "after" => {

@@ -157,7 +157,8 @@ impl World {
     fn is_torn(&mut self, disk: usize, pg: PgId) -> bool {
         let is_torn = self.groups[pg.0 as usize].torn.contains(&disk);
         if is_torn {
-            self.input(disk, Input::Torn { pg });
+            let version = self.groups[pg.0 as usize].copies[disk].version;
+            self.input(disk, Input::Torn { pg, version });
         }
         is_torn
     }
@@ -218,7 +219,7 @@ impl World {
             _ => {
                 if self.prng.one_in(8) && group.tear(disk, seen) {
                     let pg = PgId(pg as u32);
-                    self.input(disk, Input::Torn { pg });
+                    self.is_torn(disk, pg);
                 }
             }
         }
