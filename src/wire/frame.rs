@@ -182,7 +182,7 @@ impl Kind {
                 put.u32(header.asker.0);
                 put.bytes(&[0; EPOCH_LEN - 4]);
                 put.u64(header.id);
-                put.u64(0);
+                put.u64(header.life);
             }
             Kind::MendAsk(header) | Kind::MendAnswer(header) => {
                 put.u32(header.pg.0);
@@ -235,13 +235,15 @@ impl Kind {
             });
         }
         if let COMPARE_ASK | COMPARE_ANSWER = tag {
-            if session != 0 || epoch.site != 0 || epoch.host != 0 || mark != 0 {
+            if session != 0 || epoch.site != 0 || epoch.host != 0 {
                 return malformed("zero", 1u8);
             }
             let header = CompareHeader {
                 pg,
                 version,
                 asker: DiskId(epoch.generation),
+                // It stands where others have the mark.
+                life: mark,
                 id: name,
             };
             return Ok(match tag {

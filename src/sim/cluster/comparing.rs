@@ -211,9 +211,15 @@ impl Node {
     /// A store that finds its table damaged says so.
     pub(super) fn note_torn(&mut self, now: Time, of: (DiskId, PgId), outcome: &Outcome) {
         if *outcome == Outcome::Failed(super::shelf::Failure::Torn) {
-            let (disk, pg) = of;
-            self.step_comparer(now, disk, Input::Torn { pg });
+            self.tell_torn(now, of);
         }
+    }
+
+    /// With the highest version that the replica has answered under: what the comparer knows may be older.
+    pub(super) fn tell_torn(&mut self, now: Time, (disk, pg): (DiskId, PgId)) {
+        let replica = self.replicas.get(&(disk, pg));
+        let version = replica.map_or(0, |replica| replica.version());
+        self.step_comparer(now, disk, Input::Torn { pg, version });
     }
 }
 

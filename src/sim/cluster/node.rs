@@ -628,7 +628,7 @@ impl Node {
                 self.step_comparer(now, disk, input);
                 // A store finds that at its opening.
                 if shelves[&disk].torn().any(|of| of == pg) {
-                    self.step_comparer(now, disk, compare::Input::Torn { pg });
+                    self.tell_torn(now, (disk, pg));
                 }
                 self.tell_menders(now, buffers);
             }

@@ -135,6 +135,7 @@ fn fuzz_a_frame_with_right_checksums_is_a_frame_or_refused() {
     let all = [
         "after",
         "answer",
+        "below",
         "blocks",
         "blocks of an entry",
         "blocks of payload",

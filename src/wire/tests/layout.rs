@@ -1,7 +1,7 @@
 //! The byte tables of docs/wire_format.md, held against the code: fields follow one another without a gap, known values stand at
 //! the documented places, and every body is as long as its row says.
 
-use super::samples::{AT, FILL, HEADER, MEND, all, named};
+use super::samples::{AT, COMPARE, FILL, HEADER, MEND, all, named};
 use super::{DISK, encode};
 use crate::base::bytes::Take;
 use crate::protocol::replication::fill::FillAnswer;
@@ -92,6 +92,7 @@ fn a_head_is_what_its_table_says() {
     own[..4].copy_from_slice(&MEND.asker.0.to_le_bytes());
     assert_eq!((bytes[4], &bytes[36..64]), (6, &own[..]));
     let bytes = encode(&named("compare_held"));
+    own[20..].copy_from_slice(&COMPARE.life.to_le_bytes());
     assert_eq!(bytes[24..36], [9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!((bytes[4], &bytes[36..64]), (8, &own[..]));
 }

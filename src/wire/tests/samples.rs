@@ -7,7 +7,7 @@ use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeade
 use crate::protocol::replication::{
     Answer, Asked, Change, Entry, Header, Message, Refusal, Room, Takes,
 };
-use crate::protocol::scrub::compare::{CompareAnswer, CompareHeader, Motion, Summary};
+use crate::protocol::scrub::compare::{Below, CompareAnswer, CompareHeader, Motion, Summary};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
@@ -39,6 +39,7 @@ pub const COMPARE: CompareHeader = CompareHeader {
     pg: PgId(9),
     version: 4,
     asker: MEND.asker,
+    life: 0x1122_3344_5566_7788,
     id: FILL.id,
 };
 pub const AT: ChunkId = ChunkId {
@@ -221,6 +222,10 @@ fn compares() -> Vec<(&'static str, Sample)> {
     let held = |data, zeroes, digest, motion| CompareAnswer::Held {
         summary: Summary {
             stamp: STAMP,
+            below: match zeroes {
+                0 => Below::Nothing,
+                _ => Below::Layers,
+            },
             data,
             zeroes,
             digest,
@@ -237,7 +242,10 @@ fn compares() -> Vec<(&'static str, Sample)> {
         ("compare_zeroes", answer(held(0, 0xffff, 0, Motion::Quiet))),
         (
             "compare_nothing",
-            answer(CompareAnswer::Nothing { forgotten: 3 }),
+            answer(CompareAnswer::Nothing {
+                below: Below::Layers,
+                forgotten: 3,
+            }),
         ),
         ("compare_not_now", answer(CompareAnswer::NotNow)),
     ]
@@ -362,6 +370,7 @@ fn any_compare_header(prng: &mut Prng) -> CompareHeader {
         pg: PgId(half(prng)),
         version: half(prng),
         asker: DiskId(half(prng)),
+        life: word(prng),
         id: word(prng),
     }
 }
@@ -371,10 +380,18 @@ fn any_compare_answer(prng: &mut Prng) -> Sample {
     let answer = match prng.below(4) {
         0 => CompareAnswer::NotNow,
         1 => CompareAnswer::Nothing {
+            below: match prng.one_in(2) {
+                true => Below::Nothing,
+                false => Below::Layers,
+            },
             forgotten: half(prng),
         },
         _ => {
             let data = word(prng) as u16;
+            let (below, zeroes) = match prng.one_in(2) {
+                true => (Below::Nothing, 0),
+                false => (Below::Layers, word(prng) as u16 & !data),
+            };
             CompareAnswer::Held {
                 summary: Summary {
                     stamp: Stamp {
@@ -382,8 +399,9 @@ fn any_compare_answer(prng: &mut Prng) -> Sample {
                         epoch: any_epoch(prng),
                         sequence: word(prng),
                     },
+                    below,
                     data,
-                    zeroes: word(prng) as u16 & !data,
+                    zeroes,
                     digest: if data == 0 { 0 } else { half(prng) },
                 },
                 motion: match prng.one_in(2) {

@@ -6,7 +6,7 @@
 use super::comparer::{Comparer, Output};
 use super::summary::{Below, CompareAnswer, CompareHeader, Motion, Opinion, Summary};
 use super::wrong::Wrong;
-use crate::base::{ChunkId, DiskId, Time};
+use crate::base::{ChunkId, DiskId, PgId, Time};
 use crate::protocol::replication::fill::Content;
 use crate::protocol::scrub::rule::Rule;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) enum Phase {
         op: u64,
     },
     Asks {
-        id: u64,
+        header: CompareHeader,
         to: DiskId,
         since: Time,
     },
@@ -79,7 +79,7 @@ impl Check {
         match self.phase {
             Phase::Waits(_) => None,
             Phase::Looks { op } => Some(op),
-            Phase::Asks { id, .. } => Some(id),
+            Phase::Asks { header, .. } => Some(header.id),
         }
     }
 
@@ -102,12 +102,16 @@ impl Comparer {
             _ => None,
         };
         for at in self.checks.iter().filter_map(due).collect::<Vec<_>>() {
-            let op = self.next_id();
-            if let Some(check) = self.checks.get_mut(&at) {
-                check.phase = Phase::Looks { op };
-                self.flying.insert(op, at);
-                out.push(Output::Look { op, pg, at });
-            }
+            self.look_at(pg, at, out);
+        }
+    }
+
+    fn look_at(&mut self, pg: PgId, at: ChunkId, out: &mut Vec<Output>) {
+        let op = self.next_id();
+        if let Some(check) = self.checks.get_mut(&at) {
+            check.phase = Phase::Looks { op };
+            self.flying.insert(op, at);
+            out.push(Output::Look { op, pg, at });
         }
     }
 
@@ -158,16 +162,20 @@ impl Comparer {
         let Some((version, _)) = self.others(pg) else {
             return;
         };
-        let id = self.next_id();
+        let header = CompareHeader {
+            pg,
+            version,
+            asker: self.disk,
+            life: self.life,
+            id: self.next_id(),
+        };
         if let Some(check) = self.checks.get_mut(&at) {
-            check.phase = Phase::Asks { id, to, since: now };
-            self.flying.insert(id, at);
-            let header = CompareHeader {
-                pg,
-                version,
-                asker: self.disk,
-                id,
+            check.phase = Phase::Asks {
+                header,
+                to,
+                since: now,
             };
+            self.flying.insert(header.id, at);
             out.push(Output::Ask { to, header, at });
         }
     }
@@ -187,8 +195,9 @@ impl Comparer {
             return;
         };
         match (check.phase, check.own) {
-            (Phase::Asks { id, to, .. }, Some(own)) if (id, to) == (header.id, from) => {
-                self.flying.remove(&header.id);
+            // The whole header: an answer of another life, PG or version may have the same number.
+            (Phase::Asks { header: of, to, .. }, Some(own)) if (of, to) == (header, from) => {
+                self.flying.remove(&of.id);
                 let opinion = own.against(&answer);
                 self.on_opinion(now, at, from, opinion, out);
             }
@@ -211,10 +220,7 @@ impl Comparer {
         match opinion {
             Opinion::Same if is_first => {
                 self.counts.same += 1;
-                if let Some(walk) = &self.walk {
-                    self.unknown.remove(&(walk.pg, at));
-                }
-                self.end(at);
+                self.end_known(at);
             }
             Opinion::Same | Opinion::Differs(_) => {
                 check.told.push((from, opinion));
@@ -223,7 +229,7 @@ impl Comparer {
             Opinion::Lacks => {
                 self.counts.wrong += 1;
                 self.name(now, from, Wrong::LostWrite, out);
-                self.end(at);
+                self.end_known(at);
             }
             Opinion::Unsettled => self.unsettled(now, at),
         }
@@ -231,8 +237,10 @@ impl Comparer {
 
     /// Somebody differs: whoever is in sync and was not asked yet is asked too.
     fn ask_next(&mut self, now: Time, at: ChunkId, out: &mut Vec<Output>) {
-        let others = self.walk.as_ref().and_then(|walk| self.others(walk.pg));
-        let Some((_, others)) = others else {
+        let Some(pg) = self.walk.as_ref().map(|walk| walk.pg) else {
+            return;
+        };
+        let Some((_, others)) = self.others(pg) else {
             return;
         };
         let Some(check) = self.checks.get(&at) else {
@@ -241,21 +249,9 @@ impl Comparer {
         let is_asked = |disk: &DiskId| check.told.iter().any(|(told, _)| told == disk);
         match others.iter().copied().find(|disk| !is_asked(disk)) {
             Some(next) => self.ask(now, at, next, out),
-            None => self.look_once_more(at, out),
-        }
-    }
-
-    /// All were asked, and somebody differs at the same stamp. A write with a lower number than the stamp can have come between the reading of the
-    /// table here and the moment at which the chunk was quiet. What is read from now on has it, and has to be what was held against the others.
-    fn look_once_more(&mut self, at: ChunkId, out: &mut Vec<Output>) {
-        let Some(pg) = self.walk.as_ref().map(|walk| walk.pg) else {
-            return;
-        };
-        let op = self.next_id();
-        if let Some(check) = self.checks.get_mut(&at) {
-            check.phase = Phase::Looks { op };
-            self.flying.insert(op, at);
-            out.push(Output::Look { op, pg, at });
+            // All were asked, and somebody differs at the same stamp. A write with a lower number than the stamp can have come between the reading of
+            // the table here and the moment at which the chunk was quiet. What is read from now on has it, and has to be what was held against the others.
+            None => self.look_at(pg, at, out),
         }
     }
 
@@ -284,13 +280,14 @@ impl Comparer {
                 for disk in outvoted.map(|(disk, _)| *disk).collect::<Vec<_>>() {
                     self.name(now, disk, Wrong::Outvoted, out);
                 }
+                self.end_known(at);
             }
             None => {
                 self.counts.unknown += 1;
                 self.note_unknown(at);
+                self.end(at);
             }
         }
-        self.end(at);
     }
 
     /// Something came between: later once more, if it was not so often already.
@@ -301,6 +298,7 @@ impl Comparer {
         check.tries += 1;
         if check.tries >= TRIES_MAX {
             self.counts.skipped += 1;
+            self.keep_unknown(at);
             return self.end(at);
         }
         check.begin_again(now + AGAIN * (1 << check.tries.min(8)));
@@ -309,13 +307,21 @@ impl Comparer {
     /// Those who were asked and will not answer are asked later.
     pub(super) fn pass_over(&mut self, now: Time, is_one: impl Fn(Time, DiskId) -> bool) {
         let over = |(at, check): (&ChunkId, &Check)| match check.phase {
-            Phase::Asks { id, to, since } if is_one(since, to) => Some((*at, id)),
+            Phase::Asks { header, to, since } if is_one(since, to) => Some((*at, header.id)),
             _ => None,
         };
         for (at, id) in self.checks.iter().filter_map(over).collect::<Vec<_>>() {
             self.flying.remove(&id);
             self.unsettled(now, at);
         }
+    }
+
+    /// A chunk is compared, and it is known who is right.
+    fn end_known(&mut self, at: ChunkId) {
+        if let Some(walk) = &self.walk {
+            self.unknown.remove(&(walk.pg, at));
+        }
+        self.end(at);
     }
 
     /// A chunk is compared.

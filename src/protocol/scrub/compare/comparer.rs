@@ -5,7 +5,7 @@
 use super::check::{Check, Found};
 use super::summary::{CompareAnswer, CompareHeader, Motion, Summary};
 use super::walk::{Known, Walk};
-use super::wrong::{Named, UNKNOWN_MAX, WRONG_MAX, Wrong};
+use super::wrong::{Named, Torn, UNKNOWN_MAX, WRONG_MAX, Wrong};
 use crate::base::{ChunkId, DiskId, PgId, Time};
 use crate::protocol::replication::{Configuration, Role};
 use crate::protocol::scrub::rule::RulesOff;
@@ -26,8 +26,9 @@ pub enum Input {
     Configured { pg: PgId, of: Configuration },
     /// This disk has no replica of it any more.
     Dropped { pg: PgId },
-    /// The store found its own table or journal damaged: what it has of this PG is not known.
-    Torn { pg: PgId },
+    /// The store found its own table or journal damaged: what it has of this PG is not known. `version` is the highest that the replica has answered under: it may
+    /// be filled, or in sync, under one that was not heard of here yet.
+    Torn { pg: PgId, version: u32 },
     /// Another disk asks.
     Asked { header: CompareHeader, at: ChunkId },
     /// One that was asked answers.
@@ -61,6 +62,8 @@ pub enum Output {
     },
     /// What the table has of a chunk of a layer, and then whether it is quiet. No data is read.
     Look { op: u64, pg: PgId, at: ChunkId },
+    /// To another disk. Its answer is told with the header as it came back ([`Input::Answered`]). Where the connection to it is lost that is told
+    /// ([`Input::Unanswered`]), for each disk behind it; else each chunk that is asked about there waits for [`PATIENCE`](super::PATIENCE).
     Ask {
         to: DiskId,
         header: CompareHeader,
@@ -121,17 +124,18 @@ pub struct Comparer {
     lends: BTreeMap<u64, CompareHeader>,
     pub(super) named: BTreeMap<(PgId, DiskId), Named>,
     pub(super) unknown: BTreeSet<(PgId, ChunkId)>,
-    /// PGs whose table here is damaged, with the version that was known then.
-    pub(super) torn: BTreeMap<PgId, u32>,
+    /// PGs whose table here is damaged: no more than `pgs`.
+    pub(super) torn: BTreeMap<PgId, Torn>,
     pub(super) off: RulesOff,
     pub(super) counts: Counts,
+    pub(super) life: u64,
     pace: u32,
     last_id: u64,
 }
 
 impl Comparer {
-    /// `life` is the number of this start of its node, below 2^32: no number of a question is used twice. An answer to a question of an earlier life, taken for one of
-    /// this life, would say what was there before the look that it is held against.
+    /// `life` is the number of this start of its node, another one at each; a disk gets one comparer in a life. So no two questions have one header. An answer to a question
+    /// of an earlier life, taken for one of this life, would say what was there before the look that it is held against.
     pub fn new(disk: DiskId, life: u64, rests: Rests, off: RulesOff) -> Comparer {
         Comparer {
             disk,
@@ -147,10 +151,12 @@ impl Comparer {
             off,
             counts: Counts::default(),
             pace: PACE_FIRST,
-            last_id: life << 32,
+            life,
+            last_id: 0,
         }
     }
 
+    /// What it has done since it was made. They only grow, and begin at zero with each life: whoever keeps them longer adds up the differences.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -158,10 +164,13 @@ impl Comparer {
     /// The replicas that were found wrong and are not taken out yet.
     pub fn wrong(&self) -> impl Iterator<Item = (PgId, DiskId, Wrong)> {
         let named = self.named.iter();
-        named.map(|((pg, disk), of)| (*pg, *disk, of.why))
+        let named = named.map(|((pg, disk), of)| (*pg, *disk, of.why));
+        let torn = self.torn.keys();
+        named.chain(torn.map(|pg| (*pg, self.disk, Wrong::Torn)))
     }
 
-    /// Chunks that differ, and nobody knows who is right. Of these an alert is made.
+    /// Chunks that differ, and nobody knows who is right. Of these an alert is made. A chunk is in here from when it is found until it is known who is right, or a
+    /// walk over its PG came to the end and did not find it any more; at most [`UNKNOWN_MAX`].
     pub fn unknown(&self) -> impl Iterator<Item = (PgId, ChunkId)> {
         self.unknown.iter().copied()
     }
@@ -171,7 +180,7 @@ impl Comparer {
         match input {
             Input::Configured { pg, of } => self.on_configured(now, pg, of, out),
             Input::Dropped { pg } => self.on_dropped(pg),
-            Input::Torn { pg } => self.on_torn(now, pg, out),
+            Input::Torn { pg, version } => self.on_torn(now, pg, version, out),
             Input::Asked { header, at } => self.on_asked(header, at, out),
             Input::Answered {
                 from,
@@ -197,7 +206,8 @@ impl Comparer {
             Some(_) => None,
             None => self.next_walk().map(|(due, _)| due),
         };
-        checks.chain(named).chain(walk).min()
+        let torn = self.torn.values().map(|of| of.tell);
+        checks.chain(named).chain(torn).chain(walk).min()
     }
 
     /// The deadline has come.
@@ -215,6 +225,8 @@ impl Comparer {
         assert!(self.lends.len() <= LENDS_MAX, "{bounded}");
         assert!(self.named.len() <= WRONG_MAX, "{bounded}");
         assert!(self.unknown.len() <= UNKNOWN_MAX, "{bounded}");
+        let mut torn = self.torn.keys();
+        assert!(torn.all(|pg| self.pgs.contains_key(pg)), "{bounded}");
         assert!(
             self.walk.is_some() || self.checks.is_empty(),
             "chunks are compared on a walk"
@@ -285,6 +297,7 @@ impl Comparer {
                     motion,
                 },
                 (None, Motion::Quiet) => CompareAnswer::Nothing {
+                    below: found.below,
                     forgotten: found.forgotten,
                 },
                 // What is on its way to the disk may be the very first of the chunk.

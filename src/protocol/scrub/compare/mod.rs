@@ -26,29 +26,37 @@
 //! | an older stamp, and other content | B has lost a write |
 //! | nothing, not even a tombstone | B has lost it; unless a tombstone may have gone there (R20), then as below |
 //! | the same stamp, other content, and it is quiet there | they differ: the others are asked too, A looks once more, and more than half of all decide |
+//! | another word about whether anything lies below the layer | one of the two catalogs is behind: as below |
 //! | a newer stamp, or it is not quiet there | something came between: both are looked at once more, later, [`TRIES_MAX`] times |
 //!
 //! Two replicas that differ at one stamp are two words: nobody knows which is right, nothing is changed, and it stands in [`Comparer::unknown`] for a
-//! person. Stamps are of chunks: that is what a replica comes to that lost one write and took a later one to another block of the chunk.
+//! person until a walk does not find it any more. Stamps are of chunks: that is what a replica comes to that lost one write and took a later one to another block of the chunk.
 //!
 //! Who is wrong is told to the manager with the version of the configuration that the comparison was made under, again and again until that
 //! changes. The manager acts on it only while it has that very version, and takes the replica out *empty*: its session then lists everything. By
 //! its stamps it would list what is newer than the last version that it was in sync under, which is not what it lacks.
 //!
 //! The same way goes a replica whose store found its own table or journal damaged ([`Input::Torn`]): there nobody knows what it has. When the
-//! manager has emptied it, its store forgets what is left ([`Output::Forget`]), and it joins as a new one.
+//! manager has emptied it since, its store forgets what is left ([`Output::Forget`]), and it joins as a new one.
+//!
+//! It is made for one failure at a time. What two at once can do, each at another replica, stands in `docs/decisions/scrub_compares_replicas.md`.
 //!
 //! # Invariants
 //! - *acknowledged-first*: nobody is asked about a look that was not quiet.
 //! - *one-configuration*: a look and an answer count only if both replicas are in sync under one version all the while.
 //! - *comparisons-are-bounded*: one PG is walked at a time, at most [`PACE_MAX`] chunks of it are compared at once, at most [`LENDS_MAX`] questions of
-//!   others are at the store, [`WRONG_MAX`] replicas are named and [`UNKNOWN_MAX`] chunks are noted. What has no room is found by the next walk.
+//!   others are at the store, [`WRONG_MAX`] replicas are named and [`UNKNOWN_MAX`] chunks are noted. What has no room is found by the next walk. Own tables that are
+//!   damaged are always told: nobody else finds them, and there are no more of them than PGs of the disk.
 //!
 //! # The driver's duties
 //! 1. [`Input::Looked`] is composed in this order: the store reads the chunk's entry of the table (no data), *then* the replica is asked whether the chunk is
 //!    quiet ([`Replica::is_quiet`](crate::protocol::replication::Replica::is_quiet)).
-//! 2. Of a layer that the node's catalog does not have (not yet, or not any more) nothing is told: `found` is `None`.
-//! 3. `Configured` before the first `Torn` of a PG; each later error of the table tells it again.
+//! 2. Of a layer that the node's catalog does not have (not yet, or not any more) nothing is told: `found` is `None`. Nor of a layer that another one is being merged
+//!    into here, or may be: stores merge in their own time, and the stamps do not say who has done it.
+//! 3. `Configured` before the first `Torn` of a PG; each later error of the table tells it again, each time with the highest version that the replica has answered under.
+//! 4. A store answers everything that it was asked, [`Output::List`] and [`Output::Look`], once, also with an error (`found` is `None`). They have no deadline: a
+//!    walk stands still until its list and its looks are answered, and a question of another disk keeps its place among [`LENDS_MAX`].
+//! 5. [`Input::Unanswered`] for each disk behind a connection that was lost.
 //!
 //! It does not know what a block holds, why a store's table is damaged, or whether the manager will act.
 

@@ -3,7 +3,7 @@
 use crate::base::{DiskId, PgId, Stamp, crc};
 use crate::protocol::replication::fill::Content;
 
-/// What stands on every frame between two that compare.
+/// What stands on every frame between two that compare. It comes back with the answer as it was sent, and names one question of all that were ever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CompareHeader {
     pub pg: PgId,
@@ -11,7 +11,9 @@ pub struct CompareHeader {
     pub version: u32,
     /// The disk that asks.
     pub asker: DiskId,
-    /// Its number of the question, which comes back with the answer.
+    /// The start of its node in which it asks. Numbers of questions begin anew with each.
+    pub life: u64,
+    /// Its number of the question in that life.
     pub id: u64,
 }
 
@@ -24,6 +26,7 @@ pub enum Motion {
 }
 
 /// What lies below a layer: where nothing does, a block that is absent reads as one that is zero.
+/// Nodes hear at different times that what lay below a layer is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Below {
     Nothing,
@@ -34,7 +37,10 @@ pub enum Below {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Summary {
     pub stamp: Stamp,
+    /// As the catalog of the node has it: what a block that is absent reads as.
+    pub below: Below,
     pub data: u16,
+    /// Blocks that are zero here; none where nothing lies below, because those that are absent read as zero there too.
     pub zeroes: u16,
     /// Of the checksums of the blocks with data, one after the other; 0 where there are none.
     pub digest: u32,
@@ -49,6 +55,8 @@ pub enum CompareAnswer {
     },
     /// There is no entry of the chunk, nor a tombstone. Those with versions up to `forgotten` may have gone (R20); 0: none has.
     Nothing {
+        /// As in a [`Summary`]. What is zero can be let go where nothing lies below any more.
+        below: Below,
         forgotten: u32,
     },
     /// Not in sync under that version, or it cannot tell.
@@ -77,6 +85,7 @@ impl Summary {
         }
         Summary {
             stamp: content.stamp,
+            below,
             data: content.data,
             zeroes: match below {
                 Below::Nothing => 0,
@@ -86,7 +95,7 @@ impl Summary {
         }
     }
 
-    /// Whether a reader gets the same of both.
+    /// Whether a reader gets the same of both, where the same lies below.
     pub fn reads_as(&self, other: &Summary) -> bool {
         (self.data, self.zeroes, self.digest) == (other.data, other.zeroes, other.digest)
     }
@@ -100,9 +109,19 @@ impl Summary {
     pub(super) fn against(&self, answer: &CompareAnswer) -> Opinion {
         match *answer {
             CompareAnswer::NotNow => Opinion::Unsettled,
+            // One of the two catalogs is behind. What is absent in one and zero in the other, or left out of a mask, says nothing until they agree.
+            CompareAnswer::Held {
+                summary: Summary { below, .. },
+                ..
+            }
+            | CompareAnswer::Nothing { below, .. }
+                if below != self.below =>
+            {
+                Opinion::Unsettled
+            }
             CompareAnswer::Nothing { .. } if self.is_nothing() => Opinion::Same,
             // A discard that this replica has lost, whose tombstone has gone there, looks the same.
-            CompareAnswer::Nothing { forgotten } => match self.stamp.version > forgotten {
+            CompareAnswer::Nothing { forgotten, .. } => match self.stamp.version > forgotten {
                 true => Opinion::Lacks,
                 false => Opinion::Differs(None),
             },
@@ -186,12 +205,16 @@ mod tests {
     #[test]
     fn who_has_nothing_has_lost_it_unless_a_tombstone_may_have_gone() {
         let own = summary(5, &[7]);
-        let nothing = |forgotten| own.against(&CompareAnswer::Nothing { forgotten });
+        let below = Below::Layers;
+        let nothing = |forgotten| own.against(&CompareAnswer::Nothing { below, forgotten });
         assert_eq!(nothing(0), Opinion::Lacks);
         assert_eq!(nothing(1), Opinion::Lacks);
         assert_eq!(nothing(2), Opinion::Differs(None));
         let tombstone = summary(5, &[]);
-        let nothing = CompareAnswer::Nothing { forgotten: 0 };
+        let nothing = CompareAnswer::Nothing {
+            below,
+            forgotten: 0,
+        };
         assert_eq!(tombstone.against(&nothing), Opinion::Same);
     }
 
@@ -201,5 +224,25 @@ mod tests {
         let of = |content, below| Summary::of(content, below);
         assert!(of(&zero, Below::Nothing).reads_as(&of(&absent, Below::Nothing)));
         assert!(!of(&zero, Below::Layers).reads_as(&of(&absent, Below::Layers)));
+    }
+
+    #[test]
+    fn nothing_follows_where_one_catalog_is_behind_about_what_lies_below() {
+        let of = content(5, &[1, 7]);
+        let (behind, ahead) = (Below::Layers, Below::Nothing);
+        for (own, other) in [(behind, ahead), (ahead, behind)] {
+            for sequence in [4, 5, 6] {
+                let told = Summary::of(&content(sequence, &[1, 7]), other);
+                let came_to = opinion(&Summary::of(&of, own), told, Motion::Quiet);
+                assert_eq!(came_to, Opinion::Unsettled);
+            }
+            // What is zero can be let go where it reads as what is absent.
+            let nothing = CompareAnswer::Nothing {
+                below: other,
+                forgotten: 0,
+            };
+            let own = Summary::of(&of, own);
+            assert_eq!(own.against(&nothing), Opinion::Unsettled);
+        }
     }
 }

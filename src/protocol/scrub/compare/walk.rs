@@ -2,9 +2,10 @@
 
 use super::check::Check;
 use super::comparer::{Comparer, Output};
+use super::wrong::UNKNOWN_MAX;
 use crate::base::{ChunkId, DiskId, PgId, Time};
 use crate::protocol::replication::Configuration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Chunks of a page.
@@ -34,6 +35,17 @@ pub(super) struct Walk {
     /// The list that is on its way from the store.
     listing: Option<u64>,
     more: bool,
+    /// Chunks of which this walk found that nobody knows who is right, or could not say that it is otherwise.
+    unknown: BTreeSet<ChunkId>,
+}
+
+impl Walk {
+    /// In the end this chunk is still one of which nobody knows.
+    pub fn keep_unknown(&mut self, at: ChunkId) {
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.insert(at);
+        }
+    }
 }
 
 impl Comparer {
@@ -131,8 +143,21 @@ impl Comparer {
         }
         if self.checks.is_empty() {
             self.counts.walks += 1;
-            self.end_walk(now + self.rests.between);
+            self.replace_unknown();
+            self.rest(now);
         }
+    }
+
+    /// A walk has come to its end: what it did not find any more is alerted no more, also what is not listed any more.
+    fn replace_unknown(&mut self) {
+        let Some(Walk { pg, unknown, .. }) = &mut self.walk else {
+            return;
+        };
+        let (pg, found) = (*pg, std::mem::take(unknown));
+        self.unknown.retain(|(of, _)| *of != pg);
+        let room = UNKNOWN_MAX - self.unknown.len();
+        let found = found.into_iter().take(room);
+        self.unknown.extend(found.map(|at| (pg, at)));
     }
 
     fn begin_walk(&mut self, now: Time) {
@@ -154,13 +179,15 @@ impl Comparer {
             page: VecDeque::new(),
             listing: None,
             more: true,
+            unknown: BTreeSet::new(),
         });
     }
 
-    fn end_walk(&mut self, due: Time) {
+    /// The walk is over, and the next one over this PG is later.
+    pub(super) fn rest(&mut self, now: Time) {
         if let Some(pg) = self.walk.as_ref().map(|walk| walk.pg) {
             if let Some(known) = self.pgs.get_mut(&pg) {
-                known.due = due;
+                known.due = now + self.rests.between;
             }
             self.stop_walk(pg);
         }
@@ -171,11 +198,14 @@ impl Comparer {
             return; // of a walk that is over
         };
         walk.listing = None;
-        let Some((chunks, more)) = found else {
-            return self.end_walk(now + self.rests.between);
+        let Some((mut chunks, more)) = found else {
+            return self.rest(now);
         };
-        walk.more = more && !chunks.is_empty();
+        // What is too much for one page is listed again.
+        let is_cut = chunks.len() > PAGE_MAX;
+        chunks.truncate(PAGE_MAX);
+        walk.more = is_cut || more && !chunks.is_empty();
         walk.after = chunks.last().copied().or(walk.after);
-        walk.page.extend(chunks.into_iter().take(PAGE_MAX));
+        walk.page.extend(chunks);
     }
 }

@@ -4,10 +4,10 @@
 //!   > members 2 1 2 3                 version 2: these disks are in sync; `joining 4` and `out 5` may follow, `since 0` after them
 //!   > listed #1 7 8 | listed #1 7 more | listed #1 failed
 //!   > looked #2 7@5 aa bb             chunk's stamp 5, its first blocks: data by their checksums, `z` zeroes, `-` absent;
-//!                                     `none`: no entry; `failed`; last words `moving`, `version 3`, `forgotten 2`
-//!   > answer 2 #3 7@5 aa bb           disk 2 has that; `none`, `not-now`; last words as above
+//!                                     `none`: no entry; `failed`; last words `moving`, `bottom`, `version 3`, `forgotten 2`
+//!   > answer 2 #3 7@5 aa bb           disk 2 has that; `none`, `not-now`; last words as above, and `life 7`, `pg 9`: it comes back with these
 //!   > asked 2 #9 7                    disk 2 asks of chunk 7
-//!   > torn | dropped | unanswered 2 | after 1000 | state
+//!   > torn | torn version 4 | dropped | unanswered 2 | after 1000 | state
 //! ```
 
 use crate::base::{ChunkId, ChunkNo, DiskId, FamilyId, LayerId, PgId, Stamp, Time};
@@ -16,14 +16,20 @@ use crate::protocol::replication::{Configuration, Member, Role};
 use crate::protocol::scrub::RulesOff;
 use crate::protocol::scrub::compare::*;
 use crate::protocol::stories;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 const PG: PgId = PgId(1);
 
+/// The number of this start of the node.
+const LIFE: u64 = 6;
+
 struct Site {
     comparer: Comparer,
     now: Time,
+    /// What was asked, by the number of the question: with that an answer comes back.
+    asked: BTreeMap<u64, CompareHeader>,
 }
 
 #[test]
@@ -33,8 +39,9 @@ fn the_stories_come_out_as_they_are_told() {
         after_change: Duration::from_millis(10),
     };
     let site = || Site {
-        comparer: Comparer::new(DiskId(1), 0, rests, RulesOff::NONE),
+        comparer: Comparer::new(DiskId(1), LIFE, rests, RulesOff::NONE),
         now: Time(0),
+        asked: BTreeMap::new(),
     };
     stories::play("scrub/compare", site, step);
 }
@@ -92,7 +99,8 @@ fn content(words: &[&str]) -> Option<Content> {
         zeroes: 0,
         crcs: [0; 16],
     };
-    let is_block = |word: &&&str| !["moving", "version", "forgotten"].contains(*word);
+    let behind = ["moving", "bottom", "version", "forgotten", "life", "pg"];
+    let is_block = |word: &&&str| !behind.contains(*word);
     for (at, word) in words[1..].iter().take_while(is_block).enumerate() {
         match *word {
             "-" => {}
@@ -111,6 +119,30 @@ fn motion(words: &[&str]) -> Motion {
         true => Motion::Moving,
         false => Motion::Quiet,
     }
+}
+
+/// `bottom`: nothing lies below the layer.
+fn below(words: &[&str]) -> Below {
+    match words.contains(&"bottom") {
+        true => Below::Nothing,
+        false => Below::Layers,
+    }
+}
+
+/// What comes back with an answer: what was sent, or what the story says instead.
+fn came_back(site: &Site, id: u64, words: &[&str]) -> CompareHeader {
+    let mut header = site.asked[&id];
+    let instead = |word, was: u32| match behind(words, word) {
+        0 => was,
+        other => other,
+    };
+    header.version = instead("version", header.version);
+    header.pg = PgId(instead("pg", header.pg.0));
+    header.life = match behind(words, "life") {
+        0 => header.life,
+        other => u64::from(other),
+    };
+    header
 }
 
 fn step(site: &mut Site, command: &str) -> String {
@@ -137,7 +169,7 @@ fn step(site: &mut Site, command: &str) -> String {
             op: id(1),
             found: (words[2] != "failed").then(|| Found {
                 content: content(&words[2..]),
-                below: Below::Layers,
+                below: below(&words),
                 motion: motion(&words),
                 version: behind(&words, "version"),
                 forgotten: behind(&words, "forgotten"),
@@ -145,19 +177,15 @@ fn step(site: &mut Site, command: &str) -> String {
         },
         "answer" => Input::Answered {
             from: disk(1),
-            header: CompareHeader {
-                pg: PG,
-                version: 0,
-                asker: DiskId(1),
-                id: id(2),
-            },
+            header: came_back(site, id(2), &words),
             answer: match (words[3], content(&words[3..])) {
                 ("not-now", _) => CompareAnswer::NotNow,
                 (_, Some(content)) => CompareAnswer::Held {
-                    summary: Summary::of(&content, Below::Layers),
+                    summary: Summary::of(&content, below(&words)),
                     motion: motion(&words),
                 },
                 (_, None) => CompareAnswer::Nothing {
+                    below: below(&words),
                     forgotten: behind(&words, "forgotten"),
                 },
             },
@@ -170,25 +198,41 @@ fn step(site: &mut Site, command: &str) -> String {
                     version => version,
                 },
                 asker: disk(1),
+                life: 1,
                 id: id(2),
             },
             at: chunk(words[3]),
         },
-        "torn" => Input::Torn { pg: PG },
+        "torn" => Input::Torn {
+            pg: PG,
+            version: behind(&words, "version"),
+        },
         "dropped" => Input::Dropped { pg: PG },
         "unanswered" => Input::Unanswered { from: disk(1) },
         "after" => {
             site.now = site.now + Duration::from_millis(words[1].parse().unwrap());
             site.comparer.expire(site.now, &mut out);
             site.comparer.check();
-            return tell(&out);
+            return site.tell(&out);
         }
         "state" => return state(&site.comparer),
         other => panic!("no such step: {other}"),
     };
     site.comparer.step(site.now, input, &mut out);
     site.comparer.check();
-    tell(&out)
+    site.tell(&out)
+}
+
+impl Site {
+    fn tell(&mut self, out: &[Output]) -> String {
+        for output in out {
+            if let Output::Ask { header, .. } = output {
+                assert_eq!(header.life, LIFE);
+                self.asked.insert(header.id, *header);
+            }
+        }
+        tell(out)
+    }
 }
 
 fn tell(out: &[Output]) -> String {
@@ -213,7 +257,9 @@ fn tell(out: &[Output]) -> String {
                         "@{} data {:b} zeroes {:b} {motion:?}",
                         summary.stamp.sequence, summary.data, summary.zeroes
                     ),
-                    CompareAnswer::Nothing { forgotten } => format!("none, forgotten {forgotten}"),
+                    CompareAnswer::Nothing { forgotten, .. } => {
+                        format!("none, forgotten {forgotten}")
+                    }
                     CompareAnswer::NotNow => "not now".to_owned(),
                 };
                 writeln!(said, "tells {to} #{id}: {told}")
