@@ -162,6 +162,7 @@ impl World {
         });
         let asked = Asked {
             id: operation,
+            kind,
             value,
             takes_none: self.takes_no_space(volume, &sectors),
             disks: self.disks_under(id, volume, &sectors),
@@ -169,6 +170,7 @@ impl World {
             volume,
             sectors,
             began: self.tick,
+            at: self.now,
             node: id,
         };
         self.judges.began(&asked);
@@ -213,16 +215,21 @@ impl World {
             return;
         }
         self.counts.answered += 1;
-        if asked.value.is_none() && !self.clocks.is_sound(asked.node) {
-            // Its lease is all that protects a read, and its clock is beyond what leases are made for. What it writes is judged all the same.
-            return;
-        }
+        // Its lease is all that protects a read, and its clock is beyond what leases are made for. What it writes is judged all the same.
+        let is_judged = asked.value.is_some() || self.clocks.is_sound(asked.node, asked.at);
         let place = &self.places[&asked.node];
         if let Some(epoch) = epoch {
             let owner = (asked.node, place.incarnation);
             let span = (asked.began, self.tick);
-            let served = self.judges.served.served(volume, epoch, owner, span);
+            let served = &mut self.judges.served;
+            let served = match is_judged {
+                true => served.served(volume, epoch, owner, span),
+                false => served.is_of(volume, epoch, owner),
+            };
             self.note(served);
+        }
+        if !is_judged {
+            return;
         }
         match (asked.value, asked.buffer) {
             (None, Some(buffer)) => {

@@ -7,6 +7,7 @@
 
 use super::coverage::{Fault, Tally};
 use crate::base::{NodeId, Prng, Time};
+use crate::protocol::membership::Parameters;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -124,22 +125,28 @@ pub enum Drift {
 #[derive(Debug, Clone)]
 pub struct Clocks {
     clocks: BTreeMap<NodeId, Clock>,
-    /// Whose clock is not sound, or was not.
+    /// Whose clock is not sound, or was not since the last heal.
     unsound: BTreeMap<NodeId, Fault>,
+    /// Until when that matters to what its node reads; `None`: for as long as it is not healed.
+    spoiled: BTreeMap<NodeId, Option<Time>>,
     drift_ppm: i64,
+    /// How long what a clock that stood still has spoiled lasts: a lease, by the slowest clock that is sound.
+    lease: Duration,
     prng: Prng,
     pub tally: Tally,
 }
 
 impl Clocks {
-    /// Clocks that were drawn. `drift_ppm` is the bound of `membership::Parameters`.
+    /// Clocks that were drawn, for leases of these parameters.
     pub fn draw(
         nodes: impl IntoIterator<Item = NodeId>,
         drift: Drift,
-        drift_ppm: u32,
+        parameters: &Parameters,
         mut prng: Prng,
     ) -> Clocks {
-        let drift_ppm = i64::from(drift_ppm);
+        let drift_ppm = i64::from(parameters.drift_ppm);
+        // Twice the bound is more than it takes, by a part in a million.
+        let lease = parameters.lease + parameters.lease * 2 * parameters.drift_ppm / MILLION as u32;
         let mut tally = Tally::default();
         let mut clocks = BTreeMap::new();
         for node in nodes {
@@ -153,7 +160,9 @@ impl Clocks {
         let mut all = Clocks {
             clocks,
             unsound: BTreeMap::new(),
+            spoiled: BTreeMap::new(),
             drift_ppm,
+            lease,
             prng,
             tally,
         };
@@ -182,20 +191,26 @@ impl Clocks {
         if ppm.abs() > self.drift_ppm {
             self.tally.injected(Fault::ClockBeyond);
             self.unsound.insert(node, Fault::ClockBeyond);
+            self.spoiled.insert(node, None);
         }
         self.clock_mut(node).bend(now, ppm);
     }
 
-    /// A node's clock stands still for so long, with its machine.
+    /// A node's clock stands still for so long, with its machine. When it goes on, what its node holds lasts longer than it should; what it gets from then
+    /// on is as good as any.
     pub fn stop(&mut self, now: Time, node: NodeId, still: Duration) {
         self.tally.injected(Fault::ClockStopped);
         self.unsound.insert(node, Fault::ClockStopped);
+        let until = now + still + self.lease;
+        let spoiled = self.spoiled.entry(node).or_insert(Some(until));
+        *spoiled = spoiled.map(|before| before.max(until));
         self.clock_mut(node).stop(now, still);
     }
 
     /// A node's machine booted: its clock begins anew, at a rate of the same kind.
     pub fn reboot(&mut self, now: Time, node: NodeId) {
-        let ppm = self.clocks[&node].piece_of(now).ppm;
+        // Of one that stands still: as it would have gone on.
+        let ppm = self.clocks[&node].pieces.last().map_or(0, |last| last.ppm);
         let shows = Time(self.prng.between(1, 1_000_000_000));
         self.clocks.insert(node, Clock::new(now, shows, ppm));
     }
@@ -206,11 +221,16 @@ impl Clocks {
             let ppm = draw_ppm(self.drift_ppm, &mut self.prng, &mut self.tally);
             self.clock_mut(node).bend(now, ppm);
         }
+        // What they hold by now is as it was.
+        for until in self.spoiled.values_mut() {
+            *until = Some(now + self.lease);
+        }
     }
 
-    /// Whether a node's clock has kept within the bound since the last heal.
-    pub fn is_sound(&self, node: NodeId) -> bool {
-        !self.unsound.contains_key(&node)
+    /// Whether a node's clock has kept within the bound for as long as matters to what began at `since`.
+    pub fn is_sound(&self, node: NodeId, since: Time) -> bool {
+        let spoiled = self.spoiled.get(&node);
+        spoiled.is_none_or(|until| until.is_some_and(|until| until <= since))
     }
 
     /// The membership found a clock out of bounds, which counts where it is; whether it is.
@@ -296,31 +316,61 @@ mod tests {
         let nodes = || (1..=6).map(NodeId);
         let day = Time(86_400_000_000_000);
         for seed in 0..50 {
-            let clocks = Clocks::draw(nodes(), Drift::Within, 1_000, Prng::new(seed));
+            let clocks = Clocks::draw(
+                nodes(),
+                Drift::Within,
+                &Parameters::DEFAULT,
+                Prng::new(seed),
+            );
             for node in nodes() {
                 let ran = clocks.at(node, day).since(clocks.at(node, Time(0)));
                 let off = ran.as_nanos().abs_diff(u128::from(day.0));
                 assert!(off <= u128::from(day.0) / 1_000, "{off}");
-                assert!(clocks.is_sound(node));
+                assert!(clocks.is_sound(node, Time(0)));
             }
             let drift = Drift::Beyond { ppm: 80_000 };
-            let mut clocks = Clocks::draw(nodes(), drift, 1_000, Prng::new(seed));
-            let bad: Vec<NodeId> = nodes().filter(|node| !clocks.is_sound(*node)).collect();
+            let mut clocks = Clocks::draw(nodes(), drift, &Parameters::DEFAULT, Prng::new(seed));
+            let bad: Vec<NodeId> = nodes()
+                .filter(|node| !clocks.is_sound(*node, day))
+                .collect();
             assert_eq!(bad.len(), 1);
             assert_eq!(clocks.tally.of(Fault::ClockBeyond), (1, 0));
             assert!(clocks.found(bad[0]));
             assert_eq!(clocks.tally.of(Fault::ClockBeyond), (1, 1));
             clocks.heal(Time(5));
-            assert!(clocks.is_sound(bad[0]) && !clocks.found(bad[0]));
+            assert!(!clocks.found(bad[0]));
+            assert!(!clocks.is_sound(bad[0], Time(5)) && clocks.is_sound(bad[0], day));
         }
     }
 
     #[test]
+    fn a_clock_that_stood_still_is_sound_one_lease_after_it_went_on() {
+        let mut clocks = Clocks::draw([A], Drift::None, &Parameters::DEFAULT, Prng::new(4));
+        let second = Duration::from_secs(1);
+        let lease = Parameters::DEFAULT.lease;
+        clocks.stop(Time(5), A, second);
+        assert!(!clocks.is_sound(A, Time(5)) && !clocks.is_sound(A, Time(5) + second));
+        assert!(!clocks.is_sound(A, Time(5) + second + lease));
+        assert!(clocks.is_sound(A, Time(5) + second + lease + lease / 100));
+        assert!(clocks.found(A), "it may be found later");
+        // A shorter stop does not make an earlier, longer one shorter.
+        clocks.stop(Time(9), A, Duration::ZERO);
+        assert!(!clocks.is_sound(A, Time(5) + second));
+        // What runs beyond the bound does so until it is healed.
+        clocks.bend(Time(20), A, 90_000);
+        clocks.stop(Time(30), A, second);
+        assert!(!clocks.is_sound(A, Time(1 << 50)));
+        clocks.heal(Time(40));
+        assert!(!clocks.is_sound(A, Time(40)) && clocks.is_sound(A, Time(40) + second));
+    }
+
+    #[test]
     fn a_machine_that_boots_begins_its_clock_anew() {
-        let mut clocks = Clocks::draw([A], Drift::None, 1_000, Prng::new(4));
+        let mut clocks = Clocks::draw([A], Drift::None, &Parameters::DEFAULT, Prng::new(4));
         clocks.stop(Time(5), A, Duration::from_nanos(5));
-        assert!(!clocks.is_sound(A));
         let now = Time(1 << 40);
+        // Also while it stands still: it goes on as it would have.
+        clocks.stop(now, A, Duration::from_secs(9));
         clocks.reboot(now, A);
         assert!(clocks.at(A, now) <= Time(1_000_000_000));
         let later = clocks.when(A, now, clocks.at(A, now) + Duration::from_secs(1));

@@ -263,7 +263,6 @@ impl World {
         let strike = Strike::Tear { disk, pg };
         if self.atlas.may(&strike).is_ok() {
             self.atlas.struck(&strike);
-            self.struck.insert((pg, disk));
             self.say(|| format!("TEAR disk {disk}, PG {pg}"));
             let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
             shelf.tear(pg);
@@ -298,7 +297,6 @@ impl World {
             return;
         }
         self.atlas.struck(&strike);
-        self.struck.insert((pg, disk));
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         let right = shelf.lose_change(pg, chunk);
         self.losses.push(Loss {
@@ -359,20 +357,24 @@ impl World {
         lacking.chain(torn.filter(is_listed)).collect()
     }
 
-    /// *innocent*: whom a comparison has taken out has lost something.
-    pub(super) fn judge_emptied(&mut self, command: &Command) -> Result<(), Failure> {
-        let &Command::Reconfigure {
-            pg,
-            change: Reconfigure::Empty { disk },
-            ..
-        } = command
-        else {
+    /// *innocent*: whom a comparison has taken out has lost something. What was done to a replica is an excuse until it was emptied, or is in sync
+    /// again with what others have; one that was forgotten, or whose disk is another, has none either (`shelf.rs`).
+    pub(super) fn judge_reconfigured(&mut self, command: &Command) -> Result<(), Failure> {
+        let &Command::Reconfigure { pg, change, .. } = command else {
             return Ok(());
         };
-        self.counts.met.branch("emptied");
+        let (Reconfigure::Empty { disk } | Reconfigure::Promote { disk, .. }) = change else {
+            return Ok(());
+        };
+        let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         // Its node may have died before its store had forgotten what was damaged.
-        let is_torn = self.shelves[&disk].torn().any(|of| of == pg);
-        match self.struck.remove(&(pg, disk)) || is_torn {
+        let is_struck = shelf.is_struck(pg);
+        shelf.absolve(pg);
+        if let Reconfigure::Promote { .. } = change {
+            return Ok(());
+        }
+        self.counts.met.branch("emptied");
+        match is_struck {
             true => Ok(()),
             false => {
                 let what =

@@ -1,7 +1,7 @@
 //! Disks that fill up: who hears of it, and what the judge of space is told.
 
 use super::checkers::Failure;
-use super::checkers::room::{Refused, judge_full};
+use super::checkers::room::{Needs, Refused, judge_full};
 use super::coverage::Fault;
 use super::history::ZERO;
 use super::node::{Node, Whose};
@@ -28,11 +28,16 @@ impl World {
     /// A disk that has become low, or ample again, says so to its node.
     pub(super) fn look_at_room(&mut self, disk: DiskId) {
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
-        let Some(room) = shelf.turned() else {
+        let (measured, turned) = (shelf.measured(), shelf.turned());
+        if let Some((free, marks)) = measured {
+            let said = shelf.room();
+            let judged = (self.judges.rooms).free(disk, (free, marks), said, self.tick);
+            self.note(judged);
+        }
+        let Some(room) = turned else {
             return;
         };
         self.say(|| format!("{disk} is {room:?}"));
-        self.judges.rooms.turned(disk, room, self.tick);
         let has_it = |place: &&mut super::world::Place| place.disks.contains(&disk);
         let place = self.places.values_mut().find(has_it);
         if let Some(node) = place.and_then(|place| place.node.as_mut()) {
@@ -68,6 +73,7 @@ impl World {
         let refused = Refused {
             volume: asked.volume,
             began: asked.began,
+            needs: Needs::of(asked.kind, &asked.sectors),
             disks,
             chunks: chunks(&asked.sectors).collect(),
             took_none: took_none.is_some() && took_none == asked.takes_none,
@@ -81,7 +87,8 @@ impl World {
         }
     }
 
-    /// The disks of all replicas of the PGs that these sectors are in, as the manager and the asked node know them; nothing where no disk fills up.
+    /// The disks of all replicas that take writes, of the PGs that these sectors are in, as the manager and the asked node know them; nothing where
+    /// no disk fills up. Nobody asks a replica that is out whether something fits.
     pub(super) fn disks_under(
         &self,
         asked: NodeId,
@@ -98,7 +105,7 @@ impl World {
             .into_iter()
             .flatten()
             .flat_map(|of| pgs.iter().filter_map(|pg| of.pg(*pg)));
-        let members = of_pgs.flat_map(|pg| pg.configuration.members());
+        let members = of_pgs.flat_map(|pg| pg.configuration.writers());
         members.map(|member| member.disk).collect()
     }
 

@@ -14,6 +14,7 @@ use crate::base::{Break, Breaks};
 use crate::protocol::{membership, replication, scrub, steward};
 use crate::sim::arguments::Misunderstood;
 use crate::sim::checkers::invariants;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub const USAGE: &str = "\
@@ -24,7 +25,7 @@ usage: cargo sim cluster [SEED] [options]
   --start S         the first of them (default 0)
   --rule NAME       switch a rule off
   --list-rules      name the rules
-  --rules           switch every rule off, each on its pinned seed; search another where that is stale
+  --rules           switch every rule off, each on its pinned seed; search one where there is none, or it is stale
   --search N        how many seeds are searched for it (default 200)
   --trace           print a line for every event of SEED
   --gate            what the gate runs: 500 seeds, regressions, rules, determinism
@@ -46,6 +47,75 @@ const SHRUNK_MAX: u64 = 3;
 const FOUND: &str = include_str!("../regressions/cluster.txt");
 /// For each rule a seed that misses it.
 const PINNED: &str = include_str!("../regressions/rules.txt");
+
+/// Rules that no seed is pinned for, and where their absence shows: a test, or what is run by hand.
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "r9",
+        "protocol/replication/tests/explore.rs: each_rule_that_is_switched_off_is_missed",
+    ),
+    (
+        "r10",
+        "protocol/replication/tests/explore.rs: each_rule_that_is_switched_off_is_missed",
+    ),
+    (
+        "r13-settled",
+        "by hand, walk 194670: RULE=r13-settled WORLD=4 cargo test explore::hunt -- --ignored",
+    ),
+    (
+        "r14-own",
+        "nowhere: R14 (window) and R15 (entries) cover it, see docs/simulation.md",
+    ),
+    (
+        "r15-entries",
+        "nowhere by now: seed 41 missed it until disks came and went",
+    ),
+    (
+        "r16",
+        "by hand, walk 869: RULE=r16 WORLD=2 cargo test explore::hunt -- --ignored",
+    ),
+    ("r17", "nowhere yet"),
+    (
+        "r17-anew",
+        "protocol/volume/groups/tests.rs: with_the_rule_off_a_later_lease_covers_everything",
+    ),
+    (
+        "r18-confirm",
+        "protocol/replication/tests/explore.rs: each_rule_that_is_switched_off_is_missed",
+    ),
+    (
+        "r18-joining",
+        "protocol/replication/tests/explore.rs: a_joiner_that_does_not_have_to_confirm_is_missed",
+    ),
+    (
+        "r18-after",
+        "protocol/replication/tests/explore.rs: a_confirmation_that_was_asked_for_before_the_value_was_there_is_missed",
+    ),
+    ("count-from-send", LEASES),
+    ("drift-counts", LEASES),
+    ("check-in-hand", LEASES),
+    ("new-leader-waits", LEASES),
+    ("majority-confirms", LEASES),
+    ("expiry-confirmed", LEASES),
+    (
+        "clocks-are-checked",
+        "protocol/membership/tests/clocks.rs: clocks_that_are_not_checked_are_not_found",
+    ),
+    (
+        "mend-checksum",
+        "protocol/scrub/tests/world.rs: each_rule_of_repair_that_is_switched_off_is_missed",
+    ),
+    (
+        "mend-newer",
+        "protocol/scrub/tests/world.rs: each_rule_of_repair_that_is_switched_off_is_missed",
+    ),
+    ("r11-version", STEWARD),
+    ("r11-words", STEWARD),
+    ("r24", STEWARD),
+];
+const LEASES: &str =
+    "protocol/membership/tests/properties.rs: each_rule_switched_off_is_found_broken";
+const STEWARD: &str = "protocol/steward/tests/mod.rs: every_rule_that_is_switched_off_is_missed";
 
 /// Planted breaks of the coordinator, and of the store under a replica, that this world has to find as well. Not among them: a stamp that stays
 /// too high, and chunks of a replica that was dropped. Both make a session longer and nothing wrong: what is listed because of them is compared
@@ -384,14 +454,51 @@ fn run_found(tally: &mut Tally) {
     }
 }
 
-/// Every rule that is pinned, switched off: its seed misses it, and passes with it. With a search, the others are looked for as well.
+/// The pinned seeds, each with its rule; `Err` is a line that is none.
+fn pins(lines: &str) -> impl Iterator<Item = Result<(&str, u64), &str>> {
+    let lines = lines.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| {
+        let (name, seed) = line.split_once(' ').ok_or(line)?;
+        Ok((name, seed.parse().map_err(|_| line)?))
+    })
+}
+
+/// What is wrong with where the rules are shown: each has one seed, or one place elsewhere, and nothing else has any.
+fn misplaced(rules: &[&str], pinned: &str, elsewhere: &[(&str, &str)]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut places: BTreeMap<&str, u32> = BTreeMap::new();
+    for pin in pins(pinned) {
+        match pin {
+            Ok((name, _)) => *places.entry(name).or_default() += 1,
+            Err(line) => wrong.push(format!("regressions/rules.txt: {line:?} is no pin")),
+        }
+    }
+    for (name, _) in elsewhere {
+        *places.entry(name).or_default() += 1;
+    }
+    for name in rules {
+        match places.remove(name) {
+            None => wrong.push(format!(
+                "{name} has no pinned seed, and is shown nowhere else"
+            )),
+            Some(1) => {}
+            Some(many) => wrong.push(format!("{name} has {many} places")),
+        }
+    }
+    let unknown = places.into_keys();
+    wrong
+        .extend(unknown.map(|name| format!("{name} is pinned or shown elsewhere, and is no rule")));
+    wrong
+}
+
+/// Every rule that is pinned, switched off: its seed misses it, and passes with it. With a search, the others are looked for as well. A rule that is
+/// neither pinned nor shown elsewhere fails.
 fn run_rules(search: u64, tally: &mut Tally) {
-    let pins: Vec<(&str, u64)> = PINNED
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(|(name, seed)| Some((name, seed.parse().ok()?)))
-        .collect();
+    let names: Vec<&str> = rules().iter().map(|(name, _)| *name).collect();
+    for wrong in misplaced(&names, PINNED, ELSEWHERE) {
+        tally.fail(&wrong);
+    }
+    let pins: Vec<(&str, u64)> = pins(PINNED).filter_map(Result::ok).collect();
     for (name, off) in rules() {
         let pin = pins
             .iter()
@@ -421,7 +528,11 @@ fn run_rules(search: u64, tally: &mut Tally) {
                 tally.passed += 1;
             }
             None if pin.is_some() => tally.fail(&format!("{name}: its pinned seed is stale")),
-            None => println!("{name:<22} off: not missed in {search} seeds"),
+            None => {
+                let place = ELSEWHERE.iter().find(|(of, _)| *of == name);
+                let place = place.map_or("nowhere", |(_, place)| *place);
+                println!("{name:<22} off: not missed in {search} seeds; {place}");
+            }
         }
     }
 }
@@ -457,6 +568,45 @@ mod tests {
         ] {
             let error = words(line).unwrap_err();
             assert!(error.0.contains(said), "{line}: {}", error.0);
+        }
+    }
+
+    #[test]
+    fn every_rule_is_pinned_or_shown_elsewhere_and_no_other_is() {
+        let names: Vec<&str> = rules().iter().map(|(name, _)| *name).collect();
+        assert_eq!(misplaced(&names, PINNED, ELSEWHERE), [""; 0]);
+        let elsewhere: &[(&str, &str)] = &[("b", "there")];
+        assert!(misplaced(&["a", "b"], "# seeds\na 7", elsewhere).is_empty());
+        for (names, pinned, said) in [
+            (&["a", "b", "c"][..], "a 7", "c has no pinned seed"),
+            (
+                &["b"],
+                "a 7",
+                "a is pinned or shown elsewhere, and is no rule",
+            ),
+            (
+                &["a"],
+                "a 7",
+                "b is pinned or shown elsewhere, and is no rule",
+            ),
+            (&["a", "b"], "a 7\na 8", "a has 2 places"),
+            (&["a", "b"], "a 7\nb 8", "b has 2 places"),
+            (&["a", "b"], "a 7\nb", "\"b\" is no pin"),
+            (&["a", "b"], "a 7\na x", "\"a x\" is no pin"),
+        ] {
+            let wrong = misplaced(names, pinned, elsewhere);
+            assert!(wrong.len() == 1 && wrong[0].contains(said), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_says_where_each_rule_is_shown_that_is_not_pinned() {
+        let page = include_str!("../../docs/simulation.md");
+        for (name, place) in ELSEWHERE {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+            let file = place.split_once(": ").map(|(file, _)| file);
+            let file = file.filter(|file| file.ends_with(".rs"));
+            assert!(file.is_none_or(|file| page.contains(file)), "{place}");
         }
     }
 

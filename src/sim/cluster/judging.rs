@@ -10,18 +10,18 @@ use super::checkers::linearizable::Histories;
 use super::checkers::monotone::Seen;
 use super::checkers::room::Rooms;
 use super::checkers::single_writer::Turns as Served;
-use super::checkers::{Failure, converge};
-use super::contents::{Contents, SECTORS};
+use super::checkers::{Failure, Place, converge};
+use super::contents::SECTORS;
 use super::history::ZERO;
 use super::network::FLOW_MAX;
 use super::shelf::{Block, FLYING_MAX, Pg};
 use super::world::{Asked, REQUESTS_MAX, World};
-use crate::base::{BufRef, ChunkNo, DiskId, LayerId, PgId, VolumeId};
+use crate::base::{BufId, BufRef, ChunkNo, DiskId, LayerId, PgId, VolumeId};
 use crate::protocol::catalog::Event;
 use crate::protocol::replication::{Change, Header, MEMBERS_MAX, Message, Role, WINDOW_MAX};
 use crate::protocol::volume::pg_of;
 use crate::sim::register::Tick;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Blocks that a moment looks at.
 const JUDGED_AT_ONCE: usize = 64;
@@ -35,8 +35,8 @@ pub(super) struct Judges {
     pub(super) served: Served,
     pub(super) seen: Seen,
     pub(super) rooms: Rooms,
-    /// The values that clients wait for.
-    writing: BTreeSet<u64>,
+    /// The buffers of what clients wait for, and when they began to.
+    writing: BTreeMap<BufId, Tick>,
 }
 
 impl Judges {
@@ -45,7 +45,9 @@ impl Judges {
         let Some(value) = asked.value else {
             return;
         };
-        self.writing.insert(value);
+        if let Some(buffer) = asked.buffer {
+            self.writing.insert(buffer.id, asked.began);
+        }
         for sector in asked.sectors.clone() {
             self.ledger
                 .began((asked.volume, sector), value, asked.began);
@@ -54,17 +56,27 @@ impl Judges {
 
     /// It failed, or its client is gone: it may happen all the same.
     pub(super) fn failed(&mut self, asked: &Asked) {
-        if let Some(value) = asked.value {
+        if asked.value.is_some() {
             self.histories.failed(asked.id);
-            self.writing.remove(&value);
+            self.gave_up(asked);
         }
     }
 
     /// It was refused, and never happens.
     pub(super) fn never(&mut self, asked: &Asked) {
-        if let Some(value) = asked.value {
+        if asked.value.is_some() {
             self.histories.never(asked.id);
-            self.writing.remove(&value);
+            self.gave_up(asked);
+        }
+    }
+
+    fn gave_up(&mut self, asked: &Asked) {
+        let Some(buffer) = asked.buffer else {
+            return;
+        };
+        self.writing.remove(&buffer.id);
+        for place in blocks(asked) {
+            self.orders.given_up(place, asked.began);
         }
     }
 
@@ -74,15 +86,14 @@ impl Judges {
         let Some(value) = asked.value else {
             return;
         };
-        self.writing.remove(&value);
+        if let Some(buffer) = asked.buffer {
+            self.writing.remove(&buffer.id);
+        }
         for sector in asked.sectors.clone() {
             let place = (asked.volume, sector);
             self.ledger.acknowledged(place, asked.began, now);
         }
-        // Blocks of which it wrote a part are other blocks than those that it knows.
-        let (first, end) = (asked.sectors.start, asked.sectors.end);
-        for block in first.div_ceil(SECTORS)..end / SECTORS {
-            let place = (asked.volume, block);
+        for place in blocks(asked) {
             self.orders.acknowledged(place, value, asked.began);
         }
     }
@@ -92,6 +103,13 @@ impl Judges {
         let mut found = asked.sectors.clone().zip(values);
         found.try_for_each(|(sector, value)| self.ledger.judge((asked.volume, sector), *value))
     }
+}
+
+/// The blocks that a request touches.
+fn blocks(asked: &Asked) -> impl Iterator<Item = Place> + use<> {
+    let (volume, sectors) = (asked.volume, &asked.sectors);
+    let blocks = sectors.start / SECTORS..sectors.end.div_ceil(SECTORS);
+    blocks.map(move |block| (volume, block))
 }
 
 impl World {
@@ -113,6 +131,7 @@ impl World {
             }
         }
         let order = (header.epoch, *sequence);
+        let began = payload.and_then(|payload| self.judges.writing.get(&payload.id).copied());
         for (chunk, mask) in change.places(*at) {
             for block in (0..16u32).filter(|block| mask & 1 << block != 0) {
                 let value = match (change, payload) {
@@ -122,15 +141,11 @@ impl World {
                     }
                     _ => Block::Zero,
                 };
-                // What was put together, and zeroes, may come again: nobody can say for whom.
-                let is_told_apart = |value| Contents::is_of_one_write(value) && value != ZERO;
-                let client = match value {
-                    Block::Data(value)
-                        if is_told_apart(value) && !self.judges.writing.contains(&value) =>
-                    {
-                        Client::Gone
-                    }
-                    _ => Client::Waits,
+                // A request writes from its own buffer, a recovery from one that it has read into.
+                let client = match (began, value) {
+                    (Some(began), _) => Client::Waits(began),
+                    (None, Block::Data(value)) if value != ZERO => Client::Gone,
+                    (None, _) => Client::Unknown,
                 };
                 let place = (volume, chunk.chunk.0 * 16 + u64::from(block));
                 let orders = &mut self.judges.orders;

@@ -23,6 +23,7 @@ mod wrong;
 
 pub use state::{Block, Chunk, Content, Kept, Pg};
 
+use super::checkers::room::Marks;
 use super::coverage::{Fault, Tally};
 use super::links::chance;
 use crate::base::{
@@ -238,6 +239,8 @@ pub struct Shelf {
     rotten: BTreeSet<(PgId, ChunkId, u8)>,
     /// PGs whose table is damaged.
     torn: BTreeSet<PgId>,
+    /// PGs that something was done to here: what is here of them is not what was put here.
+    struck: BTreeSet<PgId>,
     /// What a chunk was before its last change.
     before: BTreeMap<(PgId, ChunkId), Option<Chunk>>,
     /// Damage that was found, and not told yet.
@@ -265,6 +268,7 @@ impl Shelf {
             unreadable: BTreeSet::new(),
             rotten: BTreeSet::new(),
             torn: BTreeSet::new(),
+            struck: BTreeSet::new(),
             before: BTreeMap::new(),
             found: Vec::new(),
             ops: 0,
@@ -345,6 +349,16 @@ impl Shelf {
     /// Chunks that are free.
     pub fn free(&self) -> usize {
         self.manner.room.saturating_sub(self.kept.chunks())
+    }
+
+    /// Chunks that are free, and what makes it low; nothing where it is not and never can be.
+    pub fn measured(&self) -> Option<(u64, Marks)> {
+        let marks = Marks {
+            low_below: self.manner.reserve as u64,
+            ample_from: self.manner.ample_from(),
+        };
+        let is_endless = self.manner.room == usize::MAX && self.gauge.room() == Room::Ample;
+        (!is_endless).then_some((self.free() as u64, marks))
     }
 
     /// How full it has become since it was asked last, if that is another word.
@@ -503,6 +517,7 @@ impl Shelf {
             Operation::Forget => {
                 self.kept.pgs.remove(&pg);
                 self.torn.remove(&pg);
+                self.struck.remove(&pg);
                 self.before.retain(|(of, _), _| *of != pg);
                 self.unreadable.retain(|(of, ..)| *of != pg);
                 self.rotten.retain(|(of, ..)| *of != pg);

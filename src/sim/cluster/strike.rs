@@ -189,10 +189,9 @@ impl World {
                     && self.runs(id(node))
                 {
                     self.crash(id(node));
-                    if let Some(shelf) = self.shelves.get_mut(&disk) {
-                        shelf.age();
+                    if self.shelves.get_mut(&disk).is_some_and(Shelf::age) {
+                        self.begins_again(disk);
                     }
-                    self.begins_again(disk);
                     self.put_due(Duration::from_millis(5), Due::Start(id(node)));
                 }
             }

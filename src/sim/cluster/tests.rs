@@ -69,13 +69,17 @@ impl World {
     fn new(seed: u64, knobs: &Knobs, off: RulesOff) -> World {
         let nodes: Vec<NodeId> = (1..=knobs.shape.nodes).map(NodeId).collect();
         let members = nodes[..knobs.shape.members as usize].to_vec();
-        let drift_ppm = Parameters::DEFAULT.drift_ppm;
         let of = |node: &NodeId| (*node, Incarnation(0));
         let mut world = World {
             now: Time(0),
             network: Network::new(seed, nodes.clone(), knobs.links),
             log: Log::new(seed, &members, &nodes, knobs.pace),
-            clocks: Clocks::draw(nodes.clone(), Drift::Within, drift_ppm, Prng::new(seed)),
+            clocks: Clocks::draw(
+                nodes.clone(),
+                Drift::Within,
+                &Parameters::DEFAULT,
+                Prng::new(seed),
+            ),
             processes: BTreeMap::new(),
             starts: nodes.iter().map(of).collect(),
             catalog: nodes.iter().map(of).collect(),

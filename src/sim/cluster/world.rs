@@ -24,7 +24,9 @@ use super::shelf::{OpId, Operation, Shelf};
 use super::snapshots::Snapshots;
 use super::swarm::Knobs;
 use super::workload::Workload;
-use crate::base::{Breaks, BufRef, DiskId, LayerId, NodeId, PgId, Prng, Time, Token, VolumeId};
+use crate::base::{
+    Breaks, BufRef, DiskId, LayerId, NodeId, PgId, Prng, RequestKind, Time, Token, VolumeId,
+};
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
@@ -111,6 +113,7 @@ impl Counts {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) id: OperationId,
+    pub(super) kind: RequestKind,
     /// What it writes; `None`: it reads.
     pub(super) value: Option<u64>,
     /// The layer in which it took no new space as it was asked, and the disks under it.
@@ -120,6 +123,7 @@ pub(super) struct Asked {
     pub(super) volume: VolumeId,
     pub(super) sectors: Range<u64>,
     pub(super) began: Tick,
+    pub(super) at: Time,
     pub(super) node: NodeId,
 }
 
@@ -226,8 +230,6 @@ pub struct World {
     /// Writes that are to be lost when all has healed; and those that are lost.
     pub(super) to_lose: Vec<(DiskId, u64)>,
     pub(super) losses: Vec<Loss>,
-    /// Replicas that something was done to, so that it is right to take them out empty.
-    pub(super) struck: BTreeSet<(PgId, DiskId)>,
     pub(super) stage: Stage,
     /// The first promise that was broken, where it could not be returned at once.
     pub(super) broken: Option<Failure>,
@@ -247,8 +249,8 @@ impl World {
             .collect();
         let network = Network::new(plan.seed, nodes.iter().copied(), knobs.links);
         let log = Log::new(plan.seed, &members, &nodes, knobs.pace);
-        let drift_ppm = membership::Parameters::DEFAULT.drift_ppm;
-        let clocks = Clocks::draw(nodes.iter().copied(), knobs.drift, drift_ppm, prng.fork());
+        let leases = &membership::Parameters::DEFAULT;
+        let clocks = Clocks::draw(nodes.iter().copied(), knobs.drift, leases, prng.fork());
         let workload = Workload::new(&knobs, plan.nodes, prng.fork());
         let mut world = World {
             network,
@@ -281,7 +283,6 @@ impl World {
             snapshots: Snapshots::default(),
             to_lose: Vec::new(),
             losses: Vec::new(),
-            struck: BTreeSet::new(),
             stage: Stage::Struck,
             broken: None,
             print,
@@ -598,7 +599,7 @@ impl World {
                     Err(refusal) => format!("refused {index}: {command:?}: {refusal:?}"),
                 });
                 if let Ok(events) = &result {
-                    self.judge_emptied(&command)?;
+                    self.judge_reconfigured(&command)?;
                     self.judge_events(events)?;
                     self.tell_operators(events);
                 }

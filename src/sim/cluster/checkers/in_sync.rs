@@ -3,6 +3,9 @@
 //! Writes of a block have an order, (epoch, sequence), in which replicas apply them. A replica may hold a newer write than the last
 //! acknowledged one, and none that is older. What a recovery writes again (R7) keeps the place that its write had while its client waited:
 //! were it given the newer number, a recovery that brings back what was overwritten would pass.
+//!
+//! A request that writes a part of a block writes all of it, with the rest as it was: a block that nobody else writes, as the request that put it together
+//! is known. Zeroes are not told apart, whoever writes them.
 
 use super::{Failure, Place, Promise};
 use crate::base::{DiskId, Epoch, VolumeId};
@@ -17,10 +20,13 @@ pub type Order = (Epoch, u64);
 /// Writes of one block that are told apart; older ones that nobody may hold any more are dropped.
 const WRITES_MAX: usize = 4096;
 
-/// Whether a client waits for a write while it is issued.
+/// For whom a write is issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    Waits,
+    /// For the request that began then, which a client waits for.
+    Waits(Tick),
+    /// Nobody can say: zeroes.
+    Unknown,
     /// It was answered, or is gone: only a recovery writes it again.
     Gone,
 }
@@ -31,6 +37,8 @@ struct Writes {
     issued: BTreeMap<u64, Order>,
     /// Writes of zeroes, which have no value to be told apart by, and when they were issued.
     zeroed: BTreeMap<Order, Tick>,
+    /// The orders of what clients wait for, by when they began to.
+    waited: BTreeMap<Tick, Order>,
     acknowledged: Option<Order>,
 }
 
@@ -48,8 +56,12 @@ impl Orders {
             Block::Data(value) => {
                 let known = writes.issued.entry(value).or_insert(order);
                 // A client that waits through a change of owners is served by the newest.
-                if client == Client::Waits {
+                if client != Client::Gone {
                     *known = order.max(*known);
+                }
+                if let Client::Waits(began) = client {
+                    let waited = writes.waited.entry(began).or_insert(order);
+                    *waited = order.max(*waited);
                 }
             }
             Block::Zero | Block::Absent => {
@@ -67,20 +79,27 @@ impl Orders {
         }
     }
 
-    /// A write of a block that a client began at `began` was acknowledged.
+    /// A write of a block, or of a part of it, that a client began at `began` was acknowledged.
     pub fn acknowledged(&mut self, place: Place, value: u64, began: Tick) {
         let Some(writes) = self.places.get_mut(&place) else {
             return;
         };
-        let order = match value {
-            // Which one cannot be seen; it is none that is older than this.
-            ZERO => {
-                let since = writes.zeroed.iter().filter(|(_, issued)| **issued >= began);
-                since.map(|(order, _)| *order).next()
-            }
-            value => writes.issued.get(&value).copied(),
-        };
+        let order = writes.waited.remove(&began).or_else(|| {
+            // Which zeroes cannot be seen; they are none that are older than this.
+            let since = writes.zeroed.iter().filter(|(_, issued)| **issued >= began);
+            since
+                .map(|(order, _)| *order)
+                .next()
+                .filter(|_| value == ZERO)
+        });
         writes.acknowledged = writes.acknowledged.max(order);
+    }
+
+    /// The client that began to wait at `began` waits no longer, and was not told that anything is written.
+    pub fn given_up(&mut self, place: Place, began: Tick) {
+        if let Some(writes) = self.places.get_mut(&place) {
+            writes.waited.remove(&began);
+        }
     }
 
     /// The blocks of a volume that anything was written to, from this one on.
@@ -140,9 +159,9 @@ mod tests {
 
     fn orders() -> Orders {
         let mut orders = Orders::default();
-        orders.issued(AT, Block::Data(1), order(1, 1), Client::Waits, 1);
-        orders.issued(AT, Block::Data(2), order(1, 2), Client::Waits, 2);
-        orders.issued(AT, Block::Data(3), order(2, 1), Client::Waits, 3);
+        orders.issued(AT, Block::Data(1), order(1, 1), Client::Waits(1), 1);
+        orders.issued(AT, Block::Data(2), order(1, 2), Client::Waits(2), 2);
+        orders.issued(AT, Block::Data(3), order(2, 1), Client::Waits(3), 3);
         orders.acknowledged(AT, 2, 2);
         orders.acknowledged(AT, 1, 1);
         orders
@@ -173,21 +192,56 @@ mod tests {
     #[test]
     fn a_write_that_is_waited_for_through_a_change_of_owners_is_as_new_as_its_last_number() {
         let mut orders = orders();
-        orders.issued(AT, Block::Data(4), order(1, 3), Client::Waits, 4);
+        orders.issued(AT, Block::Data(4), order(1, 3), Client::Waits(4), 4);
         orders.acknowledged(AT, 3, 3);
         assert!(orders.judge(AT, DISK, Block::Data(4)).is_err());
-        orders.issued(AT, Block::Data(4), order(3, 1), Client::Waits, 5);
+        orders.issued(AT, Block::Data(4), order(3, 1), Client::Waits(4), 5);
         assert_eq!(orders.judge(AT, DISK, Block::Data(4)), Ok(()));
+        // It is acknowledged as what it is now.
+        orders.acknowledged(AT, 4, 4);
+        assert!(orders.judge(AT, DISK, Block::Data(3)).is_err());
+    }
+
+    #[test]
+    fn a_block_that_was_written_in_part_is_acknowledged_as_what_was_put_together() {
+        let mixed = Block::Data(1 << 31);
+        let mut orders = orders();
+        orders.issued(AT, mixed, order(2, 2), Client::Waits(5), 5);
+        assert_eq!(orders.judge(AT, DISK, Block::Data(3)), Ok(()));
+        // The request's own value is none that the block has.
+        orders.acknowledged(AT, 7, 5);
+        assert!(orders.judge(AT, DISK, Block::Data(3)).is_err());
+        assert_eq!(orders.judge(AT, DISK, mixed), Ok(()));
+        // What is brought back stays as old as it was.
+        orders.issued(AT, Block::Data(8), order(2, 3), Client::Waits(6), 6);
+        orders.acknowledged(AT, 8, 6);
+        orders.issued(AT, mixed, order(3, 1), Client::Gone, 7);
+        assert!(orders.judge(AT, DISK, mixed).is_err());
+        // With zeroes at its ends it is data as well.
+        let zeroes = Block::Data((1 << 31) + 1);
+        orders.issued(AT, zeroes, order(3, 2), Client::Waits(8), 8);
+        orders.acknowledged(AT, ZERO, 8);
+        assert!(orders.judge(AT, DISK, Block::Data(8)).is_err());
+        assert_eq!(orders.judge(AT, DISK, zeroes), Ok(()));
+    }
+
+    #[test]
+    fn a_write_that_nobody_waits_for_any_more_is_not_acknowledged() {
+        let mut orders = orders();
+        orders.issued(AT, Block::Data(4), order(2, 2), Client::Waits(4), 4);
+        orders.given_up(AT, 4);
+        orders.acknowledged(AT, 4, 4);
+        assert_eq!(orders.judge(AT, DISK, Block::Data(3)), Ok(()));
     }
 
     #[test]
     fn zeroes_are_there_where_someone_wrote_them_since() {
         let mut orders = orders();
-        orders.issued(AT, Block::Zero, order(2, 2), Client::Waits, 5);
+        orders.issued(AT, Block::Zero, order(2, 2), Client::Unknown, 5);
         assert_eq!(orders.judge(AT, DISK, Block::Absent), Ok(()));
         orders.acknowledged(AT, ZERO, 4);
         assert!(orders.judge(AT, DISK, Block::Data(3)).is_err());
-        orders.issued(AT, Block::Data(4), order(2, 3), Client::Waits, 6);
+        orders.issued(AT, Block::Data(4), order(2, 3), Client::Waits(6), 6);
         orders.acknowledged(AT, 4, 6);
         assert!(orders.judge(AT, DISK, Block::Zero).is_err());
     }
@@ -198,7 +252,7 @@ mod tests {
         assert_eq!(orders.judge(AT, DISK, Block::Absent), Ok(()));
         assert!(orders.judge(AT, DISK, Block::Data(1)).is_err());
         for n in 1..=2 * WRITES_MAX as u64 {
-            orders.issued(AT, Block::Data(n), order(1, n), Client::Waits, n);
+            orders.issued(AT, Block::Data(n), order(1, n), Client::Waits(n), n);
             orders.acknowledged(AT, n, n);
         }
         assert!(orders.places[&AT].issued.len() <= WRITES_MAX + 1, "bounded");

@@ -20,10 +20,6 @@
 pub mod bounded;
 pub mod converge;
 pub mod durable;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "nobody takes snapshots here yet")
-)]
 pub mod frozen;
 pub mod heals;
 pub mod in_sync;

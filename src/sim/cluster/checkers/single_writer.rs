@@ -46,11 +46,7 @@ impl Turns {
             latest: began,
         });
         if turn.owner != owner {
-            let what = format!(
-                "range {range}: {epoch:?} is of {:?}, and {owner:?} serves under it",
-                turn.owner
-            );
-            return Err(Failure::new(Promise::SingleWriter, what));
+            return Err(two(range, epoch, turn.owner, owner));
         }
         turn.latest = turn.latest.max(began);
         let first = turn.first;
@@ -79,6 +75,20 @@ impl Turns {
         }
         Ok(())
     }
+
+    /// An owner serves something that no lease protects: still nobody else has its epoch.
+    pub fn is_of(&self, range: VolumeId, epoch: Epoch, owner: Owner) -> Result<(), Failure> {
+        let turn = self.ranges.get(&range).and_then(|of| of.get(&epoch));
+        match turn.map(|turn| turn.owner) {
+            Some(other) if other != owner => Err(two(range, epoch, other, owner)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn two(range: VolumeId, epoch: Epoch, one: Owner, other: Owner) -> Failure {
+    let what = format!("range {range}: {epoch:?} is of {one:?}, and {other:?} serves under it");
+    Failure::new(Promise::SingleWriter, what)
 }
 
 #[cfg(test)]
@@ -117,6 +127,7 @@ mod tests {
         for other in [owner(2), (NodeId(1), 2)] {
             let failure = turns.served(RANGE, epoch(1), other, (3, 4)).unwrap_err();
             assert_eq!(failure.promise, Promise::SingleWriter);
+            assert_eq!(turns.is_of(RANGE, epoch(1), other), Err(failure));
         }
     }
 
@@ -127,6 +138,16 @@ mod tests {
         turns.served(RANGE, epoch(2), owner(2), (5, 6)).unwrap();
         let failure = turns.served(RANGE, epoch(1), owner(1), (7, 8)).unwrap_err();
         assert!(failure.what.contains("what began at 7"), "{failure}");
+    }
+
+    #[test]
+    fn what_no_lease_protects_may_be_late_and_is_no_turn() {
+        let mut turns = Turns::default();
+        assert_eq!(turns.is_of(RANGE, epoch(1), owner(1)), Ok(()));
+        turns.served(RANGE, epoch(2), owner(2), (5, 6)).unwrap();
+        assert_eq!(turns.is_of(RANGE, epoch(1), owner(1)), Ok(()));
+        assert_eq!(turns.is_of(RANGE, epoch(2), owner(2)), Ok(()));
+        assert!(turns.ranges[&RANGE].len() == 1);
     }
 
     #[test]

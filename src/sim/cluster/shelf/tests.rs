@@ -334,6 +334,39 @@ fn a_disk_comes_back_as_it_was_with_an_old_incarnation() {
 }
 
 #[test]
+fn what_was_done_to_a_replica_counts_until_it_is_forgotten_or_its_disk_is_another() {
+    let other = PgId(2);
+    let struck = || {
+        let mut shelf = shelf();
+        shelf.tear(PG);
+        shelf.tear(other);
+        shelf
+    };
+    let mut forgotten = struck();
+    assert_eq!(ask(&mut forgotten, LIST), Outcome::Failed(Failure::Torn));
+    assert!(forgotten.is_struck(PG));
+    assert_eq!(ask(&mut forgotten, Operation::Forget), Outcome::Stored);
+    assert!(!forgotten.is_struck(PG) && forgotten.is_struck(other));
+    let mut replaced = struck();
+    replaced.lose();
+    assert!(replaced.is_struck(PG));
+    replaced.replace();
+    assert!(!replaced.is_struck(PG));
+    // It is still damaged, whatever the manager says.
+    let mut absolved = struck();
+    absolved.absolve(PG);
+    assert!(absolved.is_struck(PG));
+    // A lost write is seen by nobody, and made good by whoever fills it anew.
+    let mut lost = shelf();
+    assert_eq!(ask(&mut lost, write(1, 0, 7, 1)), Outcome::Stored);
+    assert!(!lost.is_struck(PG));
+    lost.lose_change(PG, chunk(1));
+    assert!(lost.is_struck(PG));
+    lost.absolve(PG);
+    assert!(!lost.is_struck(PG));
+}
+
+#[test]
 fn a_full_disk_takes_overwrites_only() {
     let manner = Manner {
         room: 1,

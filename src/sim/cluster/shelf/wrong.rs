@@ -58,6 +58,7 @@ impl Shelf {
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
+        self.struck = BTreeSet::new();
     }
 
     /// Remembers what is kept now, to come back with it.
@@ -77,6 +78,7 @@ impl Shelf {
         self.is_gone = false;
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
+        self.struck = BTreeSet::new();
         for pg in self.kept.pgs.values_mut() {
             pg.lose_memory();
         }
@@ -191,9 +193,20 @@ impl Shelf {
 
     /// The table of a PG is damaged, until the replica is forgotten.
     pub fn tear(&mut self, pg: PgId) {
+        self.struck.insert(pg);
         if self.torn.insert(pg) {
             self.tally.injected(Fault::TornTable);
         }
+    }
+
+    /// Whether something was done to what is here of a PG.
+    pub fn is_struck(&self, pg: PgId) -> bool {
+        self.struck.contains(&pg) || self.torn.contains(&pg)
+    }
+
+    /// What is here of a PG is all right, or is not there any more for the manager: whatever was done to it counts no longer.
+    pub fn absolve(&mut self, pg: PgId) {
+        self.struck.remove(&pg);
     }
 
     /// The PGs whose table is damaged.
@@ -217,6 +230,7 @@ impl Shelf {
         let chunks = &mut self.kept.pg_mut(pg).chunks;
         let right = chunks.remove(&chunk).expect("it was changed");
         chunks.extend(before.map(|before| (chunk, before)));
+        self.struck.insert(pg);
         self.tally.injected(Fault::LostWrite);
         right
     }
