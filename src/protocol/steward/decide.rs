@@ -25,7 +25,7 @@ impl Steward {
         out: &mut Vec<Output>,
     ) -> Option<Command> {
         let pool = catalog.pool(pg.pool)?;
-        if let Some((disk, why)) = self.wrong_one(catalog, pg, pool, out) {
+        if let Some((disk, why)) = self.wrong_one(catalog, pg, out) {
             self.put_off(now, pg.id, disk);
             let (of, why) = (pg.id, Why::Wrong(why));
             out.push(Output::Note(Note::Evicted { pg: of, disk, why }));
@@ -171,7 +171,10 @@ impl Steward {
         }
         let least = pool.copies.max(pool.min_copies) as usize;
         if configuration.in_sync().count() > least {
-            return remove(from);
+            // Who lacks what it should have stays in sync as long as nobody sound is there: then the sound one must stay as well.
+            let mut others = configuration.in_sync().filter(|disk| *disk != from);
+            let is_sound = |disk: DiskId| !self.is_wrong(pg, disk);
+            return others.any(is_sound).then(|| remove(from)).flatten();
         }
         let is_lost = |disk: &DiskId| !state(*disk).is_some_and(DiskState::is_good);
         let out = configuration.members().iter().filter(|member| {

@@ -31,7 +31,7 @@
 //! - *bounded*: commands in flight, joins and moves a disk and in all; what is remembered of words and failures.
 //! - *comes-to-rest*: when everybody is there, all PGs have their copies in sync, in different domains, and nothing is wanted.
 //!
-//! A replica that counts as empty (R19) is no copy: that takes PGs below `min_copies` where it must.
+//! A replica that counts as empty (R19), or that lacks what it should have, is no copy: that takes PGs below `min_copies` where it must.
 //!
 //! # The driver's duties
 //! 1. Hand in the catalog with everything that was committed, and tell what was committed before it tells the answer.

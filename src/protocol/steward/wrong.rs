@@ -2,13 +2,13 @@
 //!
 //! A replica says it of itself (its table is damaged), or another one that is in sync says it of it (they were compared). Words against who does not
 //! answer need two accusers (R11), because a bad network card makes everybody else look silent. This is another thing: who says it has heard an
-//! answer, holds the content against its own, and with two copies there is no second accuser. What R11 protects is kept: nothing is taken out below
-//! `max(1, min_copies)`, nor where nobody who is left is there, and what was said under another version does not count.
+//! answer, holds the content against its own, and with two copies there is no second accuser. Nothing is taken out where nobody who is left is sound and there,
+//! and what was said under another version does not count. `min_copies` protects no such replica: it is no copy, as one that counts as empty (R19) is none.
 
 use super::machine::{REMEMBERED_MAX, Said, Steward};
 use super::message::{Note, Output};
 use crate::base::{DiskId, NodeId, PgId};
-use crate::protocol::catalog::{Catalog, Pg, Pool};
+use crate::protocol::catalog::{Catalog, Pg};
 use crate::protocol::replication::Role;
 use crate::protocol::scrub::compare::Wrong;
 
@@ -58,7 +58,6 @@ impl Steward {
         &mut self,
         catalog: &Catalog,
         pg: &Pg,
-        pool: &Pool,
         out: &mut Vec<Output>,
     ) -> Option<(DiskId, Wrong)> {
         let of_pg = (pg.id, DiskId(0))..=(pg.id, DiskId(u32::MAX));
@@ -76,12 +75,11 @@ impl Steward {
             }
         }
         let in_sync = || pg.configuration.in_sync();
-        let least = (pool.min_copies as usize).max(1);
         for (disk, why) in &now {
             let is_sound = |other: &DiskId| now.iter().all(|(wrong, _)| wrong != other);
             let is_counted = pg.configuration.role(*disk) == Some(Role::InSync);
             let is_left = in_sync().any(|other| is_sound(&other) && self.is_here(catalog, other));
-            if !is_counted || (in_sync().count() > least && is_left) {
+            if !is_counted || is_left {
                 return Some((*disk, *why));
             }
         }

@@ -133,9 +133,10 @@ impl Atlas {
         match strike {
             Strike::Lose { disk } | Strike::Age { disk } => {
                 let mut pgs = self.pgs.keys();
-                pgs.try_for_each(|pg| self.may_lose(*pg, *disk))
+                pgs.try_for_each(|pg| self.may_lose(*pg, *disk, self.pgs[pg].least))
             }
-            Strike::Tear { disk, pg } => self.may_lose(*pg, *disk),
+            // It is taken out whatever `min_copies` says.
+            Strike::Tear { disk, pg } => self.may_lose(*pg, *disk, 1),
             Strike::Damage { disk, pg, chunk } => self.may_damage(*disk, *pg, *chunk),
             Strike::Silence { disks } => {
                 let touches = |pg: &Pg| {
@@ -180,7 +181,7 @@ impl Atlas {
         damaged.map(|(pg, chunk, _)| (*pg, *chunk)).collect()
     }
 
-    fn may_lose(&self, of: PgId, disk: DiskId) -> Result<(), Refused> {
+    fn may_lose(&self, of: PgId, disk: DiskId, least: usize) -> Result<(), Refused> {
         let pg = &self.pgs[&of];
         if !pg.in_sync.contains(&disk) {
             let mut damaged = self.damaged.iter();
@@ -203,7 +204,7 @@ impl Atlas {
         let is_left = |other: &&DiskId| {
             **other != disk && !self.silent.contains_key(other) && self.is_whole(of, **other)
         };
-        match pg.in_sync.iter().filter(is_left).count() >= pg.least {
+        match pg.in_sync.iter().filter(is_left).count() >= least {
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),
         }

@@ -290,7 +290,7 @@ const WISHES: &[(Fault, u64)] = &[
     (Fault::NodeRemoved, 3_000),
 ];
 
-/// In every other seed operators want nothing. The number is one with which that holds for all named regressions, which were found so.
+/// In every other seed operators want nothing. The number is one with which that holds for the sixteen named regressions that were found before operators were there.
 fn draw_wishes(seed: u64) -> Vec<(Fault, Duration)> {
     let mut prng = Prng::new(seed ^ mix64(WISHES_SALT));
     if prng.one_in(2) {

@@ -82,11 +82,24 @@ fn what_was_said_of_another_version_or_by_one_who_cannot_know_is_not_heard() {
 }
 
 #[test]
-fn the_last_copies_stay_and_people_are_told_once() {
+fn what_lacks_a_write_is_no_copy_so_min_copies_does_not_keep_it() {
     let mut world = laid_out(1, 4, 2, 2, RulesOff::NONE);
     let (pg, nodes) = pg_of(&world);
+    say(&mut world, nodes[1], pg, LOST);
+    world.ticks(Duration::from_millis(300));
+    assert_eq!(role(&world, pg), Some(Role::Out { since: 0 }));
+    world.ticks(Duration::from_secs(30));
+    assert_eq!(role(&world, pg), Some(Role::InSync));
+}
+
+#[test]
+fn of_one_that_stays_people_are_told_once() {
+    let mut world = laid_out(1, 4, 2, 2, RulesOff::NONE);
+    let (pg, nodes) = pg_of(&world);
+    world.crash(nodes[1]);
+    world.ticks(Duration::from_secs(2));
     for _ in 0..3 {
-        say(&mut world, nodes[1], pg, LOST);
+        say(&mut world, nodes[0], pg, Wrong::Torn);
         world.ticks(Duration::from_secs(1));
     }
     assert_eq!((role(&world, pg), world.emptied), (Some(Role::InSync), 0));

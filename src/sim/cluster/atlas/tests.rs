@@ -20,14 +20,11 @@ fn chunk(n: u64) -> ChunkId {
 fn group(in_sync: &[u32], out: &[u32], least: usize) -> Group {
     let standing = |standing| move |n: &u32| (disk(*n), standing);
     let disks = in_sync.iter().map(standing(Standing::InSync));
-    // To be filled, or not: that makes no difference here.
-    let (some, others) = out.split_at(out.len() / 2);
-    let disks = disks.chain(some.iter().map(standing(Standing::Joining)));
     Group {
         pg: PG,
         least,
         disks: disks
-            .chain(others.iter().map(standing(Standing::Out)))
+            .chain(out.iter().map(standing(Standing::Out)))
             .collect(),
     }
 }
@@ -250,4 +247,49 @@ fn a_whole_copy_is_left_whatever_strikes() {
         }
         assert!(struck > 0 || least == 2, "seed {seed}: nothing was lost");
     }
+}
+
+#[test]
+fn a_joiner_that_was_struck_does_not_count_when_it_is_promoted_until_it_was_out() {
+    let joins = Group {
+        disks: vec![(disk(1), Standing::InSync), (disk(2), Standing::Joining)],
+        ..group(&[], &[], 1)
+    };
+    let lose = Strike::Lose { disk: disk(1) };
+    let of_two = [
+        Strike::Age { disk: disk(2) },
+        Strike::Tear {
+            disk: disk(2),
+            pg: PG,
+        },
+    ];
+    for strike in of_two {
+        let mut atlas = atlas(&[1], 1);
+        atlas.configure(&joins);
+        atlas.struck(&strike);
+        // It had said that it is filled.
+        atlas.configure(&group(&[1, 2], &[], 1));
+        assert!(!atlas.is_there(PG, disk(2)));
+        assert_eq!(atlas.may(&lose), Err(Refused::OpenLoss(PG)));
+        atlas.configure(&group(&[1], &[2], 1));
+        atlas.configure(&joins);
+        atlas.configure(&group(&[1, 2], &[], 1));
+        assert_eq!(atlas.may(&lose), Ok(()));
+    }
+}
+
+#[test]
+fn who_was_taken_out_may_have_the_last_sound_copy_of_what_is_damaged() {
+    let mut atlas = atlas(&[1, 2], 1);
+    let (disk_1, pg, chunk) = (disk(1), PG, chunk(1));
+    atlas.struck(&Strike::Damage {
+        disk: disk_1,
+        pg,
+        chunk,
+    });
+    atlas.configure(&group(&[1], &[2], 1));
+    let age = Strike::Age { disk: disk(2) };
+    assert_eq!(atlas.may(&age), Err(Refused::LastCopies(PG)));
+    atlas.mended(disk_1, pg, chunk);
+    assert_eq!(atlas.may(&age), Ok(()));
 }
