@@ -115,6 +115,8 @@ impl Served {
         self.below = Some(self.at);
         self.at = self.layers.newest;
         self.drained = false;
+        // What the manager was told was of the layer before: it may have recorded that, and begun the next cut, while nothing was heard here.
+        self.told = None;
     }
 }
 

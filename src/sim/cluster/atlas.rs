@@ -40,6 +40,8 @@ pub struct Group {
     pub pg: PgId,
     /// In-sync copies that the manager must not go below: `max(1, min_copies)`.
     pub least: usize,
+    /// Copies that are wanted of it: what is in sync beyond that may be taken away at any time, and nobody asks whether it was the sound one.
+    pub wants: usize,
     pub disks: Vec<(DiskId, Standing)>,
 }
 
@@ -76,6 +78,7 @@ pub enum Refused {
 #[derive(Debug, Clone, Default)]
 struct Pg {
     least: usize,
+    wants: usize,
     in_sync: BTreeSet<DiskId>,
     listed: BTreeSet<DiskId>,
     joining: BTreeSet<DiskId>,
@@ -99,6 +102,11 @@ impl Pg {
         self.in_sync.iter().any(|disk| self.lost.contains(disk))
     }
 
+    /// Copies in sync that may be taken away at any time.
+    fn surplus(&self) -> usize {
+        self.in_sync.len().saturating_sub(self.wants)
+    }
+
     /// Whoever was taken out is empty anyway, and filled before it counts, if it is there.
     fn forget_those_out(&mut self, gone: &BTreeSet<DiskId>) {
         let (in_sync, joining) = (&self.in_sync, &self.joining);
@@ -118,7 +126,7 @@ impl Atlas {
                 .filter(move |(_, standing)| *standing == of)
                 .map(|(disk, _)| *disk)
         };
-        pg.least = group.least.max(1);
+        (pg.least, pg.wants) = (group.least.max(1), group.wants);
         pg.listed = group.disks.iter().map(|(disk, _)| *disk).collect();
         pg.in_sync = those(Standing::InSync).collect();
         pg.joining = those(Standing::Joining).collect();
@@ -170,6 +178,11 @@ impl Atlas {
         }
     }
 
+    /// Whether all that is in sync is what it was.
+    pub fn is_unharmed(&self) -> bool {
+        self.damaged.is_empty() && !self.pgs.values().any(Pg::is_open)
+    }
+
     /// Whether a disk's copy of a PG is what it was, and nothing keeps the disk silent.
     pub fn is_reached(&self, pg: PgId, disk: DiskId) -> bool {
         self.is_there(pg, disk) && !self.silent.contains_key(&disk)
@@ -204,7 +217,7 @@ impl Atlas {
         let is_left = |other: &&DiskId| {
             **other != disk && !self.silent.contains_key(other) && self.is_whole(of, **other)
         };
-        match pg.in_sync.iter().filter(is_left).count() >= least {
+        match pg.in_sync.iter().filter(is_left).count() >= least + pg.surplus() {
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),
         }
@@ -240,7 +253,7 @@ impl Atlas {
             let is_there = !pg.lost.contains(other) && !self.gone.contains(other);
             **other != disk && is_there && !self.damaged.contains(&(of, chunk, **other))
         };
-        match pg.in_sync.iter().filter(has_it).count() >= 1 {
+        match pg.in_sync.iter().filter(has_it).count() > pg.surplus() {
             true if pg.is_open() => Err(Refused::OpenLoss(of)),
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),

@@ -202,6 +202,7 @@ impl World {
         let group = AtlasGroup {
             pg,
             least: pool.map_or(1, |pool| pool.min_copies as usize),
+            wants: pool.map_or(1, |pool| self.operators.least_copies(pool.copies) as usize),
             disks: members
                 .map(|member| (member.disk, standing(member.role)))
                 .collect(),

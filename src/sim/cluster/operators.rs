@@ -153,6 +153,11 @@ impl Operators {
         self.late = Some((node, false));
     }
 
+    /// The least that is wanted, or will be.
+    pub(super) fn least_copies(&self, copies: u32) -> u32 {
+        self.copies.map_or(copies, |(wanted, _)| wanted.min(copies))
+    }
+
     /// The next disk's.
     pub(super) fn next_number(&mut self) -> u32 {
         self.last_number += 1;
@@ -228,7 +233,13 @@ impl World {
                 if !self.can_spare(&[], copies) || self.catalog.pgs().len() > PGS_MAX {
                     return false;
                 }
+                // What leaves then may be the sound copy of what is damaged: two failures at once.
+                let is_less = self.catalog.pools().any(|pool| pool.copies > copies);
+                if is_less && !self.atlas.is_unharmed() {
+                    return false;
+                }
                 self.operators.copies = Some((copies, min_copies));
+                self.tell_atlas_all();
             }
             Wish::Grow { volume } => {
                 let id = self.volumes[volume as usize];
@@ -260,6 +271,11 @@ impl World {
             }
         }
         true
+    }
+
+    fn tell_atlas_all(&mut self) {
+        let pgs: Vec<_> = self.catalog.pgs().map(|pg| pg.id).collect();
+        pgs.into_iter().for_each(|pg| self.tell_atlas(pg));
     }
 
     fn want_disk(&mut self, node: NodeId) {
@@ -431,8 +447,7 @@ impl World {
                 }
                 Event::PoolChanged { pool } => {
                     self.operators.reshaping = Some(pool.copies);
-                    let pgs: Vec<_> = self.catalog.pgs().map(|pg| pg.id).collect();
-                    pgs.into_iter().for_each(|pg| self.tell_atlas(pg));
+                    self.tell_atlas_all();
                 }
                 Event::PgsCreated { pgs, .. } => {
                     pgs.iter().for_each(|pg| self.tell_atlas(pg.id));

@@ -23,6 +23,7 @@ fn group(in_sync: &[u32], out: &[u32], least: usize) -> Group {
     Group {
         pg: PG,
         least,
+        wants: in_sync.len(),
         disks: disks
             .chain(out.iter().map(standing(Standing::Out)))
             .collect(),
@@ -292,4 +293,26 @@ fn who_was_taken_out_may_have_the_last_sound_copy_of_what_is_damaged() {
     assert_eq!(atlas.may(&age), Err(Refused::LastCopies(PG)));
     atlas.mended(disk_1, pg, chunk);
     assert_eq!(atlas.may(&age), Ok(()));
+}
+
+#[test]
+fn what_may_be_taken_away_at_any_time_is_not_counted_on() {
+    let mut atlas = atlas(&[1, 2, 3], 1);
+    let (pg, chunk) = (PG, chunk(1));
+    let disk_1 = disk(1);
+    let damage = Strike::Damage {
+        disk: disk_1,
+        pg,
+        chunk,
+    };
+    for (wants, may) in [(3, Ok(())), (2, Ok(())), (1, Err(Refused::LastCopies(PG)))] {
+        let group = Group {
+            wants,
+            ..group(&[1, 2, 3], &[], 1)
+        };
+        atlas.configure(&group);
+        assert_eq!(atlas.may(&damage), may, "{wants}");
+        assert_eq!(atlas.may(&Strike::Lose { disk: disk_1 }), may, "{wants}");
+    }
+    assert!(atlas.is_unharmed());
 }
