@@ -39,7 +39,9 @@ impl Steward {
         };
         let known = self.wrong.get(&(id, disk)).map(|(of, ..)| *of);
         let has_room = self.wrong.len() < REMEMBERED_MAX || known.is_some();
-        if has_voice && is_news && has_room && !self.suspects.contains(&by) {
+        // Who is suspect is believed against itself: others accuse it because its store answers with errors.
+        let is_heard = why == Wrong::Torn || !self.suspects.contains(&by);
+        if has_voice && is_news && has_room && is_heard {
             if known != Some(version) {
                 self.wrong.insert((id, disk), (version, why, Said::NotYet));
             }

@@ -67,10 +67,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "nowhere: R14 (window) and R15 (entries) cover it, see docs/simulation.md",
     ),
     (
-        "r15-entries",
-        "nowhere by now: seed 41 missed it until disks came and went",
-    ),
-    (
         "r16",
         "by hand, walk 869: RULE=r16 WORLD=2 cargo test explore::hunt -- --ignored",
     ),

@@ -4,6 +4,7 @@ use super::world::World;
 use super::{in_sync_on, laid_out};
 use crate::base::{DiskId, NodeId, PgId};
 use crate::protocol::catalog::{Command, DiskState};
+use crate::protocol::membership::{Verdict, Why as Guilt};
 use crate::protocol::replication::Role;
 use crate::protocol::scrub::compare::Wrong;
 use crate::protocol::steward::{Input, Note, RulesOff, Why};
@@ -90,6 +91,25 @@ fn what_lacks_a_write_is_no_copy_so_min_copies_does_not_keep_it() {
     assert_eq!(role(&world, pg), Some(Role::Out { since: 0 }));
     world.ticks(Duration::from_secs(30));
     assert_eq!(role(&world, pg), Some(Role::InSync));
+}
+
+#[test]
+fn one_that_is_suspect_is_believed_against_itself_and_not_against_others() {
+    let mut world = laid_out(1, 4, 2, 2, RulesOff::NONE);
+    let (pg, nodes) = pg_of(&world);
+    for node in &nodes {
+        let why = Guilt::Accused { by: 2 };
+        let verdict = Verdict::Suspect { node: *node, why };
+        world.tell(Input::Verdict(verdict));
+    }
+    say(&mut world, nodes[1], pg, LOST);
+    world.ticks(Duration::from_millis(300));
+    assert_eq!(role(&world, pg), Some(Role::InSync));
+    let node = nodes[1];
+    world.tell(Input::Verdict(Verdict::Cleared { node }));
+    say(&mut world, nodes[0], pg, Wrong::Torn);
+    world.ticks(Duration::from_millis(300));
+    assert_eq!(role(&world, pg), Some(Role::Out { since: 0 }));
 }
 
 #[test]
