@@ -33,6 +33,7 @@ use crate::protocol::replication::fill::Place;
 use crate::protocol::replication::{Entry, Gauge, Room, Takes as Space};
 use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -249,6 +250,8 @@ pub struct Shelf {
     flying: Slab<Flying>,
     agenda: Agenda,
     gauge: Gauge,
+    /// Chunks with data, where they were counted since something has changed.
+    counted: Cell<Option<usize>>,
     /// Faults of our own: what a store under a replica could do wrong.
     pub breaks: Breaks,
     /// With [`Break::NoDsync`]: what the medium really has.
@@ -274,6 +277,7 @@ impl Shelf {
             ops: 0,
             flying: Slab::new(FLYING_MAX),
             agenda: Agenda::new(),
+            counted: Cell::new(None),
             gauge: Gauge::with_marks(manner.reserve as u64, manner.ample_from()),
             breaks: Breaks::NONE,
             synced: Kept::default(),
@@ -348,7 +352,21 @@ impl Shelf {
 
     /// Chunks that are free.
     pub fn free(&self) -> usize {
-        self.manner.room.saturating_sub(self.kept.chunks())
+        let chunks = self.counted.get().unwrap_or_else(|| {
+            let counted = self.kept.chunks();
+            self.counted.set(Some(counted));
+            counted
+        });
+        self.manner.room.saturating_sub(chunks)
+    }
+
+    /// Asserts that what was counted is still so.
+    pub fn check_count(&self) {
+        let counted = self.counted.get();
+        assert!(
+            counted.is_none_or(|counted| counted == self.kept.chunks()),
+            "chunks are counted anew"
+        );
     }
 
     /// Chunks that are free, and what makes it low; nothing where it is not and never can be.
@@ -426,6 +444,7 @@ impl Shelf {
             true => Outcome::Failed(Failure::Gone),
             false => self.carry_out(pg, operation),
         };
+        self.counted.set(None);
         self.flying[key].outcome = Some(outcome);
     }
 

@@ -481,6 +481,7 @@ impl World {
             self.judge_moment()?;
         }
         if self.counts.steps.is_multiple_of(256) {
+            self.shelves.values().for_each(Shelf::check_count);
             for (&id, place) in &mut self.places {
                 if let Some(node) = &place.node {
                     node.check();

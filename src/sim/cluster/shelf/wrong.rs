@@ -40,6 +40,7 @@ impl Shelf {
                 pg.chunks.retain(|_, chunk| chunk.has_data());
             }
         }
+        self.counted.set(None);
     }
 
     /// The disk is gone: everything fails, what is in flight too.
@@ -54,6 +55,7 @@ impl Shelf {
 
     /// In its place there is an empty one.
     pub fn replace(&mut self) {
+        self.counted.set(None);
         self.crash();
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
@@ -69,6 +71,7 @@ impl Shelf {
     /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
     /// brought back within one opening is beyond what the manager can know.
     pub fn age(&mut self) -> bool {
+        self.counted.set(None);
         let recorded = self.kept.recorded;
         let Some(older) = self.older.take_if(|older| older.incarnation < recorded) else {
             return false;
@@ -226,6 +229,7 @@ impl Shelf {
 
     /// The last change of a chunk never happened, though it was said to be done. What the chunk was with it.
     pub fn lose_change(&mut self, pg: PgId, chunk: ChunkId) -> Chunk {
+        self.counted.set(None);
         let before = self.before.remove(&(pg, chunk)).expect("it was changed");
         let chunks = &mut self.kept.pg_mut(pg).chunks;
         let right = chunks.remove(&chunk).expect("it was changed");
