@@ -180,18 +180,16 @@ impl Steward {
                 }
             }
             let moving = |pg: PgId| catalog.pg(pg).is_some_and(|pg| pg.pool == id);
-            let is_done = self
-                .pools
-                .get(&id)
-                .is_some_and(|plan| plan.is_touched && plan.changes.is_empty());
-            if is_done
+            let is_touched = self.pools.get(&id).is_some_and(|plan| plan.is_touched);
+            if is_touched
                 && !catalog.wanted().any(moving)
                 && !self
                     .in_flight
                     .values()
                     .any(|errand| matches!(errand, Errand::Begin(..)))
             {
-                // Asked again: whether something is left, or was dropped.
+                // Asked again: whether something is left, or was dropped. What waits and can't begin now that nothing is under way may wait for what only
+                // another plan brings: a PG that lists one more than it has copies, because a move of it came to nothing.
                 if let Some(plan) = self.pools.get_mut(&id) {
                     plan.is_touched = false;
                 }

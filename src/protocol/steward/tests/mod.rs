@@ -228,6 +228,30 @@ fn moves_whose_beginning_is_lost_do_not_hold_up_the_rest_of_their_plan() {
 }
 
 #[test]
+fn a_disk_is_emptied_while_the_pool_gets_more_copies() {
+    for seed in 0..20 {
+        let mut world = laid_out(seed, 8, 2, 1, RulesOff::NONE);
+        let pool = Command::SetPool {
+            pool: "default".into(),
+            copies: 3,
+            min_copies: 1,
+            level: Level::Node,
+        };
+        world.order(pool).unwrap();
+        for disk in [1, 4].map(DiskId) {
+            let state = DiskState::Draining;
+            world.order(Command::SetDiskState { disk, state }).unwrap();
+        }
+        world.rest().expect("it comes to rest");
+        for disk in [1, 4].map(DiskId) {
+            let mut left = world.catalog.pgs_on(disk);
+            assert_eq!(left.next(), None, "seed {seed}, disk {disk}");
+        }
+        world.is_whole().unwrap();
+    }
+}
+
+#[test]
 fn one_that_accuses_everybody_takes_nobody_out() {
     let mut world = laid_out(5, 4, 3, 1, RulesOff::NONE);
     for _ in 0..5 {
