@@ -120,9 +120,10 @@ impl Wish {
     }
 }
 
-/// What operators want, and what of it is not counted as reached.
+/// What operators want, and what of it was not seen to have an effect yet.
 #[derive(Debug, Default)]
 pub(super) struct Operators {
+    /// Somebody has wanted something: it is looked at until the run ends.
     is_looking: bool,
     /// Disks that are to be empty, with how many wishes want that; those that held something then.
     drained: BTreeMap<DiskId, u32>,
@@ -183,10 +184,7 @@ impl World {
         let copies = self.copies_wanted();
         match wish {
             Wish::Drain { disk, lasts } => {
-                let Some(disk) = self
-                    .disk(disk)
-                    .filter(|disk| self.can_spare(&[*disk], copies))
-                else {
+                let Some(disk) = self.spare(disk, copies) else {
                     return false;
                 };
                 *self.operators.drained.entry(disk).or_default() += 1;
@@ -197,10 +195,7 @@ impl World {
                 self.put_due(4 * lasts, Due::Undrain(disk));
             }
             Wish::RemoveDisk { disk } => {
-                let Some(disk) = self
-                    .disk(disk)
-                    .filter(|disk| self.can_spare(&[*disk], copies))
-                else {
+                let Some(disk) = self.spare(disk, copies) else {
                     return false;
                 };
                 return self.operators.going.insert(disk);
@@ -288,6 +283,12 @@ impl World {
         let has = self.catalog.pools().map(|pool| pool.copies).max();
         let wanted = self.operators.copies.map(|(copies, _)| copies);
         has.max(wanted).unwrap_or(1)
+    }
+
+    /// A disk that can be spared.
+    fn spare(&self, disk: (u32, u32), copies: u32) -> Option<DiskId> {
+        let disk = self.disk(disk)?;
+        self.can_spare(&[disk], copies).then_some(disk)
     }
 
     /// Whether without these disks, and without those that are drained or going, there are enough nodes for so many copies.

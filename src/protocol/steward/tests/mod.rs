@@ -184,17 +184,26 @@ fn a_drained_disk_ends_empty_under_one_leader_after_another() {
     world.order(Command::RemoveDisk { disk: id }).unwrap();
 }
 
+fn set_copies(world: &mut World, copies: u32) {
+    let pool = Command::SetPool {
+        pool: "default".into(),
+        copies,
+        min_copies: 1,
+        level: Level::Node,
+    };
+    world.order(pool).unwrap();
+}
+
+fn drain(world: &mut World, disk: DiskId) {
+    let state = DiskState::Draining;
+    world.order(Command::SetDiskState { disk, state }).unwrap();
+}
+
 #[test]
 fn more_copies_are_made_and_fewer_are_left_as_the_pool_asks() {
     let mut world = laid_out(4, 4, 1, 1, RulesOff::NONE);
     for copies in [3, 2] {
-        let pool = Command::SetPool {
-            pool: "default".into(),
-            copies,
-            min_copies: 1,
-            level: Level::Node,
-        };
-        world.order(pool).unwrap();
+        set_copies(&mut world, copies);
         world.rest().expect("it comes to rest");
         assert_eq!(world.broken, None);
         world.is_whole().unwrap();
@@ -206,18 +215,11 @@ fn moves_whose_beginning_is_lost_do_not_hold_up_the_rest_of_their_plan() {
     for seed in 0..20 {
         let mut world = laid_out(seed, 6, 2, 1, RulesOff::NONE);
         // Of one PG a replica is to leave, and the other one to move.
-        let pool = Command::SetPool {
-            pool: "default".into(),
-            copies: 1,
-            min_copies: 1,
-            level: Level::Node,
-        };
-        world.order(pool).unwrap();
+        set_copies(&mut world, 1);
         let pg = in_sync_on(&world, DiskId(1))[0];
         let disks: Vec<DiskId> = world.catalog.pg(pg).unwrap().disks().collect();
         for &disk in &disks {
-            let state = DiskState::Draining;
-            world.order(Command::SetDiskState { disk, state }).unwrap();
+            drain(&mut world, disk);
         }
         world.moves_to_lose = 6;
         world.rest().expect("it comes to rest");
@@ -231,16 +233,9 @@ fn moves_whose_beginning_is_lost_do_not_hold_up_the_rest_of_their_plan() {
 fn a_disk_is_emptied_while_the_pool_gets_more_copies() {
     for seed in 0..20 {
         let mut world = laid_out(seed, 8, 2, 1, RulesOff::NONE);
-        let pool = Command::SetPool {
-            pool: "default".into(),
-            copies: 3,
-            min_copies: 1,
-            level: Level::Node,
-        };
-        world.order(pool).unwrap();
+        set_copies(&mut world, 3);
         for disk in [1, 4].map(DiskId) {
-            let state = DiskState::Draining;
-            world.order(Command::SetDiskState { disk, state }).unwrap();
+            drain(&mut world, disk);
         }
         world.rest().expect("it comes to rest");
         for disk in [1, 4].map(DiskId) {
