@@ -13,7 +13,8 @@
 //! `hearing` has passed since the first word, so that the accused has its say.
 //!
 //! Invariants: *bounded*: [`ACCUSATIONS_MAX`] at once, [`OF_ONE_MAX`] of one accuser; *aging*: a word that is not repeated is
-//! forgotten after `accusation_age`, and a verdict with the last word that supports it.
+//! forgotten after `accusation_age`, and a verdict with the last word that supports it; *of this life*: a word is about the lease
+//! under which it was said, and a node that holds a new one is neither accused nor suspect by what was said before.
 //!
 //! It does not know what a replica is: the replication manager acts on a verdict, within its own rules (`min_copies`).
 
@@ -104,10 +105,21 @@ impl Accusations {
         }
     }
 
-    /// Forgets words that are old, and what they supported.
+    /// Forgets words that are old.
     fn age(&mut self, now: Time, parameters: &Parameters, out: &mut Vec<GrantorOutput>) {
         let age = parameters.accusation_age;
         self.words.retain(|_, word| now.since(word.last) < age);
+        self.clear(out);
+    }
+
+    /// Forgets what was said of a node before it had its lease.
+    fn begin_anew(&mut self, node: NodeId, out: &mut Vec<GrantorOutput>) {
+        self.words.retain(|(accused, _), _| *accused != node);
+        self.clear(out);
+    }
+
+    /// Who is suspect by nobody's word is so no longer.
+    fn clear(&mut self, out: &mut Vec<GrantorOutput>) {
         let words = &self.words;
         self.suspects.retain(|node, why| {
             let stays = words.keys().any(|(accused, by)| match why {
@@ -217,6 +229,12 @@ impl Grantor {
         if self.accusations.is_accused(node) {
             self.accusations.suspect(node, Why::LeaseEnded, out);
         }
+    }
+
+    /// A node holds a new lease: what was said of it before is over. Else a site that returns from a power cut evicts replicas
+    /// that are well, when the old words end.
+    pub(super) fn on_new_lease(&mut self, node: NodeId, out: &mut Vec<GrantorOutput>) {
+        self.accusations.begin_anew(node, out);
     }
 
     pub(super) fn judge(&mut self, now: Time, out: &mut Vec<GrantorOutput>) {

@@ -180,6 +180,7 @@ impl Grantor {
                 lease,
             };
             out.push(live);
+            self.on_new_lease(node, out);
         }
         self.answer_when_confirmed(ask, lease, out);
     }

@@ -60,6 +60,8 @@ impl Steward {
     pub(super) fn on_live(&mut self, catalog: &Catalog, node: NodeId) {
         self.nodes.insert(node, Presence::Here);
         for disk in catalog.disks_of(node) {
+            // What was said before it held this lease was of another life.
+            self.words.absolve(disk.id);
             self.look_at_disk(catalog, disk.id);
         }
     }

@@ -51,6 +51,11 @@ impl Words {
         self.of.retain(|(_, by), _| *by != node);
     }
 
+    /// Forgets what was said against a disk.
+    pub fn absolve(&mut self, disk: DiskId) {
+        self.of.retain(|(of, _), _| *of != disk);
+    }
+
     /// Forgets what is old. When to look again.
     pub fn age(&mut self, now: Time, age: Duration) -> Option<Time> {
         self.of.retain(|_, word| now.since(word.last) < age);

@@ -357,6 +357,29 @@ impl World {
         lacking.chain(torn.filter(is_listed)).collect()
     }
 
+    /// Who was filled lacks what those lacked that it was filled from.
+    fn inherit_losses(&mut self, pg: PgId, promoted: DiskId) {
+        let Some(of) = self.catalog.pg(pg) else {
+            return;
+        };
+        let is_source =
+            |disk| disk != promoted && of.configuration.role(disk) == Some(Role::InSync);
+        let lost = self
+            .losses
+            .iter()
+            .filter(|loss| loss.pg == pg && is_source(loss.disk));
+        let lost: Vec<Loss> = lost.copied().collect();
+        for loss in lost {
+            let disk = promoted;
+            let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+            let has = shelf.kept().pg(pg).chunks.get(&loss.chunk);
+            if blocks(has) != blocks(Some(&loss.right)) {
+                shelf.strike(pg);
+                self.losses.push(Loss { disk, ..loss });
+            }
+        }
+    }
+
     /// *innocent*: whom a comparison has taken out has lost something. What was done to a replica is an excuse until it was emptied, or is in sync
     /// again with what others have; one that was forgotten, or whose disk is another, has none either (`shelf.rs`).
     pub(super) fn judge_reconfigured(&mut self, command: &Command) -> Result<(), Failure> {
@@ -371,6 +394,7 @@ impl World {
         let is_struck = shelf.is_struck(pg);
         shelf.absolve(pg);
         if let Reconfigure::Promote { .. } = change {
+            self.inherit_losses(pg, disk);
             return Ok(());
         }
         self.counts.met.branch("emptied");

@@ -55,10 +55,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "protocol/replication/tests/explore.rs: each_rule_that_is_switched_off_is_missed",
     ),
     (
-        "r10",
-        "protocol/replication/tests/explore.rs: each_rule_that_is_switched_off_is_missed",
-    ),
-    (
         "r13-settled",
         "by hand, walk 194670: RULE=r13-settled WORLD=4 cargo test explore::hunt -- --ignored",
     ),

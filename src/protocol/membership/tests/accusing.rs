@@ -59,24 +59,26 @@ impl Site {
         self.now += 60 * MS;
         self.request += 1;
         for node in 0..self.nodes {
-            let count = u64::from(node) + 1;
-            let lease = LeaseNumber {
-                term: Term(1),
-                count,
-            };
-            self.step(GrantorInput::Ask(Ask {
-                node: NodeId(node),
-                incarnation: Incarnation(1),
-                request: self.request,
-                want: Want::Lease,
-                standing: match self.request {
+            self.ask(
+                node,
+                match self.request {
                     1 => Standing::Lost(LeaseNumber::NONE),
-                    _ => Standing::Holds(lease),
+                    _ => Standing::Holds(lease(u64::from(node) + 1)),
                 },
-                elapsed: Duration::from_millis(60 * self.request),
-                answered: None,
-            }));
+            );
         }
+    }
+
+    fn ask(&mut self, node: u32, standing: Standing) {
+        self.step(GrantorInput::Ask(Ask {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+            request: self.request,
+            want: Want::Lease,
+            standing,
+            elapsed: Duration::from_millis(60 * self.request),
+            answered: None,
+        }));
     }
 
     fn accuse(&mut self, by: u32, accused: u32) {
@@ -93,6 +95,30 @@ impl Site {
         };
         self.verdicts.iter().filter_map(suspect).collect()
     }
+}
+
+fn lease(count: u64) -> LeaseNumber {
+    let term = Term(1);
+    LeaseNumber { term, count }
+}
+
+#[test]
+fn who_holds_a_new_lease_is_not_suspect_by_what_was_said_before() {
+    let mut site = Site::new(4);
+    site.nodes = 2;
+    site.renew();
+    for node in [2, 3] {
+        site.ask(node, Standing::Lost(lease(u64::from(node) + 1)));
+        site.accuse(0, node);
+    }
+    assert_eq!(site.suspects(), [2, 3]);
+    site.verdicts.clear();
+    site.renew();
+    assert_eq!(site.verdicts, [], "neither has said yet that it holds one");
+    site.ask(2, Standing::Holds(lease(5)));
+    assert_eq!(site.verdicts, [Verdict::Cleared { node: NodeId(2) }]);
+    site.accuse(0, 2);
+    assert_eq!(site.suspects(), [0; 0], "one word against one that lives");
 }
 
 #[test]

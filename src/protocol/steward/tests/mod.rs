@@ -6,6 +6,7 @@ mod wrong;
 use super::*;
 use crate::base::{DiskId, NodeId, PgId};
 use crate::protocol::catalog::{Command, DiskState, Maintenance};
+use crate::protocol::membership::Verdict;
 use crate::protocol::placement::Level;
 use crate::protocol::replication::Role;
 use std::time::Duration;
@@ -265,6 +266,38 @@ fn a_replica_that_answers_nobody_is_taken_out_while_its_node_lives() {
     world.heal();
     world.rest().expect("it comes to rest");
     world.is_whole().unwrap();
+}
+
+#[test]
+fn what_was_said_of_nodes_before_they_returned_takes_nobody_out() {
+    let mut world = laid_out(1, 4, 2, 2, RulesOff::NONE);
+    let pg = in_sync_on(&world, DiskId(1))[0];
+    let of = world.catalog.pg(pg).unwrap();
+    let version = of.version();
+    let replicas: Vec<DiskId> = of.configuration.in_sync().collect();
+    let node = |disk: &DiskId| world.catalog.disk(*disk).unwrap().node;
+    let held: Vec<NodeId> = replicas.iter().map(node).collect();
+    let nodes = world.catalog.nodes().map(|node| node.id);
+    let others: Vec<NodeId> = nodes.filter(|node| !held.contains(node)).collect();
+    for disk in replicas {
+        for &by in &others {
+            world.tell(Input::Accused {
+                by,
+                pg,
+                version,
+                disk,
+            });
+        }
+        world.ticks(Duration::from_secs(1));
+    }
+    for &node in &held {
+        world.tell(Input::Live { node });
+    }
+    set_copies(&mut world, 2); // so that one may be taken out
+    let node = held[1];
+    world.tell(Input::Verdict(Verdict::Cleared { node })); // so that its PGs are looked at
+    world.ticks(Duration::from_secs(4));
+    assert_eq!(world.catalog.pg(pg).unwrap().version(), version);
 }
 
 #[test]

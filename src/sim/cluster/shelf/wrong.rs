@@ -207,6 +207,11 @@ impl Shelf {
         self.struck.contains(&pg) || self.torn.contains(&pg)
     }
 
+    /// What is here of a PG came from where something was done to it.
+    pub fn strike(&mut self, pg: PgId) {
+        self.struck.insert(pg);
+    }
+
     /// What is here of a PG is all right, or is not there any more for the manager: whatever was done to it counts no longer.
     pub fn absolve(&mut self, pg: PgId) {
         self.struck.remove(&pg);
