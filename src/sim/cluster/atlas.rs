@@ -102,9 +102,10 @@ impl Pg {
         self.in_sync.iter().any(|disk| self.lost.contains(disk))
     }
 
-    /// Copies in sync that may be taken away at any time.
-    fn surplus(&self) -> usize {
-        self.in_sync.len().saturating_sub(self.wants)
+    /// Copies in sync that may be taken away at any time, if this one is in sync, or may be soon.
+    fn surplus(&self, with: DiskId) -> usize {
+        let joins = !self.in_sync.contains(&with);
+        (self.in_sync.len() + usize::from(joins)).saturating_sub(self.wants)
     }
 
     /// Whoever was taken out is empty anyway, and filled before it counts, if it is there.
@@ -196,13 +197,20 @@ impl Atlas {
 
     fn may_lose(&self, of: PgId, disk: DiskId, least: usize) -> Result<(), Refused> {
         let pg = &self.pgs[&of];
+        // One that is silent may be taken out at any time now.
+        let is_left = |other: &&DiskId| {
+            **other != disk && !self.silent.contains_key(other) && self.is_whole(of, **other)
+        };
+        let left = || pg.in_sync.iter().filter(is_left).count();
         if !pg.in_sync.contains(&disk) {
             let mut damaged = self.damaged.iter();
             let is_last = |(in_pg, chunk, at): &(PgId, ChunkId, DiskId)| {
                 *in_pg == of && pg.in_sync.contains(at) && !self.has_sound_copy(pg, of, *chunk)
             };
-            // What was taken out may have what is damaged in the one that is left.
-            return match pg.listed.contains(&disk) && damaged.any(is_last) {
+            // What was taken out may have what is damaged in the one that is left. And who joins may take the place of the only one that has it.
+            let is_last = pg.listed.contains(&disk) && damaged.any(is_last);
+            let takes_place = pg.joining.contains(&disk) && left() <= pg.surplus(disk);
+            return match is_last || takes_place {
                 true => Err(Refused::LastCopies(of)),
                 false => Ok(()),
             };
@@ -213,11 +221,7 @@ impl Atlas {
         if pg.is_open() {
             return Err(Refused::OpenLoss(of));
         }
-        // One that is silent may be taken out at any time now.
-        let is_left = |other: &&DiskId| {
-            **other != disk && !self.silent.contains_key(other) && self.is_whole(of, **other)
-        };
-        match pg.in_sync.iter().filter(is_left).count() >= least + pg.surplus() {
+        match left() >= least + pg.surplus(disk) {
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),
         }
@@ -253,7 +257,7 @@ impl Atlas {
             let is_there = !pg.lost.contains(other) && !self.gone.contains(other);
             **other != disk && is_there && !self.damaged.contains(&(of, chunk, **other))
         };
-        match pg.in_sync.iter().filter(has_it).count() > pg.surplus() {
+        match pg.in_sync.iter().filter(has_it).count() > pg.surplus(disk) {
             true if pg.is_open() => Err(Refused::OpenLoss(of)),
             true => Ok(()),
             false => Err(Refused::LastCopies(of)),

@@ -649,11 +649,6 @@ impl Node {
         };
         let layers = layers_of(of);
         self.coordinator.resize(volume, of.size);
-        if here == Here::Shared && self.coordinator.volume(volume).is_none() {
-            // Requests wait for a turn.
-            let open = self.open_volume(of);
-            self.coordinator.open_held(open, &mut Vec::new());
-        }
         let range: Option<Ownership> = self.catalog.range(volume).copied();
         let mut out = Vec::new();
         if let Some(range) = range {
@@ -667,11 +662,23 @@ impl Node {
             self.turns.step(now, input, &mut out);
         }
         self.take_turns(now, out, buffers);
+        self.hold_if_shared(volume, here);
         // After the turns: who is not the owner any more changes no layer.
         let mut out = Vec::new();
         let input = cuts::Input::Changed { volume, layers };
         self.cuts.step(now, input, &mut out);
         self.take_cuts(now, out, buffers);
+    }
+
+    /// Requests of a shared volume wait for a turn; also where one ended with the attachment before this one.
+    fn hold_if_shared(&mut self, volume: VolumeId, here: Here) {
+        if here == Here::Shared
+            && self.coordinator.volume(volume).is_none()
+            && let Some(of) = self.catalog.volume(volume)
+        {
+            let open = self.open_volume(of);
+            self.coordinator.open_held(open, &mut Vec::new());
+        }
     }
 
     /// Takes frames whose layer was not known.

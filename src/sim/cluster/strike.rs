@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long everything has to stay well: two leases.
 const SETTLES: Duration = Duration::from_millis(800);
 
+/// How often the last look asks for the same blocks.
+const LOOKS_MAX: u32 = 50;
+
 /// So long after it was silent a disk may still be taken out for it.
 const TAKEN_OUT_WITHIN: Duration = Duration::from_millis(1_500);
 
@@ -367,8 +370,9 @@ impl World {
             let range = self.catalog.range(attachment.volume);
             let epoch = node.and_then(|node| node.groups.epoch(attachment.volume));
             let is_open = epoch.is_some() && epoch == range.map(|range| range.epoch);
+            let has = node.is_some_and(|node| node.coordinator.volume(attachment.volume).is_some());
             // A shared one is served where something is asked.
-            if !is_open && !self.is_shared(attachment.volume) {
+            if !has || !is_open && !self.is_shared(attachment.volume) {
                 ailments.push(Ailment::NotServing(attachment.volume));
             }
         }
@@ -458,8 +462,14 @@ impl World {
             };
             let size = self.catalog.volume(volume).map_or(0, |volume| volume.size);
             let blocks = self.knobs.volume_blocks[at].min(size / BLOCK);
-            let mut from = 0;
+            let (mut from, mut tries) = (0, 0);
             while from < blocks {
+                tries += 1;
+                if tries > LOOKS_MAX {
+                    let what =
+                        format!("volume {volume} is not read at node {node}, where it is attached");
+                    return Err(Failure::new(Promise::Heals, what));
+                }
                 let to = (from + 256).min(blocks);
                 let refused = self.counts.refused;
                 let sectors = from * SECTORS..to * SECTORS;
@@ -469,7 +479,7 @@ impl World {
                     self.turn(until)?;
                 }
                 if self.requests.is_empty() && self.counts.refused == refused {
-                    from = to;
+                    (from, tries) = (to, 0);
                 } else {
                     self.wait_until_well()?;
                 }

@@ -254,6 +254,7 @@ fn a_whole_copy_is_left_whatever_strikes() {
 fn a_joiner_that_was_struck_does_not_count_when_it_is_promoted_until_it_was_out() {
     let joins = Group {
         disks: vec![(disk(1), Standing::InSync), (disk(2), Standing::Joining)],
+        wants: 2,
         ..group(&[], &[], 1)
     };
     let lose = Strike::Lose { disk: disk(1) };
@@ -315,4 +316,23 @@ fn what_may_be_taken_away_at_any_time_is_not_counted_on() {
         assert_eq!(atlas.may(&Strike::Lose { disk: disk_1 }), may, "{wants}");
     }
     assert!(atlas.is_unharmed());
+}
+
+#[test]
+fn who_takes_the_place_of_the_only_copy_is_spared() {
+    let (pg, chunk) = (PG, chunk(1));
+    for (in_sync, may) in [(&[2, 3][..], Ok(())), (&[2], Err(Refused::LastCopies(PG)))] {
+        let mut of = group(in_sync, &[], 1);
+        of.disks.push((disk(1), Standing::Joining));
+        let mut atlas = Atlas::default();
+        atlas.configure(&of);
+        let disk = disk(1);
+        for strike in [
+            Strike::Damage { disk, pg, chunk },
+            Strike::Tear { disk, pg },
+            Strike::Lose { disk },
+        ] {
+            assert_eq!(atlas.may(&strike), may, "{strike:?}");
+        }
+    }
 }
