@@ -391,7 +391,8 @@ impl World {
         };
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         // Its node may have died before its store had forgotten what was damaged.
-        let is_struck = shelf.is_struck(pg);
+        // What it was said of may be gone with what the disk was before.
+        let is_struck = shelf.is_struck(pg) || !self.atlas.is_there(pg, disk);
         shelf.absolve(pg);
         if let Reconfigure::Promote { .. } = change {
             self.inherit_losses(pg, disk);

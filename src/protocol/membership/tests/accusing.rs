@@ -59,13 +59,11 @@ impl Site {
         self.now += 60 * MS;
         self.request += 1;
         for node in 0..self.nodes {
-            self.ask(
-                node,
-                match self.request {
-                    1 => Standing::Lost(LeaseNumber::NONE),
-                    _ => Standing::Holds(lease(u64::from(node) + 1)),
-                },
-            );
+            let standing = match self.request {
+                1 => Standing::Lost(LeaseNumber::NONE),
+                _ => Standing::Holds(lease(u64::from(node) + 1)),
+            };
+            self.ask(node, standing);
         }
     }
 

@@ -32,9 +32,13 @@ pub struct Bounds {
     pub versions: u32,
     /// Of each owner, while it has the range.
     pub reads: u8,
+    /// Whether whoever has the range reads in every state as well, of every replica, with nothing in between.
+    pub looks: bool,
     /// Frames that arrive twice.
     pub duplicates: u8,
     pub crashes: u8,
+    /// How often a replica that joins loses power, and nothing that was sent to it is lost.
+    pub restarts: u8,
     /// How often a disk becomes low, or ample again.
     pub turns: u8,
     /// What a disk is asked happens later; else at once.
@@ -105,6 +109,10 @@ pub enum Event {
     Crash {
         disk: usize,
     },
+    /// One that joins does.
+    Restart {
+        disk: usize,
+    },
     /// An owner sends again what it has no answer to.
     Connect {
         owner: usize,
@@ -119,7 +127,8 @@ impl Event {
             Event::Frame { .. } => 0,
             Event::Answer { .. } => 1,
             Event::Disk { .. } => 2,
-            Event::Evict { .. } | Event::Crash { .. } | Event::Attach => 3,
+            Event::Evict { .. } | Event::Attach => 3,
+            Event::Crash { .. } | Event::Restart { .. } => 3,
             Event::Turn { .. } => 5,
             Event::Write { .. } | Event::Read { .. } => 4,
             Event::Learn { .. } | Event::Connect { .. } => 5,
@@ -217,6 +226,7 @@ pub struct World {
     moment: u32,
     duplicates: u8,
     crashes: u8,
+    restarts: u8,
     connects: u8,
     /// How each disk is, and how often one changes yet.
     rooms: Vec<Room>,
@@ -224,6 +234,7 @@ pub struct World {
     /// Whether a write was refused because a disk is low.
     refused: bool,
     slow_disks: bool,
+    looks: bool,
     confirms: bool,
     /// What reads have found that is not confirmed.
     found: Vec<(Tag, u32)>,
@@ -288,11 +299,13 @@ impl World {
             moment: 0,
             duplicates: bounds.duplicates,
             crashes: bounds.crashes,
+            restarts: bounds.restarts,
             connects: bounds.crashes,
             rooms: vec![Room::Ample; bounds.replicas as usize],
             turns: bounds.turns,
             refused: false,
             slow_disks: bounds.slow_disks,
+            looks: bounds.looks,
             confirms: bounds.confirms,
             found: Vec::new(),
             off,
@@ -413,6 +426,10 @@ impl World {
                 let disk = disk as usize;
                 events.push(Event::Tell { disk });
             }
+            if self.restarts > 0 && self.replicas[disk as usize].is_rebuilding() {
+                let disk = disk as usize;
+                events.push(Event::Restart { disk });
+            }
         }
         if now < bounds.versions {
             events.extend((0..self.filled.len()).map(|at| Event::Promote { at }));
@@ -435,7 +452,7 @@ impl World {
         (&self.frames, &self.fill_asks, &self.found).hash(&mut hasher);
         (set(&self.answers), set(&self.fill_answers)).hash(&mut hasher);
         (set(&self.filled), set(&self.disks)).hash(&mut hasher);
-        (self.duplicates, self.crashes, self.connects).hash(&mut hasher);
+        (self.duplicates, self.crashes, self.restarts, self.connects).hash(&mut hasher);
         (&self.rooms, self.turns).hash(&mut hasher);
         let moments = |asked: &Asked| [Some(asked.began), asked.ended];
         let mut order: Vec<u32> = self.history.iter().flat_map(moments).flatten().collect();
@@ -453,7 +470,52 @@ impl World {
     pub fn step(&mut self, event: Event) -> Result<(), String> {
         let result = self.happen(event);
         self.forget_what_is_stale();
+        if self.looks && result.is_ok() {
+            return self.look();
+        }
         result
+    }
+
+    /// Whoever has the range reads, of each replica, and has the answer at once. What it reads for the first time is kept: later readers are held to it.
+    /// So there is a read in every state, and none on its way in any.
+    fn look(&mut self) -> Result<(), String> {
+        let owner = self.owners.len() - 1;
+        if !self.owners[owner].is_serving() {
+            return Ok(());
+        }
+        for near in 0..self.replicas.len() as u32 {
+            let mut then = self.clone();
+            then.happen(Event::Read { owner, near })?;
+            let id = then.owners[owner].last_read();
+            let is_sent =
+                |frame: &Frame| frame.owner == owner && frame.message == Message2::Read { id };
+            let Some(at) = then.frames.iter().position(is_sent) else {
+                continue;
+            };
+            then.happen(Event::Frame { at, twice: false })?;
+            if let Some(at) = then.disks.iter().position(|(.., work)| *work == Work::Read) {
+                then.happen(Event::Disk { at })?;
+            }
+            let is_told = |reply: &Reply| {
+                reply.owner == owner
+                    && matches!(reply.answer, Answer::Value { id: of, .. } if of == id)
+            };
+            let Some(at) = then.answers.iter().position(is_told) else {
+                continue;
+            };
+            then.happen(Event::Answer { at })?;
+            let Some(read) = then.history.pop().filter(|read| read.ended.is_some()) else {
+                continue; // it is held (R9)
+            };
+            let is_known = |asked: &Asked| {
+                asked.is_read && (asked.owner, asked.value) == (read.owner, read.value)
+            };
+            if !self.history.iter().any(is_known) {
+                self.moment = then.moment;
+                self.history.push(read);
+            }
+        }
+        Ok(())
     }
 
     /// Drops what would change nothing any more: frames that the fences refuse, and answers to what was asked again
@@ -640,11 +702,12 @@ impl World {
             }
             Event::Crash { disk } => {
                 self.crashes -= 1;
-                self.disks.retain(|(of, ..)| *of != disk);
-                let durable = self.replicas[disk].durable();
-                self.replicas[disk] = Replica::new((PG, DiskId(disk as u32)), durable, self.off);
-                self.told[disk] = 0;
-                self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
+                self.crash(disk);
+                Ok(())
+            }
+            Event::Restart { disk } => {
+                self.restarts -= 1;
+                self.crash(disk);
                 Ok(())
             }
             Event::Connect { owner, disk } => {
@@ -653,6 +716,14 @@ impl World {
                 self.step_owner(owner, group::Input::Connected { to })
             }
         }
+    }
+
+    fn crash(&mut self, disk: usize) {
+        self.disks.retain(|(of, ..)| *of != disk);
+        let durable = self.replicas[disk].durable();
+        self.replicas[disk] = Replica::new((PG, DiskId(disk as u32)), durable, self.off);
+        self.told[disk] = 0;
+        self.step_replica(disk, replica::Input::Room(self.rooms[disk]));
     }
 
     fn now(&mut self) -> u32 {

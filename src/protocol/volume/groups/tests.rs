@@ -392,6 +392,27 @@ fn with_the_rule_off_a_later_lease_covers_everything() {
     assert!(reads_under_a_lease_that_came_later(off));
 }
 
+/// A read is asked for under a lease, and the lease has ended when its value is in hand: whether it is handed out.
+fn reads_while_the_lease_ends(off: RulesOff) -> bool {
+    let (mut groups, mut out) = (opened_with(off), Vec::new());
+    groups.lease(Time(100));
+    read(&mut groups, Time(10), 1, &mut out);
+    answer_all(&mut groups, Time(101), &mut out);
+    !ended(&out).is_empty()
+}
+
+#[test]
+fn a_value_that_comes_after_the_lease_has_ended_is_not_handed_out() {
+    assert!(!reads_while_the_lease_ends(RulesOff::NONE));
+}
+
+#[test]
+#[cfg(feature = "sim")]
+fn with_the_rule_off_a_value_is_handed_out_after_the_lease_has_ended() {
+    use crate::protocol::replication::Rule;
+    assert!(reads_while_the_lease_ends(RulesOff::only(Rule::R17)));
+}
+
 #[test]
 fn who_does_not_say_whether_a_write_fits_is_accused() {
     let (mut groups, mut out) = (opened(), Vec::new());
