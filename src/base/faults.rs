@@ -41,6 +41,8 @@ switches! {
     ForgetMerge = "forget-merge",
     /// Apply writes one block too far to the right.
     ApplyOffByOne = "apply-off-by-one",
+    /// The first block of a write is journaled in a batch before that of the others.
+    TearWrite = "tear-write",
     /// A fence is answered when it is in memory.
     ForgetFence = "forget-fence",
     /// Replay adds nothing to the windows of the last checkpoint.

@@ -26,6 +26,7 @@ pub fn checker_of(which: Break) -> Checker {
         Break::OffByOneRange | Break::DiscardFallsThrough => Checker::Linearizable,
         Break::NoOverlapWait | Break::ForgetMerge | Break::ExtentEdge => Checker::Linearizable,
         Break::ApplyOffByOne => Checker::Intact,
+        Break::TearWrite => Checker::Atomic,
         Break::ForgetFence | Break::LoseWindow | Break::LoseTombstone => Checker::Replicas,
         Break::KeepStamp | Break::KeepDropped => Checker::Replicas,
     }

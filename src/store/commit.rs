@@ -151,8 +151,8 @@ impl Store {
             let told_already = self.breaks().on(Break::AckBeforeDurable);
             for (record, act) in batch.records.drain(..).zip(batch.acts.drain(..)) {
                 let told = told_already && matches!(record, Record::Data { .. });
-                let silent = told || matches!(record, Record::Mark { .. });
                 let op = act.op;
+                let silent = told || op == Act::NOBODY.op;
                 self.replicas.unreserve(self.replicas.cost(&record));
                 self.replicas.take(&record);
                 self.carry_out_written(record, act, batch.number, out);

@@ -266,24 +266,34 @@ impl Store {
                 return self.put_off(leaf, at, short, ask, out);
             }
         };
-        let overlay = self.overlay_of(entry, leaf, at);
-        overlay.slot = slot;
-        overlay.issued += 1;
-        out.list.push(Output::Pin {
-            buf,
-            blocks: run.count(),
-        });
-        self.memory_blocks += u64::from(run.count());
-        let record = Record::Data {
-            at,
-            run,
-            slot,
-            pg,
-            range,
-            stamp,
-            crcs,
+        let push = |store: &mut Store, op: StoreOp, run: BlockRun, out: &mut Outbox| {
+            let overlay = store.overlay_of(entry, leaf, at);
+            overlay.slot = slot;
+            overlay.issued += 1;
+            out.list.push(Output::Pin {
+                buf,
+                blocks: run.count(),
+            });
+            store.memory_blocks += u64::from(run.count());
+            let record = Record::Data {
+                at,
+                run,
+                slot,
+                pg,
+                range,
+                stamp,
+                crcs,
+            };
+            store.push_record(record, Act { op, entry, buf });
         };
-        self.push_record(record, Act { op, entry, buf });
+        if self.breaks().on(Break::TearWrite) && self.journal.can_close() {
+            let first = run.blocks().start;
+            if let Some(first) = BlockRun::new(first, 1).filter(|_| run.count() > 1) {
+                push(self, Act::NOBODY.op, first, out);
+                self.close_batch_if_possible(out);
+            }
+        }
+        push(self, op, run, out);
         if self.breaks().on(Break::AckBeforeDurable) {
             done(op, Ok(()), out);
         }
