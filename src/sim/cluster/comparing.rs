@@ -381,7 +381,7 @@ impl World {
     }
 
     /// *innocent*: whom a comparison has taken out has lost something. What was done to a replica is an excuse until it was emptied, or is in sync
-    /// again with what others have; one that was forgotten, or whose disk is another, has none either (`shelf.rs`).
+    /// again with what others have; one that was forgotten has none either (`shelf.rs`).
     pub(super) fn judge_reconfigured(&mut self, command: &Command) -> Result<(), Failure> {
         let &Command::Reconfigure { pg, change, .. } = command else {
             return Ok(());
@@ -391,8 +391,7 @@ impl World {
         };
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         // Its node may have died before its store had forgotten what was damaged.
-        // What it was said of may be gone with what the disk was before.
-        let is_struck = shelf.is_struck(pg) || !self.atlas.is_there(pg, disk);
+        let is_struck = shelf.is_struck(pg);
         shelf.absolve(pg);
         if let Reconfigure::Promote { .. } = change {
             self.inherit_losses(pg, disk);

@@ -334,7 +334,7 @@ fn a_disk_comes_back_as_it_was_with_an_old_incarnation() {
 }
 
 #[test]
-fn what_was_done_to_a_replica_counts_until_it_is_forgotten_or_its_disk_is_another() {
+fn what_was_done_to_a_replica_counts_until_it_is_forgotten_or_absolved() {
     let other = PgId(2);
     let struck = || {
         let mut shelf = shelf();
@@ -351,6 +351,11 @@ fn what_was_done_to_a_replica_counts_until_it_is_forgotten_or_its_disk_is_anothe
     replaced.lose();
     assert!(replaced.is_struck(PG));
     replaced.replace();
+    assert!(
+        replaced.is_struck(PG),
+        "what was said of it may take effect yet"
+    );
+    replaced.absolve(PG);
     assert!(!replaced.is_struck(PG));
     // It is still damaged, whatever the manager says.
     let mut absolved = struck();

@@ -60,7 +60,6 @@ impl Shelf {
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
-        self.struck = BTreeSet::new();
     }
 
     /// Remembers what is kept now, to come back with it.
@@ -81,7 +80,6 @@ impl Shelf {
         self.is_gone = false;
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
-        self.struck = BTreeSet::new();
         for pg in self.kept.pgs.values_mut() {
             pg.lose_memory();
         }
@@ -202,7 +200,7 @@ impl Shelf {
         }
     }
 
-    /// Whether something was done to what is here of a PG.
+    /// Whether something was done to what is here of a PG, or was there before this: what was said of that may take effect yet.
     pub fn is_struck(&self, pg: PgId) -> bool {
         self.struck.contains(&pg) || self.torn.contains(&pg)
     }
