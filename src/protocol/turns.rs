@@ -108,8 +108,8 @@ pub enum Output {
     Drain { volume: VolumeId },
     /// What [`Output::Drain`] holds back goes on: the volume is wanted here again.
     Resume { volume: VolumeId },
-    /// Another node has it, or may have it: what has no answer gets none from here. Where a shared volume is attached anew already, what comes from
-    /// then on waits for the next [`Output::Open`].
+    /// Another node has it, or may have it: what has no answer gets none from here. Where a shared volume is attached anew already, the
+    /// driver opens it at once, and what comes waits for the next [`Output::Open`].
     Close { volume: VolumeId },
     /// The same of a shared volume that is still attached here: what has no answer, and what comes, waits for the next [`Output::Open`].
     Suspend { volume: VolumeId },

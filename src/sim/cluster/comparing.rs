@@ -364,19 +364,17 @@ impl World {
         };
         let is_source =
             |disk| disk != promoted && of.configuration.role(disk) == Some(Role::InSync);
-        let lost = self
-            .losses
-            .iter()
-            .filter(|loss| loss.pg == pg && is_source(loss.disk));
-        let lost: Vec<Loss> = lost.copied().collect();
-        for loss in lost {
-            let disk = promoted;
-            let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+        let disk = promoted;
+        let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
+        let lacks = |loss: &&Loss| {
             let has = shelf.kept().pg(pg).chunks.get(&loss.chunk);
-            if blocks(has) != blocks(Some(&loss.right)) {
-                shelf.strike(pg);
-                self.losses.push(Loss { disk, ..loss });
-            }
+            loss.pg == pg && is_source(loss.disk) && blocks(has) != blocks(Some(&loss.right))
+        };
+        let lost = self.losses.iter().filter(lacks);
+        let lost: Vec<Loss> = lost.map(|loss| Loss { disk, ..*loss }).collect();
+        if !lost.is_empty() {
+            shelf.strike(pg);
+            self.losses.extend(lost);
         }
     }
 

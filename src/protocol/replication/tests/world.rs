@@ -493,7 +493,12 @@ impl World {
                 continue;
             };
             then.happen(Event::Frame { at, twice: false })?;
-            if let Some(at) = then.disks.iter().position(|(.., work)| *work == Work::Read) {
+            // The one that was asked last is this one's.
+            if let Some(at) = then
+                .disks
+                .iter()
+                .rposition(|(.., work)| *work == Work::Read)
+            {
                 then.happen(Event::Disk { at })?;
             }
             let is_told = |reply: &Reply| {

@@ -196,8 +196,7 @@ fn set_copies(world: &mut World, copies: u32) {
 }
 
 fn drain(world: &mut World, disk: DiskId) {
-    let state = DiskState::Draining;
-    world.order(Command::SetDiskState { disk, state }).unwrap();
+    world.order(set_state(disk.0, DiskState::Draining)).unwrap();
 }
 
 #[test]
