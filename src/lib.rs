@@ -33,6 +33,7 @@ pub mod frontend;
 pub mod io;
 #[cfg(feature = "world")]
 pub mod manager;
+pub mod node;
 #[cfg(feature = "world")]
 pub mod observe;
 pub mod protocol;

@@ -60,10 +60,16 @@ const ROOMS: &[Room] = &[
         crates: &[],
     },
     Room {
+        name: "node",
+        pure: true,
+        rooms: &["base", "protocol", "shard"],
+        crates: &[],
+    },
+    Room {
         // serde and serde_json to weigh commands and events as the manager's log has them.
         name: "sim",
         pure: true,
-        rooms: &["base", "protocol", "wire", "store", "shard"],
+        rooms: &["base", "protocol", "wire", "store", "shard", "node"],
         crates: &["serde", "serde_json"],
     },
     Room {

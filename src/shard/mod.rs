@@ -13,6 +13,7 @@
 
 mod control;
 mod door;
+pub mod fabric;
 mod machine;
 mod route;
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl World {
                 && place
                     .node
                     .as_ref()
-                    .is_some_and(|node| node.coordinator.volume(volume).is_some())
+                    .is_some_and(|node| node.coordinator().volume(volume).is_some())
         });
         if !is_there {
             // It is not attached there yet, or not any more: the client asks again, a little later.
@@ -188,7 +188,7 @@ impl World {
         };
         let now = self.clocks.at(id, self.now);
         if let Some(node) = self.places.get_mut(&id).and_then(|it| it.node.as_mut()) {
-            node.ask(now, request, &mut self.buffers);
+            node.ask(now, request, &self.shelves, &mut self.buffers);
         }
         self.take_effects(id);
     }

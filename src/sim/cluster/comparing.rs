@@ -1,4 +1,4 @@
-//! Replicas that are compared: what the comparers of a node want done; writes that a disk loses although it said that they were done, and tables that are damaged.
+//! What replicas are compared for: writes that a disk loses although it said that they were done, and tables that are damaged.
 //!
 //! # What a lost write strikes
 //! A replica that has lost a write, and does not know it, serves old data until it is found: nothing that reads one copy can prevent that, so it is not judged. A loss
@@ -9,37 +9,16 @@
 //! A table is damaged at any time, where enough others are left: the replica answers with errors, and never with old data.
 
 use super::atlas::Strike;
-use super::buffers::Buffers;
 use super::checkers::{Failure, Promise};
 use super::coverage::Fault;
-use super::message::{Msg, Report};
-use super::node::{Effect, Node, Whose, crc_of};
-use super::shelf::{Block, Chunk, Content as Blocks, Operation, Outcome};
+use super::shelf::{Block, Chunk, Content as Blocks};
 use super::world::World;
-use crate::base::{ChunkId, DiskId, LayerId, PgId, Time};
+use crate::base::{ChunkId, DiskId, PgId};
 use crate::protocol::catalog::Command;
-use crate::protocol::replication::fill::Content;
 use crate::protocol::replication::{Reconfigure, Role};
-use crate::protocol::scrub;
-use crate::protocol::scrub::compare::{Below, Found, Input, Motion, Output, Rests};
-use std::time::Duration;
 
-/// Nobody waits a week here.
-pub const RESTS: Rests = Rests {
-    between: Duration::from_millis(1_500),
-    after_change: Duration::from_millis(200),
-};
-/// Chunks of a page.
-const PAGE: usize = 32;
 /// Lost writes of one run.
 const LOSSES_MAX: usize = 6;
-
-/// What a comparer asked of its shelf.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparing {
-    List(u64),
-    Look(u64, ChunkId),
-}
 
 /// A write that a disk has lost.
 #[derive(Debug, Clone, Copy)]
@@ -49,198 +28,6 @@ pub(super) struct Loss {
     chunk: ChunkId,
     /// What it should have.
     right: Chunk,
-}
-
-impl Node {
-    pub(super) fn expire_comparers(&mut self, now: Time) {
-        for disk in self.comparers.keys().copied().collect::<Vec<_>>() {
-            let mut out = Vec::new();
-            if let Some(comparer) = self.comparers.get_mut(&disk)
-                && comparer.deadline().is_some_and(|at| at <= now)
-            {
-                comparer.expire(now, &mut out);
-            }
-            self.take_comparer(now, disk, out);
-        }
-    }
-
-    pub(super) fn step_comparer(&mut self, now: Time, disk: DiskId, input: Input) {
-        let mut out = Vec::new();
-        if let Some(comparer) = self.comparers.get_mut(&disk) {
-            comparer.step(now, input, &mut out);
-        }
-        self.take_comparer(now, disk, out);
-    }
-
-    fn take_comparer(&mut self, now: Time, disk: DiskId, out: Vec<Output>) {
-        for output in out {
-            match output {
-                Output::List { op, pg, after } => {
-                    let operation = Operation::List {
-                        since: 0,
-                        after,
-                        most: PAGE,
-                    };
-                    self.ask_for_comparer((disk, pg), operation, Comparing::List(op));
-                }
-                Output::Look { op, pg, at } => {
-                    let operation = Operation::Inspect { chunk: at };
-                    self.ask_for_comparer((disk, pg), operation, Comparing::Look(op, at));
-                }
-                Output::Ask { to, header, at } => {
-                    if let Some(node) = self.catalog.disk(to).map(|disk| disk.node) {
-                        self.send(node, Msg::CompareAsk { to, header, at });
-                    }
-                }
-                Output::Answer { header, answer } => {
-                    let from = disk;
-                    if let Some(node) = self.catalog.disk(header.asker).map(|disk| disk.node) {
-                        let message = Msg::CompareAnswer {
-                            from,
-                            header,
-                            answer,
-                        };
-                        self.send(node, message);
-                    }
-                }
-                Output::Report {
-                    pg,
-                    disk,
-                    version,
-                    why,
-                } => self.report(Report::Wrong {
-                    pg,
-                    disk,
-                    version,
-                    why,
-                }),
-                Output::Forget { pg } => self.forget(now, (disk, pg)),
-            }
-        }
-    }
-
-    /// The manager has emptied a replica whose table is damaged: what is left of it is forgotten, and it is made anew.
-    fn forget(&mut self, now: Time, of: (DiskId, PgId)) {
-        let (disk, pg) = of;
-        if self.replicas.remove(&of).is_some() {
-            self.forgetting.insert(of);
-            self.filled.remove(&of);
-            self.lost.remove(&of);
-            self.effects.push(Effect::Forget { disk, pg });
-            self.dropped.push(of);
-            self.step_comparer(now, disk, Input::Dropped { pg });
-        }
-    }
-
-    /// The menders of replicas that were forgotten are told.
-    pub(super) fn tell_menders(&mut self, now: Time, buffers: &mut Buffers) {
-        for (disk, pg) in std::mem::take(&mut self.dropped) {
-            self.step_mender(now, disk, scrub::Input::Dropped { pg }, buffers);
-        }
-    }
-
-    fn ask_for_comparer(
-        &mut self,
-        (disk, pg): (DiskId, PgId),
-        operation: Operation,
-        comparing: Comparing,
-    ) {
-        self.effects.push(Effect::Shelf {
-            disk,
-            pg,
-            operation,
-            whose: Whose::Comparer(comparing),
-        });
-    }
-
-    /// A shelf has answered a comparer.
-    pub(super) fn on_comparing(
-        &mut self,
-        now: Time,
-        (disk, pg): (DiskId, PgId),
-        comparing: Comparing,
-        outcome: Outcome,
-        buffers: &mut Buffers,
-    ) {
-        self.note_failed(disk, &outcome);
-        self.note_torn(now, (disk, pg), &outcome);
-        let input = match (comparing, outcome) {
-            (Comparing::List(op), Outcome::Chunks { chunks, more }) => {
-                let found = Some((chunks, more));
-                Input::Listed { op, found }
-            }
-            (Comparing::List(op), _) => Input::Listed { op, found: None },
-            (Comparing::Look(op, at), Outcome::Chunk(found)) => {
-                let found = self.found((disk, pg), at, found);
-                Input::Looked { op, found }
-            }
-            (Comparing::Look(op, _), _) => Input::Looked { op, found: None },
-        };
-        self.step_comparer(now, disk, input);
-        self.tell_menders(now, buffers);
-        self.settle(now, buffers);
-    }
-
-    /// What is told of a look: nothing of a layer that this node does not know. Whether the chunk is quiet is asked only now.
-    fn found(&self, of: (DiskId, PgId), at: ChunkId, found: Option<Chunk>) -> Option<Found> {
-        let replica = self.replicas.get(&of)?;
-        let below = self.below(at.layer)?;
-        let motion = match replica.is_quiet(at) {
-            true => Motion::Quiet,
-            false => Motion::Moving,
-        };
-        Some(Found {
-            content: found.map(|chunk| content_of(&chunk)),
-            below,
-            motion,
-            version: replica.version(),
-            // A shelf keeps its tombstones.
-            forgotten: 0,
-        })
-    }
-
-    fn below(&self, layer: LayerId) -> Option<Below> {
-        let mut layers = self.catalog.volumes().flat_map(|volume| &volume.layers);
-        let found = layers.find(|of| of.id == layer)?;
-        Some(match found.parent {
-            Some(_) => Below::Layers,
-            None => Below::Nothing,
-        })
-    }
-
-    /// A store that finds its table damaged says so.
-    pub(super) fn note_torn(&mut self, now: Time, of: (DiskId, PgId), outcome: &Outcome) {
-        if *outcome == Outcome::Failed(super::shelf::Failure::Torn) {
-            self.tell_torn(now, of);
-        }
-    }
-
-    /// With the highest version that the replica has answered under: what the comparer knows may be older.
-    pub(super) fn tell_torn(&mut self, now: Time, (disk, pg): (DiskId, PgId)) {
-        let replica = self.replicas.get(&(disk, pg));
-        let version = replica.map_or(0, |replica| replica.version());
-        self.step_comparer(now, disk, Input::Torn { pg, version });
-    }
-}
-
-fn content_of(chunk: &Chunk) -> Content {
-    let mut of = Content {
-        stamp: chunk.stamp,
-        data: 0,
-        zeroes: 0,
-        crcs: [0; 16],
-    };
-    for (place, block) in chunk.content.iter().enumerate() {
-        match block {
-            Block::Data(value) => {
-                of.data |= 1 << place;
-                of.crcs[place] = crc_of(*value);
-            }
-            Block::Zero => of.zeroes |= 1 << place,
-            Block::Absent => {}
-        }
-    }
-    of
 }
 
 /// The blocks as a reader of one layer alone tells them apart.

@@ -4,25 +4,15 @@ use super::checkers::Failure;
 use super::checkers::room::{Needs, Refused, judge_full};
 use super::coverage::Fault;
 use super::history::ZERO;
-use super::node::{Node, Whose};
+use super::node::Whose;
 use super::shelf::{self, Outcome};
 use super::world::{Asked, World};
 use crate::base::{CHUNK, ChunkId, ChunkNo, DiskId, LayerId, NodeId, PgId, SECTOR, VolumeId};
-use crate::protocol::replication::replica::{Input, Op};
-use crate::protocol::replication::{Role, Room};
+use crate::protocol::replication::Role;
+use crate::protocol::replication::replica::Op;
 use crate::protocol::volume::pg_of;
 use std::collections::BTreeSet;
 use std::ops::Range;
-
-impl Node {
-    /// A disk has become low, or ample again.
-    pub(super) fn on_room(&mut self, disk: DiskId, room: Room) {
-        let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
-        for (_, replica) in self.replicas.range_mut(of_disk) {
-            replica.step(Input::Room(room), &mut Vec::new());
-        }
-    }
-}
 
 impl World {
     /// A disk that has become low, or ample again, says so to its node.
@@ -38,10 +28,13 @@ impl World {
             return;
         };
         self.say(|| format!("{disk} is {room:?}"));
-        let has_it = |place: &&mut super::world::Place| place.disks.contains(&disk);
-        let place = self.places.values_mut().find(has_it);
-        if let Some(node) = place.and_then(|place| place.node.as_mut()) {
-            node.on_room(disk, room);
+        let has_it = |(_, place): &(&_, &mut super::world::Place)| place.disks.contains(&disk);
+        let found = self.places.iter_mut().find(has_it);
+        if let Some((&id, place)) = found
+            && let Some(node) = &mut place.node
+        {
+            let now = self.clocks.at(id, self.now);
+            node.on_room(now, (disk, room), &self.shelves, &mut self.buffers);
         }
     }
 

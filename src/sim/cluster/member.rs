@@ -1,21 +1,15 @@
-//! A member of the manager: what the leader decides, put together as a daemon does it.
+//! A member of the manager: the shipped machine, and what a daemon does for it.
 //!
-//! ```text
-//!   leases ──► Grantor ──Live, Expired, Verdict──► Steward ──Propose──► the log ──► every node's Catalog
-//!                 │ which leases have ended             ▲
-//!                 ▼                                     │ Committed
-//!   Take, Give ─► a range is taken, where it may be ────┴──────────────────────
-//! ```
+//! A daemon tells it what came of a proposal when the catalog of its own node has the entry: until then that is kept here. Placement is solved at once.
 
 use super::log::{Outcome, ProposalId};
-use super::message::{Msg, Report};
+use super::message::Msg;
 use crate::base::{NodeId, Time};
-use crate::protocol::catalog::{
-    Catalog, Command, Event, GiveWhy, Left, Refusal, StoreName, TakeWhy,
-};
-use crate::protocol::membership::{self, Grantor, GrantorInput, GrantorOutput, LeaseNumber, Term};
+use crate::node::{Member as Machine, MemberInput, MemberOutput};
+use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
+use crate::protocol::membership::{self, GrantorOutput, Term};
 use crate::protocol::placement::solve;
-use crate::protocol::steward::{self, Steward};
+use crate::protocol::steward;
 use std::collections::BTreeMap;
 
 /// What a member wants done.
@@ -42,17 +36,11 @@ pub enum Effect {
 
 /// One member, in one start of its node.
 pub struct Member {
-    id: NodeId,
-    grantor: Grantor,
-    steward: Steward,
-    /// The highest lease of each node that has surely ended, since this one leads.
-    ended: BTreeMap<NodeId, LeaseNumber>,
-    /// The steward's proposals in the log.
+    machine: Machine,
+    /// Proposals in the log that have a number.
     proposals: BTreeMap<ProposalId, u64>,
     /// Those that are committed, and of which the catalog here has not the entry yet.
     awaited: BTreeMap<u64, u64>,
-    /// The term that it leads.
-    leads: Option<u64>,
     pub effects: Vec<Effect>,
 }
 
@@ -63,72 +51,46 @@ impl Member {
         (off, steward_off): (membership::RulesOff, steward::RulesOff),
         parameters: steward::Parameters,
     ) -> Member {
-        let grantor = Grantor::new(now, id, membership::Parameters::DEFAULT, off);
-        let steward = Steward::new(now, parameters, steward_off);
+        let leases = (membership::Parameters::DEFAULT, off);
+        let machine = Machine::new(now, id, leases, (parameters, steward_off));
         Member {
-            id,
-            grantor: grantor.expect("the parameters are sound"),
-            steward: steward.expect("the parameters are sound"),
-            ended: BTreeMap::new(),
+            machine: machine.expect("the parameters are sound"),
             proposals: BTreeMap::new(),
             awaited: BTreeMap::new(),
-            leads: None,
             effects: Vec::new(),
         }
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        let parts = [self.grantor.deadline(), self.steward.deadline()];
-        parts.into_iter().flatten().min()
+        self.machine.deadline()
     }
 
     pub fn expire(&mut self, now: Time, catalog: &Catalog) {
-        if self.grantor.deadline().is_some_and(|at| at <= now) {
-            let mut out = Vec::new();
-            self.grantor.expire(now, &mut out);
-            self.take_grantor(now, catalog, out);
-        }
-        if self.steward.deadline().is_some_and(|at| at <= now) {
-            let mut out = Vec::new();
-            self.steward.expire(now, catalog, &mut out);
-            self.take_steward(now, catalog, out);
-        }
+        let mut out = Vec::new();
+        self.machine.expire(now, catalog, &mut out);
+        self.take(now, out, catalog);
     }
 
     /// This member leads; its catalog has everything that earlier leaders committed.
     pub fn lead(&mut self, now: Time, term: u64, catalog: &Catalog) {
-        self.leads = Some(term);
-        self.ended.clear();
-        let nodes: Vec<_> = catalog
-            .nodes()
-            .map(|node| (node.id, node.incarnation))
-            .collect();
-        for (node, incarnation) in nodes {
-            self.grant(now, catalog, GrantorInput::Node { node, incarnation });
-        }
-        self.grant(now, catalog, GrantorInput::Lead { term: Term(term) });
-        self.steward(now, catalog, steward::Input::Lead);
+        let term = Term(term);
+        self.step(now, MemberInput::Lead { term }, catalog);
     }
 
     pub fn follow(&mut self, now: Time, leader: Option<NodeId>, catalog: &Catalog) {
-        self.leads = None;
-        self.grant(now, catalog, GrantorInput::Follow { leader });
-        self.steward(now, catalog, steward::Input::Follow);
+        self.step(now, MemberInput::Follow { leader }, catalog);
         self.proposals.clear();
         self.awaited.clear();
     }
 
-    /// Its catalog went on without telling what happened: a leader looks at everything anew.
+    /// Its catalog went on without telling what happened.
     pub fn on_snapshot(&mut self, now: Time, catalog: &Catalog) {
-        if let Some(term) = self.leads {
-            self.follow(now, None, catalog);
-            self.lead(now, term, catalog);
-        }
+        self.step(now, MemberInput::Snapshot, catalog);
     }
 
     pub fn confirmed(&mut self, now: Time, (term, up_to): (u64, u64), catalog: &Catalog) {
         let term = Term(term);
-        self.grant(now, catalog, GrantorInput::Confirmed { term, up_to });
+        self.step(now, MemberInput::Confirmed { term, up_to }, catalog);
     }
 
     /// The log has taken a proposal, or has not.
@@ -143,26 +105,20 @@ impl Member {
             (Some(number), Some(id)) => {
                 self.proposals.insert(id, number);
             }
-            (Some(proposal), None) => {
-                let outcome = steward::Outcome::Lost;
-                self.steward(now, catalog, steward::Input::Answered { proposal, outcome });
-            }
+            (Some(number), None) => self.tell(now, number, steward::Outcome::Lost, catalog),
             (None, _) => {}
         }
     }
 
     pub fn answered(&mut self, now: Time, id: ProposalId, outcome: Outcome, catalog: &Catalog) {
-        let Some(proposal) = self.proposals.remove(&id) else {
+        let Some(number) = self.proposals.remove(&id) else {
             return;
         };
         match outcome {
             Outcome::Committed { index } => {
-                self.awaited.insert(index, proposal);
+                self.awaited.insert(index, number);
             }
-            Outcome::Unknown => {
-                let outcome = steward::Outcome::Lost;
-                self.steward(now, catalog, steward::Input::Answered { proposal, outcome });
-            }
+            Outcome::Unknown => self.tell(now, number, steward::Outcome::Lost, catalog),
         }
     }
 
@@ -174,7 +130,7 @@ impl Member {
         catalog: &Catalog,
         results: &BTreeMap<u64, Result<Vec<Event>, Refusal>>,
     ) {
-        while let Some((&first, &proposal)) = self.awaited.first_key_value()
+        while let Some((&first, &number)) = self.awaited.first_key_value()
             && first <= index
         {
             self.awaited.remove(&first);
@@ -182,181 +138,43 @@ impl Member {
                 Ok(_) => steward::Outcome::Accepted,
                 Err(refusal) => steward::Outcome::Refused(refusal.clone()),
             };
-            self.steward(now, catalog, steward::Input::Answered { proposal, outcome });
+            self.tell(now, number, outcome, catalog);
         }
     }
 
     pub fn on_events(&mut self, now: Time, events: &[Event], catalog: &Catalog) {
-        for event in events {
-            let input = match event {
-                Event::NodeAdded { node } | Event::NodeChanged { node } => GrantorInput::Node {
-                    node: node.id,
-                    incarnation: node.incarnation,
-                },
-                Event::NodeRemoved { node } => GrantorInput::Forget { node: *node },
-                _ => continue,
-            };
-            self.grant(now, catalog, input);
-        }
-        self.steward(now, catalog, steward::Input::Committed(events));
+        self.step(now, MemberInput::Events(events), catalog);
     }
 
     /// A message for the manager.
     pub fn on_message(&mut self, now: Time, from: NodeId, message: &Msg, catalog: &Catalog) {
-        match message {
-            Msg::Lease(ask) => self.grant(now, catalog, GrantorInput::Ask(*ask)),
-            Msg::Report(report) if self.leads.is_some() => {
-                self.on_report(now, from, report, catalog)
-            }
-            _ => {}
-        }
-    }
-
-    fn on_report(&mut self, now: Time, from: NodeId, report: &Report, catalog: &Catalog) {
-        let input = match *report {
-            Report::Accused { pg, disk, version } => {
-                if let Some(accused) = catalog.disk(disk).map(|disk| disk.node)
-                    && accused != from
-                {
-                    let by = from;
-                    self.grant(now, catalog, GrantorInput::Accuse { by, accused });
-                }
-                steward::Input::Accused {
-                    by: from,
-                    pg,
-                    version,
-                    disk,
-                }
-            }
-            Report::DiskOpened {
-                disk,
-                before,
-                now,
-                start,
-            } => {
-                let Some(store) = catalog.disk(disk).map(|disk| disk.store) else {
-                    return;
-                };
-                let store: StoreName = store;
-                steward::Input::DiskOpened {
-                    disk,
-                    store,
-                    before,
-                    now,
-                    start,
-                }
-            }
-            Report::DiskFailed { disk } => steward::Input::DiskAway { disk },
-            Report::Wrong {
-                pg,
-                disk,
-                version,
-                why,
-            } => steward::Input::Wrong {
-                by: from,
-                pg,
-                version,
-                disk,
-                why,
-            },
-            Report::Filled { pg, disk, session } => steward::Input::Filled { pg, disk, session },
-            Report::SessionLost { pg, disk, session } => {
-                steward::Input::SessionLost { pg, disk, session }
-            }
-            Report::Take {
-                volume,
-                lease,
-                after,
-            } => {
-                let owner = catalog.range(volume).and_then(|range| range.owner);
-                let why = match owner.filter(|owner| owner.node != from) {
-                    None => TakeWhy::Free,
-                    Some(owner) => match self.ended.get(&owner.node) {
-                        Some(&lease) if lease >= owner.lease => TakeWhy::LeaseEnded { lease },
-                        // It may be live: the taker asks again.
-                        _ => return,
-                    },
-                };
-                let node = from;
-                return self.effects.push(Effect::Propose {
-                    number: None,
-                    command: Command::TakeRange {
-                        volume,
-                        node,
-                        lease,
-                        after,
-                        why,
-                    },
-                });
-            }
-            Report::Hand {
-                volume,
-                epoch,
-                to,
-                left,
-            } => {
-                let node = from;
-                return self.effects.push(Effect::Propose {
-                    number: None,
-                    command: Command::HandRange {
-                        volume,
-                        node,
-                        epoch,
-                        to,
-                        left,
-                    },
-                });
-            }
-            Report::Frozen {
-                volume,
-                layer,
-                epoch,
-            } => {
-                let node = from;
-                return self.effects.push(Effect::Propose {
-                    number: None,
-                    command: Command::FreezeLayer {
-                        volume,
-                        layer,
-                        node,
-                        epoch,
-                    },
-                });
-            }
-            Report::Give {
-                volume,
-                epoch,
-                left,
-            } => {
-                let node = from;
-                let why = match left {
-                    Left::Settled => GiveWhy::Drained,
-                    Left::Unsettled => GiveWhy::Undrained,
-                };
-                return self.effects.push(Effect::Propose {
-                    number: None,
-                    command: Command::GiveRange {
-                        volume,
-                        node,
-                        epoch,
-                        why,
-                    },
-                });
-            }
+        let input = match message {
+            Msg::Lease(ask) => MemberInput::Ask(*ask),
+            Msg::Report(report) => MemberInput::Report { from, report },
+            _ => return,
         };
-        self.steward(now, catalog, input);
+        self.step(now, input, catalog);
     }
 
-    fn grant(&mut self, now: Time, catalog: &Catalog, input: GrantorInput) {
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.machine.check()
+    }
+
+    fn tell(&mut self, now: Time, proposal: u64, outcome: steward::Outcome, catalog: &Catalog) {
+        let input = MemberInput::Answered { proposal, outcome };
+        self.step(now, input, catalog);
+    }
+
+    fn step(&mut self, now: Time, input: MemberInput<'_>, catalog: &Catalog) {
         let mut out = Vec::new();
-        self.grantor.step(now, input, &mut out);
-        self.take_grantor(now, catalog, out);
+        self.machine.step(now, input, catalog, &mut out);
+        self.take(now, out, catalog);
     }
 
-    fn take_grantor(&mut self, now: Time, catalog: &Catalog, outputs: Vec<GrantorOutput>) {
-        for output in outputs {
+    fn take(&mut self, now: Time, out: Vec<MemberOutput>, catalog: &Catalog) {
+        for output in out {
             match output {
-                GrantorOutput::Answer {
+                MemberOutput::Answer {
                     to,
                     incarnation,
                     request,
@@ -371,61 +189,22 @@ impl Member {
                         answer,
                     },
                 }),
-                GrantorOutput::Confirm { term, up_to } => {
-                    self.effects.push(Effect::Confirm { term, up_to });
-                }
-                GrantorOutput::Record { node, incarnation } => {
-                    self.effects.push(Effect::Propose {
-                        number: None,
-                        command: Command::RecordIncarnation { node, incarnation },
-                    });
-                }
-                GrantorOutput::Live { node, .. } => {
-                    self.steward(now, catalog, steward::Input::Live { node });
-                }
-                GrantorOutput::Expired { node, lease, .. } => {
-                    let ended = self.ended.entry(node).or_insert(lease);
-                    *ended = (*ended).max(lease);
-                    self.steward(now, catalog, steward::Input::Expired { node });
-                }
-                GrantorOutput::Verdict(verdict) => {
-                    self.steward(now, catalog, steward::Input::Verdict(verdict));
-                }
-                GrantorOutput::ClockOutOfBounds { node } => {
-                    self.effects.push(Effect::FoundClock { node });
-                }
-                GrantorOutput::ClockInBounds { .. }
-                | GrantorOutput::OwnClockOutOfBounds
-                | GrantorOutput::Full { .. } => {}
-            }
-        }
-    }
-
-    fn steward(&mut self, now: Time, catalog: &Catalog, input: steward::Input<'_>) {
-        let mut out = Vec::new();
-        self.steward.step(now, catalog, input, &mut out);
-        self.take_steward(now, catalog, out);
-    }
-
-    fn take_steward(&mut self, now: Time, catalog: &Catalog, outputs: Vec<steward::Output>) {
-        for output in outputs {
-            match output {
-                steward::Output::Propose { proposal, command } => {
-                    let number = Some(proposal);
+                MemberOutput::Propose { proposal, command } => {
+                    let number = proposal;
                     self.effects.push(Effect::Propose { number, command });
                 }
-                steward::Output::Solve { question, cluster } => {
-                    let plan = solve(&cluster);
-                    self.steward(now, catalog, steward::Input::Solved { question, plan });
+                MemberOutput::Confirm { term, up_to } => {
+                    self.effects.push(Effect::Confirm { term, up_to });
                 }
-                steward::Output::Note(_) => {}
+                MemberOutput::Solve { question, cluster } => {
+                    let plan = solve(&cluster);
+                    self.step(now, MemberInput::Solved { question, plan }, catalog);
+                }
+                MemberOutput::Leases(GrantorOutput::ClockOutOfBounds { node }) => {
+                    self.effects.push(Effect::FoundClock { node });
+                }
+                MemberOutput::Leases(_) | MemberOutput::Note(_) => {}
             }
         }
-        let _ = self.id;
-    }
-
-    pub fn check(&self) -> Result<(), &'static str> {
-        self.grantor.check()?;
-        self.steward.check()
     }
 }

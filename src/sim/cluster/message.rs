@@ -1,14 +1,14 @@
 //! What nodes say to one another.
 
-use crate::base::{BufRef, ChunkId, DiskId, Epoch, LayerId, PgId, VolumeId};
-use crate::protocol::catalog::{Left, Owner};
-use crate::protocol::membership::{
-    Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, LeaseNumber, Term,
-};
-use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader};
-use crate::protocol::replication::{Answer, Asked, Header, Message, Refusal, Takes};
-use crate::protocol::scrub::compare::{CompareAnswer, CompareHeader, Wrong};
-use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
+use crate::base::{BufRef, DiskId, Epoch, VolumeId};
+use crate::protocol::catalog::Owner;
+use crate::protocol::membership::{Answer as LeaseAnswer, Ask as LeaseAsk, Incarnation, Term};
+use crate::protocol::replication::fill::{FillAnswer, FillAsk};
+use crate::protocol::replication::{Answer, Asked, Message, Refusal, Takes};
+use crate::protocol::report::Report;
+use crate::protocol::scrub::MendAnswer;
+use crate::protocol::scrub::compare::CompareAnswer;
+use crate::wire::Frame;
 
 /// What nodes say to one another.
 #[derive(Debug, Clone)]
@@ -20,53 +20,12 @@ pub enum Msg {
         term: Term,
         answer: LeaseAnswer,
     },
-    /// To and from a replica. The payload is in the buffers of all.
-    ToReplica {
+    /// The payload is in the buffers of all.
+    Frame {
+        /// Of its head.
         disk: DiskId,
-        header: Header,
-        message: Message,
+        frame: Frame,
         payload: Option<BufRef>,
-    },
-    FromReplica {
-        disk: DiskId,
-        header: Header,
-        answer: Answer,
-        payload: Option<BufRef>,
-    },
-    FillAsk {
-        from: DiskId,
-        to: DiskId,
-        header: FillHeader,
-        ask: FillAsk,
-    },
-    FillAnswer {
-        to: DiskId,
-        header: FillHeader,
-        answer: FillAnswer,
-        payload: Option<BufRef>,
-    },
-    /// To a disk that may have what another one lost, and back.
-    MendAsk {
-        to: DiskId,
-        header: MendHeader,
-        ask: MendAsk,
-    },
-    MendAnswer {
-        from: DiskId,
-        header: MendHeader,
-        answer: MendAnswer,
-        payload: Option<BufRef>,
-    },
-    /// To a disk that is in sync too, and back.
-    CompareAsk {
-        to: DiskId,
-        header: CompareHeader,
-        at: ChunkId,
-    },
-    CompareAnswer {
-        from: DiskId,
-        header: CompareHeader,
-        answer: CompareAnswer,
     },
     /// To the owner of a shared volume: a node waits for its turn.
     Want {
@@ -121,62 +80,7 @@ impl Msg {
     /// The branch of the protocols that a message stands for, where it is one that not every run takes.
     pub fn branch(&self) -> Option<&'static str> {
         match self {
-            Msg::ToReplica { message, .. } => match message {
-                Message::Seal => Some("seal"),
-                Message::Confirm { .. } => Some("confirm-asked"),
-                Message::Fits { .. } => Some("room-asked"),
-                Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
-            },
-            Msg::FromReplica { answer, .. } => match answer {
-                Answer::Sealed { window, .. } if !window.is_empty() => Some("window-of-a-seal"),
-                Answer::Value {
-                    newest: Some(_), ..
-                } => Some("read-held"),
-                Answer::Confirmed { .. } => Some("confirmed"),
-                Answer::Refused {
-                    what: Asked::Confirm { .. },
-                    ..
-                } => Some("confirm-refused"),
-                Answer::Fits {
-                    takes: Takes::Space,
-                    ..
-                } => Some("takes-space"),
-                Answer::Fits { .. } => None,
-                Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
-                Answer::Refused { why, .. } => Some(match why {
-                    Refusal::Epoch(_) => "refused-epoch",
-                    Refusal::Version(_) => "refused-version",
-                    Refusal::Session => "refused-session",
-                    Refusal::Busy => "refused-busy",
-                    Refusal::Failed => "refused-failed",
-                    Refusal::NoReplica => "refused-no-replica",
-                }),
-            },
-            Msg::FillAsk { ask, .. } => Some(match ask {
-                FillAsk::Fences { .. } => "fences-asked",
-                FillAsk::List { .. } => "list-asked",
-                FillAsk::Fetch { .. } => "fetch-asked",
-            }),
-            Msg::FillAnswer { answer, .. } => match answer {
-                FillAnswer::NotNow => Some("fill-not-now"),
-                FillAnswer::Version(_) => Some("fill-other-version"),
-                FillAnswer::Content { entries, .. } if !entries.is_empty() => {
-                    Some("fill-with-entries")
-                }
-                _ => None,
-            },
-            Msg::MendAsk { .. } => Some("mend-asked"),
-            Msg::MendAnswer { answer, .. } => Some(match answer {
-                MendAnswer::Blocks(found) if found.blocks != 0 => "mend-given",
-                MendAnswer::Blocks(_) => "mend-not-here",
-                MendAnswer::NotNow => "mend-not-now",
-            }),
-            Msg::CompareAsk { .. } => None,
-            Msg::CompareAnswer { answer, .. } => Some(match answer {
-                CompareAnswer::Held { .. } => "compare-held",
-                CompareAnswer::Nothing { .. } => "compare-nothing",
-                CompareAnswer::NotNow => "compare-not-now",
-            }),
+            Msg::Frame { frame, .. } => branch_of(frame),
             Msg::Report(report) => Some(match report {
                 Report::Wrong { .. } => "wrong",
                 Report::Accused { .. } => "accused",
@@ -194,58 +98,61 @@ impl Msg {
     }
 }
 
-/// What the manager's leader is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    Accused {
-        pg: PgId,
-        disk: DiskId,
-        version: u32,
-    },
-    DiskOpened {
-        disk: DiskId,
-        before: Incarnation,
-        now: Incarnation,
-        start: Incarnation,
-    },
-    DiskFailed {
-        disk: DiskId,
-    },
-    Wrong {
-        pg: PgId,
-        disk: DiskId,
-        version: u32,
-        why: Wrong,
-    },
-    Filled {
-        pg: PgId,
-        disk: DiskId,
-        session: u32,
-    },
-    SessionLost {
-        pg: PgId,
-        disk: DiskId,
-        session: u32,
-    },
-    Take {
-        volume: VolumeId,
-        lease: LeaseNumber,
-        after: Option<Epoch>,
-    },
-    Give {
-        volume: VolumeId,
-        epoch: Epoch,
-        left: Left,
-    },
-    Frozen {
-        volume: VolumeId,
-        layer: LayerId,
-        epoch: Epoch,
-    },
-    Hand {
-        volume: VolumeId,
-        epoch: Epoch,
-        to: Owner,
-        left: Left,
-    },
+fn branch_of(frame: &Frame) -> Option<&'static str> {
+    match frame {
+        Frame::Message(_, message) => match message {
+            Message::Seal => Some("seal"),
+            Message::Confirm { .. } => Some("confirm-asked"),
+            Message::Fits { .. } => Some("room-asked"),
+            Message::Change { .. } | Message::Read { .. } | Message::Mark => None,
+        },
+        Frame::Answer(_, answer) => match answer {
+            Answer::Sealed { window, .. } if !window.is_empty() => Some("window-of-a-seal"),
+            Answer::Value {
+                newest: Some(_), ..
+            } => Some("read-held"),
+            Answer::Confirmed { .. } => Some("confirmed"),
+            Answer::Refused {
+                what: Asked::Confirm { .. },
+                ..
+            } => Some("confirm-refused"),
+            Answer::Fits {
+                takes: Takes::Space,
+                ..
+            } => Some("takes-space"),
+            Answer::Fits { .. } => None,
+            Answer::Done { .. } | Answer::Value { .. } | Answer::Sealed { .. } => None,
+            Answer::Refused { why, .. } => Some(match why {
+                Refusal::Epoch(_) => "refused-epoch",
+                Refusal::Version(_) => "refused-version",
+                Refusal::Session => "refused-session",
+                Refusal::Busy => "refused-busy",
+                Refusal::Failed => "refused-failed",
+                Refusal::NoReplica => "refused-no-replica",
+            }),
+        },
+        Frame::FillAsk(_, ask) => Some(match ask {
+            FillAsk::Fences { .. } => "fences-asked",
+            FillAsk::List { .. } => "list-asked",
+            FillAsk::Fetch { .. } => "fetch-asked",
+        }),
+        Frame::FillAnswer(_, answer) => match answer {
+            FillAnswer::NotNow => Some("fill-not-now"),
+            FillAnswer::Version(_) => Some("fill-other-version"),
+            FillAnswer::Content { entries, .. } if !entries.is_empty() => Some("fill-with-entries"),
+            _ => None,
+        },
+        Frame::MendAsk(..) => Some("mend-asked"),
+        Frame::MendAnswer(_, answer) => Some(match answer {
+            MendAnswer::Blocks(found) if found.blocks != 0 => "mend-given",
+            MendAnswer::Blocks(_) => "mend-not-here",
+            MendAnswer::NotNow => "mend-not-now",
+        }),
+        Frame::CompareAsk(..) => None,
+        Frame::CompareAnswer(_, answer) => Some(match answer {
+            CompareAnswer::Held { .. } => "compare-held",
+            CompareAnswer::Nothing { .. } => "compare-nothing",
+            CompareAnswer::NotNow => "compare-not-now",
+        }),
+    }
 }

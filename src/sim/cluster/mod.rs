@@ -9,9 +9,8 @@
 //!                │         └── coverage: which faults were met;  checkers/: one a promise;  history: one register
 //!      ┌─────────┴──────────┐
 //!    node: a daemon's       member: the manager's
-//!    machines (carry:       machines on some nodes;  message: what nodes say
-//!    what they want done;
-//!    mending: damage)
+//!    machines (asks: what   machines on some nodes;  message: what nodes say
+//!    they want of shelves)
 //!      └──┬──────┬──────┬───┘
 //!      network  log  clocks  shelf: what a disk keeps of its replicas;  buffers: payload, as numbers
 //!         └──────┴──────┴───┘
@@ -19,16 +18,16 @@
 //!              atlas: which of them may be struck now
 //! ```
 //!
-//! `node` and `member` put the shipped machines together as a daemon will; all around them is simulated. What is below
+//! `node` and `member` drive the shipped machines as a daemon does; all around them is simulated. What is below
 //! them knows no machine of `protocol/`: messages and commands are type parameters, and what the atlas and the checkers have to know of
 //! configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the leases alone over
 //! some of them.
 //!
 //! As in the rest of the room, nothing reads a clock or draws from anything but the seed.
 
+mod asks;
 mod atlas;
 mod buffers;
-mod carry;
 mod checkers;
 mod clients;
 mod clocks;
@@ -48,7 +47,6 @@ mod network;
 mod node;
 mod operators;
 mod plan;
-mod replicas;
 mod setup;
 mod shelf;
 mod shrink;

@@ -340,11 +340,7 @@ impl World {
                 ailments.push(Ailment::Behind(id));
             }
             let now = self.clocks.at(id, self.now);
-            if place
-                .node
-                .as_ref()
-                .is_some_and(|it| !it.holder.is_valid(now))
-            {
+            if place.node.as_ref().is_some_and(|it| !it.is_leased(now)) {
                 ailments.push(Ailment::NoLease(id));
             }
         }
@@ -368,9 +364,10 @@ impl World {
         for attachment in self.catalog.attachments() {
             let node = self.places[&attachment.node].node.as_ref();
             let range = self.catalog.range(attachment.volume);
-            let epoch = node.and_then(|node| node.groups.epoch(attachment.volume));
+            let epoch = node.and_then(|node| node.groups().epoch(attachment.volume));
             let is_open = epoch.is_some() && epoch == range.map(|range| range.epoch);
-            let has = node.is_some_and(|node| node.coordinator.volume(attachment.volume).is_some());
+            let has =
+                node.is_some_and(|node| node.coordinator().volume(attachment.volume).is_some());
             // A shared one is served where something is asked.
             if !has || !is_open && !self.is_shared(attachment.volume) {
                 ailments.push(Ailment::NotServing(attachment.volume));

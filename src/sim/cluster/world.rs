@@ -31,6 +31,7 @@ use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
 use crate::protocol::{scrub, steward};
+use crate::shard::fabric::Pace;
 use crate::sim::register::Tick;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -556,12 +557,7 @@ impl World {
             return;
         };
         let buffers = &mut self.buffers;
-        match whose {
-            Whose::Replica(op) => node.on_shelf(now, (disk, pg), op, done, buffers),
-            Whose::Mender(mending) => node.on_mending(now, disk, mending, done.outcome, buffers),
-            Whose::Comparer(of) => node.on_comparing(now, (disk, pg), of, done.outcome, buffers),
-            Whose::Node => node.on_forgotten(now, (disk, pg), &self.shelves, buffers),
-        }
+        node.on_shelf(now, (disk, pg, whose), done, &self.shelves, buffers);
         self.take_effects(id);
     }
 
@@ -575,16 +571,17 @@ impl World {
         };
         match event {
             network::Event::Connected { peer, .. } => {
-                node.on_link(now, peer, true, &mut self.buffers);
+                node.on_link(now, (peer, true), &self.shelves, &mut self.buffers);
             }
             network::Event::ConnectionLost { peer, .. } => {
-                node.on_link(now, peer, false, &mut self.buffers);
+                node.on_link(now, (peer, false), &self.shelves, &mut self.buffers);
             }
             network::Event::Deliver { from, message, .. } => {
                 if let Some(member) = &mut place.member {
                     member.on_message(now, from, &message, &node.catalog);
                 }
-                node.on_message(now, from, message, &mut self.buffers);
+                let message = (from, message);
+                node.on_message(now, message, &self.shelves, &mut self.buffers);
             }
         }
         self.take_effects(id);
@@ -680,7 +677,7 @@ impl World {
                 continue;
             };
             if node.deadline() <= now {
-                node.expire(now, &mut self.buffers);
+                node.expire(now, &self.shelves, &mut self.buffers);
                 self.counts.steps += 1;
             }
             if let Some(member) = &mut place.member
@@ -749,10 +746,6 @@ impl World {
                     .expect("it has a shelf")
                     .recorded();
             }
-            node::Effect::Forget { disk, pg } => {
-                self.ask_shelf(id, (disk, pg), Operation::Forget, Whose::Node);
-                self.judges.seen.begins_again((disk, pg));
-            }
             node::Effect::Layer {
                 disk,
                 layer,
@@ -761,7 +754,10 @@ impl World {
                 let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
                 shelf.put_layer(layer, parent);
             }
-            node::Effect::Paced { name } => self.counts.met.branch(name),
+            node::Effect::Paced(how) => self.counts.met.branch(match how {
+                Pace::Faster => "pace-up",
+                Pace::Slower => "pace-down",
+            }),
             node::Effect::Mark {
                 disk,
                 pg,
@@ -790,6 +786,9 @@ impl World {
         whose: Whose,
     ) {
         let is_fence = matches!(operation, Operation::Fence { .. });
+        if operation == Operation::Forget {
+            self.judges.seen.begins_again((disk, pg));
+        }
         let shelf = self.shelves.get_mut(&disk).expect("it has a shelf");
         let number = shelf
             .ask(self.now, pg, operation)
@@ -818,7 +817,8 @@ impl World {
         let place = self.places.get_mut(&to).expect("nodes stay");
         if let (Some(member), Some(node)) = (&mut place.member, &mut place.node) {
             member.on_message(now, from, &message, &node.catalog);
-            node.on_message(now, from, message, &mut self.buffers);
+            let message = (from, message);
+            node.on_message(now, message, &self.shelves, &mut self.buffers);
         }
     }
 

@@ -319,6 +319,11 @@ impl Replica {
         self.durable.version
     }
 
+    /// The session that it joins in.
+    pub fn session(&self) -> Option<u32> {
+        self.session.as_deref().map(Session::number)
+    }
+
     /// The mark of a range, with the epoch that it belongs to.
     pub fn mark(&self, range: VolumeId) -> (Epoch, u64) {
         let of = self.durable.ranges.get(&range);

@@ -1,41 +1,38 @@
-//! The replicas on a node's disks: what they know when they start, and how fast they rebuild.
-//!
-//! Each disk has a [`Pacer`], which is told how long the disk took for guests; each replica there has its share of what that allows.
+//! How fast the replicas of a disk rebuild: each disk has a [`Pacer`], which is told how long the disk took for guests; each replica there has its share of
+//! what that allows.
 
-use super::buffers::Buffers;
-use super::node::{Effect, Node};
-use super::shelf;
+use super::Fabric;
+use super::door::{Output, Pace};
 use crate::base::{DiskId, PgId, Time};
 use crate::protocol::replication::pace::Pacer;
-use crate::protocol::replication::replica::{self, Durable, Op};
-use crate::protocol::replication::{Configuration, Entry};
+use crate::protocol::replication::replica::{self, Op};
 use std::time::Duration;
 
 /// The pace of a disk.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Paced {
     pacer: Pacer,
     /// The share that its replicas were told last; 0: none yet.
     share: u32,
 }
 
-impl Pace {
-    pub fn new(now: Time) -> Pace {
+impl Paced {
+    pub fn new(now: Time) -> Paced {
         let pacer = Pacer::new(now);
-        Pace { pacer, share: 0 }
+        Paced { pacer, share: 0 }
     }
 }
 
-impl Node {
+impl Fabric {
     /// A disk has answered, after so long: rebuilds go on as fast as that leaves room for.
     pub(super) fn pace(
         &mut self,
         now: Time,
         disk: DiskId,
         (op, took): (Op, Duration),
-        buffers: &mut Buffers,
+        out: &mut Vec<Output>,
     ) {
-        let Some(Pace { pacer, share: told }) = self.paces.get_mut(&disk) else {
+        let Some(Paced { pacer, share: told }) = self.paces.get_mut(&disk) else {
             return;
         };
         let before = pacer.window();
@@ -56,46 +53,25 @@ impl Node {
         let share = pacer.share(rebuilding.count() as u32);
         let is_new = std::mem::replace(told, share) != share;
         if window != before {
-            let name = if window > before {
-                "pace-up"
-            } else {
-                "pace-down"
+            let how = match window > before {
+                true => Pace::Faster,
+                false => Pace::Slower,
             };
-            self.effects.push(Effect::Paced { name });
+            out.push(Output::Paced { disk, how });
         }
         if is_new {
             let all: Vec<_> = self.replicas.range(of_disk).map(|(of, _)| *of).collect();
             for of in all {
-                self.tell_pace(of, buffers);
+                self.tell_pace(of, out);
             }
         }
     }
 
     /// A replica hears its share, where there is one.
-    pub(super) fn tell_pace(&mut self, of: (DiskId, PgId), buffers: &mut Buffers) {
+    pub(super) fn tell_pace(&mut self, of: (DiskId, PgId), out: &mut Vec<Output>) {
         let share = self.paces.get(&of.0).map_or(0, |pace| pace.share);
         if share > 0 {
-            self.step_replica(of, replica::Input::Pace(share), buffers);
+            self.step_replica(of, replica::Input::Pace(share), out);
         }
     }
-}
-
-/// What a replica knows when it starts.
-pub(super) fn durable_of(
-    shelf: &shelf::Shelf,
-    pg: PgId,
-    configuration: &Configuration,
-    disk: DiskId,
-) -> Durable {
-    let kept = shelf.kept().pg(pg);
-    if kept.version == 0 {
-        let is_first = configuration.version() == 1 && configuration.role(disk).is_some();
-        return Durable::created(u32::from(is_first));
-    }
-    let ranges = kept.ranges().map(|range| {
-        let (epoch, mark) = kept.mark_of(range);
-        let entries: Vec<Entry> = kept.window(range);
-        (range, epoch, mark, entries)
-    });
-    Durable::found(kept.version, kept.session, ranges)
 }

@@ -1,0 +1,125 @@
+//! Openings of disks: each has a number that the manager records (R19).
+//!
+//! A disk keeps the number that is known to be recorded, and that of an opening that may be: until that is known nothing is served, so the next opening takes
+//! the same number. A disk that knows neither of what is recorded has travelled in time, or is another one.
+
+use crate::base::DiskId;
+use crate::protocol::catalog::next_opening;
+use crate::protocol::membership::Incarnation;
+use crate::protocol::report::Report;
+use std::collections::BTreeMap;
+
+/// What a disk's store keeps of its openings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// The last one that the manager is known to have recorded.
+    pub recorded: Incarnation,
+    /// The last one.
+    pub last: Incarnation,
+}
+
+/// What follows from a look at a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Open(Incarnation),
+    /// The opening stands in the catalog: the disk may serve.
+    Recorded,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    kept: Numbers,
+    /// What was recorded before, as far as the disk knew, and this opening; `None`: it is not opened yet.
+    opening: Option<(Incarnation, Incarnation)>,
+    is_known: bool,
+    has_failed: bool,
+}
+
+/// The disks of a node.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    disks: BTreeMap<DiskId, Disk>,
+}
+
+impl Openings {
+    /// A disk is there.
+    pub fn found(&mut self, disk: DiskId, kept: Numbers) {
+        let new = Disk {
+            kept,
+            opening: None,
+            is_known: false,
+            has_failed: false,
+        };
+        let own = self.disks.entry(disk).or_insert(new);
+        if own.opening.is_none() {
+            own.kept = kept;
+        }
+    }
+
+    /// It is this node's no more.
+    pub fn forget(&mut self, disk: DiskId) {
+        self.disks.remove(&disk);
+    }
+
+    pub fn disks(&self) -> impl Iterator<Item = DiskId> + '_ {
+        self.disks.keys().copied()
+    }
+
+    /// Looks at a disk whose last recorded opening is `recorded`, in this start of the node.
+    pub fn look_at(
+        &mut self,
+        disk: DiskId,
+        recorded: Incarnation,
+        start: Incarnation,
+    ) -> impl Iterator<Item = Step> + use<> {
+        let (mut open, mut known) = (None, None);
+        if let Some(own) = self.disks.get_mut(&disk) {
+            if own.opening.is_none() && recorded >= own.kept.recorded {
+                open = own.open(recorded, start).map(Step::Open);
+            }
+            // It may have been recorded before the last start had heard of it.
+            if own.opening.is_some_and(|(_, now)| now == recorded) && !own.is_known {
+                own.is_known = true;
+                known = Some(Step::Recorded);
+            }
+        }
+        open.into_iter().chain(known)
+    }
+
+    /// The disk has failed; whether that is news.
+    pub fn failed(&mut self, disk: DiskId) -> bool {
+        let own = self.disks.get_mut(&disk);
+        own.is_some_and(|own| !std::mem::replace(&mut own.has_failed, true))
+    }
+
+    /// What the manager is told of those that are open.
+    pub fn reports(&self, start: Incarnation) -> impl Iterator<Item = Report> + '_ {
+        let open = self.disks.iter().filter(|(_, of)| !of.has_failed);
+        open.filter_map(move |(&disk, of)| {
+            let (before, now) = of.opening?;
+            Some(Report::DiskOpened {
+                disk,
+                before,
+                now,
+                start,
+            })
+        })
+    }
+}
+
+impl Disk {
+    /// Gives the opening its number. `None`: no number is left.
+    fn open(&mut self, recorded: Incarnation, start: Incarnation) -> Option<Incarnation> {
+        let Numbers {
+            recorded: own,
+            last,
+        } = self.kept;
+        let knows = recorded == own || recorded == last;
+        let number = match knows && last > own {
+            true => last,
+            false => next_opening(last.max(recorded).0, start)?,
+        };
+        self.opening = Some((own, number));
+        Some(number)
+    }
+}

@@ -1,0 +1,169 @@
+//! The side of the clients: the coordinator of volumes, and the groups that it asks.
+
+use super::door::{Order, Output, To};
+use super::{Fabric, Layer};
+use crate::base::{DiskId, Epoch, LayerId, Request, Time, VolumeId};
+use crate::protocol::report::Report;
+use crate::protocol::scrub::compare::Below;
+use crate::protocol::volume::groups;
+use crate::protocol::volume::{self, OpenVolume};
+use crate::wire::Frame;
+use std::collections::BTreeSet;
+
+impl Fabric {
+    pub(super) fn on_request(&mut self, now: Time, request: Request, out: &mut Vec<Output>) {
+        let volume = request.volume;
+        (self.coordinator).request(request, &mut self.of_coordinator.list);
+        if self.groups.epoch(volume).is_none() {
+            self.drain(now, out);
+            self.say_if_waited_for(volume, out);
+        }
+    }
+
+    fn say_if_waited_for(&self, volume: VolumeId, out: &mut Vec<Output>) {
+        if self.coordinator.is_waited_for(volume) {
+            out.push(Output::Waits { volume });
+        }
+    }
+
+    pub(super) fn put_layers(&mut self, volume: VolumeId, layers: Vec<(LayerId, Option<LayerId>)>) {
+        for (layer, parent) in layers {
+            let below = match parent {
+                Some(_) => Below::Layers,
+                None => Below::Nothing,
+            };
+            self.layers.insert(layer, Layer { volume, below });
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        now: Time,
+        (open, epoch): (OpenVolume, Epoch),
+        near: BTreeSet<DiskId>,
+        out: &mut Vec<Output>,
+    ) {
+        let of_groups = &mut self.of_groups.list;
+        self.groups.open(now, open.id, epoch, near, of_groups);
+        self.drain(now, out);
+        (self.coordinator).open_held(open, &mut self.of_coordinator.list);
+    }
+
+    /// Requests of a volume that is attached here wait for a turn.
+    pub(super) fn offer(&mut self, open: OpenVolume) {
+        if self.coordinator.volume(open.id).is_none() {
+            (self.coordinator).open_held(open, &mut self.of_coordinator.list);
+        }
+    }
+
+    pub(super) fn start_over(&mut self, volume: VolumeId) {
+        self.groups.drop_asks(volume);
+        (self.coordinator).start_over(volume, &mut self.of_coordinator.list);
+    }
+
+    pub(super) fn suspend(&mut self, now: Time, volume: VolumeId, out: &mut Vec<Output>) {
+        self.start_over(volume);
+        self.drain(now, out);
+        self.say_if_waited_for(volume, out);
+    }
+
+    pub(super) fn close(&mut self, now: Time, volume: VolumeId, out: &mut Vec<Output>) {
+        (self.coordinator).close(volume, &mut self.of_coordinator.list);
+        self.drain(now, out);
+        self.groups.close(volume, &mut self.of_groups.list);
+    }
+
+    /// What a coordinator alone is ordered.
+    pub(super) fn order_coordinator(&mut self, now: Time, order: Order) {
+        let list = &mut self.of_coordinator.list;
+        match order {
+            Order::Resize { volume, size } => self.coordinator.resize(volume, size),
+            Order::Pause { volume } => self.coordinator.pause(volume, list),
+            Order::Resume { volume } => self.coordinator.resume(volume, list),
+            Order::Release { volume } => self.coordinator.release(volume, list),
+            Order::Switch { volume, layer } => self.coordinator.cut(volume, layer, list),
+            Order::Settle { volume, pgs } => {
+                self.groups
+                    .settle(now, volume, pgs, &mut self.of_groups.list);
+            }
+            _ => debug_assert!(false, "others take it"),
+        }
+    }
+
+    pub(super) fn take_coordinator(
+        &mut self,
+        now: Time,
+        output: volume::Output,
+        out: &mut Vec<Output>,
+    ) {
+        out.push(match output {
+            volume::Output::Ask { piece, target, ask } => {
+                // A layer that no disk has recorded is not asked for: its volume was opened behind it.
+                if let Some(&Layer { volume, .. }) = self.layers.get(&target.layer) {
+                    let of_groups = &mut self.of_groups.list;
+                    (self.groups).ask(now, volume, piece, target, &ask, of_groups);
+                }
+                return;
+            }
+            volume::Output::Checksum {
+                piece,
+                buf,
+                blocks,
+                layer,
+                first,
+            } => Output::Checksum {
+                piece,
+                buf,
+                blocks,
+                layer,
+                first,
+            },
+            volume::Output::Fill { buf, blocks } => Output::Fill { buf, blocks },
+            volume::Output::Merge {
+                from,
+                into,
+                head,
+                tail,
+            } => Output::Merge {
+                from,
+                into,
+                head,
+                tail,
+            },
+            volume::Output::Reply { token, result, map } => Output::Reply { token, result, map },
+            volume::Output::Drained { volume } => Output::Drained { volume },
+            volume::Output::Cut { volume } => Output::Cut { volume },
+        });
+    }
+
+    pub(super) fn take_groups(&mut self, output: groups::Output, out: &mut Vec<Output>) {
+        match output {
+            groups::Output::Send {
+                to,
+                header,
+                message,
+                payload,
+            } => out.push(Output::Send {
+                to: To::Disk(to),
+                disk: to,
+                frame: Frame::Message(header, message),
+                payload,
+            }),
+            groups::Output::Answered { piece, result } => {
+                let result = result.map(|value| {
+                    if let Some(value) = value {
+                        out.push(Output::Place(value));
+                    }
+                });
+                let list = &mut self.of_coordinator.list;
+                (self.coordinator).answered(piece, result, &[], &mut Vec::new(), list);
+            }
+            groups::Output::Accuse { pg, disk, version } => {
+                out.push(Output::Report(Report::Accused { pg, disk, version }));
+            }
+            groups::Output::Settled { volume } => out.push(Output::Settled { volume }),
+            // The manager tells everybody of a new configuration; who is behind hears of it. And the catalog says who owns a range: then it is closed.
+            groups::Output::Learn { .. } | groups::Output::Fenced { .. } => {}
+        }
+    }
+}
