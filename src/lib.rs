@@ -8,8 +8,8 @@
 //!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
 //!                              ► runtime ► frontend ───►
 //!   ──────────────────────────────────────────────────────────────────
-//!   pure    sim ► shard ► wire ► protocol ► base
-//!                       ► store ──────────►
+//!   pure    sim ► node ► shard ► wire ► protocol ► base
+//!                              ► store ──────────►
 //! ```
 //!
 //! A room uses at most what is to its right in this picture, and rooms of the world what is pure, but for `sim`, which nobody uses. Which ones exactly stands in `tidy.rs`, as a test. The

@@ -62,7 +62,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "node",
         pure: true,
-        rooms: &["base", "protocol", "shard"],
+        rooms: &["base", "protocol", "wire", "shard"],
         crates: &[],
     },
     Room {

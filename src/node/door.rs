@@ -5,6 +5,7 @@ use crate::protocol::catalog::{Event, Owner};
 use crate::protocol::membership::{Ask, HolderInput, Incarnation};
 use crate::protocol::report::Report;
 use crate::shard::fabric::Order;
+use crate::wire::Version;
 
 use super::openings::Numbers;
 
@@ -29,7 +30,7 @@ pub enum Input<'a> {
     /// A connection to a node is new, or gone.
     Link {
         peer: NodeId,
-        is_there: bool,
+        link: Link,
     },
     /// Another node waits for its turn at a shared volume.
     Wanted {
@@ -51,6 +52,14 @@ pub enum Input<'a> {
     Waits {
         volume: VolumeId,
     },
+}
+
+/// See [`Input::Link`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// There is one, on which this version is spoken.
+    There(Version),
+    Gone,
 }
 
 /// What a node wants done.

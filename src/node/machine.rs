@@ -1,6 +1,6 @@
 //! The node as a machine.
 
-use super::door::{Input, Output};
+use super::door::{Input, Link, Output};
 use super::openings::{Openings, Step};
 use crate::base::{DiskId, DiskSlot, Epoch, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
@@ -10,8 +10,10 @@ use crate::protocol::replication::RulesOff;
 use crate::protocol::report::Report;
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::OpenVolume;
+use crate::protocol::volume::groups::WithoutLease;
 use crate::shard::fabric::Order;
-use std::collections::BTreeMap;
+use crate::wire::Feature;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often what is not answered is told again.
@@ -28,6 +30,8 @@ pub struct Node {
     openings: Openings,
     /// Volumes that the fabric has open, and under which epoch.
     pub(super) open: BTreeMap<VolumeId, Epoch>,
+    /// Peers whose version has no word for that (R18).
+    cannot_confirm: BTreeSet<NodeId>,
     has_catalog: bool,
     pub(super) again_at: Time,
 }
@@ -52,6 +56,7 @@ impl Node {
             cuts: Cuts::new(off),
             openings: Openings::default(),
             open: BTreeMap::new(),
+            cannot_confirm: BTreeSet::new(),
             has_catalog: false,
             again_at: now,
         })
@@ -123,15 +128,7 @@ impl Node {
                     out.push(Output::Report(Report::DiskFailed { disk }));
                 }
             }
-            Input::Link { peer, is_there } => {
-                let disks: Vec<DiskId> = catalog.disks_of(peer).map(|disk| disk.id).collect();
-                if self.has_catalog && !disks.is_empty() {
-                    out.push(Output::Order(match is_there {
-                        true => Order::Connected { disks },
-                        false => Order::Disconnected { disks },
-                    }));
-                }
-            }
+            Input::Link { peer, link } => self.on_link(peer, link, catalog, out),
             Input::Wanted {
                 volume,
                 epoch,
@@ -163,6 +160,32 @@ impl Node {
     /// Asserts the invariants of everything.
     pub fn check(&self) {
         self.cuts.check();
+    }
+
+    fn on_link(&mut self, peer: NodeId, link: Link, catalog: &Catalog, out: &mut Vec<Output>) {
+        // Of a peer that is away it is not known what it will be when it comes back: what it was counts.
+        if let Link::There(version) = link {
+            match version.has(Feature::Confirm) {
+                true => self.cannot_confirm.remove(&peer),
+                false => self.cannot_confirm.insert(peer),
+            };
+            self.say_without_lease(out);
+        }
+        let disks: Vec<DiskId> = catalog.disks_of(peer).map(|disk| disk.id).collect();
+        if self.has_catalog && !disks.is_empty() {
+            out.push(Output::Order(match link {
+                Link::There(_) => Order::Connected { disks },
+                Link::Gone => Order::Disconnected { disks },
+            }));
+        }
+    }
+
+    fn say_without_lease(&self, out: &mut Vec<Output>) {
+        let what = match self.cannot_confirm.is_empty() {
+            true => WithoutLease::Confirm,
+            false => WithoutLease::Wait,
+        };
+        out.push(Output::Order(Order::WithoutLease(what)));
     }
 
     fn on_snapshot(&mut self, now: Time, catalog: &Catalog, out: &mut Vec<Output>) {
@@ -204,6 +227,10 @@ impl Node {
             Event::DiskAdded { disk, pgs, .. } => {
                 self.look_at_disk(disk.id, catalog, out);
                 pgs.iter().for_each(|pg| tell_pg(pg.id, catalog, out));
+            }
+            Event::NodeRemoved { node } => {
+                self.cannot_confirm.remove(node);
+                self.say_without_lease(out);
             }
             Event::DiskRemoved { disk } => self.drop_disk(*disk, out),
             Event::DiskChanged { disk } => self.look_at_disk(disk.id, catalog, out),

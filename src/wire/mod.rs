@@ -52,6 +52,7 @@ mod field;
 mod fill;
 mod frame;
 mod hello;
+mod instead;
 mod mend;
 mod message;
 mod version;
@@ -62,6 +63,7 @@ mod tests;
 pub use field::Malformed;
 pub use frame::{BODY_MAX, Frame, HEAD_LEN, Head, Kind, PAYLOAD_MAX, TooMany, Unwritten, decode};
 pub use hello::{HELLO_LEN, Hello, VERSION_MAX, VERSION_MIN};
+pub use instead::instead;
 pub use version::{Apart, Feature, Version, agree, agree_with};
 
 use crate::protocol::replication::{MEMBERS_MAX, WINDOW_MAX};

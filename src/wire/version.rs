@@ -16,9 +16,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 /// A version that this build speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Version {
     One,
+    /// The present one.
+    #[default]
     Two,
 }
 

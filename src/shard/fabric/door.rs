@@ -17,7 +17,7 @@ use crate::protocol::replication::{Configuration, Room};
 use crate::protocol::report::Report;
 use crate::protocol::scrub;
 use crate::protocol::scrub::compare;
-use crate::protocol::volume::groups::Value;
+use crate::protocol::volume::groups::{Value, WithoutLease};
 use crate::protocol::volume::{OpenVolume, PieceId};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
@@ -115,6 +115,8 @@ pub enum Order {
     Extended {
         until: Time,
     },
+    /// What becomes of values that are read without a lease, from now on.
+    WithoutLease(WithoutLease),
     /// The volume is this node's under `epoch`: it is held until [`Order::Release`].
     Open {
         open: OpenVolume,

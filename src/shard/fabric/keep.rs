@@ -39,6 +39,7 @@ impl Fabric {
             }
             Order::Leased { until } => self.groups.lease_anew(until),
             Order::Extended { until } => self.groups.lease(until),
+            Order::WithoutLease(what) => self.groups.without_lease(what),
             Order::Open { open, epoch, near } => self.open(now, (open, epoch), near, out),
             Order::Offer(open) => self.offer(open),
             Order::StartOver { volume } => self.start_over(volume),

@@ -46,7 +46,9 @@ impl World {
         outcome: &Outcome,
     ) -> Result<(), Failure> {
         let is_full = *outcome == Outcome::Failed(shelf::Failure::NoSpace);
-        if !is_full || !matches!(whose, Whose::Replica(Op::Change { .. })) {
+        // A member of an older version says neither that it is low nor what a write would take (`docs/upgrade.md`).
+        let may_be = self.versions.are_mixed();
+        if !is_full || may_be || !matches!(whose, Whose::Replica(Op::Change { .. })) {
             return Ok(());
         }
         let of = self.catalog.pg(pg);

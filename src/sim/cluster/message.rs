@@ -72,6 +72,10 @@ pub const BRANCHES: &[&str] = &[
     "range-given",
     "layer-frozen",
     "range-handed",
+    "older-cannot-mend",
+    "older-cannot-compare",
+    "older-cannot-confirm",
+    "older-cannot-fit",
     "pace-up",
     "pace-down",
 ];

@@ -18,6 +18,8 @@
 //!              atlas: which of them may be struck now
 //! ```
 //!
+//! `versions`: frames are bytes on their way, of two versions in some runs.
+//!
 //! `node` and `member` drive the shipped machines as a daemon does; all around them is simulated. What is below
 //! them knows no machine of `protocol/`: messages and commands are type parameters, and what the atlas and the checkers have to know of
 //! configurations comes in as plain data. So each part is tested without the others; `tests.rs` drives the leases alone over
@@ -55,6 +57,7 @@ mod strike;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod workload;
 mod world;
 

@@ -16,7 +16,7 @@ use super::shelf::{self, Damaged, Operation, Shelf};
 use super::world::Off;
 use crate::base::VolumeId;
 use crate::base::{BufRef, DiskId, Epoch, IoError, LayerId, NodeId, PgId, Request, Time, Token};
-use crate::node::{self, Numbers};
+use crate::node::{self, Link, Numbers};
 use crate::protocol::catalog::{Catalog, Event};
 use crate::protocol::membership::{self, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{Asker, Durable};
@@ -292,11 +292,11 @@ impl Node {
     pub fn on_link(
         &mut self,
         now: Time,
-        (peer, is_there): (NodeId, bool),
+        (peer, link): (NodeId, Link),
         shelves: &Shelves,
         buffers: &mut Buffers,
     ) {
-        let input = node::Input::Link { peer, is_there };
+        let input = node::Input::Link { peer, link };
         self.tell_node(now, input, shelves, buffers);
         self.settle(now, shelves, buffers);
     }

@@ -15,6 +15,7 @@ use super::world::{Due, HEALS_WITHIN, Stage, World};
 use crate::base::{BLOCK, DiskId, NodeId, PgId, RequestKind};
 use crate::protocol::catalog::{Command, FrontEnd};
 use crate::protocol::replication::Role;
+use crate::wire::Version;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -315,6 +316,11 @@ impl World {
         // Every other run ends with the power of all nodes cut amid what clients were doing.
         if self.plan.seed.is_multiple_of(2) {
             self.power_loss();
+        }
+        let is_older = |place: &super::world::Place| place.version < Version::PRESENT;
+        let older = self.places.iter().filter(|(_, place)| is_older(place));
+        for node in older.map(|(node, _)| *node).collect::<Vec<_>>() {
+            self.crash(node);
         }
         for node in self.places.keys().copied().collect::<Vec<_>>() {
             self.start(node);

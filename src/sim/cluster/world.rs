@@ -23,16 +23,19 @@ use super::plan::Plan;
 use super::shelf::{OpId, Operation, Shelf};
 use super::snapshots::Snapshots;
 use super::swarm::Knobs;
+use super::versions::Versions;
 use super::workload::Workload;
 use crate::base::{
     Breaks, BufRef, DiskId, LayerId, NodeId, PgId, Prng, RequestKind, Time, Token, VolumeId,
 };
+use crate::node::Link;
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
 use crate::protocol::{scrub, steward};
 use crate::shard::fabric::Pace;
 use crate::sim::register::Tick;
+use crate::wire::Version;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -134,6 +137,8 @@ pub(super) struct Place {
     pub(super) node: Option<Node>,
     pub(super) member: Option<Member>,
     pub(super) incarnation: u64,
+    /// Of the wire, which this start speaks.
+    pub(super) version: Version,
     pub(super) applied: u64,
     pub(super) is_paused: bool,
     /// It dies as soon as it has asked something of a disk, and stays away for so long.
@@ -199,6 +204,7 @@ pub struct World {
     pub(super) network: Network<Msg>,
     pub(super) log: Log<Command>,
     pub(super) clocks: Clocks,
+    pub(super) versions: Versions,
     pub(super) catalog: Catalog,
     /// The catalog before anything was proposed.
     pub(super) results: BTreeMap<u64, Result<Vec<Event>, Refusal>>,
@@ -257,6 +263,7 @@ impl World {
             network,
             log,
             clocks,
+            versions: Versions::new(plan.seed),
             workload,
             catalog: Catalog::default(),
             results: BTreeMap::new(),
@@ -318,6 +325,7 @@ impl World {
             return;
         }
         place.incarnation += 1;
+        place.version = self.versions.draw(self.stage == Stage::Struck);
         (place.is_paused, place.is_doomed) = (false, None);
         place.applied = 0;
         place.waiting.clear();
@@ -565,16 +573,21 @@ impl World {
         let id = event.at();
         let now = self.clocks.at(id, self.now);
         self.counts.steps += 1;
+        let spoken = match event {
+            network::Event::Connected { peer, .. } => self.spoken(id, peer),
+            _ => Version::PRESENT,
+        };
         let place = self.places.get_mut(&id).expect("nodes stay");
         let Some(node) = &mut place.node else {
             return;
         };
         match event {
             network::Event::Connected { peer, .. } => {
-                node.on_link(now, (peer, true), &self.shelves, &mut self.buffers);
+                let link = Link::There(spoken);
+                node.on_link(now, (peer, link), &self.shelves, &mut self.buffers);
             }
             network::Event::ConnectionLost { peer, .. } => {
-                node.on_link(now, (peer, false), &self.shelves, &mut self.buffers);
+                node.on_link(now, (peer, Link::Gone), &self.shelves, &mut self.buffers);
             }
             network::Event::Deliver { from, message, .. } => {
                 if let Some(member) = &mut place.member {
@@ -809,6 +822,9 @@ impl World {
         }
         if from != to {
             self.say(|| format!("{from} to {to}: {message:?}"));
+            let Some(message) = self.said(from, to, message) else {
+                return;
+            };
             // A way that is full loses it: what is not answered is sent again.
             let _ = self.network.send(self.now, from, to, message);
             return;

@@ -3,7 +3,7 @@
 mod fuzz;
 mod hellos;
 mod layout;
-mod samples;
+pub(super) mod samples;
 
 use super::*;
 use crate::base::{ChunkId, ChunkNo, DiskId, Prng, VolumeId};
