@@ -6,8 +6,8 @@
 //! so that the least and the median of them tell little of what else the machine does; the kinds alternate within a round.
 
 use sarsen::base::{
-    BlockRun, BufId, BufRef, ChunkNo, DiskId, DiskSlot, Epoch, FamilyId, LayerId, PgId, Prng, Time,
-    VolumeId,
+    BlockRun, BufId, BufRef, ChunkNo, DiskId, DiskSlot, Epoch, FamilyId, Holds, LayerId, Payload,
+    PgId, Prng, Span, Time, VolumeId,
 };
 use sarsen::protocol::replication::replica::{self, Asker, Durable, Op};
 use sarsen::protocol::replication::{
@@ -234,9 +234,19 @@ fn buf(id: u32) -> BufRef {
     }
 }
 
+/// Payload that is counted, as a shard has it.
+fn hold(holds: &Holds, id: u32) -> Payload {
+    holds.hold(Span {
+        buf: buf(id),
+        blocks: 1,
+    })
+}
+
 /// A coordinator, whose replicas are made by hand or real.
 struct Owner {
     groups: Groups,
+    holds: Holds,
+    dropped: Vec<Span>,
     disks: Option<Vec<Disk>>,
     out: Vec<Output>,
     sent: VecDeque<(DiskId, Header, Message)>,
@@ -260,6 +270,8 @@ impl Owner {
         };
         let mut owner = Owner {
             groups: Groups::new(Patience::default(), RulesOff::NONE),
+            holds: Holds::default(),
+            dropped: Vec::new(),
             disks: real.then(|| (0..members).map(disk).collect()),
             out: Vec::new(),
             sent: VecDeque::new(),
@@ -312,9 +324,13 @@ impl Owner {
         };
         let (now, piece) = (self.now, PieceId(0));
         self.asking.time(self.is_timed, || {
+            let payload = is_write.then(|| hold(&self.holds, 1));
+            let ask = (&ask, payload);
             self.groups
-                .ask(now, VOLUME, piece, target, &ask, &mut self.out);
+                .ask(now, VOLUME, piece, target, ask, &mut self.out);
         });
+        self.dropped.clear();
+        self.holds.take_dropped(&mut self.dropped);
         self.flying += 1;
         self.look_at_time();
         self.drain();
@@ -335,7 +351,7 @@ impl Owner {
             }
         }
         if let Some((from, header, answer)) = self.answered.pop_front() {
-            let (now, payload) = (self.now, Some(buf(2)));
+            let (now, payload) = (self.now, Some(hold(&self.holds, 2)));
             self.answering.time(self.is_timed, || {
                 self.groups
                     .answered(now, from, header, answer, payload, &mut self.out);
@@ -425,6 +441,8 @@ impl Machine for Owner {
 /// The replicas of one disk, whose store answers when `depth` things are asked of it, or nothing else comes.
 struct Disk {
     disk: DiskId,
+    holds: Holds,
+    dropped: Vec<Span>,
     replicas: Vec<Replica>,
     out: Vec<replica::Output>,
     stored: VecDeque<(PgId, Op)>,
@@ -444,6 +462,8 @@ impl Disk {
         let replica = |pg| Replica::new((PgId(pg), disk), Durable::created(1), RulesOff::NONE);
         Disk {
             disk,
+            holds: Holds::default(),
+            dropped: Vec::new(),
             replicas: (0..pgs).map(replica).collect(),
             out: Vec::new(),
             stored: VecDeque::new(),
@@ -476,7 +496,9 @@ impl Disk {
 
     /// A frame comes; the store answers once it has enough to do.
     fn frame(&mut self, header: Header, message: Message) {
-        let payload = matches!(message, Message::Change { .. }).then_some(buf(1));
+        let payload = matches!(message, Message::Change { .. }).then(|| hold(&self.holds, 1));
+        self.dropped.clear();
+        self.holds.take_dropped(&mut self.dropped);
         let input = replica::Input::Frame {
             from: Asker(1),
             header,
@@ -502,7 +524,7 @@ impl Disk {
                 op,
                 crcs: [7; 16],
                 zeroes: 0,
-                payload: buf(2),
+                payload: hold(&self.holds, 2),
             },
             _ => replica::Input::Stored { op, ok: true },
         };

@@ -2,7 +2,7 @@
 
 use super::mender::{Mender, Output};
 use super::message::{MendAnswer, MendAsk, MendHeader};
-use crate::base::BufRef;
+use crate::base::Payload;
 
 /// Questions of others that are at the store at once.
 pub const LENDS_MAX: usize = 32;
@@ -33,7 +33,7 @@ impl Mender {
         &mut self,
         op: u64,
         found: Option<MendAsk>,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         let Some(Lend { header, .. }) = self.lends.remove(&op) else {
@@ -46,7 +46,7 @@ impl Mender {
     }
 }
 
-fn answer(header: MendHeader, answer: MendAnswer, payload: Option<BufRef>, out: &mut Vec<Output>) {
+fn answer(header: MendHeader, answer: MendAnswer, payload: Option<Payload>, out: &mut Vec<Output>) {
     out.push(Output::Answer {
         header,
         answer,

@@ -7,7 +7,7 @@ use super::lend::Lend;
 use super::message::{MendAnswer, MendAsk, MendHeader};
 use super::rule::{Rule, RulesOff};
 use super::want::{PATIENCE, Phase, WANTS_MAX, Want, sources};
-use crate::base::{BufRef, ChunkId, DiskId, PgId, Time};
+use crate::base::{ChunkId, DiskId, Payload, PgId, Time};
 use crate::protocol::replication::{Configuration, Role};
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub enum Input {
         from: DiskId,
         header: MendHeader,
         answer: MendAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// There is a new connection to a disk.
     Connected { to: DiskId },
@@ -53,7 +53,7 @@ pub enum Input {
     Salvaged {
         op: u64,
         found: Option<MendAsk>,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
 }
 
@@ -69,7 +69,7 @@ pub enum Output {
     Answer {
         header: MendHeader,
         answer: MendAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// Have the store put these bytes back, each block where it still should have that checksum. The payload has a place for each block
     /// of the chunk, and is not needed when [`Input::Mended`] is there.
@@ -77,7 +77,7 @@ pub enum Output {
         op: u64,
         pg: PgId,
         what: MendAsk,
-        payload: BufRef,
+        payload: Payload,
     },
     /// Have the store read a chunk of a layer once more: nobody had what was wanted of it, and it may not be needed any more.
     Look { op: u64, pg: PgId, at: ChunkId },
@@ -311,7 +311,7 @@ impl Mender {
         from: DiskId,
         header: MendHeader,
         answer: MendAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         let key = self.flying.get(&header.id).copied();

@@ -45,8 +45,9 @@ pub(super) struct Want {
     pub phase: Phase,
     /// How many sources were asked in this round.
     pub tried: usize,
-    /// Rounds in which nobody had all of it.
+    /// Rounds in which nobody had all of it; and those of them since somebody new may have it.
     pub rounds: u32,
+    waited: u32,
 }
 
 impl Want {
@@ -60,6 +61,7 @@ impl Want {
             phase: Phase::Waits(now + GATHER),
             tried: 0,
             rounds: 0,
+            waited: 0,
         }
     }
 
@@ -84,15 +86,16 @@ impl Want {
 
     /// Nobody had all of it, and it is damaged still: it waits, longer each time.
     pub fn end_round(&mut self, now: Time) {
-        let longer = RETRY_FIRST.saturating_mul(1 << self.rounds.min(16));
+        let longer = RETRY_FIRST.saturating_mul(1 << self.waited.min(16));
         self.rounds += 1;
+        self.waited += 1;
         self.tried = 0;
         self.phase = Phase::Waits(now + longer.min(RETRY_MAX));
     }
 
-    /// It is asked for from the first source on, as soon as may be.
+    /// Somebody new may have it: it is asked for from the first source on, as soon as may be, and a round that is about to end is followed by another one soon.
     pub fn begin_again(&mut self, now: Time) {
-        self.tried = 0;
+        (self.tried, self.waited) = (0, 0);
         if let Phase::Waits(at) = &mut self.phase {
             *at = (*at).min(now + GATHER);
         }

@@ -27,7 +27,8 @@ mod tests;
 
 use super::{Ask, PieceId, Target};
 use crate::base::{
-    BlockRun, BufRef, ChunkId, DiskId, Epoch, FixedMap, IoError, PgId, Slab, Time, VolumeId,
+    BlockRun, BufRef, ChunkId, DiskId, Epoch, FixedMap, IoError, Payload, PgId, Slab, Time,
+    VolumeId,
 };
 use crate::protocol::replication::group::{self, Failure, Group, Input, Tag};
 use crate::protocol::replication::{
@@ -79,7 +80,7 @@ pub enum Output {
         to: DiskId,
         header: Header,
         message: Message,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// An ask has ended.
     Answered {
@@ -105,7 +106,7 @@ pub enum Output {
 pub struct Value {
     pub run: BlockRun,
     pub into: BufRef,
-    pub from: Option<BufRef>,
+    pub from: Option<Payload>,
     pub crcs: [u32; 16],
     /// A bit for each block of the chunk.
     pub zeroes: u16,
@@ -396,14 +397,14 @@ impl Groups {
         self.unsettled.retain(|of| of.0 != volume);
     }
 
-    /// What the coordinator asks of a chunk.
+    /// What the coordinator asks of a chunk. `payload`: of a write, what is at its buffer.
     pub fn ask(
         &mut self,
         now: Time,
         volume: VolumeId,
         piece: PieceId,
         target: Target,
-        ask: &Ask,
+        (ask, payload): (&Ask, Option<Payload>),
         out: &mut Vec<Output>,
     ) {
         let at = ChunkId {
@@ -418,9 +419,7 @@ impl Groups {
         };
         let (ask, into) = match *ask {
             Ask::Read { run, buf } => (group::Ask::Read { at, run }, Some((run, buf))),
-            Ask::Write { run, buf, crcs, .. } => {
-                (change(Change::Write { run, crcs }, Some(buf)), None)
-            }
+            Ask::Write { run, crcs, .. } => (change(Change::Write { run, crcs }, payload), None),
             Ask::Zero { run, .. } => (change(Change::Zero { run }, None), None),
             Ask::ZeroChunks { count, .. } => (change(Change::ZeroChunks { count }, None), None),
             Ask::Map { .. } => {
@@ -452,11 +451,11 @@ impl Groups {
         };
         // What was read under an earlier epoch is read again.
         asked.unconfirmed = None;
-        let (volume, pg, ask) = (asked.volume, asked.pg, asked.ask);
+        let (volume, pg, ask) = (asked.volume, asked.pg, asked.ask.clone());
         let of = (volume, pg);
         let input = || Input::Ask {
             tag: Tag(u64::from(tag)),
-            ask,
+            ask: ask.clone(),
         };
         let is_asked = self.step(now, of, input(), out)
             || (self.make(now, of, out) && self.step(now, of, input(), out));
@@ -509,7 +508,7 @@ impl Groups {
         from: DiskId,
         header: Header,
         answer: Answer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         let of = (header.range, header.pg);
@@ -625,7 +624,7 @@ impl Groups {
         &mut self,
         now: Time,
         tag: u32,
-        (crcs, zeroes, from): ([u32; 16], u16, Option<BufRef>),
+        (crcs, zeroes, from): ([u32; 16], u16, Option<Payload>),
         out: &mut Vec<Output>,
     ) -> bool {
         let Some(asked) = self.asks.get(tag) else {

@@ -2,11 +2,11 @@
 
 use super::door::{Order, Output, To};
 use super::{Fabric, Layer};
-use crate::base::{DiskId, Epoch, LayerId, Request, Time, VolumeId};
+use crate::base::{DiskId, Epoch, LayerId, Payload, Request, Span, Time, VolumeId};
 use crate::protocol::report::Report;
 use crate::protocol::scrub::compare::Below;
 use crate::protocol::volume::groups;
-use crate::protocol::volume::{self, OpenVolume};
+use crate::protocol::volume::{self, Ask, OpenVolume};
 use crate::wire::Frame;
 use std::collections::BTreeSet;
 
@@ -100,8 +100,9 @@ impl Fabric {
             volume::Output::Ask { piece, target, ask } => {
                 // A layer that no disk has recorded is not asked for: its volume was opened behind it.
                 if let Some(&Layer { volume, .. }) = self.layers.get(&target.layer) {
+                    let payload = self.hold(&ask, out);
                     let of_groups = &mut self.of_groups.list;
-                    (self.groups).ask(now, volume, piece, target, &ask, of_groups);
+                    (self.groups).ask(now, volume, piece, target, (&ask, payload), of_groups);
                 }
                 return;
             }
@@ -134,6 +135,16 @@ impl Fabric {
             volume::Output::Drained { volume } => Output::Drained { volume },
             volume::Output::Cut { volume } => Output::Cut { volume },
         });
+    }
+
+    /// What a client writes is kept until the last replica that was asked here, and the last frame, has let it go: perhaps after the reply.
+    fn hold(&self, ask: &Ask, out: &mut Vec<Output>) -> Option<Payload> {
+        let Ask::Write { run, buf, .. } = *ask else {
+            return None;
+        };
+        let blocks = run.count();
+        out.push(Output::Pin { buf, blocks });
+        Some(self.holds.hold(Span { buf, blocks }))
     }
 
     pub(super) fn take_groups(&mut self, output: groups::Output, out: &mut Vec<Output>) {

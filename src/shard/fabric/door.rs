@@ -4,12 +4,14 @@
 //! 1. Carry out [`Output`]s in their order: a value is placed before the reply that follows.
 //! 2. Answer each [`StoreAsk`] once, in any order, with the [`StoreAnswer`] of its machine; an ask that the disk failed too.
 //! 3. Bring [`Output::Send`] to the node that has the disk, or that asked; also where that is this very shard. It may be lost, or come twice, or late.
-//! 4. Hold payload that came against its checksums before it comes in here, and keep it until nobody needs it.
+//! 4. Hold payload that came against its checksums before it comes in here. What comes in is held in the fabric's book ([`Fabric::holds`](super::Fabric::holds)), and
+//!    may be used for something else after its [`Output::Unpin`].
 //! 5. Call `expire` at `deadline`; late is safe.
 //! 6. Record layers at the disks before [`Order::Layers`] tells of them.
 
 use crate::base::{
-    BlockNo, BufRef, ChunkId, DiskId, Epoch, IoError, LayerId, PgId, Request, Time, Token, VolumeId,
+    BlockNo, BufRef, ChunkId, DiskId, Epoch, IoError, LayerId, Payload, PgId, Request, Time, Token,
+    VolumeId,
 };
 use crate::protocol::replication::fill::Content;
 use crate::protocol::replication::replica::{self, Asker, Durable};
@@ -47,7 +49,7 @@ pub enum Input<'a> {
         from: Asker,
         disk: DiskId,
         frame: Frame,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// The answer to [`Output::Store`], after so long.
     Answered {
@@ -239,6 +241,16 @@ pub enum Output {
         head: u32,
         tail: u32,
     },
+    /// These blocks are in use until they are unpinned as often as they were pinned.
+    Pin {
+        buf: BufRef,
+        blocks: u32,
+    },
+    /// Of those that were pinned, and of payload that was held by [`Fabric::holds`](super::Fabric::holds).
+    Unpin {
+        buf: BufRef,
+        blocks: u32,
+    },
     /// What was read goes to where it was asked for.
     Place(Value),
     /// The answer to a request; `map` is a part of the map runs.
@@ -252,7 +264,7 @@ pub enum Output {
         /// Of the frame's head.
         disk: DiskId,
         frame: Frame,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     Store {
         disk: DiskId,

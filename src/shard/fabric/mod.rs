@@ -28,7 +28,7 @@ mod pace;
 
 pub use door::{Input, Inspected, Order, Output, Pace, StoreAnswer, StoreAsk, Stores, To, Unread};
 
-use crate::base::{Breaks, BufRef, ChunkId, DiskId, LayerId, PgId, Time, VolumeId};
+use crate::base::{Breaks, ChunkId, DiskId, Holds, LayerId, Payload, PgId, Span, Time, VolumeId};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::replication::replica::{self, Asker, Replica};
 use crate::protocol::replication::{Header, Message, RulesOff};
@@ -92,7 +92,7 @@ struct Early {
     disk: DiskId,
     header: Header,
     message: Message,
-    payload: Option<BufRef>,
+    payload: Option<Payload>,
 }
 
 /// See the [module](self).
@@ -119,6 +119,8 @@ pub struct Fabric {
     of_coordinator: Queue<volume::Output>,
     of_groups: Queue<groups::Output>,
     of_replica: Vec<replica::Output>,
+    holds: Holds,
+    dropped: Vec<Span>,
 }
 
 impl Fabric {
@@ -143,7 +145,14 @@ impl Fabric {
             of_coordinator: Queue::default(),
             of_groups: Queue::default(),
             of_replica: Vec::new(),
+            holds: Holds::default(),
+            dropped: Vec::new(),
         }
+    }
+
+    /// The book of payload that is held here.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     pub fn coordinator(&self) -> &Coordinator {
@@ -217,6 +226,13 @@ impl Fabric {
         self.drain(now, out);
     }
 
+    /// The driver has nothing more to step for now: what nobody holds any more is unpinned.
+    pub fn turn_ended(&mut self, out: &mut Vec<Output>) {
+        self.holds.take_dropped(&mut self.dropped);
+        let unpin = |Span { buf, blocks }| Output::Unpin { buf, blocks };
+        out.extend(self.dropped.drain(..).map(unpin));
+    }
+
     /// Asserts the invariants of everything.
     pub fn check(&self) {
         self.menders.values().for_each(Mender::check);
@@ -229,7 +245,7 @@ impl Fabric {
         now: Time,
         (from, disk): (Asker, DiskId),
         frame: Frame,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         match frame {

@@ -1,9 +1,9 @@
 //! What the machines of a node ask of its shelves, and what these answer: in the words of both.
 
 use super::buffers::Buffers;
-use super::node::crc_of;
+use super::node::{crc_of, hold};
 use super::shelf::{Block, Chunk, Failure, Gives, Operation, Outcome, Takes, What};
-use crate::base::{BlockRun, BufRef, ChunkId, DiskId, PgId};
+use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Holds, PgId};
 use crate::protocol::replication::Change;
 use crate::protocol::replication::fill::Content;
 use crate::protocol::replication::replica::{self, Op};
@@ -111,7 +111,7 @@ impl Asks {
                 let what = match change {
                     Change::Write { run, .. } => {
                         let payload = payload.expect("a write has payload");
-                        let values = buffers.in_place(run, payload);
+                        let values = buffers.in_place(run, payload.at());
                         What::Data { run, values }
                     }
                     Change::Zero { run } => What::Zero { run },
@@ -149,8 +149,8 @@ impl Asks {
                         *block = Block::Zero;
                     }
                     if content.data & 1 << place != 0 {
-                        let payload = payload.expect("data has payload");
-                        *block = Block::Data(buffers.value(payload.plus(place as u32)));
+                        let payload = payload.as_ref().expect("data has payload");
+                        *block = Block::Data(buffers.value(payload.at().plus(place as u32)));
                     }
                 }
                 let fill = Operation::Fill {
@@ -170,7 +170,7 @@ impl Asks {
         match output {
             scrub::Output::Mend {
                 op, what, payload, ..
-            } => (Mending::Mend(op), self.mend(what, payload, buffers)),
+            } => (Mending::Mend(op), self.mend(what, payload.at(), buffers)),
             scrub::Output::Look { op, at, .. } => {
                 (Mending::Look(op), Operation::Fetch { chunk: at })
             }
@@ -206,14 +206,16 @@ impl Asks {
         &mut self,
         (disk, pg, whose): (DiskId, PgId, Whose),
         outcome: Outcome,
-        buffers: &mut Buffers,
+        (buffers, holds): (&mut Buffers, &Holds),
     ) -> Option<StoreAnswer> {
         Some(match whose {
             Whose::Replica(op) => {
                 let run = self.reading.remove(&(disk, pg, op));
-                StoreAnswer::Replica(to_replica(op, outcome, run, buffers)?)
+                StoreAnswer::Replica(to_replica(op, outcome, run, (buffers, holds))?)
             }
-            Whose::Mender(mending) => StoreAnswer::Mender(to_mender(mending, outcome, buffers)),
+            Whose::Mender(mending) => {
+                StoreAnswer::Mender(to_mender(mending, outcome, (buffers, holds)))
+            }
             Whose::Comparer(comparing) => to_comparer(comparing, outcome),
             Whose::Nobody => StoreAnswer::Forgotten,
         })
@@ -241,7 +243,7 @@ fn to_replica(
     op: Op,
     outcome: Outcome,
     run: Option<BlockRun>,
-    buffers: &mut Buffers,
+    (buffers, holds): (&mut Buffers, &Holds),
 ) -> Option<replica::Input> {
     Some(match outcome {
         Outcome::Stored => replica::Input::Stored { op, ok: true },
@@ -251,6 +253,7 @@ fn to_replica(
         },
         Outcome::Value(content) => {
             let (zeroes, crcs, payload) = buffers.read(&content, run?);
+            let payload = hold(holds, payload);
             replica::Input::Loaded {
                 op,
                 crcs,
@@ -263,6 +266,7 @@ fn to_replica(
         Outcome::Chunks { chunks, more } => replica::Input::Listed { op, chunks, more },
         Outcome::Chunk(found) => {
             let (content, payload) = buffers.fetched(found);
+            let payload = payload.map(|at| hold(holds, at));
             replica::Input::Fetched {
                 op,
                 content,
@@ -272,7 +276,11 @@ fn to_replica(
     })
 }
 
-fn to_mender(mending: Mending, outcome: Outcome, buffers: &mut Buffers) -> scrub::Input {
+fn to_mender(
+    mending: Mending,
+    outcome: Outcome,
+    (buffers, holds): (&mut Buffers, &Holds),
+) -> scrub::Input {
     let is_gone = outcome == Outcome::Failed(Failure::Gone);
     match (mending, outcome) {
         (Mending::Mend(op), outcome) => scrub::Input::Mended {
@@ -290,7 +298,7 @@ fn to_mender(mending: Mending, outcome: Outcome, buffers: &mut Buffers) -> scrub
                 }
             }
             let blocks = values.map(Option::unwrap_or_default).to_vec();
-            let payload = (found.blocks != 0).then(|| buffers.put(blocks));
+            let payload = (found.blocks != 0).then(|| hold(holds, buffers.put(blocks)));
             let found = Some(found.of(u16::MAX));
             scrub::Input::Salvaged { op, found, payload }
         }

@@ -88,8 +88,10 @@ impl Buffers {
     /// Copies what was read to where it was asked for.
     pub fn place(&mut self, value: &Value) {
         for (n, place) in value.run.blocks().enumerate() {
-            let found = match value.from {
-                Some(from) if value.zeroes & 1 << place == 0 => self.value(from.plus(n as u32)),
+            let found = match &value.from {
+                Some(from) if value.zeroes & 1 << place == 0 => {
+                    self.value(from.at().plus(n as u32))
+                }
                 _ => 0,
             };
             self.set(value.into.plus(n as u32), found);

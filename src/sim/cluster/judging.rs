@@ -14,6 +14,7 @@ use super::checkers::{Failure, Place, converge};
 use super::contents::SECTORS;
 use super::history::ZERO;
 use super::network::FLOW_MAX;
+use super::node::Node;
 use super::shelf::{Block, FLYING_MAX, Pg};
 use super::world::{Asked, REQUESTS_MAX, World};
 use crate::base::{BufId, BufRef, ChunkNo, DiskId, LayerId, PgId, VolumeId};
@@ -25,6 +26,9 @@ use std::collections::BTreeMap;
 
 /// Blocks that a moment looks at.
 const JUDGED_AT_ONCE: usize = 64;
+/// Payload that a node holds at once, and when nobody asks for anything: what a rebuild, a comparison or a mend has on its way.
+const PAYLOAD_MAX: usize = 16_384;
+const PAYLOAD_AT_REST_MAX: u64 = 64;
 
 /// The checkers that are told as a run goes on.
 #[derive(Default)]
@@ -221,6 +225,7 @@ impl World {
             .values()
             .flat_map(|shelf| shelf.kept().pgs.values());
         let longest = kept.map(Pg::longest_window).max();
+        let held = self.held();
         let heights = &mut self.counts.heights;
         let mut judge = |name, value: Option<usize>, limit: usize| {
             heights.judge(name, value.unwrap_or(0) as u64, limit as u64)
@@ -228,6 +233,7 @@ impl World {
         judge("requests", Some(self.requests.len()), REQUESTS_MAX)?;
         judge("operations-of-a-disk", flying, FLYING_MAX)?;
         judge("window", longest, MEMBERS_MAX * WINDOW_MAX)?;
+        judge("payload", held, PAYLOAD_MAX)?;
         judge(
             "messages-of-a-way",
             Some(self.network.longest_flow()),
@@ -258,8 +264,16 @@ impl World {
         Ok(())
     }
 
-    /// At rest the copies are the same, and have what was acknowledged.
+    /// Payload that a node holds: the most of all nodes.
+    fn held(&self) -> Option<usize> {
+        let nodes = self.places.values().filter_map(|place| place.node.as_ref());
+        nodes.map(Node::held).max()
+    }
+
+    /// At rest the copies are the same, and have what was acknowledged; and payload is held by nobody but, perhaps, a comparison or a mend.
     pub(super) fn judge_copies(&mut self) -> Result<(), Failure> {
+        let held = self.held().unwrap_or(0) as u64;
+        (self.counts.heights).judge("payload-at-rest", held, PAYLOAD_AT_REST_MAX)?;
         // What nobody has read since its owner died is settled when it is read: all was.
         let layers = self.catalog.volumes().flat_map(|volume| &volume.layers);
         let parents = layers.filter_map(|layer| Some((layer.id, layer.parent?)));

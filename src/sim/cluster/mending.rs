@@ -8,6 +8,10 @@ use crate::base::DiskId;
 impl World {
     /// Damages what is on a disk that may be reached, where another disk that is in sync has the same, and may be reached too.
     pub(super) fn damage(&mut self, disk: DiskId, fault: Fault, pick: u64) {
+        // Who speaks the older version cannot be asked for what is lost: until it is upgraded, the next failure would be the second one.
+        if self.versions.are_mixed() {
+            return;
+        }
         let shelf = &self.shelves[&disk];
         let Some((pg, chunk, block)) = shelf.any_data(pick) else {
             return;

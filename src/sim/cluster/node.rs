@@ -15,7 +15,10 @@ use super::message::Msg;
 use super::shelf::{self, Damaged, Operation, Shelf};
 use super::world::Off;
 use crate::base::VolumeId;
-use crate::base::{BufRef, DiskId, Epoch, IoError, LayerId, NodeId, PgId, Request, Time, Token};
+use crate::base::{
+    BufRef, DiskId, Epoch, Holds, IoError, LayerId, NodeId, Payload, PgId, Request, Span, Time,
+    Token,
+};
 use crate::node::{self, Link, Numbers};
 use crate::protocol::catalog::{Catalog, Event};
 use crate::protocol::membership::{self, HolderInput, Incarnation};
@@ -218,6 +221,7 @@ impl Node {
         while let Some(message) = self.local.pop_front() {
             self.receive(now, self.id, message, shelves, buffers);
         }
+        self.fabric.turn_ended(&mut Vec::new());
     }
 
     /// A message has arrived.
@@ -277,6 +281,7 @@ impl Node {
                 payload,
             } => {
                 let from = Asker(from.0);
+                let payload = payload.map(|at| hold(self.fabric.holds(), at));
                 let input = fabric::Input::Frame {
                     from,
                     disk,
@@ -401,7 +406,9 @@ impl Node {
             _ => {}
         }
         let shelf::Done { outcome, took, .. } = done;
-        if let Some(answer) = self.asks.answer((disk, pg, whose), outcome, buffers) {
+        let holds = self.fabric.holds().clone();
+        let answer = (self.asks).answer((disk, pg, whose), outcome, (buffers, &holds));
+        if let Some(answer) = answer {
             let input = fabric::Input::Answered {
                 disk,
                 pg,
@@ -411,6 +418,11 @@ impl Node {
             self.tell_fabric(now, input, shelves, buffers);
         }
         self.settle(now, shelves, buffers);
+    }
+
+    /// Payload that is held: in flight, or waiting.
+    pub fn held(&self) -> usize {
+        self.fabric.holds().held()
     }
 
     /// Asserts the invariants of everything.
@@ -543,6 +555,8 @@ impl Node {
                     tail,
                 } => buffers.merge(from, into, head, tail),
                 Output::Place(value) => buffers.place(&value),
+                // Buffers are never used again here.
+                Output::Pin { .. } | Output::Unpin { .. } => {}
                 Output::Reply { token, result, .. } => {
                     let volume = self.volumes_of.remove(&token).unwrap_or_default();
                     let epoch = self.groups().epoch(volume);
@@ -558,7 +572,7 @@ impl Node {
                     disk,
                     frame,
                     payload,
-                } => self.send_frame(to, disk, frame, payload),
+                } => self.send_frame(to, disk, frame, payload.map(|of| of.at())),
                 Output::Store { disk, pg, ask } => {
                     let (operation, whose) = self.asks.operation((disk, pg), ask, buffers);
                     self.effects.push(Effect::Shelf {
@@ -621,6 +635,11 @@ impl Node {
         };
         self.send(node, message);
     }
+}
+
+/// Payload that a fabric is given; of how many blocks means nothing here.
+pub(super) fn hold(holds: &Holds, buf: BufRef) -> Payload {
+    holds.hold(Span { buf, blocks: 1 })
 }
 
 /// A block's checksum here.

@@ -161,7 +161,7 @@ fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut V
         crcs: [0; 16],
         sequence: 1,
     };
-    groups.ask(now, volume, PieceId(pg.0), target, &ask, out);
+    groups.ask(now, volume, PieceId(pg.0), target, (&ask, None), out);
     let mut is_done = false;
     while !out.is_empty() {
         for output in std::mem::take(out) {

@@ -24,7 +24,7 @@ use super::FLYING_MAX;
 use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
-use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, VolumeId};
+use crate::base::{BlockRun, ChunkId, DiskId, Epoch, Payload, PgId, VolumeId};
 use confirm::Confirms;
 use numbered::Numbered;
 use read::{Held, Reading};
@@ -41,13 +41,13 @@ const WAITING_MAX: usize = 1024;
 pub struct Tag(pub u64);
 
 /// What is asked of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Ask {
     /// Make this durable everywhere. `payload` stays as it is until the answer.
     Change {
         at: ChunkId,
         change: Change,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     Read {
         at: ChunkId,
@@ -67,7 +67,7 @@ pub enum Input {
         from: DiskId,
         header: Header,
         answer: Answer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// The connection was lost, or an answer is overdue.
     Unanswered { from: DiskId },
@@ -88,7 +88,7 @@ pub enum Output {
         to: DiskId,
         header: Header,
         message: Message,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// A change is durable on every member.
     Changed {
@@ -99,7 +99,7 @@ pub enum Output {
         tag: Tag,
         crcs: [u32; 16],
         zeroes: u16,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// What was read under this tag may be handed out, without a lease.
     Confirmed {
@@ -310,7 +310,7 @@ impl Group {
             .map_or(self.sequence, |oldest| oldest.sequence - 1)
     }
 
-    fn send(&self, to: DiskId, message: Message, payload: Option<BufRef>, out: &mut Vec<Output>) {
+    fn send(&self, to: DiskId, message: Message, payload: Option<Payload>, out: &mut Vec<Output>) {
         out.push(Output::Send {
             to,
             header: self.header(to),
@@ -445,7 +445,7 @@ impl Group {
         from: DiskId,
         header: Header,
         answer: Answer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         if header.epoch != self.epoch || self.phase == Phase::Fenced {

@@ -2,7 +2,7 @@
 
 use super::write::flies;
 use super::{Failure, Group, Output, Phase, Tag};
-use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch};
+use crate::base::{BlockRun, ChunkId, DiskId, Epoch, Payload};
 use crate::protocol::replication::message::Message;
 use crate::protocol::replication::rule::Rule;
 
@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub until: u64,
     pub crcs: [u32; 16],
     pub zeroes: u16,
-    pub payload: Option<BufRef>,
+    pub payload: Option<Payload>,
 }
 
 impl Reading {

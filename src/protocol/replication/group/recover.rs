@@ -41,6 +41,7 @@ impl Group {
             crcs[..count].copy_from_slice(&value.crcs[from..from + count]);
             let payload = value
                 .payload
+                .as_ref()
                 .map(|payload| payload.plus(part.first() - run.first()));
             self.change(None, at, Change::Write { run: part, crcs }, payload, out);
         }

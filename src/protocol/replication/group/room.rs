@@ -8,7 +8,7 @@
 //! it, and its caller has no two overlapping changes in flight.
 
 use super::{Failure, Group, Output, Tag};
-use crate::base::{BufRef, ChunkId, DiskId};
+use crate::base::{ChunkId, DiskId, Payload};
 use crate::protocol::replication::message::{Change, Message};
 use crate::protocol::replication::room::{Room, Takes};
 use crate::protocol::replication::rule::Rule;
@@ -19,7 +19,7 @@ pub(super) struct Fitting {
     pub tag: Tag,
     at: ChunkId,
     change: Change,
-    payload: Option<BufRef>,
+    payload: Option<Payload>,
     /// Who has answered under the present version: a bit for each place in the configuration.
     heard: u8,
     /// What they have said: the most that it takes, and the lowest disk.
@@ -45,7 +45,7 @@ impl Group {
         &mut self,
         tag: Tag,
         (at, change): (ChunkId, Change),
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         self.fits += 1;

@@ -91,7 +91,7 @@ impl Replica {
                 epoch,
                 sequence,
             },
-            payload: frame.payload,
+            payload: frame.payload.clone(),
         });
         if self.off.on(Rule::Durable) {
             self.say_done(&frame, sequence, out);

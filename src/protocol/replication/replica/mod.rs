@@ -42,7 +42,7 @@ use super::message::{Answer, Change, Header, Message, Refusal};
 use super::room::{Room, Takes};
 use super::rule::{Rule, RulesOff};
 use super::window::Entry;
-use crate::base::{BlockRun, BufRef, ChunkId, DiskId, Epoch, PgId, Stamp, VolumeId};
+use crate::base::{BlockRun, ChunkId, DiskId, Epoch, Payload, PgId, Stamp, VolumeId};
 use change::Storing;
 use gates::{Raise, Waiting};
 use in_flight::InFlight;
@@ -71,7 +71,7 @@ pub enum Input {
         from: Asker,
         header: Header,
         message: Message,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// What the manager says of the PG. An older version than is known is ignored.
     Configured(Configuration),
@@ -85,7 +85,7 @@ pub enum Input {
     FillAnswer {
         header: FillHeader,
         answer: FillAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// The connection to a source was lost, or its answer is overdue.
     Unanswered { from: DiskId },
@@ -101,7 +101,7 @@ pub enum Input {
         op: Op,
         crcs: [u32; 16],
         zeroes: u16,
-        payload: BufRef,
+        payload: Payload,
     },
     /// The answer to [`Output::List`].
     Listed {
@@ -113,7 +113,7 @@ pub enum Input {
     Fetched {
         op: Op,
         content: Content,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// The answer to [`Output::Look`].
     Looked { op: Op, takes: Takes },
@@ -172,7 +172,7 @@ pub enum Output {
         at: ChunkId,
         change: Change,
         stamp: Stamp,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     Read {
         op: Op,
@@ -204,20 +204,20 @@ pub enum Output {
         blocks: u16,
         content: Content,
         entries: Vec<(VolumeId, Entry)>,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     Answer {
         to: Asker,
         /// Of what was asked.
         header: Header,
         answer: Answer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     FillAnswer {
         to: Asker,
         header: FillHeader,
         answer: FillAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     },
     /// Ask a source.
     FillAsk {
@@ -246,7 +246,7 @@ pub(super) struct Frame {
     from: Asker,
     header: Header,
     message: Message,
-    payload: Option<BufRef>,
+    payload: Option<Payload>,
 }
 
 /// A replica. See the [module](self).

@@ -1,7 +1,7 @@
 //! A read, with the newest write that it may have seen a part of (R9).
 
 use super::{FLYING_MAX, Frame, Op, Output, Replica, refuse};
-use crate::base::{BlockRun, BufRef, ChunkId};
+use crate::base::{BlockRun, ChunkId, Payload};
 use crate::protocol::replication::message::{Answer, Header, Message, Refusal};
 use crate::protocol::replication::rule::Rule;
 
@@ -63,7 +63,7 @@ impl Replica {
         op: Op,
         crcs: [u32; 16],
         zeroes: u16,
-        payload: BufRef,
+        payload: Payload,
         out: &mut Vec<Output>,
     ) {
         let Some(Loading { frame, at, run }) = self.loading.remove(op) else {

@@ -9,7 +9,7 @@
 use super::agenda::Agenda;
 use super::work::{Filling, What, Work};
 use super::{Frame, HELD_MAX, Op, Output, RANGES_MAX, Replica, refuse};
-use crate::base::{BufRef, ChunkId, DiskId, Epoch, Stamp, VolumeId};
+use crate::base::{ChunkId, DiskId, Epoch, Payload, Stamp, VolumeId};
 use crate::protocol::replication::configuration::{Configuration, Role};
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::message::{Change, Refusal};
@@ -495,7 +495,7 @@ impl Replica {
         &mut self,
         header: FillHeader,
         answer: FillAnswer,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         let version = self.durable.version;
@@ -596,7 +596,7 @@ impl Replica {
         (at, blocks): (ChunkId, u16),
         content: Content,
         mut entries: Vec<(VolumeId, Entry)>,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
         out: &mut Vec<Output>,
     ) {
         for (_, entry) in &mut entries {

@@ -7,7 +7,7 @@ use super::change::Storing;
 use super::gates::{Waiting, not_now};
 use super::work::{What, Work};
 use super::{Asker, Op, Output, Replica};
-use crate::base::{BufRef, ChunkId};
+use crate::base::{ChunkId, Payload};
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader, PAGE_MAX};
 use crate::protocol::replication::rule::Rule;
 use crate::protocol::replication::window::Entry;
@@ -150,7 +150,7 @@ impl Replica {
     pub(super) fn on_fetched(
         &mut self,
         op: Op,
-        found: Option<(Content, Option<BufRef>)>,
+        found: Option<(Content, Option<Payload>)>,
         out: &mut Vec<Output>,
     ) {
         let Op::Fetch(id) = op else {

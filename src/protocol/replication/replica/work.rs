@@ -2,7 +2,7 @@
 //! what its window says at that moment.
 
 use super::{Asker, Frame, HELD_MAX, Op, Output, Replica, refuse};
-use crate::base::{BufRef, ChunkId, VolumeId};
+use crate::base::{ChunkId, Payload, VolumeId};
 use crate::protocol::replication::fill::{Content, FillHeader};
 use crate::protocol::replication::message::{Change, Refusal};
 use crate::protocol::replication::window::Entry;
@@ -28,7 +28,7 @@ pub(super) struct Filling {
     pub blocks: u16,
     pub content: Content,
     pub entries: Vec<(VolumeId, Entry)>,
-    pub payload: Option<BufRef>,
+    pub payload: Option<Payload>,
 }
 
 /// A chunk that must not change.
@@ -163,7 +163,7 @@ impl Replica {
                     blocks: filling.blocks,
                     content: filling.content,
                     entries: filling.entries.clone(),
-                    payload: filling.payload,
+                    payload: filling.payload.clone(),
                 },
             });
         }

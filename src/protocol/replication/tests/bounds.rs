@@ -1,8 +1,8 @@
 //! What is full says so, and goes on when there is room again.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
-    VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, Payload, PgId,
+    Stamp, VolumeId,
 };
 use crate::protocol::replication::FLYING_MAX as GROUP_FLYING_MAX;
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
@@ -45,11 +45,11 @@ fn entry(sequence: u64, at: ChunkId, blocks: u16) -> Entry {
     }
 }
 
-fn buf() -> BufRef {
-    BufRef {
+fn buf() -> Payload {
+    Payload::kept(BufRef {
         id: BufId(1),
         block: 0,
-    }
+    })
 }
 
 /// A replica whose disk is fast, with the manager's configuration of its PG.

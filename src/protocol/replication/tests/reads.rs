@@ -1,7 +1,8 @@
 //! A read of several blocks, and the changes of some of them.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, Payload, PgId,
+    VolumeId,
 };
 use crate::protocol::replication::group::{Ask, Group, Input, Output, Tag};
 use crate::protocol::replication::{
@@ -13,10 +14,12 @@ const AT: ChunkId = ChunkId {
     layer: LayerId(1),
     chunk: ChunkNo(0),
 };
-const BUF: BufRef = BufRef {
-    id: BufId(1),
-    block: 0,
-};
+fn buf() -> Payload {
+    Payload::kept(BufRef {
+        id: BufId(1),
+        block: 0,
+    })
+}
 
 /// A coordinator of two replicas, and the headers of what it sent last.
 struct Desk {
@@ -54,7 +57,7 @@ impl Desk {
             from,
             header,
             answer,
-            payload: Some(BUF),
+            payload: Some(buf()),
         });
     }
 
@@ -76,7 +79,7 @@ impl Desk {
         let ask = Ask::Change {
             at: AT,
             change,
-            payload: Some(BUF),
+            payload: Some(buf()),
         };
         self.step(Input::Ask { tag: Tag(tag), ask });
     }

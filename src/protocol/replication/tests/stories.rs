@@ -3,8 +3,8 @@
 //! Blocks hold letters. Disks are fast: what a replica asks of its disk has happened when the step ends.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
-    VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, Payload, PgId,
+    Stamp, VolumeId,
 };
 use crate::protocol::replication::RulesOff;
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
@@ -23,11 +23,11 @@ fn the_stories_come_out_as_they_are_told() {
 }
 
 enum Frame {
-    To(u32, DiskId, Header, Message, Option<BufRef>),
-    From(DiskId, u32, Header, Answer, Option<BufRef>),
+    To(u32, DiskId, Header, Message, Option<Payload>),
+    From(DiskId, u32, Header, Answer, Option<Payload>),
     /// From a joiner to its source, and back.
     Ask(DiskId, DiskId, FillHeader, FillAsk),
-    Fill(DiskId, DiskId, FillHeader, FillAnswer, Option<BufRef>),
+    Fill(DiskId, DiskId, FillHeader, FillAnswer, Option<Payload>),
 }
 
 #[derive(Default)]
@@ -63,11 +63,11 @@ fn letter(value: u32) -> char {
     }
 }
 
-fn buf(value: u32) -> BufRef {
-    BufRef {
+fn buf(value: u32) -> Payload {
+    Payload::kept(BufRef {
         id: BufId(value),
         block: 0,
-    }
+    })
 }
 
 fn block(at: u32) -> BlockRun {
@@ -284,7 +284,7 @@ impl Site {
                         "sends {to}, version {}, mark {}: {}",
                         header.version,
                         header.mark,
-                        words_of(&message, payload)
+                        words_of(&message, payload.clone())
                     );
                     self.frames
                         .push(Frame::To(owner, to, header, message, payload));
@@ -298,7 +298,7 @@ impl Site {
                     ..
                 } => {
                     let value = payload.filter(|_| zeroes == 0);
-                    let value = letter(value.map_or(0, |payload| payload.id.0));
+                    let value = letter(value.map_or(0, |payload| payload.at().id.0));
                     if self.unleased.contains(&owner) {
                         self.unconfirmed.insert(tag, value);
                         self.say(&format!("owner {owner} has {value} for request {}", tag.0));
@@ -407,7 +407,7 @@ impl Site {
                     let (Change::Write { run, .. } | Change::Zero { run }) = change else {
                         unreachable!("stories change blocks");
                     };
-                    let value = payload.map_or(0, |payload| payload.id.0);
+                    let value = payload.map_or(0, |payload| payload.at().id.0);
                     self.stamps.insert(disk, stamp);
                     self.blocks.insert((disk, place_of(at, run)), value);
                     self.say(&format!(
@@ -444,7 +444,7 @@ impl Site {
                     answer,
                     payload,
                 } => {
-                    self.hear(disk, &answer, payload);
+                    self.hear(disk, &answer, payload.clone());
                     self.frames
                         .push(Frame::From(disk, to.0, header, answer, payload));
                     continue;
@@ -493,7 +493,7 @@ impl Site {
                 payload,
                 ..
             } => {
-                let source = DiskId(payload.expect("every chunk here has data").id.0);
+                let source = DiskId(payload.expect("every chunk here has data").at().id.0);
                 for at in (0..16).filter(|at| blocks & 1 << at != 0) {
                     let value = self.blocks.get(&(source, at)).copied().unwrap_or(0);
                     let of_source = if content.data & 1 << at != 0 {
@@ -583,7 +583,7 @@ impl Site {
         }
     }
 
-    fn hear(&mut self, disk: DiskId, answer: &Answer, payload: Option<BufRef>) {
+    fn hear(&mut self, disk: DiskId, answer: &Answer, payload: Option<Payload>) {
         let what = match answer {
             Answer::Done { sequence, room } => format!("done {sequence}{}", of_room(*room)),
             Answer::Fits { takes, room, .. } => {
@@ -595,7 +595,7 @@ impl Site {
             }
             Answer::Value { newest, zeroes, .. } => {
                 let value = payload.filter(|_| *zeroes == 0);
-                let value = letter(value.map_or(0, |payload| payload.id.0));
+                let value = letter(value.map_or(0, |payload| payload.at().id.0));
                 match newest {
                     Some((epoch, sequence)) => {
                         format!("{value}, which may be of change {}.{sequence}", epoch.host)
@@ -644,7 +644,7 @@ impl Frame {
     }
 }
 
-fn words_of(message: &Message, payload: Option<BufRef>) -> String {
+fn words_of(message: &Message, payload: Option<Payload>) -> String {
     match *message {
         Message::Change {
             sequence,
@@ -654,7 +654,7 @@ fn words_of(message: &Message, payload: Option<BufRef>) -> String {
             let (Change::Write { run, .. } | Change::Zero { run }) = change else {
                 unreachable!("stories change blocks");
             };
-            let value = letter(payload.map_or(0, |payload| payload.id.0));
+            let value = letter(payload.map_or(0, |payload| payload.at().id.0));
             match at.chunk.0 {
                 0 => format!("change {sequence}, {value} to block {}", run.first()),
                 chunk => format!("change {sequence}, {value} to chunk {chunk}"),

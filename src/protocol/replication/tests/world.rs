@@ -4,8 +4,8 @@
 //! The block holds the number of the write that it was written by; 0: none.
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, PgId, Stamp,
-    VolumeId,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, Payload, PgId,
+    Stamp, VolumeId,
 };
 use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::group::{self, Group, Tag};
@@ -167,12 +167,12 @@ struct Reply {
     disk: usize,
     header: Header,
     answer: Answer,
-    payload: Option<BufRef>,
+    payload: Option<Payload>,
 }
 
 /// A question of a joiner, and an answer of its source.
 type Question = (usize, Asker, FillHeader, FillAsk);
-type FillReply = (usize, FillHeader, FillAnswer, Option<BufRef>);
+type FillReply = (usize, FillHeader, FillAnswer, Option<Payload>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
@@ -262,11 +262,11 @@ fn run() -> BlockRun {
     BlockRun::new(0, 1).expect("a block")
 }
 
-fn buf(value: u32) -> BufRef {
-    BufRef {
+fn buf(value: u32) -> Payload {
+    Payload::kept(BufRef {
         id: BufId(value),
         block: 0,
-    }
+    })
 }
 
 fn epoch(owner: usize) -> Epoch {
@@ -820,7 +820,7 @@ impl World {
                     payload,
                     ..
                 } => {
-                    let written = payload.map_or(0, |payload| payload.id.0);
+                    let written = payload.map_or(0, |payload| payload.at().id.0);
                     let value = if zeroes & 1 != 0 { 0 } else { written };
                     self.found(owner, tag, value)?;
                 }
@@ -854,7 +854,7 @@ impl World {
         disk: usize,
         header: &Header,
         message: &Message,
-        payload: Option<BufRef>,
+        payload: Option<Payload>,
     ) {
         let (sequence_of_kind, message) = match *message {
             Message::Change {
@@ -875,7 +875,7 @@ impl World {
             sequence_of_kind,
             header: (header.epoch, header.version, header.session, header.mark),
             message,
-            payload: payload.map(|payload| payload.id.0),
+            payload: payload.map(|payload| payload.at().id.0),
         };
         let place = self.frames.partition_point(|other| *other < frame);
         self.frames.insert(place, frame);
@@ -935,7 +935,7 @@ impl World {
                     ..
                 } => {
                     let value = match change {
-                        Change::Write { .. } => payload.expect("a write has payload").id.0,
+                        Change::Write { .. } => payload.expect("a write has payload").at().id.0,
                         _ => 0,
                     };
                     self.begin_change(disk, op, Work::Change { value, stamp });
@@ -951,7 +951,7 @@ impl World {
                     let is_all = blocks == u16::MAX;
                     let data = payload.filter(|_| content.data & 1 != 0);
                     let value = match blocks & 1 != 0 {
-                        true => data.map_or(0, |payload| payload.id.0),
+                        true => data.map_or(0, |payload| payload.at().id.0),
                         false => self.blocks[disk].0,
                     };
                     let work = Work::Fill {

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::base::{
-    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, FamilyId, LayerId, PgId, Time,
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, FamilyId, LayerId, Payload, PgId, Time,
 };
 use crate::protocol::replication::{Configuration, Member, Role};
 use crate::protocol::scrub::*;
@@ -97,10 +97,10 @@ fn step(site: &mut Site, command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
     let disk = |at: usize| DiskId(words[at].parse().unwrap());
     let id = |at: usize| words[at][1..].parse::<u64>().unwrap();
-    let payload = Some(BufRef {
+    let payload = Some(Payload::kept(BufRef {
         id: BufId(1),
         block: 0,
-    });
+    }));
     let mut out = Vec::new();
     let input = match words[0] {
         "members" => Input::Configured {

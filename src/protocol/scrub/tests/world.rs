@@ -4,7 +4,9 @@
 //! *Always*: bytes that are not called damaged are those of the write that the disk took last. *In the end*: nothing is damaged, as long as one copy
 //! of each block was spared. *Sometimes*: each thing that the machine can meet, counted.
 
-use crate::base::{BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, FamilyId, LayerId, PgId};
+use crate::base::{
+    BlockRun, BufId, BufRef, ChunkId, ChunkNo, DiskId, FamilyId, LayerId, Payload, PgId,
+};
 use crate::base::{Prng, Time};
 use crate::protocol::replication::Configuration;
 use crate::protocol::scrub::*;
@@ -30,14 +32,14 @@ struct Block {
 struct Mending {
     op: u64,
     what: MendAsk,
-    bytes: BufRef,
+    bytes: Payload,
     /// Blocks whose checksum was right when it was asked for.
     right: u16,
 }
 
 enum Message {
     Ask(usize, MendHeader, MendAsk),
-    Answer(usize, DiskId, MendHeader, MendAnswer, Option<BufRef>),
+    Answer(usize, DiskId, MendHeader, MendAnswer, Option<Payload>),
 }
 
 #[derive(Debug, Default)]
@@ -146,7 +148,7 @@ impl World {
         }
     }
 
-    fn salvage(&mut self, disk: usize, ask: &MendAsk) -> (MendAsk, Option<BufRef>) {
+    fn salvage(&mut self, disk: usize, ask: &MendAsk) -> (MendAsk, Option<Payload>) {
         let (mut bytes, mut found) = ([0; 16], *ask);
         let mut got = 0;
         for block in BlockRun::runs_of(ask.blocks).flat_map(BlockRun::blocks) {
@@ -162,10 +164,10 @@ impl World {
             }
         }
         self.buffers.push(bytes);
-        let payload = BufRef {
+        let payload = Payload::kept(BufRef {
             id: BufId(self.buffers.len() as u32 - 1),
             block: 0,
-        };
+        });
         (found.of(got), (got != 0).then_some(payload))
     }
 
@@ -190,7 +192,7 @@ impl World {
         };
         self.seen.overtaken += u64::from(of.right & !now != 0);
         for block in BlockRun::runs_of(right).flat_map(BlockRun::blocks) {
-            let bytes = self.buffers[of.bytes.id.0 as usize][block as usize];
+            let bytes = self.buffers[of.bytes.at().id.0 as usize][block as usize];
             let place = (of.what.at.chunk.0, block);
             let found = self.tables[disk].get_mut(&place).expect("it was written");
             // Without the rules the table would have to say what the bytes say.

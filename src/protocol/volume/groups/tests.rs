@@ -52,7 +52,7 @@ fn write(groups: &mut Groups, now: Time, (volume, pg): (u64, u32), out: &mut Vec
         crcs: [0; 16],
         sequence: 1,
     };
-    groups.ask(now, VolumeId(volume), PieceId(7), target, &ask, out);
+    groups.ask(now, VolumeId(volume), PieceId(7), target, (&ask, None), out);
 }
 
 /// Which volume's frames went to which disk, and what they ask.
@@ -167,7 +167,7 @@ fn read(groups: &mut Groups, now: Time, piece: u32, out: &mut Vec<Output>) {
         run: BlockRun::WHOLE,
         buf: BufRef { id, block },
     };
-    groups.ask(now, VolumeId(1), PieceId(piece), target, &ask, out);
+    groups.ask(now, VolumeId(1), PieceId(piece), target, (&ask, None), out);
 }
 
 /// Answers frames as replicas do that have taken nothing newer, except confirmations, which are handed out.
