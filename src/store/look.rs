@@ -1,0 +1,91 @@
+//! Looks into the table that read no data: whether a write would take a slot, and what a layer holds of a chunk.
+//!
+//! A page may have to be loaded for it. A look tells what is durable, applied or not; but a slot that a write in flight has taken counts as the
+//! chunk's own.
+
+use super::door::{ChunkId, Holding, Outbox, Output, StoreError, StoreOp, Takes};
+use super::engine::{Ask, Store, done};
+use super::page::NO_SLOT;
+use super::table::{EntryId, LeafState};
+use crate::base::Break;
+
+/// Where the entry of a chunk is.
+enum Sought {
+    Here(Option<EntryId>),
+    /// It cannot be told.
+    Never(StoreError),
+    /// Its extent has to be loaded.
+    Later(super::table::LeafId),
+}
+
+impl Store {
+    fn seek(&self, at: ChunkId) -> Sought {
+        if !self.layers.has(at.layer, at.family) {
+            return Sought::Never(StoreError::NoSuchLayer);
+        }
+        let Some(leaf) = self.table.leaf_of(at.family, at.chunk.extent()) else {
+            return Sought::Here(None);
+        };
+        match self.table.leaf(leaf).state {
+            LeafState::Loaded => {
+                Sought::Here(self.table.find(leaf, at.chunk.in_extent(), at.layer))
+            }
+            LeafState::Damaged => Sought::Never(StoreError::Torn),
+            LeafState::Unloaded | LeafState::Loading => Sought::Later(leaf),
+        }
+    }
+
+    pub(super) fn on_look(&mut self, op: StoreOp, at: ChunkId, out: &mut Outbox) {
+        let entry = match self.seek(at) {
+            Sought::Here(entry) => entry,
+            Sought::Never(why) => return done(op, Err(why), out),
+            Sought::Later(leaf) => return self.load_for(leaf, Ask::Look { op, at }, out),
+        };
+        let takes = match entry.is_some_and(|entry| self.has_slot(entry)) {
+            true => Takes::Nothing,
+            false if self.breaks().on(Break::LookPastSlots) && entry.is_some() => Takes::Nothing,
+            false => Takes::Slot,
+        };
+        out.list.push(Output::Looked { op, takes });
+    }
+
+    pub(super) fn on_inspect(&mut self, op: StoreOp, at: ChunkId, out: &mut Outbox) {
+        let entry = match self.seek(at) {
+            Sought::Here(entry) => entry,
+            Sought::Never(why) => return done(op, Err(why), out),
+            Sought::Later(leaf) => return self.load_for(leaf, Ask::Inspect { op, at }, out),
+        };
+        let holding = entry.and_then(|entry| self.held(entry)).map(|holding| {
+            out.holdings.push(holding);
+            out.holdings.len() as u32 - 1
+        });
+        out.list.push(Output::Inspected { op, holding });
+    }
+
+    /// Whether an entry has a slot, or a write on its way to it has taken one.
+    pub(super) fn has_slot(&self, entry: EntryId) -> bool {
+        let taken = self.overlays.get(entry).map_or(NO_SLOT, |o| o.slot);
+        self.table.entry(entry).slot != NO_SLOT || taken != NO_SLOT
+    }
+
+    /// What an entry says; `None` where it is there only because a change is on its way.
+    pub(super) fn held(&self, entry: EntryId) -> Option<Holding> {
+        let found = self.table.entry(entry);
+        let overlay = self.overlays.get(entry);
+        let pending = overlay.map_or(0, |overlay| overlay.pending);
+        if found.data | found.zero | pending == 0 && !found.is_tombstone() {
+            return None;
+        }
+        let crc = |place: usize| match (overlay, 1u16 << place) {
+            (Some(overlay), bit) if pending & bit != 0 => overlay.crc[place],
+            (_, bit) if found.data & bit != 0 => found.crcs[place],
+            _ => 0,
+        };
+        Some(Holding {
+            data: found.data | pending,
+            zero: found.zero & !pending,
+            stamp: self.table.stamp_of(entry),
+            crcs: std::array::from_fn(crc),
+        })
+    }
+}
