@@ -8,12 +8,15 @@
 //!             +------------------------------------+
 //! ```
 //!
+//! What replicas ask of their stores is put into the stores' words in [`operation`].
+//!
 //! It is driven by `runtime` (real) and `sim` (simulated); see `door` for their duties. It owns the stores of its
 //! disks and coordinates the extents of every volume whose PGs live on them.
 
 mod control;
 mod door;
 mod machine;
+pub mod operation;
 mod route;
 #[cfg(test)]
 mod tests;

@@ -62,6 +62,31 @@ impl Store {
         out.list.push(Output::Inspected { op, holding });
     }
 
+    /// All that is held of a PG, for checkers that look at everything at once; what is not loaded is not among it.
+    #[cfg(feature = "sim")]
+    pub fn holdings(&self, pg: crate::base::PgId) -> Vec<(ChunkId, Holding)> {
+        let mut all = Vec::new();
+        for leaf in 0..self.table.leaf_bound() {
+            if !self.table.is_leaf(leaf) || self.table.leaf(leaf).pg != pg {
+                continue;
+            }
+            let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
+            for place in 0..crate::base::CHUNKS_PER_EXTENT as usize {
+                for entry in self.table.versions(leaf, place) {
+                    let layer = self.table.layer_of(entry);
+                    let chunk = extent.chunk(place);
+                    let at = ChunkId {
+                        family,
+                        layer,
+                        chunk,
+                    };
+                    all.extend(self.held(entry).map(|holding| (at, holding)));
+                }
+            }
+        }
+        all
+    }
+
     /// Whether an entry has a slot, or a write on its way to it has taken one.
     pub(super) fn has_slot(&self, entry: EntryId) -> bool {
         let taken = self.overlays.get(entry).map_or(NO_SLOT, |o| o.slot);

@@ -122,6 +122,10 @@ impl ReplicaRange {
             blocks,
         };
         let key = (stamp.epoch, stamp.sequence, at);
+        // What came with a fill does not say that the write was carried out here; a write that was says so on.
+        if stamp.version == 0 && self.window.contains_key(&key) {
+            return (0, shrunk);
+        }
         let grown = u64::from(self.window.insert(key, held).is_none());
         (grown, shrunk)
     }

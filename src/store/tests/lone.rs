@@ -98,14 +98,19 @@ pub struct Lone {
 impl Lone {
     /// A formatted store, open, with a volume of one layer.
     pub fn new() -> Lone {
+        Lone::sized(DISK_BYTES)
+    }
+
+    /// The same on a disk of that length.
+    pub fn sized(disk_bytes: u64) -> Lone {
         let plan = Plan {
             store: StoreId([7; 16]),
             instance_key: [9; 16],
-            disk_bytes: DISK_BYTES,
+            disk_bytes,
             journal_bytes: None,
             pages: Some(32),
         };
-        let mut medium = vec![0; DISK_BYTES as usize];
+        let mut medium = vec![0; disk_bytes as usize];
         let formatted = format(&plan).unwrap();
         for (at, bytes) in formatted.writes.iter().chain(&formatted.superblocks) {
             medium[*at as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -118,7 +123,7 @@ impl Lone {
     /// A store that opens on these bytes.
     pub fn on(medium: Vec<u8>, seed: u64) -> Lone {
         let options = Options {
-            disk_bytes: DISK_BYTES,
+            disk_bytes: medium.len() as u64,
             scratch: SCRATCH,
             scratch_blocks: 128,
             overlay_bytes: 1 << 20,

@@ -7,6 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Shelf {
     /// The node lost its process, or its power: what is in flight happened or not.
     pub fn crash(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.crash();
+            // Of one that is gone nothing is known any more; what was there counts until another one is in its place.
+            if !self.is_gone {
+                self.look_at_all();
+            }
+            return;
+        }
         let keys: Vec<u32> = self.flying.iter().map(|(key, _)| key).collect();
         for key in keys {
             if self.flying[key].outcome.is_none() {
@@ -47,6 +55,9 @@ impl Shelf {
     pub fn lose(&mut self) {
         self.tally.injected(Fault::DiskGone);
         self.is_gone = true;
+        if let Some(whole) = &mut self.whole {
+            whole.go();
+        }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -60,11 +71,21 @@ impl Shelf {
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
+        if let Some(whole) = &mut self.whole {
+            whole.replace();
+            self.look_at_all();
+        }
     }
 
     /// Remembers what is kept now, to come back with it.
     pub fn remember(&mut self) {
+        if self.is_gone {
+            return;
+        }
         self.older = Some(self.kept.clone());
+        if let Some(whole) = &mut self.whole {
+            whole.remember();
+        }
     }
 
     /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
@@ -78,6 +99,10 @@ impl Shelf {
         self.crash();
         self.kept = older;
         self.is_gone = false;
+        if let Some(whole) = &mut self.whole {
+            whole.age();
+            self.look_at_all();
+        }
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
         for pg in self.kept.pgs.values_mut() {
@@ -90,6 +115,9 @@ impl Shelf {
     /// A layer lies over another: what it does not have is read from there.
     pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
         debug_assert!(parent < layer, "layers are numbered as they come");
+        if let Some(whole) = &mut self.whole {
+            whole.put_layer(layer, parent);
+        }
         self.kept.parents.insert(layer, parent);
     }
 
@@ -177,6 +205,9 @@ impl Shelf {
 
     /// A block with data, picked, for who wants to damage one.
     pub fn any_data(&self, pick: u64) -> Option<(PgId, ChunkId, u32)> {
+        if self.whole.is_some() {
+            return None; // not yet: see the head of `whole.rs`
+        }
         let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
             let of = *of;
             let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
