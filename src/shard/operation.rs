@@ -180,8 +180,8 @@ impl Operation {
         }
     }
 
-    /// Gives it to a store by `step`, under the name `op`. What is none (data without payload, a chunk in the windows of several ranges) is refused: the store is not
-    /// asked, and this is how it ended.
+    /// Gives it to a store by `step`, under the name `op`. Where the store need not be asked, this is how it ended: nonsense is refused (data without payload, a
+    /// chunk in the windows of several ranges); and of a fill that replaces no block, because all of them were written in the session, nothing is to be stored.
     pub fn give(
         &self,
         (pg, op): (PgId, StoreOp),
@@ -257,6 +257,7 @@ impl Operation {
             }),
             Operation::Look { at } => step(store::Input::Look { op, at: *at }),
             Operation::Inspect { at } => step(store::Input::Inspect { op, at: *at }),
+            Operation::Fill { blocks: 0, .. } => return Err(Outcome::Stored),
             Operation::Fill {
                 at,
                 blocks,

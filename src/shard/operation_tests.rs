@@ -102,13 +102,15 @@ fn of_the_entries_of_a_fill_each_block_keeps_the_newest_and_no_version() {
 
 #[test]
 fn a_fill_without_data_needs_no_payload() {
-    let fill = |data, zeroes| Operation::Fill {
+    let filled = |blocks, data, zeroes| Operation::Fill {
         at: AT,
-        blocks: 3,
+        blocks,
         content: content(data, zeroes),
         entries: Vec::new(),
         payload: None,
     };
+    let fill = |data, zeroes| filled(3, data, zeroes);
+    assert_eq!(given(&filled(0, 1, 2)), Err(Outcome::Stored));
     let seen = given(&fill(0b100, 0b10)).unwrap();
     assert!(seen.contains("blocks: 3, data: 0, zero: 2"), "{seen}");
     assert_eq!(given(&fill(1, 2)), Err(Outcome::Failed(Failure::Refused)));
