@@ -62,6 +62,20 @@ impl Store {
         out.list.push(Output::Inspected { op, holding });
     }
 
+    /// Where a block of data lies in its slot, in bytes of the disk, for who wants to damage it there; `None`: it waits to be applied, or is none.
+    #[cfg(feature = "sim")]
+    pub fn place_of(&self, at: ChunkId, block: u32) -> Option<u64> {
+        let Sought::Here(Some(entry)) = self.seek(at) else {
+            return None;
+        };
+        let found = self.table.entry(entry);
+        let overlay = self.overlays.get(entry);
+        let on_its_way = overlay.map_or(0, |overlay| overlay.pending | overlay.applying);
+        let is_here = found.data & !on_its_way & 1 << block != 0;
+        let slot_at = self.superblock.geometry.slot_at(found.slot);
+        is_here.then_some(slot_at + u64::from(block) * crate::base::BLOCK)
+    }
+
     /// All that is held of a PG, for checkers that look at everything at once; what is not loaded is not among it.
     #[cfg(feature = "sim")]
     pub fn holdings(&self, pg: crate::base::PgId) -> Vec<(ChunkId, Holding)> {

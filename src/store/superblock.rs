@@ -179,7 +179,7 @@ impl Superblock {
         seal(&mut out[start..]);
     }
 
-    /// Reads one copy. The version is looked at before the checksum: a newer format may seal otherwise.
+    /// Reads one copy, of this version or the one before. The version is looked at before the checksum: a newer format may seal otherwise.
     pub fn decode(bytes: &[u8]) -> Result<Superblock, OpenError> {
         if bytes.len() != SUPERBLOCK_LEN as usize || bytes[..8] != MAGIC {
             return Err(OpenError::NotASarsenDisk);

@@ -456,6 +456,7 @@ impl Shelf {
                 .remove(&op)
                 .map_or(Duration::ZERO, |at| now.since(at));
             self.look(pg);
+            self.look_at_damage(&outcome);
             if self.is_gone {
                 self.gone();
             }

@@ -7,14 +7,17 @@
 //! durable. Its node comes back later and finds it open. The store's own simulation tries openings that are cut short, and requests that come while the
 //! table is being loaded.
 //!
-//! What it does not do: damage. Rot, lost writes and torn tables are the shelf's own; and it has room for all that a run writes.
+//! Blocks rot, or cannot be read, where they lie in their slots; one that waits to be applied is spared. What it does not do: lost writes and torn tables are
+//! the shelf's own; and it has room for all that a run writes.
 
+#[cfg(test)]
+mod tests;
 mod values;
 
-use super::{Failure, Manner, OpId, Operation, Outcome};
+use super::{Damaged, Failure, Manner, OpId, Operation, Outcome};
 use crate::base::{
-    BLOCK, BlockNo, Breaks, BufId, BufRef, Epoch, FamilyId, LayerId, PgId, Prng, Slab, StoreId,
-    Time, VolumeId, crc,
+    BLOCK, BlockNo, Breaks, BufId, BufRef, ChunkId, Epoch, FamilyId, LayerId, PgId, Prng, Slab,
+    StoreId, Time, VolumeId, crc,
 };
 use crate::shard::operation::{self, Answer, Next};
 use crate::sim::buffers::Buffers;
@@ -62,6 +65,7 @@ enum Asked {
     /// A layer is being told to the store.
     Layer(LayerId),
     Openings,
+    Scrub,
 }
 
 /// A store and its disk.
@@ -86,6 +90,9 @@ pub struct Whole {
     values: BTreeMap<(LayerId, u64, u32), u64>,
     by_half: BTreeMap<u32, u64>,
     ended: VecDeque<(OpId, PgId, Outcome)>,
+    /// Damage that was found, and not told yet.
+    found: Vec<Damaged>,
+    is_scrubbing: bool,
     /// Of the store: the turn is not over.
     is_turning: bool,
     now: Time,
@@ -162,6 +169,8 @@ impl Whole {
             values: BTreeMap::new(),
             by_half: BTreeMap::new(),
             ended: VecDeque::new(),
+            found: Vec::new(),
+            is_scrubbing: false,
             is_turning: false,
             now: Time(1),
             expired: None,
@@ -206,6 +215,39 @@ impl Whole {
         self.disk.go();
     }
 
+    /// Damages blocks of a chunk where they lie; those that it did.
+    pub fn damage(&mut self, at: ChunkId, blocks: u16, how: fn(&mut Disk, u64)) -> u16 {
+        let mut damaged = 0;
+        for place in (0..16).filter(|place| blocks & 1 << place != 0) {
+            if let Some(offset) = self.store.place_of(at, place)
+                && !self.disk.is_damaged_at(offset)
+            {
+                how(&mut self.disk, offset);
+                damaged |= 1 << place;
+            }
+        }
+        damaged
+    }
+
+    /// Whether a block is damaged where it lies.
+    pub fn is_damaged(&self, at: ChunkId, place: u32) -> bool {
+        let offset = self.store.place_of(at, place);
+        offset.is_some_and(|offset| self.disk.is_damaged_at(offset))
+    }
+
+    pub fn take_found(&mut self) -> Vec<Damaged> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// The background scrub has come round.
+    pub fn scrub(&mut self) {
+        if !self.disk.gone && !self.is_scrubbing {
+            self.is_scrubbing = true;
+            let op = StoreOp(self.name(Asked::Scrub));
+            self.step(Input::Scrub { op });
+        }
+    }
+
     /// The power is cut, and the store opened again if the disk is there.
     pub fn crash(&mut self) {
         assert!(self.disk.settled(), "nothing destroys what is here");
@@ -219,7 +261,8 @@ impl Whole {
         self.ended.clear();
         self.telling.clear();
         self.known.clear();
-        self.is_turning = false;
+        (self.is_turning, self.is_scrubbing) = (false, false);
+        self.found.clear();
         if !self.disk.gone {
             self.open();
         }
@@ -463,8 +506,10 @@ impl Whole {
                     self.buffers.unpin(buf, blocks).expect("it is pinned");
                 }
                 Output::Torn(torn) => panic!("nothing tears what is here: {torn:?}"),
-                Output::Damaged { at, block, .. } => {
-                    panic!("nothing damages what is here: {at:?}, block {block}")
+                Output::Damaged { pg, at, block, crc } => {
+                    let key = (at.layer, at.chunk.block(block).0, crc);
+                    let value = self.values.get(&key).expect("what is here was written");
+                    self.found.push((pg, at, block, *value as u32));
                 }
                 _ => {}
             }
@@ -478,7 +523,9 @@ impl Whole {
 
     fn answered(&mut self, StoreOp(key): StoreOp, answer: Answer) {
         let Some(Asked::Of { operation, .. }) = self.asked.get_mut(key) else {
-            if let Some(Asked::Layer(layer)) = self.asked.remove(key) {
+            let asked = self.asked.remove(key);
+            self.is_scrubbing &= !matches!(asked, Some(Asked::Scrub));
+            if let Some(Asked::Layer(layer)) = asked {
                 self.telling.remove(&layer);
                 if answer == Answer::Done(Ok(())) {
                     // Those below came with it.

@@ -1,7 +1,8 @@
 //! What goes wrong with a shelf: crashes, damage, loss, and a state that is old.
 
-use super::{Block, Chunk, Damaged, Fault, Kept, Shelf};
+use super::{Block, Chunk, Damaged, Failure, Fault, Kept, Outcome, Shelf};
 use crate::base::{Break, ChunkId, LayerId, PgId};
+use crate::sim::disk::Disk;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Shelf {
@@ -132,7 +133,10 @@ impl Shelf {
 impl Shelf {
     /// The data of a chunk cannot be read until it is written anew, block by block; whether there is any.
     pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
-        let data = self.data_of(pg, chunk);
+        let mut data = self.data_of(pg, chunk);
+        if let Some(whole) = &mut self.whole {
+            data = whole.damage(chunk, data, Disk::fail_at);
+        }
         if data != 0 {
             self.tally.injected(Fault::DiskError);
             let blocks = (0..16).filter(|block| data & 1 << block != 0);
@@ -165,10 +169,42 @@ impl Shelf {
         differs.next().is_none()
     }
 
+    /// What is not damaged any more in a whole store, and what it has found.
+    pub(super) fn look_at_damage(&mut self, outcome: &Outcome) {
+        let Some(whole) = &mut self.whole else {
+            return;
+        };
+        let is_damaged =
+            |(_, at, place): &(PgId, ChunkId, u8)| whole.is_damaged(*at, (*place).into());
+        self.unreadable.retain(is_damaged);
+        self.rotten.retain(is_damaged);
+        let found = whole.take_found();
+        for (pg, at, block, _) in &found {
+            let place = (*pg, *at, *block as u8);
+            let fault = match self.unreadable.contains(&place) {
+                true => Fault::DiskError,
+                false => Fault::Rot,
+            };
+            self.tally.consumed(fault);
+        }
+        let is_error = *outcome == Outcome::Failed(Failure::Error);
+        let (injected, _) = self.tally.of(Fault::DiskError);
+        assert!(
+            !is_error || injected + self.tally.of(Fault::Rot).0 > 0,
+            "an error without damage"
+        );
+        self.found.extend(found);
+    }
+
     /// A background scrub has read everything.
     pub fn scrub(&mut self) {
         if self.is_gone {
             return;
+        }
+        if let Some(whole) = &mut self.whole {
+            // Its reads take their time: what they find is told with the next answer, or the next scrub.
+            whole.scrub();
+            return self.look_at_damage(&Outcome::Stored);
         }
         let damaged: Vec<_> = self.unreadable.union(&self.rotten).copied().collect();
         for place in damaged {
@@ -196,7 +232,10 @@ impl Shelf {
 
     /// A block rots; whether data is kept there.
     pub fn rot(&mut self, pg: PgId, chunk: ChunkId, block: u32) -> bool {
-        let is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        let mut is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        if let Some(whole) = &mut self.whole {
+            is_data = is_data && whole.damage(chunk, 1 << block, Disk::rot_at) != 0;
+        }
         if is_data && self.rotten.insert((pg, chunk, block as u8)) {
             self.tally.injected(Fault::Rot);
         }
@@ -205,9 +244,6 @@ impl Shelf {
 
     /// A block with data, picked, for who wants to damage one.
     pub fn any_data(&self, pick: u64) -> Option<(PgId, ChunkId, u32)> {
-        if self.whole.is_some() {
-            return None; // not yet: see the head of `whole.rs`
-        }
         let data = |(pg, chunk, of): (PgId, ChunkId, &Chunk)| {
             let of = *of;
             let is_data = move |block: &u32| matches!(of.content[*block as usize], Block::Data(_));
