@@ -494,10 +494,12 @@ impl Model {
         let (is_sure, maybe) = (is(&chunk.sure), chunk.maybe);
         let fate_of = |number: usize| self.written[number].fate;
         let happened = match maybe {
-            // Of two tombstones that may be gone nothing tells them apart.
+            // Of two tombstones that may be gone nothing tells them apart. Which one it was may show after the next power cut, which brings it
+            // back where it was let go in memory only; so nothing is learned unless another chunk has told.
             Some((state, number)) if is(&state) && is_sure => match fate_of(number) {
                 Fate::Never => Some((chunk.sure, number, Fate::Never)),
-                fate => Some((state, number, fate)),
+                Fate::Durable => Some((state, number, Fate::Durable)),
+                Fate::Open => return Ok(()),
             },
             Some((state, number)) if is(&state) => Some((state, number, Fate::Durable)),
             Some((_, number)) if is_sure => Some((chunk.sure, number, Fate::Never)),

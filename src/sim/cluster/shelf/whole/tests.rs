@@ -7,7 +7,6 @@ use crate::sim::cluster::shelf::{Block, Content, Gives, Shelf, Takes, What};
 
 const PG: PgId = PgId(1);
 const RANGE: VolumeId = VolumeId(1);
-const LATER: Time = Time(1 << 40);
 const MANNER: Manner = Manner {
     took_us: 20,
     slow_one_in: 0,
@@ -45,9 +44,13 @@ fn shelf() -> Shelf {
 
 fn ask(shelf: &mut Shelf, operation: Operation) -> Outcome {
     let op = shelf.ask(Time(1), PG, operation).unwrap();
-    let done = shelf.poll(LATER).expect("it ends");
-    assert_eq!(done.op, op);
-    done.outcome
+    loop {
+        let at = shelf.next().expect("it ends");
+        if let Some(done) = shelf.poll(at) {
+            assert_eq!(done.op, op);
+            return done.outcome;
+        }
+    }
 }
 
 fn write(shelf: &mut Shelf, at: ChunkId, run: BlockRun, value: u64, sequence: u64) {
@@ -78,8 +81,8 @@ fn read(shelf: &mut Shelf, at: ChunkId) -> Result<Content, Failure> {
 
 /// Until everything is in its slot.
 fn rest(shelf: &mut Shelf) {
-    for n in 1..100 {
-        assert!(shelf.poll(Time(LATER.0 + n * 50_000_000)).is_none());
+    while let Some(at) = shelf.next() {
+        assert!(shelf.poll(at).is_none());
     }
 }
 
