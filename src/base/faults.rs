@@ -53,4 +53,10 @@ switches! {
     KeepStamp = "keep-stamp",
     /// Replay gives a replica that was dropped its chunks back.
     KeepDropped = "keep-dropped",
+    /// Nothing says that a tombstone was let go.
+    ForgetLetGo = "forget-let-go",
+    /// A chunk that was discarded is said to have its slot still.
+    LookPastSlots = "look-past-slots",
+    /// The numbers of an opening are answered when the first superblock is on its way.
+    ForgetOpening = "forget-opening",
 }

@@ -29,6 +29,9 @@ pub enum StoreAnswer {
     /// What was found, and behind which chunk there may be more.
     Listed(Vec<(ChunkId, Stamp)>, Option<ChunkId>),
     Fetched(store::Holding),
+    Loaded(store::Holding),
+    Looked(store::Takes),
+    Inspected(Option<store::Holding>),
 }
 
 /// A disk and its store.
@@ -310,13 +313,31 @@ impl Shard {
                     let holding = out.store.holdings[holding as usize];
                     self.answer_outside(op, StoreAnswer::Fetched(holding));
                 }
+                #[cfg(feature = "sim")]
+                store::Output::Loaded { op, holding } => {
+                    let holding = out.store.holdings[holding as usize];
+                    self.answer_outside(op, StoreAnswer::Loaded(holding));
+                }
+                #[cfg(feature = "sim")]
+                store::Output::Looked { op, takes } => {
+                    self.answer_outside(op, StoreAnswer::Looked(takes));
+                }
+                #[cfg(feature = "sim")]
+                store::Output::Inspected { op, holding } => {
+                    let holding = holding.map(|at| out.store.holdings[at as usize]);
+                    self.answer_outside(op, StoreAnswer::Inspected(holding));
+                }
                 #[cfg(not(feature = "sim"))]
-                store::Output::Listed { .. } | store::Output::Fetched { .. } => {
-                    debug_assert!(false, "nobody lists or fetches yet");
+                store::Output::Listed { .. }
+                | store::Output::Fetched { .. }
+                | store::Output::Loaded { .. }
+                | store::Output::Looked { .. }
+                | store::Output::Inspected { .. } => {
+                    debug_assert!(false, "nobody serves a replica yet");
                 }
                 store::Output::Salvaged { .. } => debug_assert!(false, "nobody salvages yet"),
                 // One disk has no other replica; the note beside it is what people get.
-                store::Output::Damaged { .. } => {}
+                store::Output::Damaged { .. } | store::Output::Torn(_) => {}
                 store::Output::Note(note) => out.list.push(Output::Note { disk: slot, note }),
             }
         }
@@ -395,7 +416,7 @@ impl Shard {
 /// What a front end is told of a store's refusal.
 fn io_error(error: StoreError) -> IoError {
     match error {
-        StoreError::Damaged | StoreError::DiskFailed => IoError::Failed,
+        StoreError::Damaged | StoreError::Torn | StoreError::DiskFailed => IoError::Failed,
         StoreError::NoSpace => IoError::NoSpace,
         StoreError::ReadOnly => IoError::ReadOnly,
         StoreError::Busy => IoError::Busy,

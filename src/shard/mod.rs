@@ -8,6 +8,8 @@
 //!             +------------------------------------+
 //! ```
 //!
+//! What replicas ask of their stores is put into the stores' words in [`operation`].
+//!
 //! It is driven by `runtime` (real) and `sim` (simulated); see `door` for their duties. It owns the stores of its
 //! disks and coordinates the extents of every volume whose PGs live on them.
 
@@ -15,6 +17,7 @@ mod control;
 mod door;
 pub mod fabric;
 mod machine;
+pub mod operation;
 mod route;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,7 @@ pub fn checker_of(which: Break) -> Checker {
         Break::TearWrite => Checker::Atomic,
         Break::ForgetFence | Break::LoseWindow | Break::LoseTombstone => Checker::Replicas,
         Break::KeepStamp | Break::KeepDropped => Checker::Replicas,
+        Break::ForgetLetGo | Break::LookPastSlots | Break::ForgetOpening => Checker::Replicas,
     }
 }
 

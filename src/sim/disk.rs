@@ -493,6 +493,25 @@ impl Disk {
         }
     }
 
+    /// Turns a bit over here.
+    pub fn rot_at(&mut self, offset: u64) {
+        self.now.flip(offset, 1);
+        self.medium.flip(offset, 1);
+        self.damage(offset / SECTOR, Fault::Rot);
+    }
+
+    /// A sector here cannot be read until it is written again.
+    pub fn fail_at(&mut self, offset: u64) {
+        self.damage(offset / SECTOR, Fault::ReadError);
+    }
+
+    /// Whether a block is damaged in one of these two ways.
+    pub fn is_damaged_at(&self, offset: u64) -> bool {
+        let sectors = offset / SECTOR..(offset + BLOCK) / SECTOR;
+        self.marks_now.any(sectors.clone(), Fault::Rot)
+            || self.marks_now.any(sectors, Fault::ReadError)
+    }
+
     /// Reads whole blocks as they are now. On success, tells whether some of it was damaged.
     pub fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<Option<Fault>, DiskFault> {
         if self.gone {

@@ -17,7 +17,7 @@ use crate::base::{
 };
 use crate::shard::{DiskSlot, StoreAnswer};
 use crate::store::{
-    ChunkId, Epoch, Input, LayerMeta, Stamp, StoreError, StoreOp, VolumeMeta, WindowEntry,
+    ChunkId, Epoch, Input, LayerMeta, Openings, Stamp, StoreError, StoreOp, VolumeMeta, WindowEntry,
 };
 use std::collections::BTreeSet;
 
@@ -53,6 +53,22 @@ enum Asked {
         /// Chunks that were changed since it began.
         changing: BTreeSet<ChunkId>,
     },
+    /// What the table has of a chunk, or whether data there takes a slot.
+    Inspect {
+        at: ChunkId,
+        disturbed: bool,
+    },
+    Look {
+        at: ChunkId,
+        disturbed: bool,
+    },
+    Load {
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufId,
+        disturbed: bool,
+    },
+    Openings(Openings),
     /// A fence or a drop.
     Tell,
     Volume,
@@ -70,6 +86,8 @@ enum Wanted {
 #[derive(Debug, Clone)]
 pub struct ReplicaLoad {
     prng: Prng,
+    /// For what is only looked at, and for openings.
+    looks: Prng,
     pub model: Model,
     asked: Outstanding<Asked>,
     wanted: Option<Wanted>,
@@ -80,8 +98,9 @@ pub struct ReplicaLoad {
 }
 
 impl ReplicaLoad {
-    pub fn new(prng: Prng) -> ReplicaLoad {
+    pub fn new(mut prng: Prng) -> ReplicaLoad {
         ReplicaLoad {
+            looks: Prng::new(mix64(prng.next_u64())),
             prng,
             model: Model::default(),
             asked: Outstanding::default(),
@@ -139,8 +158,18 @@ impl<M: Machine> World<M> {
         let Some(load) = &mut self.replica else {
             return Ok(());
         };
+        if let Some(store) = self.node.store(SLOT) {
+            load.model.judge_openings(store.openings())?;
+        }
         let found = self.node.store(SLOT).and_then(|store| store.replica(PG));
         load.model.judge_opened(RANGE, found)
+    }
+
+    /// The highest version of a tombstone that is said to be missing.
+    fn let_go(&self) -> u32 {
+        let store = self.node.store(SLOT);
+        let replica = store.and_then(|store| store.replica(PG));
+        replica.map_or(0, |replica| replica.let_go)
     }
 
     /// Asks something of the replica, now and then.
@@ -148,10 +177,13 @@ impl<M: Machine> World<M> {
         let Some(mut load) = self.replica.take() else {
             return Ok(());
         };
-        let asked = match load.prng.one_in(3) {
+        let mut asked = match load.prng.one_in(3) {
             true => self.ask_of(&mut load),
             false => Ok(()),
         };
+        if asked.is_ok() && load.looks.one_in(6) {
+            asked = self.look(&mut load);
+        }
         self.replica = Some(load);
         asked
     }
@@ -201,6 +233,74 @@ impl<M: Machine> World<M> {
                 Ok(())
             }
         }
+    }
+
+    /// Looks at something, or tells which opening this is.
+    fn look(&mut self, load: &mut ReplicaLoad) -> Result<(), Failure> {
+        let alone = |asked: &Asked| matches!(asked, Asked::Tell | Asked::Volume);
+        let is_full = load.asked.len() >= DEPTH || load.asked.iter().any(alone);
+        if self.node.dead || is_full || !load.is_put || load.model.fences.is_none() {
+            return Ok(());
+        }
+        let drawn = load.looks.below(8);
+        let place = load.looks.below(EXTENTS) * 64 + load.looks.below(CHUNKS);
+        let layer = LAYERS[load.looks.below(load.layers as u64) as usize];
+        let at = ChunkId {
+            family: FAMILY,
+            layer,
+            chunk: ChunkNo(place),
+        };
+        let disturbed = load.model.is_busy(at);
+        match drawn {
+            0..3 => {
+                let asked = Asked::Inspect { at, disturbed };
+                self.ask_store(load, asked, |op| Input::Inspect { op, at })
+            }
+            3..5 => {
+                let asked = Asked::Look { at, disturbed };
+                self.ask_store(load, asked, |op| Input::Look { op, at })
+            }
+            5..7 => {
+                let Some(id) = self.node.buffers.take(16) else {
+                    return Ok(());
+                };
+                let run = run_of(&mut load.looks);
+                let buf = BufRef { id, block: 0 };
+                let below = ChunkId {
+                    layer: LAYERS[0],
+                    ..at
+                };
+                let disturbed = disturbed || load.model.is_busy(below);
+                let asked = Asked::Load {
+                    at,
+                    run,
+                    buf: id,
+                    disturbed,
+                };
+                self.ask_store(load, asked, |op| Input::Load { op, at, run, buf })
+            }
+            _ => self.put_openings(load),
+        }
+    }
+
+    fn put_openings(&mut self, load: &mut ReplicaLoad) -> Result<(), Failure> {
+        if load.model.openings_maybe.is_some() {
+            return Ok(());
+        }
+        let Openings { last, recorded } = load.model.openings;
+        let openings = match recorded < last && load.looks.one_in(2) {
+            true => Openings {
+                last,
+                recorded: last,
+            },
+            false => Openings {
+                last: last + 1,
+                recorded,
+            },
+        };
+        load.model.openings_maybe = Some(openings);
+        let asked = Asked::Openings(openings);
+        self.ask_store(load, asked, |op| Input::PutOpenings { op, openings })
     }
 
     fn ask_store(
@@ -621,7 +721,8 @@ impl<M: Machine> World<M> {
                 let bytes = bytes.map_err(super::checkers::pins::failure)?;
                 let judged = match answer {
                     StoreAnswer::Fetched(holding) if !disturbed => {
-                        load.model.judge_fetched(at, &holding, bytes)
+                        let let_go = self.let_go();
+                        load.model.judge_fetched(at, &holding, bytes, let_go)
                     }
                     _ => Ok(()),
                 };
@@ -651,6 +752,45 @@ impl<M: Machine> World<M> {
                     None => load.model.judge_listed(since, &found, &changing),
                 }
             }
+            (Asked::Inspect { at, disturbed }, StoreAnswer::Inspected(found)) => match disturbed {
+                true => Ok(()),
+                false => load
+                    .model
+                    .judge_inspected(at, found.as_ref(), self.let_go()),
+            },
+            (Asked::Look { at, disturbed }, StoreAnswer::Looked(takes)) => match disturbed {
+                true => Ok(()),
+                false => load.model.judge_looked(at, takes),
+            },
+            (
+                Asked::Load {
+                    at,
+                    run,
+                    buf,
+                    disturbed,
+                },
+                answer,
+            ) => {
+                let from = BufRef { id: buf, block: 0 };
+                let bytes = self.node.buffers.bytes(from, run.count());
+                let bytes = bytes.map_err(super::checkers::pins::failure)?;
+                let below = (at.layer == LAYERS[1]).then_some(LAYERS[0]);
+                let judged = match answer {
+                    StoreAnswer::Loaded(found) if !disturbed => {
+                        load.model.judge_loaded((at, run), below, &found, bytes)
+                    }
+                    _ => Ok(()),
+                };
+                self.node.buffers.answered(buf);
+                judged
+            }
+            (Asked::Openings(openings), StoreAnswer::Done(result)) => {
+                load.model.openings_maybe = None;
+                if result.is_ok() {
+                    load.model.openings = openings;
+                }
+                Ok(())
+            }
             (Asked::Tell, StoreAnswer::Done(Ok(()))) => {
                 load.model.told();
                 Ok(())
@@ -678,7 +818,13 @@ fn note_changing(load: &mut ReplicaLoad, at: &[ChunkId]) {
             Asked::List { changing, .. } => changing.extend(at),
             Asked::Fetch {
                 at: of, disturbed, ..
-            } => *disturbed |= at.contains(of),
+            }
+            | Asked::Inspect { at: of, disturbed }
+            | Asked::Look { at: of, disturbed } => *disturbed |= at.contains(of),
+            // The layer below shows through.
+            Asked::Load {
+                at: of, disturbed, ..
+            } => *disturbed |= at.iter().any(|at| at.chunk == of.chunk),
             _ => {}
         }
     }

@@ -60,9 +60,14 @@ impl Allocator {
         self.used_count
     }
 
-    /// Slots that are kept for overwrites: the last 1 %.
+    /// The last 1 % of the slots.
     pub fn reserve(&self) -> u32 {
         self.slots / 100
+    }
+
+    /// What joiners leave of the reserve, for what replicas in sync are told.
+    pub fn reserve_of_joiners(&self) -> u32 {
+        self.reserve() - self.reserve() / 3
     }
 
     /// Notes that a slot was used before the store was opened.

@@ -13,7 +13,7 @@ use super::engine::{Io, State, Store, done};
 use super::manifest::{self, PageRef};
 use super::page::{self, ENTRIES_PER_PAGE, NO_SLOT, PageEntry, PageName};
 use super::root::{ManifestRef, Root};
-use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT};
+use super::superblock::{PAGES_PER_MANIFEST_BLOCK, SUPERBLOCK_AT, Superblock};
 use super::table::{LeafId, LeafState};
 use crate::base::{Break, CHUNK, CHUNKS_PER_EXTENT};
 use std::collections::BTreeSet;
@@ -30,6 +30,8 @@ enum Phase {
     Pages,
     Manifest,
     Flushing,
+    /// All is durable; the superblock is being written for another reason.
+    Waiting,
     Superblock(u8),
 }
 
@@ -68,6 +70,11 @@ impl Checkpoint {
 
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    /// Whether it writes the superblock now.
+    pub fn is_naming(&self) -> bool {
+        matches!(self.phase, Phase::Superblock(_))
     }
 
     /// Who waits for a checkpoint; nobody will answer it otherwise.
@@ -285,7 +292,11 @@ impl Store {
             checkpoint: number,
             tail: self.journal.position_after(self.checkpoint.target),
             touched: self.allocator.mark(),
-            used: self.allocator.used(),
+            // What is not loaded is not counted yet.
+            used: match self.loader.is_loaded() {
+                true => self.allocator.used(),
+                false => self.allocator.used().max(self.used_before),
+            },
             manifest: std::mem::take(&mut self.manifest),
             volumes: std::mem::take(&mut self.layers.volumes),
             replicas: self.replicas.lend(),
@@ -324,7 +335,14 @@ impl Store {
             Phase::Flushing => self.write_superblock(0, out),
             Phase::Superblock(0) => self.write_superblock(1, out),
             Phase::Superblock(_) => self.end_checkpoint(out),
-            Phase::Idle | Phase::Applying | Phase::Manifest => {}
+            Phase::Idle | Phase::Applying | Phase::Manifest | Phase::Waiting => {}
+        }
+    }
+
+    /// The superblock is free again: a checkpoint that waits for it goes on.
+    pub(super) fn name_checkpoint(&mut self, out: &mut Outbox) {
+        if self.checkpoint.phase == Phase::Waiting {
+            self.write_superblock(0, out);
         }
     }
 
@@ -336,6 +354,10 @@ impl Store {
 
     fn write_superblock(&mut self, copy: u8, out: &mut Outbox) {
         if copy == 0 {
+            if self.openings.is_writing() {
+                self.checkpoint.phase = Phase::Waiting;
+                return;
+            }
             if let Some((_, slots)) = self.checkpoint.growing {
                 self.superblock.geometry.slots = slots;
             }
@@ -344,6 +366,7 @@ impl Store {
             if self.superblock.closed {
                 self.superblock.end = self.journal.position_next();
             }
+            self.openings.named = self.superblock;
         }
         self.checkpoint.phase = Phase::Superblock(copy);
         self.checkpoint.in_flight += 1;
@@ -352,8 +375,13 @@ impl Store {
 
     /// Writes one copy of the superblock as it is now.
     pub(super) fn submit_superblock(&mut self, io: Io, copy: u8, out: &mut Outbox) {
+        let superblock = self.superblock;
+        self.submit_copy(&superblock, io, copy, out);
+    }
+
+    pub(super) fn submit_copy(&mut self, of: &Superblock, io: Io, copy: u8, out: &mut Outbox) {
         let head = out.arena.len() as u32;
-        self.superblock.encode(&mut out.arena);
+        of.encode(&mut out.arena);
         let head = head..out.arena.len() as u32;
         let offset = SUPERBLOCK_AT[usize::from(copy)];
         self.submit(io, out, |id| DiskOp::Write {
@@ -389,6 +417,7 @@ impl Store {
         if let Some(op) = self.checkpoint.answers.take() {
             done(op, Ok(()), out);
         }
+        self.step_openings(out);
         self.retry_stalled(out);
         self.close_batch_if_possible(out);
         if let State::Closing(op, how) = self.state {

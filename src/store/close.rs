@@ -42,6 +42,7 @@ impl Store {
             && self.overfull.is_empty()
             && self.gathered.is_empty()
             && self.stalled.is_empty()
+            && self.openings.is_idle()
             && self.ios.iter().all(|(_, io)| !matches!(io, Io::Chunks(_)))
     }
 

@@ -308,7 +308,10 @@ impl Store {
             Some(entry) => entry,
             None => self.table.add_entry(leaf, place, at.layer),
         };
-        self.table.raise_stamp(entry, stamp);
+        match run.is_whole() {
+            true => self.table.set_stamp(entry, stamp),
+            false => self.table.raise_stamp(entry, stamp),
+        }
         self.table.entry_mut(entry).flags &= !TOMBSTONE;
         if let Origin::Replayed { .. } = origin {
             // The page may be older or newer than this record; the last record's slot is the right one.

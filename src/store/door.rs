@@ -12,6 +12,10 @@
 //! 7. Have no two changes in flight that share a block; a fill of a whole chunk shares all of its blocks. A PG whose
 //!    replica is dropped has no change in flight.
 //!
+//! Slots: the last 1 % of them is the *reserve*. Of a PG that is not replicated new space is taken outside of it only. Of one that is, who coordinates has asked
+//! before ([`Input::Look`], [`Levels::slots_free`](super::Levels)), so that a replica in sync takes what it is told to the last slot; a joiner, and a fill, leaves two thirds of the
+//! reserve to those. Overwrites need no slot of their own: [`StoreError::NoSpace`] is the answer to what takes new space.
+//!
 //! A PG is *replicated* for a store from its first [`Input::Fence`] to its [`Input::DropReplica`]. Of such a one the store keeps
 //! fences, marks and windows, and what was discarded leaves a tombstone. Of others it keeps nothing but their blocks.
 
@@ -173,6 +177,21 @@ pub enum Input<'a> {
         run: BlockRun,
         buf: BufRef,
     },
+    /// The same for another node, which is told the checksums too. Answered with [`Output::Loaded`], or with an error.
+    Load {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+    },
+    /// Whether a write of data into this chunk of this layer would take a slot. No data is read. Answered with [`Output::Looked`], or with
+    /// an error. It holds for the moment of the answer.
+    Look { op: StoreOp, at: ChunkId },
+    /// What the table has of a chunk of one layer. No data is read. Answered with [`Output::Inspected`], or with an error.
+    Inspect { op: StoreOp, at: ChunkId },
+    /// Keep the numbers that the manager has for openings of this store (R19), durably, in the superblocks. A few at once; more are told
+    /// [`StoreError::Busy`].
+    PutOpenings { op: StoreOp, openings: Openings },
     /// What is allocated in `count` chunks from `at` on, all in one extent; answered with [`Output::Mapped`].
     Map {
         op: StoreOp,
@@ -325,6 +344,25 @@ pub enum Output {
         op: StoreOp,
         holding: u32,
     },
+    /// [`Input::Load`] has ended. Of the holding (its place among the outbox's holdings) `data` are the blocks of the run that are in the buffer, with their
+    /// checksums as blocks of the layer that was asked for; `zero` are those that read as zeroes. It has no stamp.
+    Loaded {
+        op: StoreOp,
+        holding: u32,
+    },
+    /// [`Input::Look`] has ended.
+    Looked {
+        op: StoreOp,
+        takes: Takes,
+    },
+    /// [`Input::Inspect`] has ended: what the table has (its place among the outbox's holdings); `None`: it has nothing of this chunk. Of a
+    /// tombstone it has a stamp, and no block.
+    Inspected {
+        op: StoreOp,
+        holding: Option<u32>,
+    },
+    /// Table or journal was found damaged. Told once for each extent; [`Store::torn`](super::Store::torn) says it again.
+    Torn(Torn),
     /// [`Input::Salvage`] has ended: these blocks are in its buffer, and match.
     Salvaged {
         op: StoreOp,
@@ -372,11 +410,40 @@ pub struct Holding {
     pub crcs: [u32; 16],
 }
 
+/// Whether a write of data would take a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// The layer has one for the chunk.
+    Nothing,
+    Slot,
+}
+
+/// What the table or the journal cannot tell any more, because it is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Torn {
+    /// Extents of this PG: they answer with errors. [`Input::DropReplica`] makes them empty and sound.
+    Pg(PgId),
+    /// All that is on this disk, or more PGs than are told one by one. Where [`Store::is_whole`](super::Store::is_whole) says that nothing can be known to be the newest, only a
+    /// new format cures it.
+    Disk,
+}
+
+/// The numbers of a store's openings, as a manager counts them (R19). The store only keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Openings {
+    /// Of the last opening; 0: none was told.
+    pub last: u64,
+    /// Of the last one that the manager is known to have recorded.
+    pub recorded: u64,
+}
+
 /// Why a store refused or failed an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
     /// The data cannot be read, or does not match its checksum.
     Damaged,
+    /// What the table or the journal says of it is damaged: see [`Torn`].
+    Torn,
     /// The disk failed; the store is out of service.
     DiskFailed,
     /// No slot or no table page is left.
@@ -385,7 +452,7 @@ pub enum StoreError {
     ReadOnly,
     /// The store is being opened or closed.
     NotOpen,
-    /// The same is under way already: one growth and one scrub at a time. Or no root could hold the windows: a mark is needed.
+    /// The same is under way already: one growth and one scrub at a time, a few openings. Or no root could hold the windows: a mark is needed.
     Busy,
     /// This store knows no such layer or volume, or the layer is frozen.
     NoSuchLayer,
@@ -496,7 +563,7 @@ pub struct Outbox {
     /// Answers to lists: [`Output::Listed`] names places in it, and they ranges of `chunks`.
     pub lists: Vec<Found>,
     pub chunks: Vec<(ChunkId, Stamp)>,
-    /// Answers to fetches: [`Output::Fetched`] names places in it.
+    /// Answers to fetches, loads and looks at the table: [`Output::Fetched`], [`Output::Loaded`] and [`Output::Inspected`] name places in it.
     pub holdings: Vec<Holding>,
 }
 

@@ -5,13 +5,14 @@ use super::apply::Scratch;
 use super::checkpoint::Checkpoint;
 use super::door::{
     ChunkId, Closing, DiskFault, DiskOp, Epoch, Holding, Input, IoData, IoId, Note, OpenError,
-    Options, Outbox, Output, Stamp, StoreError, StoreOp, VolumeMeta,
+    Options, Outbox, Output, Stamp, StoreError, StoreOp, Torn, VolumeMeta,
 };
 use super::journal::{Act, Journal};
 use super::layers::Layers;
 use super::list::{ListJob, Listings};
 use super::load::Loader;
 use super::manifest::PageRef;
+use super::openings::OpeningsPut;
 use super::overlay::Overlays;
 use super::read::ReadJob;
 use super::record::{Fill, Mend};
@@ -24,7 +25,7 @@ use super::stats::Stats;
 use super::superblock::Superblock;
 use super::table::{LeafState, Table};
 use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, FixedMap, PgId, Slab, Time, VolumeId};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long a journal may be quiet before it is closed by an empty batch (store rule 1).
@@ -33,6 +34,8 @@ pub(super) const QUIET: Duration = Duration::from_millis(10);
 const IOS_MAX: usize = 1 << 16;
 /// Discards in flight on the disk.
 const DISCARDS_MAX: u32 = 256;
+/// PGs that are told one by one as torn.
+const TORN_MAX: usize = 1024;
 /// Reads in flight.
 const READS_MAX: usize = 1 << 16;
 
@@ -60,6 +63,10 @@ pub(super) enum Io {
     },
     /// The superblock that says that the store is closed, one copy or the other.
     Closing {
+        copy: u8,
+    },
+    /// The superblock with other numbers of openings, one copy or the other.
+    Openings {
         copy: u8,
     },
     Page {
@@ -185,6 +192,20 @@ pub(super) enum Ask {
         run: BlockRun,
         buf: BufRef,
     },
+    Load {
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+    },
+    Look {
+        op: StoreOp,
+        at: ChunkId,
+    },
+    Inspect {
+        op: StoreOp,
+        at: ChunkId,
+    },
     Map {
         op: StoreOp,
         at: ChunkId,
@@ -214,6 +235,9 @@ impl Ask {
             | Ask::Salvage { op, .. }
             | Ask::Mend { op, .. }
             | Ask::Read { op, .. }
+            | Ask::Load { op, .. }
+            | Ask::Look { op, .. }
+            | Ask::Inspect { op, .. }
             | Ask::Map { op, .. }
             | Ask::PutVolume { op, .. }
             | Ask::DropVolume { op, .. } => *op,
@@ -225,6 +249,9 @@ impl Ask {
         matches!(
             self,
             Ask::Read { .. }
+                | Ask::Load { .. }
+                | Ask::Look { .. }
+                | Ask::Inspect { .. }
                 | Ask::Map { .. }
                 | Ask::List { .. }
                 | Ask::Fetch { .. }
@@ -239,6 +266,7 @@ pub struct Store {
     pub(super) state: State,
     pub(super) now: Time,
     pub(super) superblock: Superblock,
+    pub(super) openings: OpeningsPut,
     /// The newest checkpoint whose superblock is durable in both copies.
     pub(super) durable_checkpoint: u64,
     /// The manifest as the next checkpoint will write it.
@@ -247,6 +275,8 @@ pub struct Store {
     pub(super) free_pages: Vec<u32>,
     pub(super) table: Table,
     pub(super) allocator: Allocator,
+    /// Slots that were in use as the last root was written, of before this opening.
+    pub(super) used_before: u32,
     pub(super) layers: Layers,
     pub(super) replicas: Replicas,
     pub(super) listings: Listings,
@@ -331,15 +361,27 @@ impl Store {
         !matches!(self.state, State::Damaged)
     }
 
-    /// Whether a PG has extents that cannot be told. They answer with errors; a replica with such extents is cured by
-    /// [`Input::DropReplica`] and a join. Complete once the table is loaded.
-    pub fn has_damaged_extents(&self, pg: PgId) -> bool {
-        let of = |leaf: &super::table::Leaf| leaf.pg == pg && leaf.state == LeafState::Damaged;
-        let leaves = 0..self.table.leaf_bound();
-        self.loader.damaged > 0
-            && leaves
-                .into_iter()
-                .any(|leaf| self.table.is_leaf(leaf) && of(self.table.leaf(leaf)))
+    /// What table and journal cannot tell any more: PGs, or all of the disk where that is not known, or where they are too many. Complete once the
+    /// table is loaded; [`Output::Torn`] tells what is found until then.
+    pub fn torn(&self) -> BTreeSet<Torn> {
+        if !self.is_whole() {
+            return [Torn::Disk].into();
+        }
+        let mut torn = BTreeSet::new();
+        let leaves = match self.loader.damaged {
+            0 => 0,
+            _ => self.table.leaf_bound(),
+        };
+        for leaf in (0..leaves).filter(|&leaf| self.table.is_leaf(leaf)) {
+            let leaf = self.table.leaf(leaf);
+            if leaf.state == LeafState::Damaged {
+                torn.insert(Torn::Pg(leaf.pg));
+            }
+            if torn.len() > TORN_MAX {
+                return [Torn::Disk].into();
+            }
+        }
+        torn
     }
 
     /// The identity and shape of the store, once its superblock is read.
@@ -422,6 +464,10 @@ impl Store {
                 State::Open => self.on_read(op, at, run, buf, out),
                 _ => self.ask(Ask::Read { op, at, run, buf }, out),
             },
+            Input::Load { op, at, run, buf } => self.ask(Ask::Load { op, at, run, buf }, out),
+            Input::Look { op, at } => self.ask(Ask::Look { op, at }, out),
+            Input::Inspect { op, at } => self.ask(Ask::Inspect { op, at }, out),
+            Input::PutOpenings { op, openings } => self.on_put_openings(op, openings, out),
             Input::Map { op, at, count } => self.ask(Ask::Map { op, at, count }, out),
             Input::PutVolume { op, volume } => {
                 self.ask(
@@ -547,7 +593,7 @@ impl Store {
             State::Open => {}
             State::Damaged => {
                 let why = if ask.reads() {
-                    StoreError::Damaged
+                    StoreError::Torn
                 } else {
                     StoreError::ReadOnly
                 };
@@ -569,6 +615,9 @@ impl Store {
     pub(super) fn admit(&mut self, ask: Ask, out: &mut Outbox) {
         match ask {
             Ask::Read { op, at, run, buf } => self.on_read(op, at, run, buf, out),
+            Ask::Load { op, at, run, buf } => self.on_load(op, at, run, buf, out),
+            Ask::Look { op, at } => self.on_look(op, at, out),
+            Ask::Inspect { op, at } => self.on_inspect(op, at, out),
             Ask::Map { op, at, count } => self.on_map(op, at, count, out),
             Ask::List { op, job } => self.on_list(op, job, out),
             Ask::Fetch { op, at, buf } => self.on_fetch(op, at, buf, out),
@@ -593,6 +642,7 @@ impl Store {
             Io::Recovery => self.on_recovery_read(result, out),
             Io::Opening { copy } => self.on_incarnation_written(copy, result.is_ok(), out),
             Io::Closing { copy } => self.on_close_written(copy, result.is_ok(), out),
+            Io::Openings { copy } => self.on_openings_written(copy, result.is_ok(), out),
             Io::Page { leaf, index } => self.on_page_read(leaf, index, result, out),
             Io::Read {
                 job,
@@ -645,6 +695,7 @@ impl Store {
         self.retry_stalled(out);
         self.write_gathered(out);
         self.close_batch_if_possible(out);
+        self.step_openings(out);
         self.step_quick_close(out);
         self.zero_ahead(out);
         self.step_checkpoint(out);
@@ -672,6 +723,7 @@ impl Store {
         let acts = batches.flat_map(|batch| &batch.acts);
         told.extend(acts.map(|act| act.op).filter(|&op| op != Act::NOBODY.op));
         told.extend(self.checkpoint.take_waiting());
+        told.extend(self.openings.take_waiting());
         told.into_iter()
             .for_each(|op| done(op, Err(StoreError::DiskFailed), out));
         if let Some(scrub) = self.scrub.take() {

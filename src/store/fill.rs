@@ -13,7 +13,7 @@ use super::overlay::Source;
 use super::page::NO_SLOT;
 use super::record::{Empty, Fill, Payload, Record};
 use super::table::{EntryId, LeafId, LeafState, TOMBSTONE};
-use super::write::{NO_ENTRY, Short};
+use super::write::{For, NO_ENTRY, Short};
 use crate::base::{BlockRun, Break, BufRef, CHUNKS_PER_EXTENT, PgId};
 
 impl Store {
@@ -89,8 +89,9 @@ impl Store {
         let has = if taken == NO_SLOT { own } else { taken };
         match fill.is_whole() {
             // It gives the slot back that the chunk has.
-            true => self.new_slot(has != NO_SLOT),
-            false if has == NO_SLOT => self.new_slot(false),
+            true if has != NO_SLOT => self.new_slot(For::Overwrite),
+            true => self.new_slot(For::Joiner),
+            false if has == NO_SLOT => self.new_slot(For::Joiner),
             false => Ok(has),
         }
     }

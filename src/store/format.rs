@@ -1,9 +1,11 @@
 //! Formatting: what an empty store looks like, as writes for whoever owns the disk.
 
 use super::batch::JOURNAL_LEN_MIN;
+use super::door::Openings;
 use super::root::{ManifestRef, Position, Root};
 use super::superblock::{
-    Geometry, PAGE_LEN, PAGES_PER_MANIFEST_BLOCK, ROOTS_AT, SUPERBLOCK_AT, Superblock,
+    FORMAT_VERSION, Geometry, PAGE_LEN, PAGES_PER_MANIFEST_BLOCK, ROOTS_AT, SUPERBLOCK_AT,
+    Superblock,
 };
 use crate::base::{BLOCK, CHUNK, StoreId};
 use std::fmt;
@@ -84,6 +86,8 @@ pub fn format(plan: &Plan) -> Result<Formatted, TooSmall> {
     let mut bytes = Vec::new();
     let root_crc = root.encode(&mut bytes);
     let superblock = Superblock {
+        version: FORMAT_VERSION,
+        openings: Openings::default(),
         store: plan.store,
         instance_key: plan.instance_key,
         sequence: 1,

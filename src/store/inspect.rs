@@ -6,7 +6,7 @@ use super::door::{LayerMeta, OpenError, VolumeMeta};
 use super::layers::Layers;
 use super::record::Record;
 use super::replica::{Replica, Replicas};
-use super::superblock::{FORMAT_VERSION, Geometry, SUPERBLOCK_AT, Superblock};
+use super::superblock::{Geometry, SUPERBLOCK_AT, Superblock};
 use crate::base::{BLOCK, FamilyId, LayerId, PgId, VolumeId};
 use serde::Serialize;
 
@@ -167,7 +167,7 @@ pub fn inspect(disk: &mut impl ReadAt, disk_bytes: u64) -> Result<Inspection, Op
     journal.damaged = chain.is_broken();
     let is_damage = |finding: &&Finding| finding.severity > Severity::Note;
     Ok(Inspection {
-        format_version: FORMAT_VERSION,
+        format_version: superblock.version,
         store: superblock.store.to_string(),
         sequence: superblock.sequence,
         incarnation: superblock.incarnation,

@@ -109,7 +109,7 @@ impl Store {
                 self.listings.end(job.pg);
                 None
             }
-            Progress::Damaged => return done(op, Err(StoreError::Damaged), out),
+            Progress::Damaged => return done(op, Err(StoreError::Torn), out),
             Progress::Load(leaf) => {
                 self.load_ahead(job.pg, leaf, out);
                 return self.load_for(leaf, Ask::List { op, job }, out);

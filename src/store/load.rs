@@ -4,7 +4,7 @@
 //! the batches, by the code that carried it out before the crash. Only then are the extent's slots counted.
 
 use super::commit::Origin;
-use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError};
+use super::door::{DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError, Torn};
 use super::engine::{Ask, Io, State, Store, done};
 use super::manifest::PageRef;
 use super::page::{NO_SLOT, PageEntry, PageName, decode};
@@ -72,6 +72,11 @@ impl Loader {
     /// Whether slots may turn out to be free when the rest of the table is loaded.
     pub fn may_find_slots(&self) -> bool {
         !self.finished && self.damaged == 0
+    }
+
+    /// Whether every extent was looked at.
+    pub fn is_loaded(&self) -> bool {
+        self.finished
     }
 
     /// Whether an extent is being put together, so that slots are not given back.
@@ -259,7 +264,11 @@ impl Store {
             let pg = self.table.leaf(leaf).pg;
             let is_tombstone = image.data | image.zero == 0;
             let is_forgotten = is_tombstone && self.replicas.may_forget(pg, image.stamp);
-            if !self.layers.is_alive(image.layer) || is_forgotten {
+            if !self.layers.is_alive(image.layer) {
+                continue;
+            }
+            if is_forgotten {
+                self.note_let_go(pg, image.stamp);
                 continue;
             }
             let entry = self
@@ -378,8 +387,10 @@ impl Store {
             extent,
             offset,
         }));
+        out.list
+            .push(Output::Torn(Torn::Pg(self.table.leaf(leaf).pg)));
         for ask in loading.waiting {
-            done(ask.op(), Err(StoreError::Damaged), out);
+            done(ask.op(), Err(StoreError::Torn), out);
         }
     }
 }

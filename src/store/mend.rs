@@ -34,7 +34,7 @@ impl Store {
         };
         match self.table.leaf(leaf).state {
             LeafState::Loaded => self.mend(leaf, (op, buf), *mend, out),
-            LeafState::Damaged => done(op, Err(StoreError::Damaged), out),
+            LeafState::Damaged => done(op, Err(StoreError::Torn), out),
             _ => self.load_for(leaf, Ask::Mend { op, buf, mend }, out),
         }
     }

@@ -20,7 +20,7 @@
 //!   `chain` reads the journal as it lies there;
 //! - what is held in memory: `table` (applied state), `overlay` (durable, not applied), `allocator`, `layers`, `journal`,
 //!   `replica` (fences, marks, windows);
-//! - operations: `write`, `fill`, `read`, `list`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`,
+//! - operations: `write`, `fill`, `read`, `look`, `list`, `commit`, `apply`, `checkpoint`, `load`, `recover`, `scrub`, `openings`,
 //!   `salvage` and `mend` (what was damaged comes from another replica);
 //! - without a machine: `format`, `check`, `inspect`.
 //!
@@ -48,8 +48,10 @@ mod journal;
 mod layers;
 mod list;
 mod load;
+mod look;
 mod manifest;
 mod mend;
+mod openings;
 mod order;
 mod overlay;
 mod page;
@@ -72,8 +74,8 @@ pub use apply::APPLYING_BLOCKS_MAX;
 pub use check::{Counts, Finding, Place, ReadAt, Report, Severity, Wrong, check};
 pub use door::{
     ChunkId, Closing, DiskFault, DiskOp, Durability, Epoch, Found, Holding, Input, IoData, IoId,
-    LayerMeta, Note, OpenError, Options, Outbox, Output, Span, Stamp, StoreError, StoreOp,
-    VolumeMeta, WindowEntry, WriteKind,
+    LayerMeta, Note, OpenError, Openings, Options, Outbox, Output, Span, Stamp, StoreError,
+    StoreOp, Takes, Torn, VolumeMeta, WindowEntry, WriteKind,
 };
 pub use engine::Store;
 pub use format::{Formatted, Plan, TooSmall, format};

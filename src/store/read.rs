@@ -1,7 +1,7 @@
 //! Reads: where each block of a run is, as seen from a layer, and whether what came is what was written.
 //!
 //! Looked up for each block: payload that waits to be applied, then the slot, then zeroes, then the next older
-//! layer. A fetch is a read of what one layer itself holds. A checksum that does not match is no proof of rot: the block may have been applied while the
+//! layer. A fetch is a read of what one layer itself holds; a load is a read that tells its checksums. A checksum that does not match is no proof of rot: the block may have been applied while the
 //! read was under way. The read is looked up again; it is rot when the same expectation fails twice.
 
 use super::door::{
@@ -10,7 +10,7 @@ use super::door::{
 use super::engine::{Ask, Io, Store, done};
 use super::overlay::Source;
 use super::table::{LeafId, LeafState};
-use crate::base::{BLOCK, BlockRun, Break, BufRef, LayerId, MapRun};
+use crate::base::{BLOCK, BlockRun, Break, BufRef, LayerId, MapRun, crc};
 
 /// After so many attempts a block that keeps changing under the reader counts as unreadable. One
 /// is changed at most once an apply, so in practice the second attempt finds it in memory.
@@ -42,6 +42,8 @@ pub(super) struct ReadJob {
 enum Looks {
     /// The layer and those below it.
     Through,
+    /// The same, and the checksums are told too: a load.
+    ThroughAndTells,
     /// The layer alone: a fetch. What it holds at this attempt is among the store's holdings.
     Alone,
 }
@@ -55,7 +57,11 @@ enum Place {
         crc: u32,
         layer: LayerId,
     },
-    Memory(BufRef),
+    Memory {
+        from: BufRef,
+        crc: u32,
+        layer: LayerId,
+    },
     Zero {
         hole: bool,
     },
@@ -69,7 +75,7 @@ impl Store {
         let leaf = self.table.leaf_of(at.family, at.chunk.extent());
         match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
             None | Some((_, LeafState::Loaded)) => {}
-            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Damaged), out),
+            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
             Some((leaf, _)) => return self.load_for(leaf, Ask::Fetch { op, at, buf }, out),
         }
         self.begin_read(op, at, BlockRun::WHOLE, (buf, Looks::Alone), out);
@@ -95,10 +101,31 @@ impl Store {
         };
         match self.table.leaf(leaf).state {
             LeafState::Loaded => {}
-            LeafState::Damaged => return done(op, Err(StoreError::Damaged), out),
+            LeafState::Damaged => return done(op, Err(StoreError::Torn), out),
             _ => return self.load_for(leaf, Ask::Read { op, at, run, buf }, out),
         }
         self.begin_read(op, at, run, (buf, Looks::Through), out);
+    }
+
+    /// As a read, for another node.
+    pub(super) fn on_load(
+        &mut self,
+        op: StoreOp,
+        at: ChunkId,
+        run: BlockRun,
+        buf: BufRef,
+        out: &mut Outbox,
+    ) {
+        if !self.layers.has(at.layer, at.family) {
+            return done(op, Err(StoreError::NoSuchLayer), out);
+        }
+        let leaf = self.table.leaf_of(at.family, at.chunk.extent());
+        match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
+            None | Some((_, LeafState::Loaded)) => {}
+            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
+            Some((leaf, _)) => return self.load_for(leaf, Ask::Load { op, at, run, buf }, out),
+        }
+        self.begin_read(op, at, run, (buf, Looks::ThroughAndTells), out);
     }
 
     /// Inlined, or the job of 850 bytes is moved once more: about 10 ns a read (`cargo bench --bench steps`).
@@ -161,7 +188,7 @@ impl Store {
                     buf: to,
                     blocks: count,
                 }),
-                Place::Memory(from) => {
+                Place::Memory { from, .. } => {
                     out.list.push(Output::Copy {
                         from,
                         to,
@@ -206,7 +233,7 @@ impl Store {
         mask: u16,
         places: &mut [Place; 16],
     ) {
-        if looks == Looks::Through {
+        if looks != Looks::Alone {
             return self.look_up(leaf, at, mask, places);
         }
         if let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer) {
@@ -218,23 +245,7 @@ impl Store {
     fn holding(&self, at: ChunkId) -> Holding {
         let leaf = self.table.leaf_of(at.family, at.chunk.extent());
         let entry = leaf.and_then(|leaf| self.table.find(leaf, at.chunk.in_extent(), at.layer));
-        let Some(entry) = entry else {
-            return Holding::default();
-        };
-        let found = self.table.entry(entry);
-        let overlay = self.overlays.get(entry);
-        let pending = overlay.map_or(0, |overlay| overlay.pending);
-        let crc = |place: usize| match (overlay, 1u16 << place) {
-            (Some(overlay), bit) if pending & bit != 0 => overlay.crc[place],
-            (_, bit) if found.data & bit != 0 => found.crcs[place],
-            _ => 0,
-        };
-        Holding {
-            data: found.data | pending,
-            zero: found.zero & !pending,
-            stamp: self.table.stamp_of(entry),
-            crcs: std::array::from_fn(crc),
-        }
+        entry.and_then(|entry| self.held(entry)).unwrap_or_default()
     }
 
     /// Fills in where the blocks of `mask` are, as seen from the layer of `at`.
@@ -271,7 +282,11 @@ impl Store {
             let bit = 1 << block;
             places[block as usize] = match overlay {
                 Some(overlay) if pending & bit != 0 => match overlay.source(block) {
-                    Source::Memory(buf) => Place::Memory(buf),
+                    Source::Memory(from) => Place::Memory {
+                        from,
+                        crc: overlay.crc[block as usize],
+                        layer,
+                    },
                     Source::Journal(offset) => Place::Disk {
                         offset,
                         crc: overlay.crc[block as usize],
@@ -381,20 +396,24 @@ impl Store {
     }
 
     fn end_read(&mut self, key: u32, result: Result<(), StoreError>, out: &mut Outbox) {
-        let Some(ReadJob { op, looks, .. }) = self.reads.remove(key) else {
+        let Some(job) = self.reads.remove(key) else {
             return;
         };
-        if looks == Looks::Through {
+        let op = job.op;
+        let found = match job.looks {
+            Looks::Through => return done(op, result, out),
+            Looks::ThroughAndTells => Some(job.loaded()),
+            Looks::Alone => self.holdings.remove(&key),
+        };
+        let (Some(found), Ok(())) = (found, result) else {
             return done(op, result, out);
-        }
-        match (self.holdings.remove(&key), result) {
-            (Some(found), Ok(())) => {
-                out.holdings.push(found);
-                let holding = out.holdings.len() as u32 - 1;
-                out.list.push(Output::Fetched { op, holding });
-            }
-            _ => done(op, result, out),
-        }
+        };
+        out.holdings.push(found);
+        let holding = out.holdings.len() as u32 - 1;
+        out.list.push(match job.looks {
+            Looks::Alone => Output::Fetched { op, holding },
+            _ => Output::Loaded { op, holding },
+        });
     }
 
     /// Answers what is allocated in some chunks of one extent.
@@ -405,7 +424,7 @@ impl Store {
         let leaf = self.table.leaf_of(at.family, at.chunk.extent());
         match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
             None | Some((_, LeafState::Loaded)) => {}
-            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Damaged), out),
+            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
             Some((leaf, _)) => return self.load_for(leaf, Ask::Map { op, at, count }, out),
         }
         let start = out.runs.len();
@@ -441,11 +460,36 @@ impl Store {
     }
 }
 
+impl ReadJob {
+    /// What was read, with the checksums that the blocks have in the layer that was asked for, whichever one they come from.
+    fn loaded(&self) -> Holding {
+        let mut found = Holding::default();
+        for block in self.run.blocks() {
+            let number = self.at.chunk.block(block);
+            match self.expected[block as usize] {
+                Place::Zero { .. } => found.zero |= 1 << block,
+                Place::Disk { crc, layer, .. } | Place::Memory { crc, layer, .. } => {
+                    found.data |= 1 << block;
+                    found.crcs[block as usize] = match layer == self.at.layer {
+                        true => crc,
+                        false => {
+                            let (old, new) =
+                                (crc::seed(layer, number), crc::seed(self.at.layer, number));
+                            crc::reseed(crc, old, new, BLOCK as usize)
+                        }
+                    };
+                }
+            }
+        }
+        found
+    }
+}
+
 /// How many blocks from `first` on lie together with it.
 fn joined(places: &[Place; 16], first: u32, end: u32) -> u32 {
     let follows = |n: u32| match (places[(n - 1) as usize], places[n as usize]) {
         (Place::Zero { .. }, Place::Zero { .. }) => true,
-        (Place::Memory(a), Place::Memory(b)) => b == a.plus(1),
+        (Place::Memory { from: a, .. }, Place::Memory { from: b, .. }) => b == a.plus(1),
         (
             Place::Disk {
                 offset: a,

@@ -6,7 +6,9 @@
 
 use super::chain::{self, Chain, Found, Survey};
 use super::commit::Origin;
-use super::door::{DiskFault, DiskOp, IoData, Note, OpenError, Options, Outbox, Output};
+use super::door::{
+    DiskFault, DiskOp, IoData, Note, OpenError, Openings, Options, Outbox, Output, Torn,
+};
 use super::engine::{Io, State, Store};
 use super::journal::Journal;
 use super::layers::Layers;
@@ -70,12 +72,14 @@ impl Store {
             state: State::Opening(Box::new(recovery)),
             now: Time::default(),
             superblock: Superblock::EMPTY,
+            openings: Default::default(),
             durable_checkpoint: 0,
             manifest: Vec::new(),
             pages: Vec::new(),
             free_pages: Vec::new(),
             table: Table::new(),
             allocator: super::allocator::Allocator::new(0, 0),
+            used_before: 0,
             layers: Layers::new(Default::default(), 0),
             replicas: Replicas::default(),
             listings: Default::default(),
@@ -308,6 +312,7 @@ impl Store {
             geometry.slots as u32,
             root.touched.min(geometry.slots as u32),
         );
+        self.used_before = root.used;
         self.journal = Journal::new(geometry.journal_len, root.tail);
         self.make_leaves();
         self.recovery().chain = Chain::new(&superblock, root.tail, Survey::AsNeeded);
@@ -454,6 +459,7 @@ impl Store {
             out.list
                 .push(Output::Note(Note::DamagedJournal { batch, offset }));
             self.state = State::Damaged;
+            out.list.push(Output::Torn(Torn::Disk));
             return self.announce(out);
         }
         let seen = self.recovery().chain.incarnation_seen;
@@ -481,6 +487,7 @@ impl Store {
         let recovery = self.recovery();
         let replayed = recovery.replayed;
         self.state = State::Open;
+        self.openings.named = self.superblock;
         out.list.push(Output::Note(Note::Opened { replayed }));
         self.journal.unclosed = replayed > 0;
         self.quiet_at = Some(self.now + super::engine::QUIET);
@@ -495,6 +502,11 @@ impl Store {
 impl Superblock {
     /// What stands in for the superblock until it is read.
     pub(super) const EMPTY: Superblock = Superblock {
+        version: super::superblock::FORMAT_VERSION,
+        openings: Openings {
+            last: 0,
+            recorded: 0,
+        },
         store: StoreId([0; 16]),
         instance_key: [0; 16],
         sequence: 0,

@@ -30,6 +30,9 @@ pub struct Replica {
     pub session: u32,
     /// As of this version all replicas were in sync: tombstones up to it may go.
     pub forgotten: u32,
+    /// The highest version of a tombstone that is not here though its chunk was discarded: it was let go here, or where this replica was
+    /// filled from. Of a chunk of a higher version nothing was let go. It is durable as soon as the table without the tombstone is.
+    pub let_go: u32,
     ranges: BTreeMap<VolumeId, ReplicaRange>,
 }
 
@@ -119,6 +122,10 @@ impl ReplicaRange {
             blocks,
         };
         let key = (stamp.epoch, stamp.sequence, at);
+        // What came with a fill does not say that the write was carried out here; a write that was says so on.
+        if stamp.version == 0 && self.window.contains_key(&key) {
+            return (0, shrunk);
+        }
         let grown = u64::from(self.window.insert(key, held).is_none());
         (grown, shrunk)
     }
@@ -195,6 +202,13 @@ impl Replicas {
         self.of
             .get(&pg)
             .is_none_or(|replica| stamp.version <= replica.forgotten)
+    }
+
+    /// A tombstone of this stamp is let go.
+    pub fn let_go(&mut self, pg: PgId, stamp: Stamp) {
+        if let Some(replica) = self.of.get_mut(&pg) {
+            replica.let_go = replica.let_go.max(stamp.version);
+        }
     }
 
     /// What a record may add, in bytes of a root.
@@ -322,7 +336,12 @@ impl Replicas {
     fn fence(&mut self, pg: PgId, version: u32, session: u32, fences: &[(VolumeId, Epoch)]) {
         let replica = self.of.entry(pg).or_insert_with(|| {
             self.bytes += REPLICA_BYTES;
-            Replica::default()
+            // One that is made for a session is filled with what its source has: what that has let go of before is missing here too.
+            let let_go = session.saturating_sub(1);
+            Replica {
+                let_go,
+                ..Replica::default()
+            }
         });
         if version >= replica.version {
             replica.version = version;
@@ -446,13 +465,14 @@ impl Replicas {
     }
 }
 
-/// Appends a replica: PG, version, session, forgotten, its ranges with their windows.
+/// Appends a replica: PG, version, session, forgotten, let go, its ranges with their windows.
 pub(super) fn encode_replica(pg: PgId, replica: &Replica, put: &mut Put<'_>) {
     put.u32(pg.0);
     put.u32(replica.version);
     put.u32(replica.session);
     put.u32(replica.forgotten);
-    put.u64(replica.ranges.len() as u64);
+    put.u32(replica.ranges.len() as u32);
+    put.u32(replica.let_go);
     for (id, range) in &replica.ranges {
         put.u64(id.0);
         encode_epoch(&range.epoch, put);
@@ -471,11 +491,12 @@ pub(super) fn encode_replica(pg: PgId, replica: &Replica, put: &mut Put<'_>) {
 pub(super) fn decode_replica(take: &mut Take<'_>) -> Option<(PgId, Replica)> {
     let pg = PgId(take.u32()?);
     let (version, session, forgotten) = (take.u32()?, take.u32()?, take.u32()?);
-    let count = take.u64()?;
+    let (count, let_go) = (take.u32()?, take.u32()?);
     let mut replica = Replica {
         version,
         session,
         forgotten,
+        let_go,
         ranges: BTreeMap::new(),
     };
     for _ in 0..count {

@@ -63,7 +63,7 @@ impl Store {
         };
         match self.table.leaf(leaf).state {
             LeafState::Loaded => {}
-            LeafState::Damaged => return done(op, Err(StoreError::Damaged), out),
+            LeafState::Damaged => return done(op, Err(StoreError::Torn), out),
             _ => return self.load_for(leaf, Ask::Salvage { op, salvage: of }, out),
         }
         let entry = self.table.find(leaf, at.chunk.in_extent(), at.layer);

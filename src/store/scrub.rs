@@ -4,7 +4,7 @@
 use super::door::{ChunkId, DiskFault, DiskOp, IoData, Note, Outbox, Output, StoreError, StoreOp};
 use super::engine::{Io, State, Store, done};
 use super::table::{EntryId, LeafId, LeafState, OVERLAID, TOMBSTONE};
-use crate::base::{BLOCK, BlockRun, CHUNKS_PER_EXTENT};
+use crate::base::{BLOCK, BlockRun, Break, CHUNKS_PER_EXTENT, PgId, Stamp};
 
 /// Leaves that one step of the sweep looks at.
 const SWEEP_LEAVES: u32 = 64;
@@ -299,6 +299,13 @@ impl Store {
         };
     }
 
+    /// A tombstone is let go: whoever asks for its chunk is told so from now on.
+    pub(super) fn note_let_go(&mut self, pg: PgId, stamp: Stamp) {
+        if !self.breaks().on(Break::ForgetLetGo) {
+            self.replicas.let_go(pg, stamp);
+        }
+    }
+
     /// Lets go of a tombstone that no replica needs any more (R20).
     fn forget_tombstone(&mut self, leaf: LeafId, place: usize, entry: EntryId, out: &mut Outbox) {
         let may_go = self.table.entry(entry).is_tombstone() && {
@@ -306,6 +313,8 @@ impl Store {
             self.replicas.may_forget(pg, stamp)
         };
         if may_go {
+            let (pg, stamp) = (self.table.leaf(leaf).pg, self.table.stamp_of(entry));
+            self.note_let_go(pg, stamp);
             self.table.entry_mut(entry).flags &= !TOMBSTONE;
             self.mark_dirty(leaf);
             self.drop_idle(leaf, place, entry, out);

@@ -30,6 +30,10 @@ pub struct Levels {
     pub slots: u64,
     /// Exact once the table is loaded.
     pub slots_used: u64,
+    /// Slots that can be given out now or soon. Until the table is loaded, at most so many; a table that is damaged in places hides some.
+    pub slots_free: u64,
+    /// Those of them that are kept for what nobody has asked about: with fewer free the disk is low.
+    pub slots_reserve: u64,
     pub pages: u64,
     pub pages_used: u64,
     /// Bytes of the journal's ring that replay would still need.
@@ -51,6 +55,18 @@ pub struct Levels {
 }
 
 impl Store {
+    /// Until the table is loaded the last root says how many are used.
+    fn slots_free(&self) -> u32 {
+        let known = self.allocator.available();
+        match self.loader.is_loaded() {
+            true => known,
+            false => {
+                let used = self.used_before.max(self.allocator.used());
+                known.max(self.allocator.slots().saturating_sub(used))
+            }
+        }
+    }
+
     pub fn stats(&self) -> Stats {
         self.stats
     }
@@ -60,6 +76,8 @@ impl Store {
             disk_bytes_max: self.disk_bytes_max(),
             slots: u64::from(self.allocator.slots()),
             slots_used: u64::from(self.allocator.used()),
+            slots_free: u64::from(self.slots_free()),
+            slots_reserve: u64::from(self.allocator.reserve()),
             pages: self.superblock.geometry.pages,
             pages_used: self.superblock.geometry.pages - self.free_pages.len() as u64,
             journal_used: self.journal.used(),

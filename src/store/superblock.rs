@@ -5,13 +5,15 @@
 //! the one with the higher sequence counts.
 
 use super::codec::{Put, Take, seal, unseal};
-use super::door::OpenError;
+use super::door::{OpenError, Openings};
 use super::root::Position;
 use crate::base::{BLOCK, CHUNK, StoreId};
 
 const MAGIC: [u8; 8] = *b"SARSENSB";
-/// The format version that this build writes, and the only one that it reads: no build that was released wrote another.
-pub const FORMAT_VERSION: u32 = 4;
+/// The format version that this build writes.
+pub const FORMAT_VERSION: u32 = 5;
+/// The oldest one that it reads. What is new in later ones stands in bytes that are zero in it, and nothing is what zero says there.
+pub const FORMAT_VERSION_OLDEST: u32 = 4;
 /// Where the two copies lie, in bytes.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 * 1024];
 /// The length of a superblock, in bytes.
@@ -109,13 +111,17 @@ impl Geometry {
 /// What one superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
+    /// Of the format, in which it was written. The next writing has [`FORMAT_VERSION`].
+    pub version: u32,
     pub store: StoreId,
     /// Drawn at random at format: stands in every journal header, so that a guest cannot forge one.
     pub instance_key: [u8; 16],
     /// Raised by every write of the superblock.
     pub sequence: u64,
-    /// Raised by every opening of the store (R19).
+    /// Raised by every opening of the store, by the store itself.
     pub incarnation: u64,
+    /// What the manager has for openings (R19).
+    pub openings: Openings,
     /// The newest checkpoint. Its root lies in the home `checkpoint % 2`.
     pub checkpoint: u64,
     /// The crc that this root carries.
@@ -167,11 +173,13 @@ impl Superblock {
         put.u64(self.end.batch);
         put.u32(self.end.previous);
         put.u32(if self.closed { CLOSED } else { 0 });
+        put.u64(self.openings.last);
+        put.u64(self.openings.recorded);
         put.pad_to(start, SUPERBLOCK_LEN as usize);
         seal(&mut out[start..]);
     }
 
-    /// Reads one copy. The version is looked at before the checksum: a newer format may seal otherwise.
+    /// Reads one copy, of this version or the one before. The version is looked at before the checksum: a newer format may seal otherwise.
     pub fn decode(bytes: &[u8]) -> Result<Superblock, OpenError> {
         if bytes.len() != SUPERBLOCK_LEN as usize || bytes[..8] != MAGIC {
             return Err(OpenError::NotASarsenDisk);
@@ -201,9 +209,15 @@ impl Superblock {
                 previous: take.u32()?,
             };
             let closed = take.u32()? & CLOSED != 0;
+            let openings = Openings {
+                last: take.u64()?,
+                recorded: take.u64()?,
+            };
             Some((
                 version,
                 Superblock {
+                    version,
+                    openings,
                     store,
                     instance_key,
                     sequence,
@@ -221,7 +235,7 @@ impl Superblock {
         if !sealed {
             return Err(OpenError::DamagedSuperblock);
         }
-        if version != FORMAT_VERSION {
+        if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
             return Err(OpenError::UnknownVersion {
                 found: version,
                 reads: FORMAT_VERSION,
@@ -236,6 +250,12 @@ impl Superblock {
             if value >= COUNT_MAX {
                 return Err(OpenError::Inconsistent { field, value });
             }
+        }
+        if superblock.openings.recorded > superblock.openings.last {
+            return Err(OpenError::Inconsistent {
+                field: "recorded opening",
+                value: superblock.openings.recorded,
+            });
         }
         let names = ["journal's end", "batch of the journal's end"];
         superblock.end.check(&superblock.geometry, names)?;

@@ -24,6 +24,19 @@ pub(super) enum Short {
     Ever,
 }
 
+/// What a slot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// A chunk that has one, which is given back.
+    Overwrite,
+    /// New space of a PG that is not replicated.
+    New,
+    /// New space of a replica in sync: it was asked about before.
+    InSync,
+    /// New space of a joiner, and what is filled.
+    Joiner,
+}
+
 /// What a change says of itself: its PG, its range, its stamp.
 type Whose = (PgId, Option<VolumeId>, Stamp);
 
@@ -66,7 +79,7 @@ impl Store {
             Err(why) => done(ask.op(), Err(why), out),
             Ok(leaf) => match self.table.leaf(leaf).state {
                 LeafState::Loaded => self.change_loaded(leaf, ask, out),
-                LeafState::Damaged => done(ask.op(), Err(StoreError::Damaged), out),
+                LeafState::Damaged => done(ask.op(), Err(StoreError::Torn), out),
                 LeafState::Unloaded | LeafState::Loading => self.load_for(leaf, ask, out),
             },
         }
@@ -244,7 +257,7 @@ impl Store {
                 slot
             };
             let kept = if kept == NO_SLOT {
-                self.new_slot(false)?
+                self.new_slot(self.new_space_of(pg))?
             } else {
                 kept
             };
@@ -311,10 +324,18 @@ impl Store {
     ) {
         let (pg, range, stamp) = whose;
         let reserved = self.reserve_entry(leaf, at).and_then(|entry| {
-            let overwrites = self.table.entry(entry).slot != NO_SLOT;
-            // An overwrite gives a slot back, so the reserve is there for it.
-            Ok((entry, self.new_slot(overwrites)?))
+            let what = match self.table.entry(entry).slot != NO_SLOT {
+                true => For::Overwrite,
+                false => self.new_space_of(pg),
+            };
+            Ok((entry, self.new_slot(what)?))
         });
+        if let Err(Short::Ever) = reserved
+            && let Some(entry) = self.table.find(leaf, at.chunk.in_extent(), at.layer)
+            && self.has_slot(entry)
+        {
+            return self.overwrite_chunk(leaf, (op, at, whose), buf, crcs, out);
+        }
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(short) => {
@@ -349,6 +370,33 @@ impl Store {
             },
             out,
         );
+    }
+
+    /// A whole chunk over one that is there, on a disk without a free slot: by way of the journal, as smaller writes go.
+    fn overwrite_chunk(
+        &mut self,
+        leaf: LeafId,
+        (op, at, whose): (StoreOp, ChunkId, Whose),
+        buf: BufRef,
+        crcs: [u32; 16],
+        out: &mut Outbox,
+    ) {
+        let (run, blocks) = (BlockRun::WHOLE, u64::from(BlockRun::WHOLE.count()));
+        let memory = (self.memory_blocks + blocks) * BLOCK;
+        if self.journal.open.fits(256, run.count()) && memory <= self.options.overlay_bytes {
+            return self.write_blocks(leaf, (op, at, whose), (run, buf), crcs, out);
+        }
+        let (pg, range, stamp) = whose;
+        self.stalled.push_back(Ask::Write {
+            op,
+            at,
+            run,
+            buf,
+            crcs,
+            pg,
+            range,
+            stamp,
+        });
     }
 
     /// Puts a whole chunk to those that are written together.
@@ -671,12 +719,21 @@ impl Store {
         }
     }
 
-    /// A slot for new data; the last of them are kept for overwrites.
-    pub(super) fn new_slot(&mut self, overwrites: bool) -> Result<u32, Short> {
-        let kept = if overwrites {
-            0
-        } else {
-            self.allocator.reserve()
+    /// What new space of a PG is.
+    fn new_space_of(&self, pg: PgId) -> For {
+        match self.replicas.get(pg) {
+            None => For::New,
+            Some(replica) if replica.session == 0 => For::InSync,
+            Some(_) => For::Joiner,
+        }
+    }
+
+    /// A slot for new data; the last of them are not for everything.
+    pub(super) fn new_slot(&mut self, what: For) -> Result<u32, Short> {
+        let kept = match what {
+            For::Overwrite | For::InSync => 0,
+            For::Joiner => self.allocator.reserve_of_joiners(),
+            For::New => self.allocator.reserve(),
         };
         if self.allocator.available() > kept {
             // Where none is free at this moment, some are on their way back.

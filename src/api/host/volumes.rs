@@ -243,7 +243,9 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
             let hint = "add a disk or delete volumes";
             return ErrorBody::new(crate::api::model::ErrorCode::Exhausted, "", message, hint);
         }
-        ControlError::Store(StoreError::Damaged) => ("its records are damaged".into(), CHECK),
+        ControlError::Store(StoreError::Damaged | StoreError::Torn) => {
+            ("its records are damaged".into(), CHECK)
+        }
         ControlError::Store(StoreError::DiskFailed) => ("its disk has failed".into(), LOOK),
         ControlError::Store(StoreError::ReadOnly) => ("its disk takes no writes".into(), LOOK),
         ControlError::Store(StoreError::Busy) => {

@@ -4,9 +4,9 @@
 //! is durable. A window must have every durable change that no mark has passed, and may have any that was ever asked for.
 
 use super::{Checker, Failure};
-use crate::base::{BLOCK, BlockNo, LayerId, VolumeId, crc};
+use crate::base::{BLOCK, BlockNo, BlockRun, LayerId, VolumeId, crc};
 use crate::sim::payload::Value;
-use crate::store::{ChunkId, Epoch, Holding, Replica, Stamp};
+use crate::store::{ChunkId, Epoch, Holding, Openings, Replica, Stamp, Takes};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One block of a chunk, as a layer itself holds it.
@@ -159,6 +159,11 @@ pub struct Model {
     telling: Option<Option<Fences>>,
     pub mark: u64,
     pub forgotten: u32,
+    /// What it may say at most of tombstones that are missing since it was made.
+    let_go_first: u32,
+    /// The numbers of the store's opening, and those that it may have instead.
+    pub openings: Openings,
+    pub openings_maybe: Option<Openings>,
 }
 
 fn wrong(what: String) -> Failure {
@@ -234,6 +239,9 @@ impl Model {
         if fences.map(|f| f.epoch) != self.fences.map(|f| f.epoch) {
             self.mark = 0;
         }
+        if let (None, Some(first)) = (self.fences, fences) {
+            self.let_go_first = first.session.saturating_sub(1);
+        }
         self.fences = fences;
         if fences.is_none() {
             self.chunks.clear();
@@ -298,6 +306,9 @@ impl Model {
         if found.forgotten > self.forgotten {
             return Err(wrong(format!("{} was never forgotten", found.forgotten)));
         }
+        if found.let_go > self.forgotten.max(self.let_go_first) {
+            return Err(wrong(format!("{} was never let go", found.let_go)));
+        }
         let range = found.range(range).cloned().unwrap_or_default();
         if range.mark > self.mark {
             return Err(wrong(format!(
@@ -355,25 +366,140 @@ impl Model {
         state.is_absent() && state.stamp.version <= self.forgotten
     }
 
+    /// Whether a chunk may be missing where tombstones up to that version are said to be let go.
+    fn is_said_gone(&self, state: &State, let_go: u32) -> bool {
+        self.may_be_gone(state) && state.stamp.version <= let_go
+    }
+
+    /// What is known for sure of a chunk; `None`: nothing is.
+    fn sure(&self, at: ChunkId) -> Option<State> {
+        match self.chunks.get(&at) {
+            None => Some(State::default()),
+            Some(chunk) if chunk.busy || chunk.maybe.is_some() => None,
+            Some(chunk) => Some(chunk.sure.clone()),
+        }
+    }
+
+    /// Judges what the table was said to have of a chunk that nothing was on its way to.
+    pub fn judge_inspected(
+        &self,
+        at: ChunkId,
+        found: Option<&Holding>,
+        let_go: u32,
+    ) -> Result<(), Failure> {
+        let Some(state) = self.sure(at) else {
+            return Ok(());
+        };
+        let is_right = match found {
+            None => state == State::default() || self.is_said_gone(&state, let_go),
+            Some(holding) => {
+                let mut bytes = vec![0; 16 * BLOCK as usize];
+                for (place, block) in state.blocks.iter().enumerate() {
+                    if let Block::Data(value) = block {
+                        let number = at.chunk.block(place as u32);
+                        let into = &mut bytes[place * BLOCK as usize..][..BLOCK as usize];
+                        value.fill(number.0 * BLOCK, into);
+                    }
+                }
+                state.is_held(at, holding, &bytes)
+            }
+        };
+        match is_right {
+            true => Ok(()),
+            false => Err(wrong(format!(
+                "{at:?} is said to be {found:?}, let go {let_go}, known is {state:?}"
+            ))),
+        }
+    }
+
+    /// Judges whether data was rightly said to take a slot.
+    pub fn judge_looked(&self, at: ChunkId, takes: Takes) -> Result<(), Failure> {
+        let Some(state) = self.sure(at) else {
+            return Ok(());
+        };
+        let has_data = state.mask(|block| matches!(block, Block::Data(_))) != 0;
+        match has_data == (takes == Takes::Nothing) {
+            true => Ok(()),
+            false => Err(wrong(format!("{at:?} takes {takes:?}, known is {state:?}"))),
+        }
+    }
+
+    /// Judges blocks that were read as another node reads them, through to the layer below.
+    pub fn judge_loaded(
+        &self,
+        (at, run): (ChunkId, BlockRun),
+        below: Option<LayerId>,
+        found: &Holding,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        let Some(state) = self.sure(at) else {
+            return Ok(());
+        };
+        let below = match below.map(|layer| self.sure(ChunkId { layer, ..at })) {
+            Some(None) => return Ok(()),
+            Some(Some(below)) => below,
+            None => State::default(),
+        };
+        for (n, place) in run.blocks().enumerate() {
+            let block = match state.blocks[place as usize] {
+                Block::Absent => below.blocks[place as usize],
+                block => block,
+            };
+            let bytes = &bytes[n * BLOCK as usize..][..BLOCK as usize];
+            let number = at.chunk.block(place);
+            let (is_data, is_zero) = (found.data & 1 << place != 0, found.zero & 1 << place != 0);
+            let is_right = match block {
+                Block::Data(value) => {
+                    let crc = crc::of_block(at.layer, number, bytes);
+                    let crc_is_right = crc == found.crcs[place as usize];
+                    is_data && !is_zero && crc_is_right && value.is(number.0 * BLOCK, bytes)
+                }
+                _ => is_zero && !is_data && bytes.iter().all(|byte| *byte == 0),
+            };
+            if !is_right {
+                return Err(wrong(format!(
+                    "block {place} of {at:?} was read as {found:?}, known is {block:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the numbers of openings right after one.
+    pub fn judge_openings(&mut self, found: Openings) -> Result<(), Failure> {
+        let maybe = self.openings_maybe.take();
+        if found != self.openings && maybe != Some(found) {
+            let known = self.openings;
+            return Err(wrong(format!(
+                "openings are {found:?}, told were {known:?}, then {maybe:?}"
+            )));
+        }
+        self.openings = found;
+        Ok(())
+    }
+
     /// Judges what was fetched of a chunk that is not in flight, and learns from it.
     pub fn judge_fetched(
         &mut self,
         at: ChunkId,
         holding: &Holding,
         bytes: &[u8],
+        let_go: u32,
     ) -> Result<(), Failure> {
         let chunk = self.chunks.get(&at).cloned().unwrap_or_default();
         let is = |state: &State| {
-            let gone = *holding == Holding::default() && self.may_be_gone(state);
+            let gone = *holding == Holding::default() && self.is_said_gone(state, let_go);
             gone || state.is_held(at, holding, bytes)
         };
         let (is_sure, maybe) = (is(&chunk.sure), chunk.maybe);
         let fate_of = |number: usize| self.written[number].fate;
         let happened = match maybe {
-            // Of two tombstones that may be gone nothing tells them apart.
+            // Of two tombstones that may be gone nothing tells them apart. Which one it was may show after the next power cut, which brings it
+            // back where it was let go in memory only; so nothing is learned unless another chunk has told.
             Some((state, number)) if is(&state) && is_sure => match fate_of(number) {
                 Fate::Never => Some((chunk.sure, number, Fate::Never)),
-                fate => Some((state, number, fate)),
+                Fate::Durable => Some((state, number, Fate::Durable)),
+                Fate::Open => return Ok(()),
             },
             Some((state, number)) if is(&state) => Some((state, number, Fate::Durable)),
             Some((_, number)) if is_sure => Some((chunk.sure, number, Fate::Never)),
@@ -527,10 +653,40 @@ mod tests {
         );
         assert!(model.judge_listed(1, &[], &nothing).is_err());
         assert!(model.judge_listed(2, &[], &nothing).is_ok());
-        assert!(model.judge_fetched(AT, &Holding::default(), &[]).is_err());
+        assert!(
+            model
+                .judge_fetched(AT, &Holding::default(), &[], 9)
+                .is_err()
+        );
+        assert!(model.judge_inspected(AT, None, 9).is_err());
+        assert!(model.judge_looked(AT, Takes::Nothing).is_err());
         model.forgotten = 2;
+        assert!(model.judge_inspected(AT, None, 1).is_err());
+        assert!(model.judge_inspected(AT, None, 2).is_ok());
+        assert!(
+            model
+                .judge_fetched(AT, &Holding::default(), &[], 1)
+                .is_err()
+        );
         assert!(model.judge_listed(1, &[], &nothing).is_ok());
-        assert!(model.judge_fetched(AT, &Holding::default(), &[]).is_ok());
+        assert!(model.judge_fetched(AT, &Holding::default(), &[], 9).is_ok());
+    }
+
+    #[test]
+    fn numbers_of_an_opening_that_nobody_told_are_found() {
+        let mut model = fenced();
+        let (old, new) = (
+            Openings::default(),
+            Openings {
+                last: 3,
+                recorded: 1,
+            },
+        );
+        assert!(model.judge_openings(new).is_err());
+        model.openings_maybe = Some(new);
+        assert!(model.clone().judge_openings(old).is_ok());
+        assert!(model.judge_openings(new).is_ok());
+        assert!(model.judge_openings(old).is_err());
     }
 
     #[test]
@@ -545,17 +701,17 @@ mod tests {
             stamp: stamp(2, 1),
             ..Holding::default()
         };
-        assert!(happened.judge_fetched(AT, &held, &[]).is_ok());
+        assert!(happened.judge_fetched(AT, &held, &[], 9).is_ok());
         assert_eq!(
             (happened.mark_max(), happened.written[number].fate),
             (1, Fate::Durable)
         );
         assert!(
             happened
-                .judge_fetched(AT, &Holding::default(), &[])
+                .judge_fetched(AT, &Holding::default(), &[], 9)
                 .is_err()
         );
-        assert!(model.judge_fetched(AT, &Holding::default(), &[]).is_ok());
-        assert!(model.judge_fetched(AT, &held, &[]).is_err());
+        assert!(model.judge_fetched(AT, &Holding::default(), &[], 9).is_ok());
+        assert!(model.judge_fetched(AT, &held, &[], 9).is_err());
     }
 }

@@ -7,6 +7,7 @@ use super::checkers::{Failure, Promise};
 use super::coverage::Fault;
 use super::message::BRANCHES;
 use super::plan::Plan;
+use super::shelf::Stores;
 use super::shrink::{Shrunk, shrink};
 use super::swarm::Knobs;
 use super::world::{Counts, Off, World};
@@ -27,12 +28,14 @@ usage: cargo sim cluster [SEED] [options]
   --list-rules      name the rules
   --rules           switch every rule off, each on its pinned seed; search one where there is none, or it is stale
   --search N        how many seeds are searched for it (default 200)
+  --whole-stores    whole stores on simulated disks under the replicas; with room, and without lost writes and torn tables
   --trace           print a line for every event of SEED
-  --gate            what the gate runs: 500 seeds, regressions, rules, determinism
+  --gate            what the gate runs: 500 seeds, 40 with whole stores, regressions, rules, determinism
 ";
 
 /// What the gate runs.
 const GATE_SEEDS: u64 = 500;
+const GATE_WHOLE: u64 = 40;
 /// Seeds that are run twice.
 const GATE_TWICE: u64 = 3;
 /// From so many seeds on, a class of faults that was never consumed makes the run void.
@@ -128,6 +131,7 @@ struct Arguments {
     search: u64,
     rule: Option<String>,
     what: What,
+    stores: Stores,
     trace: bool,
 }
 
@@ -210,6 +214,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Misunders
         search: 200,
         rule: None,
         what: What::Seeds,
+        stores: Stores::Shelves,
         trace: false,
     };
     let wrong = |what: String| Misunderstood(format!("{what}\n\n{USAGE}"));
@@ -230,6 +235,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Misunders
             "--list-rules" => parsed.what = What::ListRules,
             "--gate" => parsed.what = What::Gate,
             "--trace" => parsed.trace = true,
+            "--whole-stores" => parsed.stores = Stores::Whole,
             "--rule" => {
                 let name = value()?;
                 if !rules().iter().any(|(rule, _)| *rule == name) {
@@ -277,7 +283,13 @@ struct Outcome {
 }
 
 fn run_plan(plan: &Plan, off: Off, print: bool) -> Outcome {
-    let (knobs, plan) = (Knobs::draw(plan.seed), plan.clone());
+    let (mut knobs, mut plan) = (Knobs::draw(plan.seed), plan.clone());
+    if off.stores == Stores::Whole {
+        knobs.manner.room = usize::MAX;
+        knobs.manner.reserve = 0;
+        let damages = |fault: Fault| matches!(fault, Fault::LostWrite | Fault::TornTable);
+        plan.strokes.retain(|of| !damages(of.stroke.fault()));
+    }
     let judged = invariants::judge(|| {
         let mut world = World::new(knobs, plan, off, print);
         let result = world.run();
@@ -330,6 +342,14 @@ pub fn run(
                 },
                 &mut tally,
             );
+            run_seeds(
+                &Arguments {
+                    seeds: GATE_WHOLE,
+                    stores: Stores::Whole,
+                    ..arguments.clone()
+                },
+                &mut tally,
+            );
             run_found(&mut tally);
             run_rules(0, &mut tally);
             run_twice(arguments.start, &mut tally);
@@ -342,7 +362,10 @@ pub fn run(
 fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
     let named = |(name, _): &(&str, Off)| arguments.rule.as_deref() == Some(*name);
     let off = rules().into_iter().find(named).map(|(_, off)| off);
-    let off = off.unwrap_or_default();
+    let off = Off {
+        stores: arguments.stores,
+        ..off.unwrap_or_default()
+    };
     let began = (tally.clock)();
     let mut all = Counts::default();
     for seed in arguments.start..arguments.start + arguments.seeds {
@@ -359,7 +382,11 @@ fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
             }
             Err(failure) => {
                 tally.fail(&format!(
-                    "seed {seed}: {failure}\n  again: cargo sim cluster {seed} --trace"
+                    "seed {seed}: {failure}\n  again: cargo sim cluster {seed}{} --trace",
+                    match arguments.stores {
+                        Stores::Whole => " --whole-stores",
+                        Stores::Shelves => "",
+                    }
                 ));
                 if tally.failed <= SHRUNK_MAX {
                     println!("{}", told_smaller(seed, off, failure));
@@ -395,7 +422,8 @@ fn run_seeds(arguments: &Arguments, tally: &mut Tally) {
     for (name, highest, limit) in all.heights.all() {
         println!("  {name:<22} {highest:>9} at most, {limit} is the limit");
     }
-    if arguments.seeds >= SEEDS_FOR_ALL_CLASSES {
+    // Some of it is never met by whole stores.
+    if arguments.seeds >= SEEDS_FOR_ALL_CLASSES && arguments.stores == Stores::Shelves {
         let wanted = Fault::ALL;
         let missing = all.met.missing(wanted, BRANCHES);
         tally.passed += (wanted.len() + BRANCHES.len() - missing.len()) as u64;

@@ -7,7 +7,7 @@
 use super::checkers::heals::Ailment;
 use super::coverage::Fault;
 use super::setup::{DISK_SIZE, add_disk, name_of, store_of};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, Stores};
 use super::swarm::Knobs;
 use super::world::{Due, World};
 use crate::base::{BLOCK, DiskId, NodeId, Prng, VolumeId};
@@ -504,8 +504,15 @@ impl World {
     /// A disk of a node, empty.
     pub(super) fn put_disk(&mut self, node: NodeId, disk: DiskId) {
         let prng = self.prng.fork();
-        let mut shelf = Shelf::new(prng, self.knobs.manner);
-        shelf.breaks = self.off.breaks;
+        let (manner, breaks) = (self.knobs.manner, self.off.breaks);
+        let shelf = match self.off.stores {
+            Stores::Whole => Shelf::whole(prng, manner, breaks),
+            Stores::Shelves => {
+                let mut shelf = Shelf::new(prng, manner);
+                shelf.breaks = breaks;
+                shelf
+            }
+        };
         self.shelves.insert(disk, shelf);
         let place = self.places.get_mut(&node).expect("nodes stay");
         place.disks.push(disk);

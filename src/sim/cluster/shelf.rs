@@ -19,6 +19,7 @@
 mod state;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod wrong;
 
 pub use state::{Block, Chunk, Content, Kept, Pg};
@@ -33,9 +34,11 @@ use crate::protocol::replication::fill::Place;
 use crate::protocol::replication::{Entry, Gauge, Room, Takes as Space};
 use crate::protocol::scrub::MendAsk;
 use crate::sim::clock::Agenda;
+use crate::store::Openings;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use whole::Whole;
 
 /// Operations in flight.
 pub const FLYING_MAX: usize = 4096;
@@ -226,11 +229,24 @@ struct Flying {
     ends: Time,
 }
 
+/// What is under a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stores {
+    /// What this file keeps in memory.
+    #[default]
+    Shelves,
+    /// Whole stores on simulated disks ([`whole`]).
+    Whole,
+}
+
 /// One disk.
 #[derive(Debug)]
 pub struct Shelf {
     manner: Manner,
     prng: Prng,
+    /// The store that is here instead; then `kept` is what it says.
+    whole: Option<Box<Whole>>,
+    began: BTreeMap<OpId, Time>,
     /// What is on the medium.
     kept: Kept,
     /// An earlier state, to come back with.
@@ -265,6 +281,8 @@ impl Shelf {
         Shelf {
             manner,
             prng,
+            whole: None,
+            began: BTreeMap::new(),
             kept: Kept::default(),
             older: None,
             is_gone: false,
@@ -285,14 +303,25 @@ impl Shelf {
         }
     }
 
+    /// A disk with a whole store.
+    pub fn whole(mut prng: Prng, manner: Manner, breaks: Breaks) -> Shelf {
+        let of = prng.fork();
+        let mut shelf = Shelf::new(prng, manner);
+        shelf.breaks = breaks;
+        shelf.whole = Some(Box::new(Whole::new(of, &manner, breaks)));
+        shelf
+    }
+
     /// The store is opened, under this number; durable at once (R19).
     pub fn open(&mut self, incarnation: u64) {
         self.kept.incarnation = incarnation;
+        self.put_openings();
     }
 
     /// The manager has recorded this opening; durable at once, before anything is served.
     pub fn recorded(&mut self) {
         self.kept.recorded = self.kept.incarnation;
+        self.put_openings();
     }
 
     /// What is durable now.
@@ -302,6 +331,13 @@ impl Shelf {
 
     /// Begins an operation on what is kept of a PG's replica.
     pub fn ask(&mut self, now: Time, pg: PgId, operation: Operation) -> Result<OpId, Full> {
+        if let Some(whole) = &mut self.whole {
+            self.ops += 1;
+            let op = OpId(self.ops);
+            self.began.insert(op, now);
+            whole.ask(now, (op, pg), &operation);
+            return Ok(op);
+        }
         let is_slow = chance(&mut self.prng, self.manner.slow_one_in);
         let us = self.manner.took_us + self.prng.below(self.manner.took_us.max(1));
         let mut took = Duration::from_micros(us.max(1));
@@ -342,6 +378,10 @@ impl Shelf {
 
     /// The mark of a range, kept in memory until something of the replica is changed.
     pub fn mark(&mut self, pg: PgId, range: VolumeId, epoch: Epoch, mark: u64) {
+        if let Some(whole) = &mut self.whole {
+            whole.mark(pg, range, epoch, mark);
+            return self.look(pg);
+        }
         self.kept.pg_mut(pg).mark(range, epoch, mark);
     }
 
@@ -393,16 +433,40 @@ impl Shelf {
 
     /// How many operations are in flight.
     pub fn flying(&self) -> usize {
-        self.flying.len()
+        match &self.whole {
+            Some(whole) => whole.flying(),
+            None => self.flying.len(),
+        }
     }
 
     /// When something may end.
     pub fn next(&self) -> Option<Time> {
-        self.agenda.next()
+        match &self.whole {
+            Some(whole) => whole.next(),
+            None => self.agenda.next(),
+        }
     }
 
     /// An operation that has ended by `now`.
     pub fn poll(&mut self, now: Time) -> Option<Done> {
+        if let Some(whole) = &mut self.whole {
+            let (op, pg, outcome) = whole.poll(now)?;
+            let took = self
+                .began
+                .remove(&op)
+                .map_or(Duration::ZERO, |at| now.since(at));
+            self.look(pg);
+            self.look_at_damage(&outcome);
+            if self.is_gone {
+                self.gone();
+            }
+            return Some(Done {
+                op,
+                pg,
+                outcome,
+                took,
+            });
+        }
         loop {
             let key = self.agenda.pop(now)?;
             let has_happened = self.flying[key].outcome.is_some();
@@ -429,6 +493,40 @@ impl Shelf {
                 took,
             });
         }
+    }
+
+    /// Looks what the store has of a PG.
+    fn look(&mut self, pg: PgId) {
+        if let Some(whole) = &self.whole {
+            match whole.kept(pg) {
+                Some(found) => self.kept.pgs.insert(pg, found),
+                None => self.kept.pgs.remove(&pg),
+            };
+            self.counted.set(None);
+        }
+    }
+
+    fn put_openings(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.put_openings(Openings {
+                last: self.kept.incarnation,
+                recorded: self.kept.recorded,
+            });
+        }
+    }
+
+    /// Looks at all that the store has, after it was opened.
+    fn look_at_all(&mut self) {
+        let Some(whole) = &self.whole else {
+            return;
+        };
+        let openings = whole.openings();
+        let pgs = whole.pgs();
+        (self.kept.incarnation, self.kept.recorded) = (openings.last, openings.recorded);
+        self.kept.pgs.clear();
+        pgs.into_iter().for_each(|pg| self.look(pg));
+        self.began.clear();
+        self.counted.set(None);
     }
 
     fn gone(&mut self) -> Outcome {

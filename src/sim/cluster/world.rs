@@ -20,7 +20,7 @@ use super::network::{self, Network};
 use super::node::{self, Node, Whose};
 use super::operators::Operators;
 use super::plan::Plan;
-use super::shelf::{OpId, Operation, Shelf};
+use super::shelf::{OpId, Operation, Shelf, Stores};
 use super::snapshots::Snapshots;
 use super::swarm::Knobs;
 use super::versions::Versions;
@@ -70,6 +70,8 @@ pub struct Off {
     pub scrub: scrub::RulesOff,
     /// Planted in the coordinator.
     pub breaks: Breaks,
+    /// What is under the replicas.
+    pub stores: Stores,
 }
 
 /// What a run did.

@@ -9,7 +9,7 @@ use crate::store::record::{Empty, Fill, Mend, Record};
 use crate::store::replica::{Replica, Replicas};
 use crate::store::root::{ManifestRef, Position, Root};
 use crate::store::superblock::{Geometry, Superblock};
-use crate::store::{ChunkId, Epoch, LayerMeta, Stamp, VolumeMeta, WindowEntry};
+use crate::store::{ChunkId, Epoch, LayerMeta, Openings, Stamp, VolumeMeta, WindowEntry};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
 const KEY: [u8; 16] = [0xa5; 16];
@@ -123,6 +123,11 @@ fn a_superblock_is_as_documented() {
     };
     let mut bytes = Vec::new();
     Superblock {
+        version: 5,
+        openings: Openings {
+            last: 19,
+            recorded: 18,
+        },
         store: STORE,
         instance_key: KEY,
         sequence: 10,
@@ -141,7 +146,7 @@ fn a_superblock_is_as_documented() {
     .encode(&mut bytes);
     assert_eq!(bytes.len(), 4096);
     let mut table = Table::of(&bytes, b"SARSENSB");
-    table.u32(12, 4);
+    table.u32(12, 5);
     table.is(16, &STORE.0);
     table.is(32, &KEY);
     table.u64(48, 10);
@@ -154,6 +159,8 @@ fn a_superblock_is_as_documented() {
     table.u64(160, 16);
     table.u32(168, 17);
     table.u32(172, 1);
+    table.u64(176, 19);
+    table.u64(184, 18);
     table.end();
 }
 
@@ -204,7 +211,8 @@ fn a_root_is_as_documented() {
     table.u32(at + 4, 81);
     table.u32(at + 8, 82);
     table.u32(at + 12, 0);
-    table.u64(at + 16, 1);
+    table.u32(at + 16, 1);
+    table.u32(at + 20, 81);
     table.u64(at + 24, 21);
     table.epoch(at + 32);
     table.u32(at + 44, 1);

@@ -9,8 +9,8 @@ use crate::base::{
 };
 use crate::store::{
     Closing, DiskFault, DiskOp, Durability, Found, Holding, Input, IoData, LayerMeta, Note,
-    Options, Outbox, Output, Plan, Span, Store, StoreError, StoreOp, VolumeMeta, WindowEntry,
-    format,
+    Openings, Options, Outbox, Output, Plan, Span, Store, StoreError, StoreOp, Takes, Torn,
+    VolumeMeta, WindowEntry, format,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -64,6 +64,9 @@ pub enum Answer {
     Done(Result<(), StoreError>),
     Listed(Vec<(ChunkId, Stamp)>, Option<ChunkId>),
     Fetched(Holding),
+    Loaded(Holding),
+    Looked(Takes),
+    Inspected(Option<Holding>),
     Salvaged(u16),
 }
 
@@ -82,6 +85,8 @@ pub struct Lone {
     pub notes: Vec<Note>,
     /// What was told to be damaged, by layer, chunk and block: the checksum that it should have.
     pub damaged: BTreeMap<(u64, u64, u32), u32>,
+    /// What was told to be torn.
+    pub torn: BTreeSet<Torn>,
     next: u32,
     now: Time,
     /// Operations until the power is cut.
@@ -93,14 +98,19 @@ pub struct Lone {
 impl Lone {
     /// A formatted store, open, with a volume of one layer.
     pub fn new() -> Lone {
+        Lone::sized(DISK_BYTES)
+    }
+
+    /// The same on a disk of that length.
+    pub fn sized(disk_bytes: u64) -> Lone {
         let plan = Plan {
             store: StoreId([7; 16]),
             instance_key: [9; 16],
-            disk_bytes: DISK_BYTES,
+            disk_bytes,
             journal_bytes: None,
             pages: Some(32),
         };
-        let mut medium = vec![0; DISK_BYTES as usize];
+        let mut medium = vec![0; disk_bytes as usize];
         let formatted = format(&plan).unwrap();
         for (at, bytes) in formatted.writes.iter().chain(&formatted.superblocks) {
             medium[*at as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -113,7 +123,7 @@ impl Lone {
     /// A store that opens on these bytes.
     pub fn on(medium: Vec<u8>, seed: u64) -> Lone {
         let options = Options {
-            disk_bytes: DISK_BYTES,
+            disk_bytes: medium.len() as u64,
             scratch: SCRATCH,
             scratch_blocks: 128,
             overlay_bytes: 1 << 20,
@@ -135,6 +145,7 @@ impl Lone {
             unreadable: BTreeSet::new(),
             notes: Vec::new(),
             damaged: BTreeMap::new(),
+            torn: BTreeSet::new(),
             next: 1,
             now: Time(1),
             cut_in: None,
@@ -213,6 +224,17 @@ impl Lone {
                 }
                 Output::Fetched { op, holding } => {
                     self.answer(op, Answer::Fetched(out.holdings[holding as usize]));
+                }
+                Output::Loaded { op, holding } => {
+                    self.answer(op, Answer::Loaded(out.holdings[holding as usize]));
+                }
+                Output::Looked { op, takes } => self.answer(op, Answer::Looked(takes)),
+                Output::Inspected { op, holding } => {
+                    let holding = holding.map(|at| out.holdings[at as usize]);
+                    self.answer(op, Answer::Inspected(holding));
+                }
+                Output::Torn(torn) => {
+                    self.torn.insert(torn);
                 }
                 Output::Mapped { .. } => {}
                 Output::Salvaged { op, blocks } => self.answer(op, Answer::Salvaged(blocks)),
@@ -577,6 +599,65 @@ impl Lone {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Asks, and returns what was answered.
+    pub fn ask(&mut self, make: impl FnOnce(StoreOp) -> Input<'static>) -> Option<Answer> {
+        let op = self.op();
+        self.step(make(op));
+        self.turn();
+        self.answered(op)
+    }
+
+    /// Whether data in a chunk would take a slot.
+    pub fn look(&mut self, at: ChunkId) -> Takes {
+        match self.ask(|op| Input::Look { op, at }) {
+            Some(Answer::Looked(takes)) => takes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the table has of a chunk.
+    pub fn inspect(&mut self, at: ChunkId) -> Option<Holding> {
+        match self.ask(|op| Input::Inspect { op, at }) {
+            Some(Answer::Inspected(holding)) => holding,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads blocks as another node does: the byte that each consists of, zeroes among them, and which those are. Checksums are held against the layer.
+    pub fn load(&mut self, at: ChunkId, run: BlockRun) -> Result<(Vec<u8>, u16), StoreError> {
+        let (op, buf) = (self.op(), self.buffer(0xee));
+        self.step(Input::Load { op, at, run, buf });
+        self.turn();
+        match self.answered(op) {
+            Some(Answer::Loaded(found)) => {
+                assert_eq!(found.data | found.zero, run.mask());
+                assert_eq!(found.data & found.zero, 0);
+                let bytes = self.blocks(buf, run.count()).to_vec();
+                for (n, block) in run.blocks().enumerate() {
+                    let bytes = &bytes[n * 4096..][..4096];
+                    let crc = crc::of_block(at.layer, at.chunk.block(block), bytes);
+                    let is_data = found.data & (1 << block) != 0;
+                    assert!(!is_data || crc == found.crcs[block as usize], "{block}");
+                    assert!(is_data || bytes.iter().all(|byte| *byte == 0), "{block}");
+                }
+                Ok((
+                    bytes.chunks(4096).map(|block| block[0]).collect(),
+                    found.zero,
+                ))
+            }
+            Some(Answer::Done(Err(why))) => Err(why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn put_openings(&mut self, last: u64, recorded: u64) {
+        let openings = Openings { last, recorded };
+        let op = self.op();
+        self.step(Input::PutOpenings { op, openings });
+        let result = self.end(op);
+        assert!(result.is_ok() || self.dead, "{result:?}");
     }
 
     /// Begins to mend blocks with bytes that consist of `fill`, and say so.

@@ -2,6 +2,7 @@
 //! bytes, nonsense.
 
 mod agree;
+mod doors;
 mod flip;
 mod frozen;
 mod fuzz;

@@ -3,7 +3,7 @@
 use super::lone::*;
 use super::story::check_bytes;
 use crate::base::{BlockRun, LayerId, PgId, Prng};
-use crate::store::{Input, Stamp, StoreError, WindowEntry};
+use crate::store::{Input, Stamp, StoreError, Torn, WindowEntry};
 
 const WHOLE: BlockRun = BlockRun::WHOLE;
 
@@ -434,10 +434,10 @@ fn an_extent_that_cannot_be_told_is_cured_by_dropping_the_replica() {
     }
     let mut lone = lone.reopen();
     lone.settle();
-    assert!(lone.store.has_damaged_extents(PG) && lone.store.is_whole());
-    assert_eq!(lone.list(0, 10), Err(StoreError::Damaged));
+    assert!(lone.store.torn() == [Torn::Pg(PG)].into() && lone.store.is_whole());
+    assert_eq!(lone.list(0, 10), Err(StoreError::Torn));
     lone.drop_replica();
-    assert!(!lone.store.has_damaged_extents(PG));
+    assert!(lone.store.torn().is_empty());
     lone.fence(2, 2, 1);
     lone.fill(chunk(1, 0), whole(1), stamp(1, 1));
     assert_eq!(lone.read(chunk(1, 0), run(0, 1)), Ok(vec![1]));
@@ -447,7 +447,7 @@ fn an_extent_that_cannot_be_told_is_cured_by_dropping_the_replica() {
         }
         lone = lone.reopen();
         lone.settle();
-        assert!(!lone.store.has_damaged_extents(PG));
+        assert!(lone.store.torn().is_empty());
         assert_eq!(lone.list(0, 10), Ok(vec![(chunk(1, 0), stamp(1, 1))]));
         assert_eq!(lone.store.levels().slots_used, 1);
     }

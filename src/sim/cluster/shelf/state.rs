@@ -90,6 +90,30 @@ impl Kept {
 }
 
 impl Pg {
+    /// What a store says of a replica, its version and session first.
+    pub(super) fn found(
+        (version, session): (u32, u32),
+        ranges: impl IntoIterator<Item = (VolumeId, Epoch, u64, Vec<Entry>)>,
+        chunks: impl IntoIterator<Item = (ChunkId, Chunk)>,
+    ) -> Pg {
+        let range = |(id, epoch, mark, window)| {
+            let of = Range {
+                epoch,
+                mark,
+                mark_in_memory: mark,
+                window,
+                before: Vec::new(),
+            };
+            (id, of)
+        };
+        Pg {
+            version,
+            session,
+            ranges: ranges.into_iter().map(range).collect(),
+            chunks: chunks.into_iter().collect(),
+        }
+    }
+
     /// Whether a chunk has data.
     pub fn has_data(&self, chunk: ChunkId) -> bool {
         self.chunks.get(&chunk).is_some_and(Chunk::has_data)

@@ -1,12 +1,21 @@
 //! What goes wrong with a shelf: crashes, damage, loss, and a state that is old.
 
-use super::{Block, Chunk, Damaged, Fault, Kept, Shelf};
+use super::{Block, Chunk, Damaged, Failure, Fault, Kept, Outcome, Shelf};
 use crate::base::{Break, ChunkId, LayerId, PgId};
+use crate::sim::disk::Disk;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Shelf {
     /// The node lost its process, or its power: what is in flight happened or not.
     pub fn crash(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.crash();
+            // Of one that is gone nothing is known any more; what was there counts until another one is in its place.
+            if !self.is_gone {
+                self.look_at_all();
+            }
+            return;
+        }
         let keys: Vec<u32> = self.flying.iter().map(|(key, _)| key).collect();
         for key in keys {
             if self.flying[key].outcome.is_none() {
@@ -47,6 +56,9 @@ impl Shelf {
     pub fn lose(&mut self) {
         self.tally.injected(Fault::DiskGone);
         self.is_gone = true;
+        if let Some(whole) = &mut self.whole {
+            whole.go();
+        }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -60,11 +72,21 @@ impl Shelf {
         (self.kept, self.older, self.is_gone) = (Kept::default(), None, false);
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
+        if let Some(whole) = &mut self.whole {
+            whole.replace();
+            self.look_at_all();
+        }
     }
 
     /// Remembers what is kept now, to come back with it.
     pub fn remember(&mut self) {
+        if self.is_gone {
+            return;
+        }
         self.older = Some(self.kept.clone());
+        if let Some(whole) = &mut self.whole {
+            whole.remember();
+        }
     }
 
     /// It comes back as it was when it last remembered, after a crash; whether it has anything to come back with. A copy that was taken and is
@@ -78,6 +100,10 @@ impl Shelf {
         self.crash();
         self.kept = older;
         self.is_gone = false;
+        if let Some(whole) = &mut self.whole {
+            whole.age();
+            self.look_at_all();
+        }
         (self.unreadable, self.rotten) = (BTreeSet::new(), BTreeSet::new());
         (self.torn, self.before) = (BTreeSet::new(), BTreeMap::new());
         for pg in self.kept.pgs.values_mut() {
@@ -90,6 +116,9 @@ impl Shelf {
     /// A layer lies over another: what it does not have is read from there.
     pub fn put_layer(&mut self, layer: LayerId, parent: LayerId) {
         debug_assert!(parent < layer, "layers are numbered as they come");
+        if let Some(whole) = &mut self.whole {
+            whole.put_layer(layer, parent);
+        }
         self.kept.parents.insert(layer, parent);
     }
 
@@ -104,7 +133,10 @@ impl Shelf {
 impl Shelf {
     /// The data of a chunk cannot be read until it is written anew, block by block; whether there is any.
     pub fn fail_chunk(&mut self, pg: PgId, chunk: ChunkId) -> bool {
-        let data = self.data_of(pg, chunk);
+        let mut data = self.data_of(pg, chunk);
+        if let Some(whole) = &mut self.whole {
+            data = whole.damage(chunk, data, Disk::fail_at);
+        }
         if data != 0 {
             self.tally.injected(Fault::DiskError);
             let blocks = (0..16).filter(|block| data & 1 << block != 0);
@@ -137,10 +169,42 @@ impl Shelf {
         differs.next().is_none()
     }
 
+    /// What is not damaged any more in a whole store, and what it has found.
+    pub(super) fn look_at_damage(&mut self, outcome: &Outcome) {
+        let Some(whole) = &mut self.whole else {
+            return;
+        };
+        let is_damaged =
+            |(_, at, place): &(PgId, ChunkId, u8)| whole.is_damaged(*at, (*place).into());
+        self.unreadable.retain(is_damaged);
+        self.rotten.retain(is_damaged);
+        let found = whole.take_found();
+        for (pg, at, block, _) in &found {
+            let place = (*pg, *at, *block as u8);
+            let fault = match self.unreadable.contains(&place) {
+                true => Fault::DiskError,
+                false => Fault::Rot,
+            };
+            self.tally.consumed(fault);
+        }
+        let is_error = *outcome == Outcome::Failed(Failure::Error);
+        let (injected, _) = self.tally.of(Fault::DiskError);
+        assert!(
+            !is_error || injected + self.tally.of(Fault::Rot).0 > 0,
+            "an error without damage"
+        );
+        self.found.extend(found);
+    }
+
     /// A background scrub has read everything.
     pub fn scrub(&mut self) {
         if self.is_gone {
             return;
+        }
+        if let Some(whole) = &mut self.whole {
+            // Its reads take their time: what they find is told with the next answer, or the next scrub.
+            whole.scrub();
+            return self.look_at_damage(&Outcome::Stored);
         }
         let damaged: Vec<_> = self.unreadable.union(&self.rotten).copied().collect();
         for place in damaged {
@@ -168,7 +232,10 @@ impl Shelf {
 
     /// A block rots; whether data is kept there.
     pub fn rot(&mut self, pg: PgId, chunk: ChunkId, block: u32) -> bool {
-        let is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        let mut is_data = matches!(self.kept.pg(pg).block(chunk, block), Block::Data(_));
+        if let Some(whole) = &mut self.whole {
+            is_data = is_data && whole.damage(chunk, 1 << block, Disk::rot_at) != 0;
+        }
         if is_data && self.rotten.insert((pg, chunk, block as u8)) {
             self.tally.injected(Fault::Rot);
         }
