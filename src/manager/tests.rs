@@ -1,6 +1,6 @@
 //! The manager's stories: what survives, and what is refused at the start.
 
-use super::log_store::COMPACT_EVERY;
+use super::raft::COMPACT_EVERY;
 use super::*;
 use crate::base::{NodeId, StoreId};
 use crate::protocol::catalog::{Catalog, Code, Command, Purpose, StoreName};
@@ -31,6 +31,7 @@ impl Drop for Folder {
 
 fn run<T>(story: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     runtime.block_on(story)
@@ -179,4 +180,28 @@ fn a_catalog_of_a_newer_build_is_refused() {
     drop(database);
     let error = run(Manager::open(folder.file())).err().unwrap().to_string();
     assert!(error.contains("version 9"), "{error}");
+}
+
+/// By hand: `cargo test --all-features --lib manager::tests::what_a_proposal_costs -- --ignored --nocapture`.
+#[test]
+#[ignore = "it measures"]
+fn what_a_proposal_costs() {
+    let folder = Folder::new("manager-cost");
+    run(async {
+        let manager = Manager::open(folder.file()).await.unwrap();
+        let mut took = Vec::new();
+        for command in commands().take(2_000) {
+            let begun = std::time::Instant::now();
+            manager.propose(command).await.unwrap();
+            took.push(begun.elapsed().as_micros());
+        }
+        took.sort_unstable();
+        let mean = took.iter().sum::<u128>() / took.len() as u128;
+        let at = |percent: usize| took[took.len() * percent / 100];
+        println!(
+            "one at a time: mean {mean} us, p50 {}, p99 {}",
+            at(50),
+            at(99)
+        );
+    });
 }
