@@ -99,7 +99,14 @@ const ROOMS: &[Room] = &[
         name: "manager",
         pure: false,
         rooms: &["base", "protocol", "wire", "io", "observe"],
-        crates: &["openraft", "redb", "serde", "serde_json", "tokio", "tracing"],
+        crates: &[
+            "openraft",
+            "redb",
+            "serde",
+            "serde_json",
+            "tokio",
+            "tracing",
+        ],
     },
     Room {
         name: "api",

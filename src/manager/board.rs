@@ -314,10 +314,7 @@ impl Board {
             room = room.saturating_sub(one.bytes);
             fits
         });
-        Since::Entries(
-            fits.map(|one| (one.index, one.command.clone()))
-                .collect(),
-        )
+        Since::Entries(fits.map(|one| (one.index, one.command.clone())).collect())
     }
 
     /// A snapshot from which an asker can go on with what is recent: the one that others are getting, if it is still of use. Blocks while
@@ -401,11 +398,7 @@ impl Board {
                 index: Index(inner.shown().index),
                 catalog: Arc::clone(&inner.shown().catalog),
             };
-            inner
-                .watchers
-                .get_mut(&id)?
-                .items
-                .extend([snapshot, role]);
+            inner.watchers.get_mut(&id)?.items.extend([snapshot, role]);
         }
         inner.watchers.get_mut(&id)?.items.pop_front()
     }

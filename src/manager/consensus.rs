@@ -57,11 +57,7 @@ pub(super) trait Consensus: Send + Sync + 'static {
     fn standing(&self) -> Standing;
 
     /// Proposes where this node leads; `Lost` where it does not.
-    fn propose(
-        &self,
-        command: Command,
-        within: Duration,
-    ) -> impl Future<Output = Outcome> + Send;
+    fn propose(&self, command: Command, within: Duration) -> impl Future<Output = Outcome> + Send;
 
     /// Has a majority say, after this question, that this node still leads this term.
     fn confirm(

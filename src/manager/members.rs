@@ -13,6 +13,7 @@
 use super::Manager;
 use super::consensus::Consensus;
 use super::message::{self, SetVoters, VotersSet};
+use super::transport::Unreachable;
 use crate::base::NodeId;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -44,7 +45,9 @@ pub enum MembersError {
 impl fmt::Display for MembersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MembersError::Refused(why) => write!(f, "the manager's members stay as they are: {why}"),
+            MembersError::Refused(why) => {
+                write!(f, "the manager's members stay as they are: {why}")
+            }
             MembersError::Interrupted(why) => write!(
                 f,
                 "the change of the manager's members may be done in part, and can be asked again: {why}"
@@ -70,10 +73,19 @@ impl Manager {
             let question = message::set_voters(&SetVoters { ticket, voters });
             let within = CATCH_UP + CHANGE + PING;
             let answer = self.shared.transport.call(to, question, within).await;
-            let answer = answer.map_err(|error| {
-                MembersError::Interrupted(format!("node {to} did not answer: {error}"))
-            })?;
-            match message::read_reply_json(&answer) {
+            let answer = match answer {
+                Ok(answer) => message::read_reply_json(&answer),
+                Err(Unreachable::NotSent(_)) => {
+                    hint = None;
+                    sleep(LOOK).await;
+                    continue;
+                }
+                Err(Unreachable::NoAnswer(why)) => {
+                    let why = format!("node {to} did not answer: {why}");
+                    return Err(MembersError::Interrupted(why));
+                }
+            };
+            match answer {
                 Ok(VotersSet::Done) => return Ok(()),
                 Ok(VotersSet::Refused { why }) => return Err(MembersError::Refused(why)),
                 Ok(VotersSet::Interrupted { why }) => return Err(MembersError::Interrupted(why)),
@@ -96,7 +108,9 @@ impl Manager {
             };
         }
         if !voters.insert(new) {
-            return Err(MembersError::Refused(format!("node {new} is a member already")));
+            return Err(MembersError::Refused(format!(
+                "node {new} is a member already"
+            )));
         }
         self.set_voters(voters).await
     }
@@ -171,7 +185,11 @@ impl Manager {
         if node == self.node() {
             return true;
         }
-        let answer = self.shared.transport.call(node, message::ping(), PING).await;
+        let answer = self
+            .shared
+            .transport
+            .call(node, message::ping(), PING)
+            .await;
         answer.is_ok_and(|answer| message::read_reply(&answer).is_ok())
     }
 

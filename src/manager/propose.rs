@@ -6,6 +6,7 @@
 use super::Manager;
 use super::consensus::{Consensus, Outcome};
 use super::message::{self, Propose, Proposed, Ticket, Unanswered};
+use super::transport::Unreachable;
 use crate::base::NodeId;
 use crate::protocol::catalog::{Command, Event, Refusal};
 use std::collections::{BTreeSet, VecDeque};
@@ -100,7 +101,9 @@ impl Manager {
         let bytes = serde_json::to_vec(&command).map_or(0, |bytes| bytes.len());
         if bytes > COMMAND_MAX {
             return Outcome::Lost {
-                why: format!("the command takes {bytes} bytes, and at most {COMMAND_MAX} are taken"),
+                why: format!(
+                    "the command takes {bytes} bytes, and at most {COMMAND_MAX} are taken"
+                ),
             };
         }
         let until = Instant::now() + self.shared.times.propose;
@@ -147,9 +150,12 @@ impl Manager {
         let answer = self.shared.transport.call(to, body, within).await;
         let answer = match &answer {
             Ok(answer) => message::read_reply_json::<Proposed>(answer),
-            Err(error) => {
-                let why = format!("node {to} did not answer: {error}");
-                // It may have arrived all the same.
+            Err(Unreachable::NotSent(why)) => {
+                return Attempt::Elsewhere(None, format!("node {to} is not reached: {why}"));
+            }
+            // It may have arrived all the same.
+            Err(Unreachable::NoAnswer(why)) => {
+                let why = format!("node {to} did not answer: {why}");
                 return Attempt::Ended(Outcome::Unknown { why });
             }
         };
@@ -159,9 +165,10 @@ impl Manager {
             }
             Ok(Proposed::Unknown { why }) => Attempt::Ended(Outcome::Unknown { why }),
             Ok(Proposed::Lost { why }) => Attempt::Elsewhere(None, why),
-            Ok(Proposed::NotLeader { leader }) => {
-                Attempt::Elsewhere(leader, format!("node {to} does not lead, and nobody is known to"))
-            }
+            Ok(Proposed::NotLeader { leader }) => Attempt::Elsewhere(
+                leader,
+                format!("node {to} does not lead, and nobody is known to"),
+            ),
             Err(Unanswered::NotTaken(why)) => Attempt::Elsewhere(None, format!("node {to}: {why}")),
             Err(Unanswered::Unclear(why)) => {
                 let why = format!("node {to}: {why}");
@@ -190,6 +197,10 @@ impl Manager {
             return Proposed::Unknown { why };
         }
         let within = self.shared.times.propose;
-        self.shared.group.propose(asked.command, within).await.into()
+        self.shared
+            .group
+            .propose(asked.command, within)
+            .await
+            .into()
     }
 }

@@ -9,13 +9,20 @@ use std::time::Duration;
 /// The longest message either way, in bytes.
 pub const MESSAGE_MAX: usize = 1 << 20;
 
-/// No answer came: nobody knows whether the question arrived.
+/// No answer came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreachable(pub String);
+pub enum Unreachable {
+    /// The question certainly did not arrive: there was no connection to send it on. It may be asked elsewhere.
+    NotSent(String),
+    /// Nobody knows whether it arrived.
+    NoAnswer(String),
+}
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Unreachable::NotSent(why) | Unreachable::NoAnswer(why) => why.fmt(f),
+        }
     }
 }
 
@@ -41,7 +48,7 @@ pub struct Nobody;
 impl Transport for Nobody {
     fn call(&self, to: NodeId, _: Vec<u8>, _: Duration) -> Calling<'_> {
         Box::pin(async move {
-            Err(Unreachable(format!(
+            Err(Unreachable::NotSent(format!(
                 "this node is alone, and does not reach node {to}"
             )))
         })

@@ -112,6 +112,12 @@ impl Group {
         self.me
     }
 
+    /// Whether it stands for election where it hears no leader.
+    #[cfg(test)]
+    pub fn does_stand(&self) -> bool {
+        self.stands.load(Ordering::Relaxed)
+    }
+
     fn has_heard(&self) -> bool {
         let heard = *self.heard.lock().expect("no holder panics");
         heard.is_some_and(|at| at.elapsed() < 2 * self.times.election_max)
@@ -302,7 +308,9 @@ impl Consensus for Group {
         });
         let unknown = |why: String| Outcome::Unknown { why };
         match timeout(within, writing).await {
-            Err(_) => unknown(format!("no majority of the manager took it within {within:?}")),
+            Err(_) => unknown(format!(
+                "no majority of the manager took it within {within:?}"
+            )),
             Ok(Err(stopped)) => unknown(format!("it was stopped: {stopped}")),
             Ok(Ok(Ok(response))) => match response.data {
                 Answer::Result(result) => Outcome::Committed {
@@ -315,9 +323,9 @@ impl Consensus for Group {
                 lost("another node leads by now")
             }
             Ok(Ok(Err(RaftError::APIError(error)))) => lost(&error.to_string()),
-            Ok(Ok(Err(RaftError::Fatal(error)))) => {
-                unknown(format!("{error}; restart the daemon when the cause is gone"))
-            }
+            Ok(Ok(Err(RaftError::Fatal(error)))) => unknown(format!(
+                "{error}; restart the daemon when the cause is gone"
+            )),
         }
     }
 
@@ -347,7 +355,9 @@ impl Consensus for Group {
 
     async fn add_learner(&self, node: NodeId) -> Result<(), String> {
         let learner = BTreeMap::from([(u64::from(node.0), EmptyNode {})]);
-        let done = self.core.change_membership(ChangeMembers::AddNodes(learner), true);
+        let done = self
+            .core
+            .change_membership(ChangeMembers::AddNodes(learner), true);
         done.await.map(|_| ()).map_err(|error| error.to_string())
     }
 
@@ -359,7 +369,10 @@ impl Consensus for Group {
     fn lag(&self, node: NodeId) -> Lag {
         let metrics = self.core.metrics();
         let now = metrics.borrow();
-        let matched = now.replication.as_ref().and_then(|all| all.get(&u64::from(node.0)));
+        let matched = now
+            .replication
+            .as_ref()
+            .and_then(|all| all.get(&u64::from(node.0)));
         let matched = matched.copied().flatten().map(|matched| matched.index);
         Lag {
             entries: matched.map(|matched| now.last_log_index.unwrap_or(0).saturating_sub(matched)),

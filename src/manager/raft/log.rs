@@ -58,13 +58,6 @@ impl LogStore {
         self.log.lock().expect("no holder panics")
     }
 
-    /// The last index, if there is any.
-    pub fn last(&self) -> Option<u64> {
-        let log = self.log();
-        let last = log.entries.last_key_value().map(|(index, _)| *index);
-        last.or(log.purged.map(|purged| purged.index))
-    }
-
     async fn commit(&self, mut batch: Batch) -> io::Result<()> {
         {
             let mut log = self.log();
@@ -102,11 +95,14 @@ impl RaftLogReader<Types> for LogStore {
     ) -> Result<Vec<Entry>, StorageError> {
         let log = self.log();
         let mut bytes = 0;
-        let found = log.entries.range(start..end).take_while(|(_, (_, length))| {
-            let is_first = bytes == 0;
-            bytes += length;
-            is_first || bytes <= READ_BYTES
-        });
+        let found = log
+            .entries
+            .range(start..end)
+            .take_while(|(_, (_, length))| {
+                let is_first = bytes == 0;
+                bytes += length;
+                is_first || bytes <= READ_BYTES
+            });
         Ok(found.map(|(_, (entry, _))| entry.clone()).collect())
     }
 }

@@ -29,6 +29,8 @@ mod machine;
 mod network;
 mod old_format;
 mod store;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(super) use group::COMPACT_EVERY;

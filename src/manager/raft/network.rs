@@ -31,7 +31,8 @@ const LEFT_ALONE: Duration = Duration::from_millis(50);
 type Failed<E = openraft::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 pub(super) type Appended = Result<AppendEntriesResponse<u64>, RaftError<u64>>;
 pub(super) type Voted = Result<VoteResponse<u64>, RaftError<u64>>;
-pub(super) type Installed = Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>;
+pub(super) type Installed =
+    Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>;
 
 /// What is said of a part of a snapshot.
 #[derive(Serialize, Deserialize)]
@@ -106,11 +107,14 @@ impl Peer {
         option: &RPCOption,
     ) -> Result<T, Unreachable> {
         let body = message::letter(letter, &body);
-        let answer = self.transport.call(self.to, body, option.hard_ttl()).await?;
+        let answer = self
+            .transport
+            .call(self.to, body, option.hard_ttl())
+            .await?;
         let answer = message::read_reply(&answer);
-        let answer = answer.map_err(|why| Unreachable(format!("node {}: {why}", self.to)))?;
-        serde_json::from_slice(answer)
-            .map_err(|error| Unreachable(format!("node {} answers: {error}", self.to)))
+        let unclear = |why: String| Unreachable::NoAnswer(format!("node {}: {why}", self.to));
+        let answer = answer.map_err(|why| unclear(why.to_string()))?;
+        serde_json::from_slice(answer).map_err(|error| unclear(error.to_string()))
     }
 }
 

@@ -459,7 +459,9 @@ fn in_order(found: &Found) -> Result<(), String> {
     let snapshot = found.snapshot.as_ref();
     let in_snapshot = snapshot.and_then(|(meta, _)| meta.last_log_id);
     if in_snapshot < found.purged {
-        return Err("entries that are in no snapshot are gone; restore the file from a backup".into());
+        return Err(
+            "entries that are in no snapshot are gone; restore the file from a backup".into(),
+        );
     }
     let last = found.entries.last_key_value().map(|(index, _)| *index);
     let last = last.max(in_snapshot.map(|last| last.index));
@@ -469,9 +471,7 @@ fn in_order(found: &Found) -> Result<(), String> {
     Ok(())
 }
 
-fn read_entries(
-    reading: &redb::ReadTransaction,
-) -> Result<BTreeMap<u64, (Entry, usize)>, String> {
+fn read_entries(reading: &redb::ReadTransaction) -> Result<BTreeMap<u64, (Entry, usize)>, String> {
     let table = reading.open_table(ENTRIES).map_err(text)?;
     let mut entries = BTreeMap::new();
     for entry in table.iter().map_err(text)? {
@@ -495,7 +495,8 @@ fn read_snapshot(reading: &redb::ReadTransaction) -> Result<Option<(Header, Vec<
     for piece in 0..header.pieces {
         let what = format!("piece {piece} of snapshot {}", header.number);
         let part = pieces.get(key(header.number, piece)).map_err(text)?;
-        let part = part.ok_or_else(|| format!("{what} is missing; restore the file from a backup"))?;
+        let part =
+            part.ok_or_else(|| format!("{what} is missing; restore the file from a backup"))?;
         bytes.extend_from_slice(unsealed(part.value(), &what)?);
     }
     match bytes.len() as u64 == header.bytes {
