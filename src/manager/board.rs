@@ -136,6 +136,15 @@ impl Inner {
             };
             self.recent_bytes -= first.bytes;
         }
+        let first = self.recent.front().map_or(index, |first| first.index);
+        if self
+            .image
+            .as_ref()
+            .is_some_and(|image| image.index + 1 < first)
+        {
+            // Nobody can go on from it any more.
+            self.image = None;
+        }
         let (Some(command), Some(verdict)) = (command, verdict) else {
             return;
         };

@@ -24,7 +24,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     let mut turn = 0;
     loop {
         if needs_nobody(&shared) {
-            sleep(pause).await;
+            sleep(shared.times.election_max).await;
             continue;
         }
         let others = shared.to_ask();
@@ -72,24 +72,26 @@ async fn ask(shared: &Shared, to: NodeId) -> Result<(), String> {
     }
 }
 
+/// Takes over what is newer. Who the members are is that from anybody, because only the later of two entries counts; who leads is it only
+/// from who hears it.
 fn learn(shared: &Shared, told: Followed) {
     let me = shared.group.me();
     let own = shared.group.standing();
-    let is_newer = told.is_current && told.members_at > own.members_at;
     let is_out = !told.voters.contains(&me) && !told.learners.contains(&me);
-    if is_newer && is_out && own.voters.contains(&me) {
+    if told.members_at > own.members_at && is_out && own.voters.contains(&me) {
         shared.group.stand_no_more();
     }
+    let leader = told.leader.filter(|_| told.is_current);
+    shared.learn(Known {
+        voters: told.voters,
+        learners: told.learners,
+        at: told.members_at,
+        leader,
+        ..Known::default()
+    });
     if told.is_current {
-        shared.learn(Known {
-            voters: told.voters,
-            learners: told.learners,
-            at: told.members_at,
-            leader: told.leader,
-            ..Known::default()
-        });
-        let leader = told.leader.filter(|leader| *leader != me);
-        shared.board.hear_of(leader);
+        let other = leader.filter(|leader| *leader != me);
+        shared.board.hear_of(other);
     }
 }
 

@@ -25,9 +25,15 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-/// How many entries the log gets before they become a snapshot, and how many are kept behind it for members that are late. Carrying one
-/// out takes microseconds, and a snapshot of 10,000 volumes has 4 MiB: at 256 the log stays small and snapshots rare.
+/// How many entries the log gets at least before they become a snapshot, and how many are kept behind it for members that are late.
 pub(in crate::manager) const COMPACT_EVERY: u64 = 256;
+/// A snapshot is not made before the log has this part of its size, or a big site (58 MB: `docs/scale.md`) would write it for each 256
+/// evictions of some 100 bytes.
+const COMPACT_PART: u64 = 4;
+/// But made where the log has this many bytes of JSON, because all of it is in memory,
+const COMPACT_BYTES_MAX: u64 = 16 << 20;
+/// or this many entries, because a member that starts carries them out: half a second, at 0.03 ms each.
+const COMPACT_ENTRIES_MAX: u64 = 16_384;
 /// How many proposals may be on their way. A leader that a majority does not hear takes that many and no more.
 const PROPOSALS_MAX: usize = 256;
 /// A leader takes nothing once a majority has been silent for this long.
@@ -62,7 +68,7 @@ pub struct Group {
     places: Arc<Semaphore>,
     stands: AtomicBool,
     times: Times,
-    roles: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl Group {
@@ -86,7 +92,7 @@ impl Group {
         };
         let config = config(&opening.times).map_err(wrong)?;
         let id = u64::from(me.0);
-        let core = Core::new(id, Arc::new(config), network, log, machine).await;
+        let core = Core::new(id, Arc::new(config), network, log.clone(), machine).await;
         let core = core.map_err(|error| wrong(error.to_string()))?;
         let begun = begin(&core, id, opening.may_found);
         if let Err(reason) = begun.await {
@@ -95,6 +101,7 @@ impl Group {
             return Err(wrong(reason));
         }
         let roles = tokio::spawn(tell_roles(core.clone(), Arc::clone(&board), me));
+        let compact = tokio::spawn(compact(core.clone(), log, Arc::clone(&store)));
         let group = Group {
             me,
             core,
@@ -103,7 +110,7 @@ impl Group {
             places: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             stands: AtomicBool::new(true),
             times: opening.times,
-            roles: roles.abort_handle(),
+            tasks: [roles.abort_handle(), compact.abort_handle()],
         };
         Ok((group, board))
     }
@@ -134,7 +141,7 @@ impl Group {
 
     /// Lets the file go at once. What would still be written fails, as with a process that is killed.
     pub fn let_go(&self) {
-        self.roles.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.store.close();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let core = self.core.clone();
@@ -173,7 +180,7 @@ fn config(times: &Times) -> Result<openraft::Config, String> {
         install_snapshot_timeout: ms(PART_TIME),
         max_payload_entries: COMPACT_EVERY,
         replication_lag_threshold: 2 * COMPACT_EVERY,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(COMPACT_EVERY),
+        snapshot_policy: SnapshotPolicy::Never,
         snapshot_max_chunk_size: PART_BYTES,
         max_in_snapshot_log_to_keep: COMPACT_EVERY,
         ..openraft::Config::default()
@@ -246,6 +253,38 @@ async fn tell_roles(core: Core, board: Arc<Board>, me: NodeId) {
         }
         if metrics.changed().await.is_err() {
             return board.set_role(Role::Follows(None));
+        }
+    }
+}
+
+/// Whether a log that has grown by so many entries and bytes becomes a snapshot, where the last one has `snapshot` bytes.
+pub(super) fn is_snapshot_due((entries, bytes): (u64, u64), snapshot: u64) -> bool {
+    let enough = (snapshot / COMPACT_PART).min(COMPACT_BYTES_MAX);
+    entries >= COMPACT_ENTRIES_MAX || entries >= COMPACT_EVERY && bytes >= enough
+}
+
+/// Has a snapshot made whenever the log has grown enough.
+async fn compact(core: Core, log: LogStore, store: Arc<Store>) {
+    let mut metrics = core.data_metrics();
+    let mut looked = 0;
+    loop {
+        let (applied, snapshot) = {
+            let now = metrics.borrow_and_update();
+            let index = |at: Option<super::LogId>| at.map_or(0, |at| at.index);
+            (index(now.last_applied), index(now.snapshot))
+        };
+        if applied >= looked.max(snapshot) + COMPACT_EVERY {
+            looked = applied;
+            let grown = (applied - snapshot, log.bytes_after(snapshot));
+            // Where openraft has ended there is nothing to compact.
+            if is_snapshot_due(grown, store.snapshot_bytes())
+                && core.trigger().snapshot().await.is_err()
+            {
+                return;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -431,7 +470,7 @@ impl Consensus for Group {
     }
 
     async fn end(&self) {
-        self.roles.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         let _ = self.core.shutdown().await;
         self.store.close();
     }

@@ -1,10 +1,11 @@
 //! The log and the vote, as openraft wants them: in memory for whoever reads, and durable in the file before anyone hears of them.
 //!
-//! The whole log is in memory: it is what the last snapshots do not have, so a few hundred entries. openraft waits for one append
+//! The whole log is in memory: what the last snapshot does not have, and a few hundred entries before. openraft waits for one append
 //! before it begins the next, so there is nothing to gather: one append is one transaction, in a thread that may block.
 
 use super::store::{Batch, Found, Store, json};
 use super::{Entry, LogId, StorageError, Types, Vote};
+use crate::base::NodeId;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader, StorageIOError};
 use std::collections::BTreeMap;
@@ -41,10 +42,7 @@ impl LogStore {
         let log = Log {
             entries: found.entries,
             purged: found.purged,
-            // *one-turn-a-life*: what it led before, it was only a candidate for.
-            vote: found
-                .vote
-                .map(|vote| Vote::new(vote.leader_id().term, vote.leader_id().node_id)),
+            vote: found.vote.map(|vote| first_vote(vote, found.node)),
             committed: found.committed,
             is_committed_new: false,
         };
@@ -58,6 +56,13 @@ impl LogStore {
         self.log.lock().expect("no holder panics")
     }
 
+    /// How long the log is behind an entry, in bytes of JSON.
+    pub fn bytes_after(&self, index: u64) -> u64 {
+        let log = self.log();
+        let later = log.entries.range(index + 1..);
+        later.map(|(_, (_, length))| *length as u64).sum()
+    }
+
     async fn commit(&self, mut batch: Batch) -> io::Result<()> {
         {
             let mut log = self.log();
@@ -67,6 +72,14 @@ impl LogStore {
         }
         let store = Arc::clone(&self.store);
         blocking(move || store.commit(&batch)).await
+    }
+}
+
+/// The vote that a life begins with. *one-turn-a-life*: what it led before, it was only a candidate for.
+fn first_vote(vote: Vote, me: NodeId) -> Vote {
+    match vote.leader_id().node_id == u64::from(me.0) {
+        true => Vote::new(vote.leader_id().term, vote.leader_id().node_id),
+        false => vote,
     }
 }
 

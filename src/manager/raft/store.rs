@@ -29,6 +29,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// The version of the layout in the file. 1: one node. 2: Raft.
@@ -132,6 +133,8 @@ pub(super) struct Store {
     database: Mutex<Option<Database>>,
     /// Held over the whole writing of a snapshot, of which there is one at a time.
     header: Mutex<Option<Header>>,
+    /// Of the snapshot.
+    bytes: AtomicU64,
 }
 
 impl Store {
@@ -197,8 +200,14 @@ impl Store {
             )
             .map_err(io::Error::other)?;
         }
+        self.bytes.store(next.bytes, Ordering::Relaxed);
         *header = Some(next);
         Ok(())
+    }
+
+    /// How long the snapshot is; 0 where there is none. Does not block.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The snapshot and what is in it.
@@ -301,6 +310,7 @@ fn open_and_read(
     }
     let store = Store {
         database: Mutex::new(Some(database)),
+        bytes: AtomicU64::new(header.as_ref().map_or(0, |header| header.bytes)),
         header: Mutex::new(header),
     };
     Ok((store, found))

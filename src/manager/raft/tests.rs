@@ -1,5 +1,6 @@
 //! The file and the log: openraft's own suite for both, files of before, damage, and power cuts.
 
+use super::group::is_snapshot_due;
 use super::log::LogStore;
 use super::machine::Machine;
 use super::store::{Database, Source, Store};
@@ -40,6 +41,17 @@ fn the_suite_of_openraft_for_log_stores_passes() {
         made: AtomicU64::new(0),
     };
     Suite::test_all(stores).unwrap();
+}
+
+#[test]
+fn a_big_snapshot_is_written_less_often() {
+    let evictions = |count: u64| (count, count * 120);
+    assert!(!is_snapshot_due(evictions(255), 0));
+    assert!(is_snapshot_due(evictions(256), 0));
+    assert!(is_snapshot_due(evictions(256), 100_000));
+    assert!(!is_snapshot_due(evictions(16_000), 58 << 20));
+    assert!(is_snapshot_due(evictions(16_384), 58 << 20));
+    assert!(is_snapshot_due((300, 17 << 20), 1 << 30));
 }
 
 fn sealed(bytes: &[u8]) -> Vec<u8> {

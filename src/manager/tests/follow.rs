@@ -138,6 +138,20 @@ fn a_slow_watcher_gets_a_snapshot_and_no_gap() {
 }
 
 #[test]
+fn a_catalog_is_copied_only_where_somebody_holds_it() {
+    let board = Board::new(0, Catalog::default());
+    let place = || Arc::as_ptr(&board.catalog());
+    let mut commands = commands();
+    let first = place();
+    board.apply(1, commands.next().as_ref());
+    assert_eq!(place(), first);
+    let held = board.catalog();
+    board.apply(2, commands.next().as_ref());
+    assert_ne!(place(), first);
+    assert_eq!((held.applied(), board.catalog().applied()), (1, 2));
+}
+
+#[test]
 fn what_is_shown_never_goes_back_whoever_is_further() {
     let all: Vec<_> = commands().take(30).collect();
     let (own, other) = (
