@@ -29,6 +29,9 @@ const FOLLOWERS_MAX: usize = crate::protocol::catalog::NODES_MAX;
 /// How long one of them waits at most.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long a node may take to say that it is there.
+const PING: Duration = Duration::from_secs(1);
+
 /// How long things take. The values of design.md, or slower ones for tests on a slow machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -229,13 +232,33 @@ impl Shared {
         all
     }
 
-    /// Whom to bring a proposal: the hint, the leader as far as is known, or the members in turn.
-    pub fn leader_to_ask(&self, hint: Option<NodeId>, turn: usize) -> Option<NodeId> {
+    /// Whom to bring what is for the leader: the hint, the leader as far as is known, or the members in turn.
+    pub fn leader_to_ask(&self, hint: Option<NodeId>, turn: usize) -> Option<ToAsk> {
         let others = self.to_ask();
         let believed = self.known().leader.filter(|_| turn == 0);
         let first = hint.or(believed).filter(|node| *node != self.group.me());
-        first.or_else(|| others.get(turn % others.len().max(1)).copied())
+        let next = others.get(turn % others.len().max(1)).copied();
+        first.map(ToAsk::Leader).or(next.map(ToAsk::Anybody))
     }
+
+    /// Whether a node answers at all.
+    pub async fn answers(&self, node: NodeId) -> bool {
+        if node == self.group.me() {
+            return true;
+        }
+        let answer = self.transport.call(node, message::ping(), PING).await;
+        answer.is_ok_and(|answer| message::read_reply(&answer).is_ok())
+    }
+}
+
+/// Who is to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToAsk {
+    /// It was said to lead.
+    Leader(NodeId),
+    /// It may know who leads. It may be dead as well, so it is looked first whether it is there: a proposal that is sent and not answered
+    /// cannot be brought to another.
+    Anybody(NodeId),
 }
 
 impl Manager {

@@ -12,6 +12,7 @@
 
 use super::Manager;
 use super::consensus::Consensus;
+use super::door::ToAsk;
 use super::message::{self, SetVoters, VotersSet};
 use super::transport::Unreachable;
 use crate::base::NodeId;
@@ -26,8 +27,6 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 const CHANGE: Duration = Duration::from_secs(20);
 /// How few entries may be missing where a learner counts as caught up.
 const LAG_MAX: u64 = 16;
-/// How long a member may take to say that it is there.
-const PING: Duration = Duration::from_secs(1);
 /// Between two looks at how far a learner is.
 const LOOK: Duration = Duration::from_millis(20);
 /// A manager has one, three or five members.
@@ -68,10 +67,11 @@ impl Manager {
         for turn in 0..2 * SIZES[2] {
             let refused = || MembersError::Refused("nobody is known to lead the manager".into());
             let to = self.shared.leader_to_ask(hint, turn).ok_or_else(refused)?;
+            let (ToAsk::Leader(to) | ToAsk::Anybody(to)) = to;
             let ticket = self.shared.ticket();
             let voters = voters.clone();
             let question = message::set_voters(&SetVoters { ticket, voters });
-            let within = CATCH_UP + CHANGE + PING;
+            let within = CATCH_UP + 2 * CHANGE;
             let answer = self.shared.transport.call(to, question, within).await;
             let answer = match answer {
                 Ok(answer) => message::read_reply_json(&answer),
@@ -163,7 +163,7 @@ impl Manager {
     ) -> Result<(), MembersError> {
         let mut silent = Vec::new();
         for node in after {
-            if !self.answers(*node).await {
+            if !self.shared.answers(*node).await {
                 silent.push(*node);
             }
         }
@@ -179,18 +179,6 @@ impl Manager {
             )));
         }
         Ok(())
-    }
-
-    async fn answers(&self, node: NodeId) -> bool {
-        if node == self.node() {
-            return true;
-        }
-        let answer = self
-            .shared
-            .transport
-            .call(node, message::ping(), PING)
-            .await;
-        answer.is_ok_and(|answer| message::read_reply(&answer).is_ok())
     }
 
     /// Makes a node a learner and fills it; one that does not catch up is out again.

@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 const VERSION: u8 = 1;
-/// The longest reason that is given, in bytes.
+/// The longest reason that is given, in characters.
 const TEXT_MAX: usize = 4 << 10;
 
 /// Names one asking of one life of a node, so that a repeated message is not a repeated change.
@@ -235,8 +235,8 @@ pub(super) fn reply(answer: Result<Vec<u8>, String>) -> Vec<u8> {
             message(2, why.as_bytes())
         }
         Ok(body) => message(0, &body),
-        Err(mut why) => {
-            why.truncate(why.floor_char_boundary(TEXT_MAX));
+        Err(why) => {
+            let why: String = why.chars().take(TEXT_MAX).collect();
             message(1, why.as_bytes())
         }
     }

@@ -5,6 +5,7 @@
 
 use super::Manager;
 use super::consensus::{Consensus, Outcome};
+use super::door::ToAsk;
 use super::message::{self, Propose, Proposed, Ticket, Unanswered};
 use super::transport::Unreachable;
 use crate::base::NodeId;
@@ -142,8 +143,16 @@ impl Manager {
                 outcome => Attempt::Ended(outcome),
             };
         }
-        let Some(to) = self.shared.leader_to_ask(hint, turn) else {
-            return Attempt::Elsewhere(None, "no member of the manager is known".into());
+        let to = match self.shared.leader_to_ask(hint, turn) {
+            Some(ToAsk::Leader(to)) => to,
+            Some(ToAsk::Anybody(to)) if self.shared.answers(to).await => to,
+            Some(ToAsk::Anybody(to)) => {
+                return Attempt::Elsewhere(
+                    None,
+                    format!("nobody is known to lead, and node {to} does not answer"),
+                );
+            }
+            None => return Attempt::Elsewhere(None, "no member of the manager is known".into()),
         };
         let ticket = self.shared.ticket();
         let body = message::propose(&Propose { ticket, command });

@@ -233,27 +233,37 @@ async fn tell_roles(core: Core, board: Arc<Board>, me: NodeId) {
             (now.state, now.vote.leader_id().term, now.current_leader)
         };
         let leads = Role::Leads(Term(term));
-        if state == ServerState::Leader {
-            if board.role() != leads {
-                board.set_role(Role::Follows(None));
-                let has_all = timeout(SILENT_MAX, core.ensure_linearizable());
-                match has_all.await {
-                    // It may have been deposed and elected again meanwhile, and then the metrics say so.
-                    Ok(Ok(_)) if !metrics.has_changed().unwrap_or(true) => board.set_role(leads),
-                    Ok(Err(RaftError::Fatal(_))) => return board.set_role(Role::Follows(None)),
-                    _ => {
-                        sleep(LOOK).await;
-                        continue;
-                    }
+        if state == ServerState::Leader && board.role() != leads {
+            board.set_role(Role::Follows(None));
+            let has_all = timeout(SILENT_MAX, core.ensure_linearizable()).await;
+            match has_all {
+                Ok(Err(RaftError::Fatal(_))) => break,
+                // It may have been deposed and elected again meanwhile, and then the metrics say so.
+                Ok(Ok(_)) if !metrics.has_changed().unwrap_or(true) => {
+                    tracing::info!(node = %me, term, "this node leads the manager");
+                    board.set_role(leads);
+                }
+                _ => {
+                    sleep(LOOK).await;
+                    continue;
                 }
             }
-        } else {
+        }
+        if state != ServerState::Leader {
+            if matches!(board.role(), Role::Leads(_)) {
+                tracing::info!(node = %me, term, "this node does not lead the manager any more");
+            }
             let other = leader.map(node).filter(|leader| *leader != me);
             board.set_role(Role::Follows(other));
         }
         if metrics.changed().await.is_err() {
-            return board.set_role(Role::Follows(None));
+            break;
         }
+    }
+    board.set_role(Role::Follows(None));
+    match &core.metrics().borrow().running_state {
+        Ok(()) | Err(Fatal::Stopped) => {}
+        Err(why) => tracing::error!(node = %me, %why, "this node's part in the manager has ended"),
     }
 }
 

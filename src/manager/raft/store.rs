@@ -457,14 +457,13 @@ fn read(database: &Database, wanted: Option<NodeId>) -> Result<(Found, Option<He
 
 /// Whether the log is one without a hole, from where the snapshot ends or before.
 fn in_order(found: &Found) -> Result<(), String> {
-    let mut next = found.purged.map_or(0, |last| last.index + 1);
-    for (index, (entry, _)) in &found.entries {
+    let first = found.purged.map_or(0, |last| last.index + 1);
+    for (next, (index, (entry, _))) in (first..).zip(&found.entries) {
         if *index != next || entry.get_log_id().index != next {
             return Err(format!(
                 "entry {index} is where entry {next} belongs; restore the file from a backup"
             ));
         }
-        next += 1;
     }
     let snapshot = found.snapshot.as_ref();
     let in_snapshot = snapshot.and_then(|(meta, _)| meta.last_log_id);

@@ -3,7 +3,7 @@
 use super::super::*;
 use super::{Folder, run};
 use crate::base::{NodeId, Prng};
-use crate::protocol::catalog::{Catalog, Command};
+use crate::protocol::catalog::{Catalog, Code, Command};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -167,8 +167,30 @@ impl Site {
     /// With these members.
     pub async fn of_members(name: &str, count: u32, members: u32) -> Site {
         let site = Site::new(name, count).await;
-        site.node(1).set_voters(nodes(1..=members)).await.unwrap();
+        site.set_voters(1, nodes(1..=members)).await;
         site
+    }
+
+    /// Makes a volume at a node; again, where an election came in between.
+    pub async fn put(&self, id: u32, name: &str) {
+        let begun = Instant::now();
+        loop {
+            match self.node(id).propose(super::create(name)).await {
+                Ok(_) => return,
+                Err(ProposeError::Refused(refusal)) if refusal.code == Code::Exists => return,
+                Err(ProposeError::Refused(refusal)) => panic!("{refusal}"),
+                Err(error) => assert!(begun.elapsed() < BOUND, "{error}"),
+            }
+        }
+    }
+
+    /// Changes the members at a node; again, where an election came in between.
+    pub async fn set_voters(&self, id: u32, voters: BTreeSet<NodeId>) {
+        let begun = Instant::now();
+        while let Err(error) = self.node(id).set_voters(voters.clone()).await {
+            assert!(begun.elapsed() < BOUND, "{error}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn start(&mut self, id: u32, start: Start) {
