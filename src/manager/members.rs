@@ -27,6 +27,8 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 const CHANGE: Duration = Duration::from_secs(20);
 /// How few entries may be missing where a learner counts as caught up.
 const LAG_MAX: u64 = 16;
+/// How long a leader may take to hear a majority.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at how far a learner is.
 const LOOK: Duration = Duration::from_millis(20);
 /// A manager has one, three or five members.
@@ -145,6 +147,7 @@ impl Manager {
             return Err(MembersError::Refused(format!("there is no node {unknown}")));
         }
         drop(catalog);
+        self.has_majority().await?;
         self.enough_answer(&before, &voters).await?;
         for node in voters.difference(&before) {
             self.take_in(*node, &before, &voters).await?;
@@ -153,6 +156,20 @@ impl Manager {
         let done = timeout(CHANGE, change).await;
         done.unwrap_or_else(|_| Err(format!("it took more than {CHANGE:?}")))
             .map_err(MembersError::Interrupted)
+    }
+
+    /// Whether the members as they are could decide it: a change that is begun without them would stay half done. A leader that is new has
+    /// not heard them yet.
+    async fn has_majority(&self) -> Result<(), MembersError> {
+        let until = Instant::now() + PATIENCE;
+        while !self.shared.group.standing().is_current {
+            if Instant::now() >= until {
+                let why = "most of those that there are do not answer the leader";
+                return Err(MembersError::Refused(why.into()));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Whether the new members could decide anything. A member that is to stay need not answer as long as enough others do; a new one must.

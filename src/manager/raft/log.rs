@@ -14,7 +14,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// How much one message carries of the log, in bytes of JSON. An entry is at most [`COMMAND_MAX`](super::super::COMMAND_MAX), so that
+/// How much one message carries of the log, in bytes of JSON. An entry is at most [`COMMAND_MAX`](crate::manager::propose::COMMAND_MAX), so that
 /// what has one more than this is still below a message's bound.
 const READ_BYTES: usize = 256 << 10;
 

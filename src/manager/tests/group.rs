@@ -1,5 +1,6 @@
 //! Stories of several members: elections, losses, restarts, and members that come and go.
 
+use super::super::consensus::Consensus;
 use super::super::raft::COMPACT_EVERY;
 use super::super::*;
 use super::wires::{BOUND, Faults, Site, eventually, nodes, times};
@@ -271,6 +272,12 @@ fn members_without_a_majority_are_refused_with_the_reason() {
         assert!(why.contains("only 0 answer"), "{why}");
         assert_eq!(site.node(leader).members().voters, nodes([1, 2, 3]));
         site.put(leader, "still").await;
+        let third = (1..=3).find(|id| *id != leader && *id != other).unwrap();
+        site.kill(third);
+        let hears_some = || site.node(leader).shared.group.standing().is_current;
+        eventually("the leader notices", || !hears_some()).await;
+        let why = refusal(&site, nodes([leader])).await;
+        assert!(why.contains("do not answer the leader"), "{why}");
     });
 }
 
