@@ -12,7 +12,7 @@
 //! # Members and others
 //! One, three or five nodes of a site are *members*: they keep one log of commands by Raft, and elect who *leads*. Every node runs
 //! the same [`Manager`], so each can be made a member at any time; one that is none asks a member for everything behind what it has,
-//! and is answered when there is something ([`follow`]). What travels is commands: every node carries them out itself, and all come to the
+//! and is answered when there is something (`follow`). What travels is commands: every node carries them out itself, and all come to the
 //! same catalog, because [`Catalog`](crate::protocol::catalog::Catalog) is deterministic. [`Manager::propose`] and
 //! [`Manager::set_voters`] may be asked on any node.
 //!
@@ -31,7 +31,7 @@
 //! - *one-at-a-time*: commands are carried out in one order, that of the log, on every node.
 //! - *all-or-nothing*: a caller that goes away in the middle leaves a command fully carried out or not at all.
 //! - *at-most-once*: a command that may have been taken is not brought to another node.
-//! - *shown-never-goes-back*, *no-gap*, *bounded*: of the [`board`]. *durable-before-answered*, *one-turn-a-life*: of [`raft`].
+//! - *shown-never-goes-back*, *no-gap*, *bounded*: of the `board`. *durable-before-answered*, *one-turn-a-life*: of `raft`.
 //!
 //! # What it does not know
 //! Addresses and certificates are the [`Transport`]'s. That a node is a member of the site is what the transport says of who asks.
