@@ -105,7 +105,14 @@ const ROOMS: &[Room] = &[
         name: "manager",
         pure: false,
         rooms: &["base", "protocol", "wire", "io", "observe"],
-        crates: &["redb", "serde_json", "tokio", "tracing"],
+        crates: &[
+            "openraft",
+            "redb",
+            "serde",
+            "serde_json",
+            "tokio",
+            "tracing",
+        ],
     },
     Room {
         name: "api",

@@ -1,19 +1,36 @@
-//! The door: one command at a time, durable before it is seen.
+//! The door for changes: a command is taken to whoever leads, and answered when it is committed.
+//!
+//! A command is sent on only where it is certain that nothing was done with it before. So it is carried out once or, where nobody
+//! knows, perhaps: then the caller is told that.
 
-use super::log_store::{LogStore, OpenError};
-use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
+use super::Manager;
+use super::consensus::{Consensus, Outcome};
+use super::door::ToAsk;
+use super::message::{self, Propose, Proposed, Ticket, Unanswered};
+use super::transport::Unreachable;
+use crate::base::NodeId;
+use crate::protocol::catalog::{Command, Event, Refusal};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
-/// Why a command did not become part of the catalog.
+/// The longest command, in bytes of JSON: four times one that makes as many PGs as a command may.
+pub(super) const COMMAND_MAX: usize = 400 << 10;
+/// Between two looks for a leader.
+const LOOK: Duration = Duration::from_millis(20);
+/// How many tickets are remembered. A repeated message comes at once or never: connections do not repeat, only tests do.
+const TICKETS_MAX: usize = 4_096;
+
+/// Why a command did not become part of the catalog, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProposeError {
     /// It was checked and not accepted; nothing has changed.
     Refused(Refusal),
-    /// It could not be made durable. Whether it was is found out at the next start; until then no command is
-    /// taken, so that nobody builds on what may not be there.
+    /// Nothing has changed: nobody could take it. It may be asked again.
     Unavailable(String),
+    /// It may have been carried out, or may come to be: look before asking again.
+    Unknown(String),
 }
 
 impl fmt::Display for ProposeError {
@@ -21,6 +38,9 @@ impl fmt::Display for ProposeError {
         match self {
             ProposeError::Refused(refusal) => refusal.fmt(f),
             ProposeError::Unavailable(why) => write!(f, "the catalog takes no changes: {why}"),
+            ProposeError::Unknown(why) => {
+                write!(f, "it is not known whether the catalog has changed: {why}")
+            }
         }
     }
 }
@@ -33,85 +53,163 @@ impl From<Refusal> for ProposeError {
     }
 }
 
-/// The keeper of the catalog. Clones are the same keeper.
-#[derive(Clone)]
-pub struct Manager {
-    inner: Arc<Inner>,
+/// The tickets that were taken lately.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    taken: BTreeSet<(NodeId, Ticket)>,
+    order: VecDeque<(NodeId, Ticket)>,
 }
 
-struct Inner {
-    writer: Mutex<Writer>,
-    /// What readers see. A reader copies the pointer and never waits for the disk.
-    catalog: RwLock<Arc<Catalog>>,
+impl Tickets {
+    /// Whether it is the first with this ticket.
+    pub fn take(&mut self, from: NodeId, ticket: Ticket) -> Result<(), String> {
+        if !self.taken.insert((from, ticket)) {
+            return Err("the same message came before".into());
+        }
+        self.order.push_back((from, ticket));
+        if self.order.len() > TICKETS_MAX
+            && let Some(first) = self.order.pop_front()
+        {
+            self.taken.remove(&first);
+        }
+        Ok(())
+    }
 }
 
-struct Writer {
-    log: LogStore,
-    /// Why no command is taken any more.
-    broken: Option<String>,
+/// What came of one attempt.
+enum Attempt {
+    Ended(Outcome),
+    /// Nothing was done with it; this one may lead.
+    Elsewhere(Option<NodeId>, String),
 }
 
 impl Manager {
-    /// Opens the catalog in the file at `path`, which is created where there is none.
-    pub async fn open(path: PathBuf) -> Result<Manager, OpenError> {
-        let wrong = path.clone();
-        let opened = tokio::task::spawn_blocking(move || LogStore::open(&path)).await;
-        let (log, catalog) = opened.map_err(|stopped| OpenError {
-            path: wrong,
-            reason: format!("opening it was stopped: {stopped}"),
-        })??;
-        let writer = Writer { log, broken: None };
-        Ok(Manager {
-            inner: Arc::new(Inner {
-                writer: Mutex::new(writer),
-                catalog: RwLock::new(Arc::new(catalog)),
-            }),
-        })
-    }
-
-    /// The catalog as it is now. It does not change under the caller.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        let guard = self.inner.catalog.read();
-        Arc::clone(&guard.unwrap_or_else(|poisoned| poisoned.into_inner()))
-    }
-
-    /// Asks for a change. Answered when it is durable and visible in [`Manager::catalog`].
+    /// Asks for a change, on whichever node. Answered when it is committed: durable at a majority of the members, and on a node that
+    /// leads visible in [`Manager::catalog`]. On another it is visible shortly after.
     pub async fn propose(&self, command: Command) -> Result<Vec<Event>, ProposeError> {
-        let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || inner.propose(&command)).await;
-        done.unwrap_or_else(|stopped| {
-            Err(ProposeError::Unavailable(format!(
-                "the change was stopped: {stopped}"
-            )))
-        })
+        match self.ask(command).await {
+            Outcome::Committed { index, result } => {
+                self.shows(index.0).await;
+                result.map_err(ProposeError::Refused)
+            }
+            Outcome::Lost { why } => Err(ProposeError::Unavailable(why)),
+            Outcome::Unknown { why } => Err(ProposeError::Unknown(why)),
+        }
     }
-}
 
-impl Inner {
-    fn propose(&self, command: &Command) -> Result<Vec<Event>, ProposeError> {
-        let Ok(mut writer) = self.writer.lock() else {
-            let why = "an earlier change ended in the middle; restart the daemon";
-            return Err(ProposeError::Unavailable(why.into()));
-        };
-        if let Some(why) = &writer.broken {
-            return Err(ProposeError::Unavailable(why.clone()));
+    /// Asks for a change, and says what is known of it and where in the log it is. Does not wait until this node shows it.
+    pub async fn ask(&self, command: Command) -> Outcome {
+        let bytes = serde_json::to_vec(&command).map_or(0, |bytes| bytes.len());
+        if bytes > COMMAND_MAX {
+            return Outcome::Lost {
+                why: format!(
+                    "the command takes {bytes} bytes, and at most {COMMAND_MAX} are taken"
+                ),
+            };
         }
-        let before = {
-            let guard = self.catalog.read();
-            Arc::clone(&guard.unwrap_or_else(|poisoned| poisoned.into_inner()))
-        };
-        let mut after = Catalog::clone(&before);
-        let events = after.apply(command)?;
-        if let Err(error) = writer.log.append(command, &after) {
-            let why = format!("{error}; restart the daemon when the cause is gone");
-            writer.broken = Some(why.clone());
-            return Err(ProposeError::Unavailable(why));
+        let until = Instant::now() + self.shared.times.propose;
+        let mut hint = None;
+        let mut turn = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let attempt = self.attempt(command.clone(), hint, turn, left).await;
+            let (leader, why) = match attempt {
+                Attempt::Ended(outcome) => return outcome,
+                Attempt::Elsewhere(leader, why) => (leader, why),
+            };
+            if self.shared.is_alone() || Instant::now() + LOOK >= until {
+                return Outcome::Lost { why };
+            }
+            let is_new = leader.is_some() && leader != hint && leader != Some(self.node());
+            hint = leader;
+            turn += 1;
+            if !is_new {
+                sleep(LOOK).await;
+            }
         }
-        let mut guard = self
-            .catalog
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        *guard = Arc::new(after);
-        Ok(events)
+    }
+
+    async fn attempt(
+        &self,
+        command: Command,
+        hint: Option<NodeId>,
+        turn: usize,
+        within: Duration,
+    ) -> Attempt {
+        let standing = self.shared.group.standing();
+        if standing.does_lead || self.shared.is_alone() {
+            return match self.shared.group.propose(command, within).await {
+                Outcome::Lost { why } => Attempt::Elsewhere(None, why),
+                outcome => Attempt::Ended(outcome),
+            };
+        }
+        let to = match self.shared.leader_to_ask(hint, turn) {
+            Some(ToAsk::Leader(to)) => to,
+            Some(ToAsk::Anybody(to)) if self.shared.answers(to).await => to,
+            Some(ToAsk::Anybody(to)) => {
+                return Attempt::Elsewhere(
+                    None,
+                    format!("nobody is known to lead, and node {to} does not answer"),
+                );
+            }
+            None => return Attempt::Elsewhere(None, "no member of the manager is known".into()),
+        };
+        let ticket = self.shared.ticket();
+        let body = message::propose(&Propose { ticket, command });
+        let answer = self.shared.transport.call(to, body, within).await;
+        let answer = match &answer {
+            Ok(answer) => message::read_reply_json::<Proposed>(answer),
+            Err(Unreachable::NotSent(why)) => {
+                return Attempt::Elsewhere(None, format!("node {to} is not reached: {why}"));
+            }
+            // It may have arrived all the same.
+            Err(Unreachable::NoAnswer(why)) => {
+                let why = format!("node {to} did not answer: {why}");
+                return Attempt::Ended(Outcome::Unknown { why });
+            }
+        };
+        match answer {
+            Ok(Proposed::Committed { index, result }) => {
+                Attempt::Ended(Outcome::Committed { index, result })
+            }
+            Ok(Proposed::Unknown { why }) => Attempt::Ended(Outcome::Unknown { why }),
+            Ok(Proposed::Lost { why }) => Attempt::Elsewhere(None, why),
+            Ok(Proposed::NotLeader { leader }) => Attempt::Elsewhere(
+                leader,
+                format!("node {to} does not lead, and nobody is known to"),
+            ),
+            Err(Unanswered::NotTaken(why)) => Attempt::Elsewhere(None, format!("node {to}: {why}")),
+            Err(Unanswered::Unclear(why)) => {
+                let why = format!("node {to}: {why}");
+                Attempt::Ended(Outcome::Unknown { why })
+            }
+        }
+    }
+
+    /// Waits a while until what is shown has this entry.
+    async fn shows(&self, index: u64) {
+        let mut shown = self.shared.board.watch_index();
+        let has = shown.wait_for(|shown| *shown >= index);
+        // Where it takes longer, this node is cut off; that is no reason to leave the caller without its answer.
+        let _ = tokio::time::timeout(self.shared.times.propose, has).await;
+    }
+
+    /// What another node proposes.
+    pub(super) async fn take_proposal(&self, from: NodeId, asked: Propose) -> Proposed {
+        let standing = self.shared.group.standing();
+        if !standing.does_lead {
+            let leader = standing.leader.filter(|leader| *leader != self.node());
+            return Proposed::NotLeader { leader };
+        }
+        let is_first = self.shared.tickets().take(from, asked.ticket);
+        if let Err(why) = is_first {
+            return Proposed::Unknown { why };
+        }
+        let within = self.shared.times.propose;
+        self.shared
+            .group
+            .propose(asked.command, within)
+            .await
+            .into()
     }
 }

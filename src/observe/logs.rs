@@ -25,10 +25,15 @@ impl std::fmt::Display for LogsError {
 
 impl std::error::Error for LogsError {}
 
-/// Starts logging for the whole process. `filter` as of tracing ("info", "sarsen=debug").
+/// Starts logging for the whole process. `filter` as of tracing ("info", "sarsen=debug"). openraft says nothing unless it is named there:
+/// it calls each message to a member that is away an error, twenty times a second. What matters of it the manager says.
 pub fn start_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
     let wrong = |e: &dyn std::fmt::Display| LogsError(format!("log filter {filter:?}: {e}"));
-    let parsed = EnvFilter::try_new(filter).map_err(|e| wrong(&e))?;
+    let whole = match filter.contains("openraft") {
+        true => filter.to_owned(),
+        false => format!("openraft=off,{filter}"),
+    };
+    let parsed = EnvFilter::try_new(whole).map_err(|e| wrong(&e))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_ansi(std::io::stderr().is_terminal())

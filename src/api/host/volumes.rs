@@ -276,6 +276,10 @@ impl From<ProposeError> for ErrorBody {
                 let message = format!("the catalog takes no changes: {why}");
                 ErrorBody::unavailable(message, "see the daemon's log")
             }
+            ProposeError::Unknown(_) => ErrorBody::unavailable(
+                error.to_string(),
+                "look whether it is done before you repeat it",
+            ),
         }
     }
 }

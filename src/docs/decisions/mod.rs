@@ -36,6 +36,7 @@ pages! {
     repair_by_checksum,
     rust_version,
     scrub_compares_replicas,
+    the_catalog_is_under_raft,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
     windows_are_in_the_records,

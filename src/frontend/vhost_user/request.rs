@@ -179,7 +179,7 @@ impl Request {
         disk: &Disk,
     ) -> Result<(), Status> {
         let count = len / RANGE as u64;
-        let right = len.is_multiple_of(RANGE as u64) && count > 0 && count <= RANGES_MAX.into();
+        let right = len.is_multiple_of(RANGE as u64) && count > 0 && count <= u64::from(RANGES_MAX);
         if !right {
             return Err(Status::Failed);
         }

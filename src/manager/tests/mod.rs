@@ -1,6 +1,10 @@
 //! The manager's stories: what survives, and what is refused at the start.
 
-use super::log_store::COMPACT_EVERY;
+mod follow;
+mod group;
+mod wires;
+
+use super::raft::COMPACT_EVERY;
 use super::*;
 use crate::base::{NodeId, StoreId};
 use crate::protocol::catalog::{Catalog, Code, Command, Purpose, StoreName};
@@ -8,17 +12,17 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 /// A folder of the test's own, gone when the test is.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub(super) fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("sarsen-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join("catalog")
     }
 }
@@ -29,14 +33,16 @@ impl Drop for Folder {
     }
 }
 
-fn run<T>(story: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(story: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     runtime.block_on(story)
 }
 
-fn commands() -> impl Iterator<Item = Command> {
+/// A node, its disk, and volumes without end.
+pub(super) fn commands() -> impl Iterator<Item = Command> {
     let node = Command::AddNode { name: "a".into() };
     let disk = Command::AddDisk {
         node: NodeId(1),
@@ -51,7 +57,7 @@ fn commands() -> impl Iterator<Item = Command> {
         .chain((0..).map(|n| create(&format!("v{n}"))))
 }
 
-fn create(name: &str) -> Command {
+pub(super) fn create(name: &str) -> Command {
     Command::CreateVolume {
         name: name.into(),
         size: 1 << 20,
@@ -179,4 +185,58 @@ fn a_catalog_of_a_newer_build_is_refused() {
     drop(database);
     let error = run(Manager::open(folder.file())).err().unwrap().to_string();
     assert!(error.contains("version 9"), "{error}");
+}
+
+/// By hand: `cargo test --all-features --lib manager::tests::what_a_proposal_costs -- --ignored --nocapture`.
+#[test]
+#[ignore = "it measures"]
+fn what_a_proposal_costs() {
+    let folder = Folder::new("manager-cost");
+    let say = |what: &str, mut took: Vec<u128>| {
+        took.sort_unstable();
+        let mean = took.iter().sum::<u128>() / took.len() as u128;
+        let at = |percent: usize| took[took.len() * percent / 100];
+        println!("{what}: mean {mean} us, p50 {}, p99 {}", at(50), at(99));
+    };
+    run(async {
+        let manager = Manager::open(folder.file()).await.unwrap();
+        let mut took = Vec::new();
+        for command in commands().take(2_000) {
+            let begun = std::time::Instant::now();
+            manager.propose(command).await.unwrap();
+            took.push(begun.elapsed().as_micros());
+        }
+        say("one node, one at a time", took);
+    });
+    // What format 1 did: a copy of the catalog, and one transaction.
+    let database = redb::Database::create(folder.0.join("bare")).unwrap();
+    let log: redb::TableDefinition<u64, &[u8]> = redb::TableDefinition::new("log");
+    let mut catalog = Catalog::default();
+    let mut took = Vec::new();
+    for (number, command) in (0..).zip(commands().take(2_000)) {
+        let begun = std::time::Instant::now();
+        let mut after = catalog.clone();
+        after.apply(&command).unwrap();
+        let entry = serde_json::to_vec(&command).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut table = transaction.open_table(log).unwrap();
+        table.insert(number, entry.as_slice()).unwrap();
+        drop(table);
+        transaction.commit().unwrap();
+        catalog = after;
+        took.push(begun.elapsed().as_micros());
+    }
+    say("as it was before Raft, without its blocking task", took);
+    run(async {
+        let site = wires::Site::of_members("manager-cost-three", 3, 3).await;
+        let leader = site.leader().await;
+        let mut took = Vec::new();
+        for number in 0..1_000 {
+            let begun = std::time::Instant::now();
+            let name = format!("v{number}");
+            site.node(leader).propose(create(&name)).await.unwrap();
+            took.push(begun.elapsed().as_micros());
+        }
+        say("three nodes in one process, at the leader", took);
+    });
 }
