@@ -44,6 +44,8 @@ pub mod sim;
 pub mod store;
 #[cfg(test)]
 mod tidy;
+#[cfg(feature = "world")]
+pub mod trust;
 pub mod wire;
 
 #[cfg(all(sarsen_no_dsync, not(debug_assertions)))]

@@ -25,7 +25,7 @@ pub use block::{
 pub use bounded::{Ring, Slab};
 pub use buffer::{BufId, BufRef};
 pub use faults::{Break, Breaks};
-pub use ids::{DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+pub use ids::{ClusterId, DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
 pub use map::FixedMap;
 pub use prng::{Prng, mix64};
 pub use request::{IoError, MapRun, Reply, Request, RequestKind, Token};
