@@ -165,11 +165,3 @@ pub(super) fn read_secret(path: &Path, cure: &'static str) -> Result<Vec<u8>, Fi
     read.map_err(failed(path, "read"))?;
     Ok(bytes)
 }
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, "remove")(error)),
-        _ => Ok(()),
-    }
-}

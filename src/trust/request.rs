@@ -1,6 +1,7 @@
 //! What a node or user asks a certificate with: a key of its own, which never leaves it, and a request (PKCS #10) that proves that it has it.
 
 use super::authority::{key_fingerprint, new_key};
+use super::credential::Credential;
 use super::files::{self, FileError, Secrecy};
 use super::pem;
 use super::root::Fingerprint;
@@ -8,7 +9,7 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, KeyPair,
     PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData, SanType,
 };
-use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::{CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -99,6 +100,19 @@ impl CertificateRequest {
             }
         };
         CertificateRequest::of(key, hosts).map_err(|error| files::malformed(path, error))
+    }
+
+    /// With the key of a credential: who asks is known again by it.
+    ///
+    /// # Errors
+    /// Where one of `hosts` is none.
+    pub fn again(
+        credential: &Credential,
+        hosts: &[String],
+    ) -> Result<CertificateRequest, RequestError> {
+        let der = PrivatePkcs8KeyDer::from(credential.key().serialize_der());
+        let key = pem::key_of(&der).map_err(RequestError::Malformed)?;
+        CertificateRequest::of(key, hosts)
     }
 
     fn of(key: KeyPair, hosts: &[String]) -> Result<CertificateRequest, RequestError> {
