@@ -2,8 +2,7 @@
 
 use super::conduit::{Conduit, linger};
 use super::hello::{
-    Cover, HELLO_LEN, Hello, NOD, NotWelcome, PREAMBLE_LEN, Preamble, Purpose, Reason, Way,
-    Welcome,
+    Cover, HELLO_LEN, Hello, NOD, NotWelcome, PREAMBLE_LEN, Preamble, Purpose, Reason, Way, Welcome,
 };
 use super::link::Tunnel;
 use super::node::Shared;
@@ -43,22 +42,23 @@ fn no(reason: Reason, words: impl Into<String>) -> NotWelcome {
 
 /// Lets somebody in, as far as a hello that is right; the caller welcomes him. `None`: he was turned away, told so, and counted.
 pub(super) async fn greet(shared: &Shared, socket: TcpStream, from: SocketAddr) -> Option<Guest> {
-    let (why, of_tls) = match timeout(shared.limits.handshake, shake_hands(shared, socket, from)).await {
-        Ok(Ok(guest)) => return Some(guest),
-        Ok(Err(Turned::Told(conduit, refusal))) => {
-            turn_away(shared, conduit, from, refusal).await;
-            return None;
-        }
-        Ok(Err(Turned::Alerted(socket, why))) => {
-            linger(socket).await;
-            (why, true)
-        }
-        Ok(Err(Turned::Gone(error))) => (explain(&error), false),
-        Err(_) => (
-            format!("no handshake within {:?}", shared.limits.handshake),
-            false,
-        ),
-    };
+    let (why, of_tls) =
+        match timeout(shared.limits.handshake, shake_hands(shared, socket, from)).await {
+            Ok(Ok(guest)) => return Some(guest),
+            Ok(Err(Turned::Told(conduit, refusal))) => {
+                turn_away(shared, conduit, from, refusal).await;
+                return None;
+            }
+            Ok(Err(Turned::Alerted(socket, why))) => {
+                linger(socket).await;
+                (why, true)
+            }
+            Ok(Err(Turned::Gone(error))) => (explain(&error), false),
+            Err(_) => (
+                format!("no handshake within {:?}", shared.limits.handshake),
+                false,
+            ),
+        };
     shared.counters.turned(from, &why, |counts| match of_tls {
         true => counts.tls_failed += 1,
         false => *counts.refused.entry(Reason::Slow).or_default() += 1,
@@ -160,7 +160,8 @@ fn hello(
     let me = &shared.me;
     let hello = Hello::decode(bytes).map_err(|wrong| no(Reason::Malformed, wrong.to_string()))?;
     if hello.purpose.way() != way {
-        let words = "hello and preamble are for different things; something on the way changed one of them";
+        let words =
+            "hello and preamble are for different things; something on the way changed one of them";
         return Err(no(Reason::Malformed, words));
     }
     let version = agree(&shared.versions, &hello.versions)
@@ -184,7 +185,8 @@ fn hello(
         Cover::Plain => hello.from,
     };
     if node.is_none() && !joins {
-        let words = "the other side showed no certificate; it has to join the cluster first, with a token";
+        let words =
+            "the other side showed no certificate; it has to join the cluster first, with a token";
         return Err(no(Reason::Identity, words));
     }
     match hello.to {
@@ -195,7 +197,12 @@ fn hello(
             );
             return Err(no(Reason::Node, words));
         }
-        None if !joins => return Err(no(Reason::Node, "the hello does not say which node is meant")),
+        None if !joins => {
+            return Err(no(
+                Reason::Node,
+                "the hello does not say which node is meant",
+            ));
+        }
         _ => {}
     }
     if let Some(node) = node {

@@ -1,5 +1,6 @@
 //! The door: one node's calls to others, and what others call it for.
 
+use super::conduit::Conduit;
 use super::connection::Connection;
 use super::counts::Counts;
 use super::error::CallError;
@@ -11,7 +12,6 @@ use super::peer::{Peer, dial_node};
 use super::security::{Me, Security};
 use super::serve::listen;
 use super::service::{Class, Service};
-use super::conduit::Conduit;
 use crate::base::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -180,7 +180,9 @@ impl Calls {
 
     fn peer(&self, node: NodeId, class: Class) -> Result<Arc<Peer>, CallError> {
         let peers = lock(&self.0.peers);
-        let known = peers.get(&node).ok_or_else(|| CallError::no_address(node))?;
+        let known = peers
+            .get(&node)
+            .ok_or_else(|| CallError::no_address(node))?;
         Ok(known[class as usize].clone())
     }
 
@@ -246,7 +248,8 @@ impl Calls {
             tokio::spawn(told);
             return Ok(());
         }
-        self.peer(to, service.class())?.tell(&self.0.shared, service, body)
+        self.peer(to, service.class())?
+            .tell(&self.0.shared, service, body)
     }
 
     /// Makes a data link to a shard of a node, trying its addresses one after the other.

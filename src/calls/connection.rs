@@ -94,7 +94,7 @@ impl Connection {
             let (slots, bytes) = (slots.clone(), bytes.clone());
             tokio::spawn(async move {
                 let end = run(stream, queue, &pending, &limits).await;
-                finish(&pending, &end.why());
+                finish(&pending, &format!("{address}: {}", end.why()));
                 slots.close();
                 bytes.close();
                 tracing::debug!(%address, "a connection ended: {}", end.why());
@@ -197,7 +197,12 @@ impl Connection {
             why: "too much waits to be sent to that node",
         };
         let bytes = self.bytes.clone().try_acquire_many_owned(units(body.len()));
-        let mut out = Out::of(Kind::Tell { service: service as u16 }, body);
+        let mut out = Out::of(
+            Kind::Tell {
+                service: service as u16,
+            },
+            body,
+        );
         out.held.push(bytes.map_err(|_| BUSY)?);
         self.out.try_send(out).map_err(|_| BUSY)
     }

@@ -2,9 +2,7 @@
 
 use super::conduit::Conduit;
 use super::error::CallError;
-use super::hello::{
-    Cover, HELLO_LEN, Hello, NOD, NotWelcome, Preamble, REFUSAL_LEN, Way, Welcome,
-};
+use super::hello::{Cover, HELLO_LEN, Hello, NOD, NotWelcome, Preamble, REFUSAL_LEN, Way, Welcome};
 use super::link::Tunnel;
 use crate::base::NodeId;
 use crate::trust::explain;
@@ -109,7 +107,9 @@ async fn shake_hands(
     let written = conduit.write_all(&hello.encode()).await;
     let mut head = [0; REFUSAL_LEN];
     if let Err(error) = conduit.read_exact(&mut head).await {
-        let first = written.err().filter(|_| error.kind() == io::ErrorKind::UnexpectedEof);
+        let first = written
+            .err()
+            .filter(|_| error.kind() == io::ErrorKind::UnexpectedEof);
         return Err(lost(first.unwrap_or(error)));
     }
     if NotWelcome::is_begun_by(&head) {

@@ -133,7 +133,13 @@ impl Head {
         let mut fields = || {
             Some((
                 take.u32()?,
-                (take.u8()?, take.u8()?, take.u16()?, take.u64()?, take.u32()?),
+                (
+                    take.u8()?,
+                    take.u8()?,
+                    take.u16()?,
+                    take.u64()?,
+                    take.u32()?,
+                ),
                 (take.u32()?, take.u32()?, take.u32()?),
             ))
         };

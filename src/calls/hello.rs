@@ -312,7 +312,9 @@ impl NotWelcome {
         let (true, (Some(number), Some(len), Some(0))) = (Self::is_begun_by(bytes), fields) else {
             return Err(WRONG);
         };
-        let known = Reason::ALL.into_iter().find(|reason| *reason as u16 == number);
+        let known = Reason::ALL
+            .into_iter()
+            .find(|reason| *reason as u16 == number);
         match (known, usize::from(len)) {
             // One that a later version knows has words all the same.
             (reason, len) if len <= REASON_LEN_MAX => {

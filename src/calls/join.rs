@@ -193,15 +193,24 @@ pub struct Joined {
 #[derive(Debug)]
 pub enum JoinError {
     /// It is of another cluster.
-    Elsewhere { cluster: ClusterId, path: String },
+    Elsewhere {
+        cluster: ClusterId,
+        path: String,
+    },
     File(FileError),
     Request(RequestError),
     /// A member said no.
-    Refused { by: String, why: String },
+    Refused {
+        by: String,
+        why: String,
+    },
     /// Nobody could be asked.
     Unreachable(Vec<(String, CallError)>),
     /// What came back is not what was asked for. Nothing was kept.
-    Answer { by: String, why: String },
+    Answer {
+        by: String,
+        why: String,
+    },
 }
 
 impl fmt::Display for JoinError {
@@ -216,7 +225,9 @@ impl fmt::Display for JoinError {
             JoinError::Refused { by, why } => write!(f, "{by} refused: {why}"),
             JoinError::Unreachable(tried) => {
                 f.write_str("no member of the cluster could be asked:")?;
-                tried.iter().try_for_each(|(at, why)| write!(f, "\n  {at}: {why}"))
+                tried
+                    .iter()
+                    .try_for_each(|(at, why)| write!(f, "\n  {at}: {why}"))
             }
             JoinError::Answer { by, why } => write!(f, "{by} answered something else: {why}"),
         }
@@ -322,7 +333,11 @@ fn keep(
         why,
     };
     let answer: Answer = serde_json::from_slice(answer).map_err(|error| odd(error.to_string()))?;
-    let bytes = |text: &str| STANDARD.decode(text).map_err(|error| odd(error.to_string()));
+    let bytes = |text: &str| {
+        STANDARD
+            .decode(text)
+            .map_err(|error| odd(error.to_string()))
+    };
     let root = Root::of(bytes(&answer.authority)?.into()).map_err(odd)?;
     if root.fingerprint() != how.token.authority() {
         return Err(odd("its authority is not the token's".into()));
@@ -330,7 +345,10 @@ fn keep(
     let certificate = bytes(&answer.certificate)?;
     let credential = Credential::of(root, request, certificate.into(), &how.clock).map_err(odd)?;
     if credential.identity() != &Identity::Node(answer.node) {
-        return Err(odd(format!("the certificate is for {}", credential.identity())));
+        return Err(odd(format!(
+            "the certificate is for {}",
+            credential.identity()
+        )));
     }
     credential.save(how.folder).map_err(JoinError::File)?;
     // The certificate counts from here on; a key that stays behind does no harm, and is not used again.

@@ -50,7 +50,13 @@ pub struct Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Link { peer, shard, end, address, .. } = self;
+        let Link {
+            peer,
+            shard,
+            end,
+            address,
+            ..
+        } = self;
         write!(f, "Link({end:?}, node {peer} at {address}, shard {shard})")
     }
 }
@@ -147,7 +153,11 @@ impl LinkCover {
     }
 
     fn step(&mut self, out: &mut Vec<u8>, to_seal: Option<&[u8]>) -> Result<Step, String> {
-        let LinkCover { tls, sealed, opened } = self;
+        let LinkCover {
+            tls,
+            sealed,
+            opened,
+        } = self;
         let (discard, step) = match tls {
             LinkTls::Plain => return Ok(Step::Ready),
             LinkTls::Client(tls) => advance(tls.process_tls_records(sealed), out, opened, to_seal),

@@ -186,12 +186,7 @@ impl Peer {
         Err(last)
     }
 
-    fn done(
-        &self,
-        shared: &Shared,
-        found: Result<Connection, CallError>,
-        dialled: &[SocketAddr],
-    ) {
+    fn done(&self, shared: &Shared, found: Result<Connection, CallError>, dialled: &[SocketAddr]) {
         let mut inner = lock(&self.inner);
         match found {
             // It moved meanwhile.
@@ -254,9 +249,8 @@ pub(super) async fn dial_node(
         to: Some(node),
         purpose,
     };
-    let node_of = |certificates: Option<&[rustls::pki_types::CertificateDer<'_>]>| {
-        me.node_of(certificates)
-    };
+    let node_of =
+        |certificates: Option<&[rustls::pki_types::CertificateDer<'_>]>| me.node_of(certificates);
     let protection = match (&me.tls, &me.security) {
         (Some(tls), Security::MutualTls(_)) => Protection::Tls {
             config: match purpose {

@@ -46,7 +46,8 @@ impl Me {
                     )
                 };
                 let node = keeper.node();
-                let node = node.ok_or("only a node makes calls, and the certificate is a user's")?;
+                let node =
+                    node.ok_or("only a node makes calls, and the certificate is a user's")?;
                 Ok(Me {
                     cluster: keeper.cluster(),
                     node,

@@ -68,7 +68,8 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
 fn refuse_at_once(shared: &Shared, socket: &TcpStream, from: SocketAddr) {
     let refusal = NotWelcome {
         reason: Reason::Busy,
-        words: "too many connections are in their handshake here; it is tried again by itself".into(),
+        words: "too many connections are in their handshake here; it is tried again by itself"
+            .into(),
     };
     // It fits into an empty socket, or the other side sees that the connection is closed.
     socket.try_write(&refusal.encode()).ok();
@@ -95,7 +96,8 @@ async fn attend(
         words: words.into(),
     };
     if connection.is_none() {
-        let refusal = busy("this node has as many connections as it takes; it is tried again by itself");
+        let refusal =
+            busy("this node has as many connections as it takes; it is tried again by itself");
         return turn_away(&shared, conduit, from, refusal).await;
     }
     let links = match purpose {
@@ -163,8 +165,12 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn Duplex>, caller: Caller) {
     let why = end.why();
     let from = caller.address;
     match &end {
-        End::Broken(_) => shared.counters.turned(from, &why, |counts| counts.broken += 1),
-        End::Silent(_) => shared.counters.turned(from, &why, |counts| counts.silent += 1),
+        End::Broken(_) => shared
+            .counters
+            .turned(from, &why, |counts| counts.broken += 1),
+        End::Silent(_) => shared
+            .counters
+            .turned(from, &why, |counts| counts.silent += 1),
         End::Expelled(_) => shared.counters.turned(from, &why, |counts| {
             *counts.refused.entry(Reason::Identity).or_default() += 1;
         }),
@@ -249,7 +255,11 @@ impl Desk {
                 service,
                 number,
                 within_ms,
-            } => (service, Some(number), Duration::from_millis(within_ms.into())),
+            } => (
+                service,
+                Some(number),
+                Duration::from_millis(within_ms.into()),
+            ),
             Kind::Tell { service } => (service, None, self.shared.limits.stall),
             _ => return Ok(()),
         };
@@ -269,7 +279,10 @@ impl Desk {
         let handler = match (known, self.caller.node) {
             (Some(Service::Join), _) => self.shared.handler(Service::Join),
             (_, None) => {
-                reply.refuse(Why::Refused, "only a node is served; join the cluster first");
+                reply.refuse(
+                    Why::Refused,
+                    "only a node is served; join the cluster first",
+                );
                 return Ok(());
             }
             (Some(known), _) => self.shared.handler(known),

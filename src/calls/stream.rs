@@ -1,14 +1,16 @@
 //! Frames over a connection, in both directions, with everything timed.
+//!
+//! Between the pieces of a long body others have their turn: the runtime has one thread, sealing 4 MiB takes some ms of it, and tokio alone lets a task go on for 128 pieces. Without
+//! this a lease beside snapshots that go both ways took 23 ms, with it 0.8 (both nodes on one thread).
 
 use super::conduit::Duplex;
 use super::frame::{Broken, HEAD_LEN, Head, Kind, words};
 use super::limits::Limits;
 use std::io;
 use std::time::Duration;
-use tokio::io::{
-    AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 /// What is read and written at once; also what [`Limits::stall`] is about.
@@ -105,6 +107,9 @@ pub(super) async fn read_body(
             Ok(Err(error)) => return Err(End::lost(&error)),
             Ok(Ok(_)) => {}
         }
+        if body.len() < head.len {
+            yield_now().await;
+        }
     }
     head.fits(&body)?;
     Ok(body)
@@ -155,7 +160,10 @@ pub(super) async fn say_goodbye(writer: &mut Writer, why: &str, limits: &Limits)
 
 async fn write_frame(writer: &mut Writer, out: &Out, limits: &Limits) -> Result<(), End> {
     patiently(writer.write_all(&out.head.encode()), limits).await?;
-    for piece in out.body.chunks(PIECE) {
+    for (number, piece) in out.body.chunks(PIECE).enumerate() {
+        if number > 0 {
+            yield_now().await;
+        }
         patiently(writer.write_all(piece), limits).await?;
     }
     Ok(())

@@ -36,6 +36,8 @@ pages! {
     repair_by_checksum,
     rust_version,
     scrub_compares_replicas,
+    tokens_are_signed,
+    two_connections_to_a_node,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
     windows_are_in_the_records,
