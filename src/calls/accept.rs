@@ -240,13 +240,13 @@ fn apart(shared: &Shared, hello: &Hello) -> String {
 }
 
 /// The welcome for a guest.
-pub(super) fn welcome(shared: &Shared, version: u16) -> [u8; HELLO_LEN] {
+pub(super) fn welcome(shared: &Shared, version: u16, in_progress_max: u32) -> [u8; HELLO_LEN] {
     let welcome = Welcome {
         versions: shared.versions.clone(),
         cluster: shared.me.cluster,
         version,
         node: shared.me.node,
-        in_progress_max: shared.limits.in_progress_max,
+        in_progress_max,
     };
     welcome.encode()
 }

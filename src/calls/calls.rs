@@ -110,7 +110,7 @@ impl Calls {
     }
 
     /// Serves `service` from now on, in place of what served it before. The future is dropped when nobody waits for it any more: what has to be
-    /// finished all the same, it spawns. An error goes to the caller in its words.
+    /// finished all the same, it spawns. An error goes to the caller in its words. A handler that holds a clone of these calls keeps them alive until it is replaced.
     pub fn handle<F, A>(&self, service: Service, handler: F)
     where
         F: Fn(Caller, Vec<u8>) -> A + Send + Sync + 'static,

@@ -137,8 +137,9 @@ impl Connection {
         }
         let deadline = Instant::now() + within;
         match timeout_at(deadline, self.ask(service, body, deadline)).await {
+            // The other side's clock may run out first.
+            Ok(Err(CallError::TimedOut { .. })) | Err(_) => Err(CallError::TimedOut { within }),
             Ok(answer) => answer,
-            Err(_) => Err(CallError::TimedOut { within }),
         }
     }
 
@@ -284,8 +285,9 @@ fn refusal(why: Why, service: Service, body: &[u8]) -> CallError {
     let text = String::from_utf8_lossy(body).into_owned();
     match why {
         Why::Unsupported => CallError::Unsupported { service },
-        Why::TimedOut | Why::Refused | Why::Failed | Why::TooLarge => {
-            CallError::Refused { why: text }
-        }
+        Why::TimedOut => CallError::TimedOut {
+            within: Duration::ZERO,
+        },
+        Why::Refused | Why::Failed | Why::TooLarge => CallError::Refused { why: text },
     }
 }

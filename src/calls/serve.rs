@@ -26,6 +26,10 @@ use tokio::time::{sleep, timeout};
 
 /// How long a listener waits after it could not accept: there are no descriptors left, and some come back.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Connections of those who have no certificate: they ask to join, one call at a time, briefly and for not long. They take no place of a node.
+const STRANGERS_MAX: usize = 16;
+const STRANGER_BODY_MAX: usize = 64 << 10;
+const STRANGER_TIME: Duration = Duration::from_secs(60);
 /// Bytes that one permit stands for.
 pub(super) const UNIT: usize = 1 << 10;
 
@@ -37,6 +41,7 @@ pub(super) fn units(len: usize) -> u32 {
 pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
     let handshakes = Arc::new(Semaphore::new(shared.limits.handshakes_max));
     let connections = Arc::new(Semaphore::new(shared.limits.connections_max));
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
@@ -54,10 +59,15 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
             continue;
         };
         let (shared, connections) = (shared.clone(), connections.clone());
+        let strangers = strangers.clone();
         tasks.spawn(async move {
             let guest = greet(&shared, socket, from).await;
             if let Some(guest) = guest {
-                let connection = connections.try_acquire_owned().ok();
+                let places = match guest.node {
+                    Some(_) => connections,
+                    None => strangers,
+                };
+                let connection = places.try_acquire_owned().ok();
                 attend(shared, guest, from, handshake, connection).await;
             }
         });
@@ -117,7 +127,11 @@ async fn attend(
         },
         _ => None,
     };
-    let bytes = welcome(&shared, version);
+    let in_progress_max = match node {
+        Some(_) => shared.limits.in_progress_max,
+        None => 1,
+    };
+    let bytes = welcome(&shared, version, in_progress_max);
     let welcomed = timeout(shared.limits.handshake, conduit.write_all(&bytes)).await;
     match welcomed {
         Ok(Ok(())) => {}
@@ -138,18 +152,22 @@ async fn attend(
                 return;
             };
             let address = from;
-            serve(shared, stream, Caller { node, address }).await;
+            let serving = serve(shared, stream, Caller { node, address }, in_progress_max);
+            match node {
+                Some(_) => serving.await,
+                None => drop(timeout(STRANGER_TIME, serving).await),
+            }
         }
     }
 }
 
 /// Serves calls until the connection ends.
-async fn serve(shared: Arc<Shared>, stream: Box<dyn Duplex>, caller: Caller) {
+async fn serve(shared: Arc<Shared>, stream: Box<dyn Duplex>, caller: Caller, in_progress_max: u32) {
     let (mut reader, mut writer) = stream::split(stream);
     // Everything in the queue holds a slot, so it is never full.
-    let (out, mut queue) = mpsc::channel(shared.limits.in_progress_max as usize + 1);
+    let (out, mut queue) = mpsc::channel(in_progress_max as usize + 1);
     let mut desk = Desk {
-        slots: Arc::new(Semaphore::new(shared.limits.in_progress_max as usize)),
+        slots: Arc::new(Semaphore::new(in_progress_max as usize)),
         bytes: Arc::new(Semaphore::new(shared.limits.bytes_max.max(BODY_MAX) / UNIT)),
         running: Arc::default(),
         tasks: JoinSet::new(),
@@ -211,6 +229,14 @@ impl Desk {
         let limits = &self.shared.limits;
         let head = stream::read_head(reader, limits).await?;
         match head.kind {
+            Kind::Ask { .. } | Kind::Tell { .. }
+                if self.caller.node.is_none() && head.len > STRANGER_BODY_MAX =>
+            {
+                let len = head.len;
+                Err(End::Broken(format!(
+                    "{len} bytes are more than one may send who is not a node"
+                )))
+            }
             Kind::Ask { .. } | Kind::Tell { .. } => {
                 // Back-pressure: nothing more is read until there is room.
                 let held = self.room_for(head.len).await;

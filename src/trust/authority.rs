@@ -5,10 +5,11 @@
 //! life of a cluster: its certificate lasts 20 years, and nothing here exchanges it.
 
 use super::clock::{Clock, SKEW};
+use super::credential::Credential;
 use super::files::{self, FileError, Secrecy};
 use super::identity::{Identity, authority_uri};
 use super::pem;
-use super::request::{self, RequestError};
+use super::request::{self, CertificateRequest, RequestError};
 use super::root::{Fingerprint, Root, inside};
 use super::token::{self, Grant, Token, TokenId};
 use crate::base::ClusterId;
@@ -228,6 +229,23 @@ impl Authority {
             Issuer::from_ca_cert_der(self.root.certificate(), &self.key).map_err(failed)?;
         let issued = params.signed_by(&asked.public_key, &issuer);
         Ok(issued.map_err(failed)?.der().clone())
+    }
+
+    /// Issues a certificate with a key that is made here: for the first node of a cluster, which nobody else could issue one to, and for users, who keep
+    /// [`Credential::pem`].
+    ///
+    /// # Errors
+    /// Where one of `hosts` is neither a name nor an address.
+    pub fn credential(
+        &self,
+        identity: &Identity,
+        hosts: &[String],
+        life: Duration,
+    ) -> Result<Credential, RequestError> {
+        let request = CertificateRequest::new(hosts)?;
+        let certificate = self.issue(request.der(), identity, life)?;
+        let made = Credential::of(self.root.clone(), request, certificate, &self.clock);
+        made.map_err(RequestError::NotIssued)
     }
 
     /// Makes a token: it is good for `life` (at most 90 days), for whoever holds it. `addresses` are members' (host:port, one to eight).

@@ -214,7 +214,7 @@ fn stream(prng: &mut Prng) -> Vec<u8> {
 
 #[test]
 fn fuzz_a_bent_stream_ends_its_own_connection_at_most() {
-    run(async {
+    run_for(30 * SOON, async {
         let mut prng = prng(3);
         let two = Node::start(plain(TWO), Limits::default()).await;
         for service in Service::ALL {
@@ -262,7 +262,7 @@ fn fuzz_a_bent_stream_ends_its_own_connection_at_most() {
 
 #[test]
 fn fuzz_bytes_instead_of_a_handshake_under_tls_are_turned_away() {
-    run(async {
+    run_for(30 * SOON, async {
         let mut prng = prng(4);
         let site = Site::new();
         let (one, two) = pair(&site).await;

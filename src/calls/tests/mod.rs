@@ -21,15 +21,15 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Runs a test on a runtime as the daemon has it: of one thread.
 fn run<T>(test: impl Future<Output = T>) -> T {
+    run_for(2 * SOON, test)
+}
+
+fn run_for<T>(time: Duration, test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        timeout(2 * SOON, test)
-            .await
-            .expect("the test does not end")
-    })
+    runtime.block_on(async { timeout(time, test).await.expect("the test does not end") })
 }
 
 /// Waits for something that has to come about.

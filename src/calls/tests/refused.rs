@@ -342,6 +342,7 @@ fn one_who_is_nobody_may_ask_to_join_and_nothing_else() {
             &["the certificate is of nobody, and the hello of node 1"],
         );
         let (conduit, welcome) = dial(None, Purpose::Join).await.unwrap();
+        assert_eq!(welcome.in_progress_max, 1);
         let limits = Limits::default();
         let connection =
             crate::calls::connection::Connection::start(conduit, &welcome, two.address(), &limits);
@@ -350,6 +351,24 @@ fn one_who_is_nobody_may_ask_to_join_and_nothing_else() {
         assert_says(refused.unwrap_err(), &["only a node is served"]);
         let joins = connection.call(Service::Join, vec![5], SOON).await;
         assert_eq!(joins, Ok(vec![5]));
+        let long = connection.call(Service::Join, vec![5; 70_000], SOON).await;
+        assert_says(
+            long.unwrap_err(),
+            &["70000 bytes are more than one may send who is not a node"],
+        );
+        // However many they are, nodes get in beside them.
+        let mut strangers = Vec::new();
+        let full = loop {
+            match dial(None, Purpose::Join).await {
+                Ok(stranger) => strangers.push(stranger),
+                Err(error) => break error,
+            }
+        };
+        assert!((15..=16).contains(&strangers.len()), "{}", strangers.len());
+        assert_says(full, &["as many connections as it takes"]);
+        let one = Node::of(&site, 1).await;
+        one.knows(&two);
+        assert_eq!(echo(&one.calls, TWO).await.unwrap(), b"hello");
     });
 }
 

@@ -100,9 +100,7 @@ fn a_renewal_is_durable_before_it_is_shown_and_nothing_else_is_taken_over() {
     let (site, folder) = (Site::new(), Folder::new("renewal"));
     let clock = site.hands.clock();
     let identity = Identity::Node(NodeId(7));
-    site.credential(&identity, &clock)
-        .save(folder.path())
-        .unwrap();
+    site.credential(&identity).save(folder.path()).unwrap();
     assert_eq!(mode(&Credential::path(folder.path())), 0o600);
     let keeper = Keeper::open(folder.path(), &["node7".into()], clock.clone()).unwrap();
     assert_eq!(
@@ -164,7 +162,7 @@ fn a_renewal_that_cannot_be_kept_is_not_shown() {
     // A file where the folder should be: no user, root neither, can write below it.
     let place = folder.path().join("trust");
     fs::write(&place, "").unwrap();
-    let credential = site.credential(&identity, &clock);
+    let credential = site.credential(&identity);
     let keeper = Keeper::new(credential, Some(&place), &[], clock);
     let before = keeper.current().ends();
     site.hands.move_on(21 * DAY);

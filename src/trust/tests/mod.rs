@@ -61,13 +61,11 @@ impl Site {
         }
     }
 
-    pub fn credential(&self, identity: &Identity, clock: &Clock) -> Credential {
-        let request = CertificateRequest::new(&["localhost".into(), "127.0.0.1".into()]).unwrap();
-        let issued = self
-            .authority
-            .issue(request.der(), identity, NODE_LIFE)
-            .unwrap();
-        Credential::of(self.authority.root().clone(), request, issued, clock).unwrap()
+    pub fn credential(&self, identity: &Identity) -> Credential {
+        let hosts = ["localhost".to_owned(), "127.0.0.1".into()];
+        self.authority
+            .credential(identity, &hosts, NODE_LIFE)
+            .unwrap()
     }
 
     /// What a node of this cluster shows.
@@ -82,7 +80,7 @@ impl Site {
 
     fn keeper(&self, identity: &Identity) -> Arc<Keeper> {
         let clock = self.hands.clock();
-        let credential = self.credential(identity, &clock);
+        let credential = self.credential(identity);
         Keeper::new(credential, None, &["localhost".into()], clock)
     }
 
