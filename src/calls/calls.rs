@@ -233,7 +233,7 @@ impl Calls {
         }
     }
 
-    /// Tells a node something that nobody answers. It arrives once or not at all, and this never waits.
+    /// Tells a node something that nobody answers. It arrives once or not at all, and this never waits. Like everything here it needs the runtime around it.
     ///
     /// # Errors
     /// Where it is known already that it will not arrive.

@@ -36,14 +36,11 @@ fn carries(mut here: Link, mut there: Link) {
     there.socket.set_nonblocking(false).unwrap();
     let bytes: Vec<u8> = (0..100_000).map(|at| (at / 3) as u8).collect();
     for _ in 0..3 {
-        for (from, to) in [(&mut here, &mut there)] {
-            let expected = bytes.clone();
-            std::thread::scope(|threads| {
-                let receives = threads.spawn(|| take(to, expected.len()));
-                send(from, &bytes);
-                assert!(receives.join().unwrap() == expected);
-            });
-        }
+        std::thread::scope(|threads| {
+            let receives = threads.spawn(|| take(&mut there, bytes.len()));
+            send(&mut here, &bytes);
+            assert!(receives.join().unwrap() == bytes);
+        });
         send(&mut there, b"done");
         assert_eq!(take(&mut here, 4), b"done");
     }
@@ -74,7 +71,6 @@ fn a_link_is_handed_out_with_who_is_at_its_other_end_and_carries_bytes_both_ways
             (there.peer, there.shard, there.end),
             (ONE, 5, End::Accepted)
         );
-        assert!(matches!((&here.address, &there.address), (a, b) if a != b));
         carries(here, there);
         // Calls beside it work.
         echo(&one.calls, TWO).await.unwrap();

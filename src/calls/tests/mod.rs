@@ -3,6 +3,7 @@
 mod framing;
 mod fuzz;
 mod joining;
+mod layout;
 mod links;
 mod refused;
 mod renewal;

@@ -61,7 +61,8 @@ fn a_certificate_is_renewed_under_running_calls_which_notice_nothing() {
         one.knows(&two);
         assert_eq!(echo(&one.calls, TWO).await.unwrap(), b"hello");
         assert_eq!(two.calls.counts().tls_failed, 0);
-        (renews.abort(), at_home.abort());
+        renews.abort();
+        at_home.abort();
     });
 }
 

@@ -435,3 +435,15 @@ fn a_quiet_connection_stays() {
         assert_eq!((counts.accepted, counts.silent), (1, 0));
     });
 }
+
+#[test]
+fn calls_work_on_the_daemons_runtime() {
+    tokio_uring::start(async {
+        let site = Site::new();
+        let (one, two) = pair(&site).await;
+        let mut links = two.calls.links();
+        let both = tokio::join!(echo(&one.calls, TWO), one.calls.link(TWO, 3), links.recv());
+        assert_eq!(both.0.unwrap(), b"hello");
+        assert_eq!((both.1.unwrap().shard, both.2.unwrap().peer), (3, ONE));
+    });
+}
