@@ -77,6 +77,8 @@ pub struct LinkCover {
     sealed: Vec<u8>,
     /// What is opened and was not taken.
     opened: Vec<u8>,
+    /// Why it is over. rustls is not asked again then: it asserts that nobody does.
+    ended: Option<String>,
 }
 
 /// How far a connection came.
@@ -99,6 +101,7 @@ impl LinkCover {
             tls,
             sealed: Vec::new(),
             opened: Vec::new(),
+            ended: None,
         }
     }
 
@@ -126,7 +129,8 @@ impl LinkCover {
     /// Opens what came, as far as it is whole; [`LinkCover::take_opened`] has it then. What TLS itself answers is appended to `out`.
     ///
     /// # Errors
-    /// Where the bytes are not the other side's, or it has closed the link. What was opened before counts.
+    /// Where the bytes are not the other side's, or it has closed the link: from then on always. What was opened before counts, and what is in `out` tells the other
+    /// side why.
     pub fn open(&mut self, came: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         if matches!(self.tls, LinkTls::Plain) {
             self.opened.extend_from_slice(came);
@@ -153,17 +157,36 @@ impl LinkCover {
     }
 
     fn step(&mut self, out: &mut Vec<u8>, to_seal: Option<&[u8]>) -> Result<Step, String> {
+        if let Some(why) = &self.ended {
+            return Err(why.clone());
+        }
+        let step = self.advance(out, to_seal);
+        match &step {
+            Ok(Step::Closed) => self.ended = Some("the other side closed the link".into()),
+            Err(why) => {
+                self.ended = Some(why.clone());
+                // The alert, which is the next thing that rustls puts out. That it fails again changes nothing.
+                self.advance(out, None).ok();
+                self.sealed.clear();
+            }
+            Ok(_) => {}
+        }
+        step
+    }
+
+    fn advance(&mut self, out: &mut Vec<u8>, to_seal: Option<&[u8]>) -> Result<Step, String> {
         let LinkCover {
             tls,
             sealed,
             opened,
+            ..
         } = self;
         let (discard, step) = match tls {
             LinkTls::Plain => return Ok(Step::Ready),
             LinkTls::Client(tls) => advance(tls.process_tls_records(sealed), out, opened, to_seal),
             LinkTls::Server(tls) => advance(tls.process_tls_records(sealed), out, opened, to_seal),
         };
-        sealed.drain(..discard);
+        sealed.drain(..discard.min(sealed.len()));
         step
     }
 
@@ -318,8 +341,7 @@ impl Tunnel {
                     return Err("the other side closed the connection without a word".into());
                 }
                 Err(why) => {
-                    // The alert comes out when it is asked again.
-                    while let Ok(Step::Again | Step::Transmit) = self.cover.step(&mut out, None) {}
+                    // The alert.
                     self.send(&mut out).await.ok();
                     return Err(why);
                 }

@@ -217,7 +217,11 @@ impl Authority {
         params.not_before = now.minus(SKEW).date();
         params.not_after = now.plus(life.min(longest)).date();
         params.serial_number = Some(serial());
-        params.distinguished_name = named(&identity.to_string());
+        // For people who look at it with other tools; X.500 has room for 64 characters.
+        params.distinguished_name = match identity {
+            Identity::Node(node) => named(&format!("node {node}")),
+            Identity::User { name, .. } => named(name.as_str()),
+        };
         params.subject_alt_names = vec![uri(&identity.uri(self.root.cluster()))];
         params.subject_alt_names.extend(hosts);
         params.is_ca = IsCa::ExplicitNoCa;

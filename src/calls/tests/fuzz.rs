@@ -308,6 +308,50 @@ fn fuzz_bytes_instead_of_a_handshake_under_tls_are_turned_away() {
 }
 
 #[test]
+fn fuzz_bent_records_on_a_link_end_it_and_nothing_else() {
+    run_for(30 * SOON, async {
+        let mut prng = prng(5);
+        let site = Site::new();
+        let (one, two) = pair(&site).await;
+        let mut links = two.calls.links();
+        let (mut opened, mut ended) = (0, 0);
+        for _ in 0..number("SARSEN_FUZZ_ITERATIONS", 150).min(3_000) {
+            let here = one.calls.link(TWO, 0).await.unwrap();
+            let there = links.recv().await.unwrap();
+            let (mut from, mut to) = match prng.one_in(2) {
+                true => (here.cover, there.cover),
+                false => (there.cover, here.cover),
+            };
+            for _ in 0..20 {
+                let (mut sealed, mut out) = (Vec::new(), Vec::new());
+                let plain = vec![7; prng.below(20_000) as usize];
+                if from.seal(&plain, &mut sealed).is_err() {
+                    break;
+                }
+                if prng.one_in(6) && !sealed.is_empty() {
+                    bend(&mut sealed, &mut prng);
+                }
+                // In two pieces; between them the other side speaks too.
+                let (first, second) = sealed.split_at(prng.below(sealed.len() as u64 + 1) as usize);
+                let whole = to.open(first, &mut out).and_then(|()| {
+                    to.seal(b"between", &mut out)?;
+                    to.open(second, &mut out)
+                });
+                if whole.is_err() {
+                    ended += 1;
+                    assert!(to.open(&sealed, &mut out).is_err(), "an end is an end");
+                    break;
+                }
+                let taken = to.take_opened();
+                assert!(taken.iter().all(|byte| *byte == 7) && taken.len() <= plain.len());
+                opened += usize::from(taken == plain);
+            }
+        }
+        assert!(opened > 100 && ended > 50, "{opened} and {ended}");
+    });
+}
+
+#[test]
 fn a_refusal_keeps_whole_characters_of_its_words() {
     let reason = Reason::Version;
     let words = "\u{e4}".repeat(REASON_LEN);

@@ -270,6 +270,40 @@ fn a_request_does_not_choose_its_identity_or_its_kind_of_key() {
 }
 
 #[test]
+fn a_client_that_is_not_ours_finds_the_hosts_name_in_a_nodes_certificate() {
+    let site = Site::new();
+    let node = site.node(2);
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(site.authority.root().certificate().clone())
+        .unwrap();
+    let config = || {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clock = Arc::new(site.hands.clock());
+        let builder = rustls::ClientConfig::builder_with_details(provider, clock);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots.clone());
+        Arc::new(builder.with_no_client_auth())
+    };
+    for (name, known) in [
+        ("localhost", true),
+        ("127.0.0.1", true),
+        ("elsewhere.lan", false),
+    ] {
+        let server = node.server_config_for(Purpose::Api);
+        let mut there = Connection::Server(ServerConnection::new(server).unwrap());
+        let client = ClientConnection::new(config(), name.try_into().unwrap()).unwrap();
+        let mut here = Connection::Client(client);
+        let (mut here_failed, mut there_failed) = (None, None);
+        for _ in 0..4 {
+            carry(&mut here, &mut there, &mut there_failed);
+            carry(&mut there, &mut here, &mut here_failed);
+        }
+        assert_eq!(here_failed.is_none(), known, "{name}: {here_failed:?}");
+    }
+}
+
+#[test]
 fn what_a_handshake_costs_is_bounded() {
     let site = Site::new();
     let (one, two) = (site.node(1), site.node(2));
