@@ -109,9 +109,9 @@ const ROOMS: &[Room] = &[
         crates: &[
             "base64",
             "rcgen",
-            "ring",
+            "ring_crypto",
             "rustls",
-            "time",
+            "time_date",
             "webpki",
             "x509_parser",
         ],

@@ -17,7 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, SigningKey,
 };
-use ring::rand::{SecureRandom, SystemRandom};
+use ring_crypto::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::path::{Path, PathBuf};

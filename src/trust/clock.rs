@@ -6,7 +6,7 @@ use rustls::pki_types::UnixTime;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use time::OffsetDateTime;
+use time_date::OffsetDateTime;
 
 /// How far two nodes' clocks may be apart. A certificate counts from so much before it begins until so much after it ends, so
 /// that a clock that was stepped does not cut off nodes at once.

@@ -16,7 +16,7 @@ pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
     pub(super) fn of(bytes: &[u8]) -> Fingerprint {
-        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+        let digest = ring_crypto::digest::digest(&ring_crypto::digest::SHA256, bytes);
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest.as_ref());
         Fingerprint(fingerprint)

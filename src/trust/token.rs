@@ -22,7 +22,7 @@ use crate::base::bytes::{Put, Take};
 use crate::base::{ClusterId, crc};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use ring_crypto::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use std::collections::BTreeMap;
 use std::fmt;
 
