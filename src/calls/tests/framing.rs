@@ -194,7 +194,11 @@ fn a_peer_that_is_too_slow_with_a_body_is_cut_off() {
 #[test]
 fn a_peer_that_takes_nothing_is_cut_off_and_its_answers_are_bounded() {
     run(async {
-        let two = Node::start(plain(TWO), quick()).await;
+        let limits = Limits {
+            silence: SOON,
+            ..quick()
+        };
+        let two = Node::start(plain(TWO), limits).await;
         two.calls
             .handle(Service::Report, |_, _| async { Ok(vec![1; BODY_MAX]) });
         let mut socket = welcomed(&two).await;
@@ -272,7 +276,7 @@ fn a_service_of_a_later_version_is_answered_with_unsupported() {
 }
 
 /// A node that answers the handshake, and then what a test wants.
-async fn pretender() -> (Node, tokio::task::JoinHandle<TcpStream>) {
+async fn pretender(limits: Limits) -> (Node, tokio::task::JoinHandle<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let one = Node::start(plain(ONE), quick()).await;
     one.calls
@@ -299,7 +303,7 @@ async fn pretender() -> (Node, tokio::task::JoinHandle<TcpStream>) {
 #[test]
 fn a_server_that_breaks_the_framing_or_falls_silent_fails_its_calls_with_the_reason() {
     run(async {
-        let (one, accepts) = pretender().await;
+        let (one, accepts) = pretender(Limits::default()).await;
         let answers = async {
             let mut socket = accepts.await.unwrap();
             frame(&mut socket).await;
@@ -312,11 +316,11 @@ fn a_server_that_breaks_the_framing_or_falls_silent_fails_its_calls_with_the_rea
             &["cannot be reached", "a frame's checksum"],
         );
 
-        let (one, accepts) = pretender().await;
+        let (one, accepts) = pretender(quick()).await;
         let (answer, _socket) = tokio::join!(echo(&one.calls, TWO), accepts);
         assert_says(answer.unwrap_err(), &["nothing came from the other side"]);
 
-        let (one, accepts) = pretender().await;
+        let (one, accepts) = pretender(Limits::default()).await;
         let answers = async {
             let mut socket = accepts.await.unwrap();
             frame(&mut socket).await;
@@ -327,7 +331,7 @@ fn a_server_that_breaks_the_framing_or_falls_silent_fails_its_calls_with_the_rea
         assert_says(answer.unwrap_err(), &["on a connection that only answers"]);
 
         // An answer to what nobody asked is one that was cancelled: it is dropped.
-        let (one, accepts) = pretender().await;
+        let (one, accepts) = pretender(Limits::default()).await;
         let answers = async {
             let mut socket = accepts.await.unwrap();
             frame(&mut socket).await;

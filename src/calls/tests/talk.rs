@@ -421,7 +421,7 @@ fn a_quiet_connection_stays() {
     run(async {
         let limits = Limits {
             beat: Duration::from_millis(100),
-            silence: Duration::from_secs(2),
+            silence: Duration::from_secs(4),
             ..Limits::default()
         };
         let one = Node::start(plain(ONE), limits.clone()).await;
@@ -429,7 +429,7 @@ fn a_quiet_connection_stays() {
         one.knows(&two);
         two.echoes(Service::Report);
         echo(&one.calls, TWO).await.unwrap();
-        sleep(Duration::from_secs(5)).await;
+        sleep(Duration::from_secs(6)).await;
         echo(&one.calls, TWO).await.unwrap();
         let counts = two.calls.counts();
         assert_eq!((counts.accepted, counts.silent), (1, 0));
