@@ -189,7 +189,7 @@ impl Authority {
     /// it otherwise. The hosts that it names are taken over for a node, so that clients which look for a host's name find it.
     ///
     /// # Errors
-    /// Where the request is not one of [`CertificateRequest`](super::CertificateRequest)'s form.
+    /// Where the request is not one of [`CertificateRequest`]'s form.
     pub fn issue(
         &self,
         request: &[u8],

@@ -278,7 +278,7 @@ fn a_service_of_a_later_version_is_answered_with_unsupported() {
 /// A node that answers the handshake, and then what a test wants.
 async fn pretender(limits: Limits) -> (Node, tokio::task::JoinHandle<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let one = Node::start(plain(ONE), quick()).await;
+    let one = Node::start(plain(ONE), limits).await;
     one.calls
         .set_addresses(TWO, &[listener.local_addr().unwrap()])
         .unwrap();
