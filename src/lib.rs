@@ -7,6 +7,7 @@
 //! ```text
 //!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
 //!                              ► runtime ► frontend ───►
+//!                              ► calls ► trust
 //!   ──────────────────────────────────────────────────────────────────
 //!   pure    sim ► node ► shard ► wire ► protocol ► base
 //!                              ► store ──────────►
@@ -21,6 +22,8 @@
 #[cfg(feature = "world")]
 pub mod api;
 pub mod base;
+#[cfg(feature = "world")]
+pub mod calls;
 #[cfg(feature = "world")]
 pub mod cli;
 #[cfg(feature = "world")]
@@ -45,6 +48,8 @@ pub mod sim;
 pub mod store;
 #[cfg(test)]
 mod tidy;
+#[cfg(feature = "world")]
+pub mod trust;
 pub mod wire;
 
 #[cfg(all(sarsen_no_dsync, not(debug_assertions)))]

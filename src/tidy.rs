@@ -115,6 +115,36 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        // Keys, certificates and TLS without sockets; its files are its own, because what lies in them is nobody else's to read.
+        name: "trust",
+        pure: false,
+        rooms: &["base"],
+        crates: &[
+            "base64",
+            "rcgen",
+            "ring_crypto",
+            "rustls",
+            "time_date",
+            "webpki",
+            "x509_parser",
+        ],
+    },
+    Room {
+        // wire for the choice of a version; serde for what is said when somebody joins.
+        name: "calls",
+        pure: false,
+        rooms: &["base", "wire", "trust"],
+        crates: &[
+            "base64",
+            "rustls",
+            "serde",
+            "serde_json",
+            "tokio",
+            "tokio_rustls",
+            "tracing",
+        ],
+    },
+    Room {
         name: "api",
         pure: false,
         // `frontend`: what the kernel is told to make devices, which is control and not data.

@@ -26,7 +26,7 @@ pub use block::{
 pub use bounded::{Ring, Slab};
 pub use buffer::{BufId, BufRef};
 pub use faults::{Break, Breaks};
-pub use ids::{DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
+pub use ids::{ClusterId, DiskId, DiskSlot, FamilyId, LayerId, NodeId, PgId, StoreId, VolumeId};
 pub use map::FixedMap;
 pub use payload::{Holds, Payload, Span};
 pub use prng::{Prng, mix64};

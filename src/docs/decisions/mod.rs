@@ -37,6 +37,8 @@ pages! {
     rust_version,
     scrub_compares_replicas,
     the_catalog_is_under_raft,
+    tokens_are_signed,
+    two_connections_to_a_node,
     vhost_user_of_our_own,
     whole_chunks_to_fresh_slots,
     windows_are_in_the_records,
