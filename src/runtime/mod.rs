@@ -36,6 +36,7 @@ mod guests;
 mod handle;
 mod joins;
 mod letters;
+pub mod links;
 mod machine;
 mod mailbox;
 mod perform;
