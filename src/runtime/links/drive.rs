@@ -4,11 +4,11 @@ use super::super::desk::Desk;
 use super::super::tags::Completed;
 use super::limits::Limits;
 use super::link::{Link, Why};
-use super::memory::Real;
+use super::memory::{Memory, Real};
 use super::receive::Want;
 use super::user::{Door, LinkUser, Outgoing};
 use super::{Event, LinkId, Payload, Peer, Refused};
-use crate::base::{Slab, Time};
+use crate::base::{BufId, Slab, Time};
 use crate::io::{self, Buffers, Completion, Expect, FileNo, Part, SendNo};
 use crate::observe::{LinkNumbers, LinkStats};
 use crate::wire::{Credit, Question};
@@ -182,11 +182,18 @@ impl Links {
             held.link.payload_released(payload.blocks);
             self.touch(link.place);
         }
-        let id = payload.at.id;
-        match self.buffers.is_own(id) {
-            true => drop(self.buffers.release(id, 1)),
-            false => desk.release(id, 1),
-        }
+        self.free(payload.at.id, desk);
+    }
+
+    /// Memory of what peers are granted, for an answer: they have paid for that as well.
+    pub fn allocate(&mut self, blocks: u32) -> Option<BufId> {
+        self.buffers.allocate(blocks)
+    }
+
+    /// Lets one hold of a buffer go, wherever it is from.
+    pub fn free(&mut self, id: BufId, desk: &mut Desk) {
+        let peers = &mut self.buffers;
+        Real { peers, desk }.release(id);
     }
 
     pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Payload> {
@@ -208,7 +215,13 @@ impl Links {
         held.has_more = done.socket_has_more();
         let arena = Arc::clone(self.buffers.arena());
         match (done.outcome(), done.provided()) {
-            (Ok(0), None) => held.link.ended(),
+            (Ok(0), buffer) => {
+                if let Some(buffer) = buffer {
+                    let lent = desk.ring.lent(buffer, 0);
+                    desk.ring.provide_again(lent);
+                }
+                held.link.ended();
+            }
             (Ok(len), Some(buffer)) => {
                 let lent = desk.ring.lent(buffer, len);
                 let mut memory = Real {

@@ -91,7 +91,13 @@ impl Door<'_> {
         self.links.give_up(link);
     }
 
-    /// A buffer for payload of our own, held once.
+    /// A buffer for the payload of an answer, held once: from the memory that peers are granted, because an answer must not wait for what clients hold.
+    pub fn allocate_to_answer(&mut self, blocks: u32) -> Option<BufRef> {
+        let id = self.links.allocate(blocks)?;
+        Some(BufRef { id, block: 0 })
+    }
+
+    /// A buffer for payload of our own asks, or of their answers, held once.
     pub fn allocate(&mut self, blocks: u32) -> Option<BufRef> {
         let id = self.desk.allocate(blocks)?;
         Some(BufRef { id, block: 0 })
@@ -99,7 +105,7 @@ impl Door<'_> {
 
     /// Lets a buffer of our own go.
     pub fn free(&mut self, at: BufRef) {
-        self.desk.release(at.id, 1);
+        self.links.free(at.id, self.desk);
     }
 
     pub fn arena(&self) -> &Arc<Arena> {

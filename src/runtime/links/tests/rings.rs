@@ -55,7 +55,7 @@ impl Player {
     fn new(depth: u64, asks: u64, told: Sender<Told>) -> Player {
         Player {
             told,
-            prng: Prng::new(depth * 31 + asks),
+            prng: Prng::new(depth.wrapping_mul(31).wrapping_add(asks)),
             depth,
             asks,
             asked: 0,
@@ -110,7 +110,8 @@ impl Player {
             }
             Frame::Message(_, Message::Read { id, at, run }) => {
                 let blocks = run.count();
-                let to = door.allocate(blocks).expect("there is plenty");
+                let to = door.allocate_to_answer(blocks);
+                let to = to.expect("the asker has credit for it");
                 door.arena().copy_in(to, 0, &contents(at, run).0);
                 Outgoing {
                     payload: Some(Payload { at: to, blocks }),
@@ -199,7 +200,7 @@ impl Node {
     fn start(depth: u64, asks: u64, limits: Limits) -> Node {
         let (told_in, told) = channel();
         let config = Config {
-            link_bytes: 8 << 20,
+            link_bytes: 32 << 20,
             link_limits: limits,
             ..Config::default()
         };
@@ -371,8 +372,11 @@ fn a_peer_that_reads_nothing_is_told_of_and_then_cut_off() {
         slow_after: Duration::from_millis(1500),
         ..Limits::USUAL
     };
-    let a = Node::start(400, u64::MAX, limits);
+    // More than the kernel's buffers hold.
+    let a = Node::start(1_000, u64::MAX, limits);
     let (mut rogue, ours) = tcp();
+    let little = nix::sys::socket::sockopt::RcvBuf;
+    nix::sys::socket::setsockopt(&rogue, little, &8192).unwrap();
     rogue.write_all(&grant()).unwrap();
     a.link(ours);
     assert_eq!(a.hear(), Told::Silent);
