@@ -32,7 +32,7 @@ enum Of {
 
 fn of_message(disk: DiskId, header: &Header, what: Asked) -> Option<Question> {
     // A mark is not answered, but where it is refused.
-    (what != Asked::Mark).then(|| Question {
+    (what != Asked::Mark).then_some(Question {
         disk,
         pg: header.pg,
         of: Of::Message {

@@ -118,7 +118,7 @@ impl Grant {
     }
 
     /// What the peer is to be told now: a quarter has come back, or it is the first time.
-    pub fn to_tell(&mut self) -> Option<Credit> {
+    pub fn take_news(&mut self) -> Option<Credit> {
         let asks = self.total.asks - self.told.asks;
         let bytes = self.total.bytes - self.told.bytes;
         let is_due = asks >= (self.limit.asks / 4).max(1) || bytes >= self.limit.bytes / 4;

@@ -264,7 +264,7 @@ impl Link {
 
     /// Tells the peer what it is granted, where that is due.
     pub fn tell_credit(&mut self) {
-        if let Some(credit) = self.grant.to_tell() {
+        if let Some(credit) = self.grant.take_news() {
             let frame = (DiskId(0), &Frame::Credit(credit));
             let put = self.outbound.put(self.version, frame, None);
             put.expect("every version knows credit");
