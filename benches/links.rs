@@ -17,9 +17,9 @@ use sarsen::shard::ShardNo;
 use sarsen::wire::{Frame, HEAD_LEN, Version};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -185,8 +185,17 @@ impl LinkUser for Replica {
     }
 }
 
+/// What the next link is for, and how it goes.
+#[derive(Debug, Default)]
+struct Control {
+    load: Mutex<Option<Load>>,
+    is_counting: AtomicBool,
+    is_over: AtomicBool,
+}
+
 /// Keeps so many asks in flight.
 struct Asker {
+    control: Arc<Control>,
     load: Load,
     blocks: Option<Blocks>,
     rooms: Vec<BufRef>,
@@ -195,8 +204,6 @@ struct Asker {
     in_flight: usize,
     sequence: u64,
     times: Vec<u32>,
-    is_counting: Arc<AtomicBool>,
-    is_over: Arc<AtomicBool>,
     done: Sender<Vec<u32>>,
 }
 
@@ -243,6 +250,13 @@ impl LinkUser for Asker {
     fn on_event(&mut self, event: Event, door: &mut Door<'_>) {
         match event {
             Event::Up { link, .. } => {
+                let load = *self
+                    .control
+                    .load
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                self.load = load.expect("the load is set before its link");
+                self.since.clear();
                 for place in 0..self.load.depth {
                     let room = door.allocate(self.load.blocks).expect("there is memory");
                     self.rooms.push(room);
@@ -263,14 +277,19 @@ impl LinkUser for Asker {
                 }
                 let place = (id % self.load.depth as u64) as usize;
                 self.in_flight -= 1;
-                if self.is_counting.load(Ordering::Relaxed) {
+                if self.control.is_counting.load(Ordering::Relaxed) {
                     self.times
                         .push(self.since[place].elapsed().as_nanos() as u32);
                 }
-                if !self.is_over.load(Ordering::Relaxed) {
+                if !self.control.is_over.load(Ordering::Relaxed) {
                     self.ask(link, place, door);
                 } else if self.in_flight == 0 {
-                    let _ = self.done.send(std::mem::take(&mut self.times));
+                    for room in self.rooms.drain(..) {
+                        door.free(room);
+                    }
+                    let times = std::mem::replace(&mut self.times, Vec::with_capacity(2 << 20));
+                    let _ = self.done.send(times);
+                    door.give_up(link);
                 }
             }
             _ => {}
@@ -306,53 +325,80 @@ fn window(
     measured(times, took, cpu)
 }
 
-fn links(load: Load, time: Duration) -> Measured {
-    let (is_counting, is_over) = (Arc::default(), Arc::default());
-    let (done_in, done) = channel();
-    let config = Config {
-        link_bytes: 16 << 20,
-        ..Config::default()
-    };
-    let mut asker = Some(Asker {
-        load,
-        blocks: None,
-        rooms: Vec::new(),
-        since: Vec::new(),
-        in_flight: 0,
-        sequence: 0,
-        times: Vec::with_capacity(4 << 20),
-        is_counting: Arc::clone(&is_counting),
-        is_over: Arc::clone(&is_over),
-        done: done_in,
-    });
-    let start = |user: &mut dyn FnMut() -> Box<dyn LinkUser>| {
-        let registry = Arc::new(Registry::default());
-        Runtime::start_with(config.clone(), registry, |_| user()).expect("the shards start")
-    };
-    let near = start(&mut || Box::new(asker.take().expect("there is one shard")));
-    let far = start(&mut || Box::new(Replica { blocks: None }));
-    // The payload memory is made meanwhile.
-    thread::sleep(Duration::from_millis(300));
-    let (ours, theirs) = tcp();
-    let peer = Peer {
-        node: NodeId(1),
-        shard: ShardNo(0),
-        version: Version::PRESENT,
-    };
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    let shard = ShardNo(0);
-    tokio
-        .block_on(far.handle().link(shard, theirs.into(), peer))
-        .expect("there is room");
-    tokio
-        .block_on(near.handle().link(shard, ours.into(), peer))
-        .expect("there is room");
-    let measured = window(time, &is_counting, &is_over, &done);
-    near.stop();
-    far.stop();
-    measured
+/// Two nodes, which are there for all loads.
+struct Nodes {
+    near: Runtime,
+    far: Runtime,
+    control: Arc<Control>,
+    done: Receiver<Vec<u32>>,
+    tokio: tokio::runtime::Runtime,
+}
+
+impl Nodes {
+    fn start() -> Nodes {
+        let control: Arc<Control> = Arc::default();
+        let (done_in, done) = channel();
+        let config = Config {
+            buffer_bytes: 64 << 20,
+            link_bytes: 16 << 20,
+            ..Config::default()
+        };
+        let mut asker = Some(Asker {
+            control: Arc::clone(&control),
+            load: Load {
+                kind: Kind::Write,
+                blocks: 1,
+                depth: 1,
+            },
+            blocks: None,
+            rooms: Vec::new(),
+            since: Vec::new(),
+            in_flight: 0,
+            sequence: 0,
+            times: Vec::with_capacity(2 << 20),
+            done: done_in,
+        });
+        let start = |user: &mut dyn FnMut() -> Box<dyn LinkUser>| {
+            let registry = Arc::new(Registry::default());
+            Runtime::start_with(config.clone(), registry, |_| user()).expect("the shards start")
+        };
+        let near = start(&mut || Box::new(asker.take().expect("there is one shard")));
+        let far = start(&mut || Box::new(Replica { blocks: None }));
+        // The payload memory is made meanwhile, which takes CPU.
+        loop {
+            let cpu = cpu_time();
+            thread::sleep(Duration::from_millis(500));
+            if cpu_time() - cpu < Duration::from_millis(10) {
+                break;
+            }
+        }
+        let mut tokio = tokio::runtime::Builder::new_current_thread();
+        Nodes {
+            near,
+            far,
+            control,
+            done,
+            tokio: tokio.build().expect("a runtime"),
+        }
+    }
+
+    fn measure(&self, load: Load, time: Duration) -> Measured {
+        let control = &*self.control;
+        *control.load.lock().unwrap_or_else(PoisonError::into_inner) = Some(load);
+        control.is_over.store(false, Ordering::Relaxed);
+        let (ours, theirs) = tcp();
+        let peer = Peer {
+            node: NodeId(1),
+            shard: ShardNo(0),
+            version: Version::PRESENT,
+        };
+        for (node, socket) in [(&self.far, theirs), (&self.near, ours)] {
+            let handle = node.handle();
+            let linked = handle.link(ShardNo(0), socket.into(), peer);
+            self.tokio.block_on(linked).expect("there is room");
+        }
+        window(time, &control.is_counting, &control.is_over, &self.done)
+    }
 }
 
 /// A bare ring with one receive and one send.
@@ -446,7 +492,7 @@ fn floor(load: Load, time: Duration) -> Measured {
     let near = thread::spawn(move || {
         let mut bare = Bare::new(ours, there * depth);
         let mut since = std::collections::VecDeque::new();
-        let mut times = Vec::with_capacity(4 << 20);
+        let mut times = Vec::with_capacity(2 << 20);
         bare.receive();
         let (mut bytes, mut owed) = (0, depth);
         loop {
@@ -494,6 +540,7 @@ fn main() {
         .map_or(1.0, |word| word.parse().expect("SECONDS is a number"));
     let time = Duration::from_secs_f64(seconds);
     println!("medians of {ROUNDS} turns of {seconds} s; CPU is that of the process\n");
+    let nodes = Nodes::start();
     println!(
         "| round trip | depth | | a second | mean us | p50 us | p99 us | CPU us | rate to the floor | mean to the floor |"
     );
@@ -514,7 +561,7 @@ fn main() {
         let (mut bare, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             bare.push(floor(load, time));
-            ours.push(links(load, time));
+            ours.push(nodes.measure(load, time));
         }
         let (bare, ours) = (median(bare), median(ours));
         let line = |what: &str, of: &Measured, ratios: &str| {
@@ -527,4 +574,6 @@ fn main() {
         let (rate, mean) = (ours.rate / bare.rate, ours.mean_us / bare.mean_us);
         line("link", &ours, &format!("{rate:.2} | {mean:.2}"));
     }
+    nodes.near.stop();
+    nodes.far.stop();
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -200,6 +200,7 @@ impl Node {
     fn start(depth: u64, asks: u64, limits: Limits) -> Node {
         let (told_in, told) = channel();
         let config = Config {
+            buffer_bytes: 64 << 20,
             link_bytes: 32 << 20,
             link_limits: limits,
             ..Config::default()
@@ -270,7 +271,7 @@ fn cuts(numbers: &LinkNumbers, why: &str) -> u64 {
 }
 
 fn talk(one: impl Into<OwnedFd>, other: impl Into<OwnedFd>, depth: u64, limits: Limits) {
-    let asks = 2_000;
+    let asks = 1_000;
     let (a, b) = (
         Node::start(depth, asks, limits),
         Node::start(depth, asks, limits),

@@ -7,6 +7,9 @@ use crate::runtime::links::limits::Limits;
 use crate::runtime::links::{Event, Why};
 use std::collections::VecDeque;
 
+/// A read of one block.
+const SHORT: u64 = 0x205;
+
 fn run(first: u32, count: u32) -> BlockRun {
     BlockRun::new(first, count).unwrap()
 }
@@ -26,9 +29,9 @@ fn stream(is_answer_there: bool) -> VecDeque<u8> {
     peer.send(fetch(9, at(9))).unwrap();
     peer.send_with(done(77), None, None).unwrap();
     if is_answer_there {
-        let (of, run) = place_of(5);
+        let (of, run) = place_of(SHORT);
         let payload = peer.pool.make(super::frames::contents(of, run).0);
-        peer.send_with(value(5, of, run), Some(payload), None)
+        peer.send_with(value(SHORT, of, run), Some(payload), None)
             .unwrap();
     }
     peer.flush();
@@ -43,8 +46,8 @@ fn end() -> End {
     let mut grants = End::new(Limits::USUAL);
     grants.flush();
     // What the stream brings of credit comes again in it, so only what is asked matters: it is noted when it leaves.
-    let (of, run) = place_of(5);
-    end.send(read(5, of, run)).unwrap();
+    let (of, run) = place_of(SHORT);
+    end.send(read(SHORT, of, run)).unwrap();
     grants.end();
     end
 }
@@ -82,7 +85,7 @@ fn a_stream_is_the_same_frames_however_it_is_cut_once() {
         // An answer that comes before its ask has left is dropped; its frame is told all the same.
         let (asks, blocks) = all_of_it(&mut end);
         assert_eq!(asks, 7, "cut at {split}");
-        assert!(blocks == 17 || blocks == 6, "cut at {split}: {blocks}");
+        assert!(blocks == 7 || blocks == 6, "cut at {split}: {blocks}");
         end.end();
     }
 }
@@ -97,7 +100,7 @@ fn a_stream_is_the_same_frames_byte_by_byte_and_in_small_pieces() {
             end.flush();
         }
         assert!(all.is_empty());
-        assert_eq!((end.link.why, all_of_it(&mut end)), (None, (7, 17)));
+        assert_eq!((end.link.why, all_of_it(&mut end)), (None, (7, 7)));
         end.look();
         assert_eq!(end.answered, 2);
         end.end();
