@@ -123,6 +123,7 @@ pub(super) fn shards(
         shards: config.shards,
         pin: config.pin.clone(),
         buffer_bytes: config.memory,
+        ..runtime::Config::default()
     };
     let started = Runtime::start(wanted, Arc::clone(registry));
     let mut shards = started.map_err(|error| StartError::new("shards", error))?;

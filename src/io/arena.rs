@@ -71,8 +71,14 @@ impl Arena {
     /// Maps memory: `bytes` for clients and `driver_bytes` for the driver's own operations, both rounded up
     /// to whole regions of 1 MiB. Nothing is touched yet.
     pub fn new(bytes: u64, driver_bytes: u64) -> io::Result<Arena> {
+        Arena::with_peers(bytes, driver_bytes, 0)
+    }
+
+    /// The same, with memory for what peers send.
+    pub fn with_peers(bytes: u64, driver_bytes: u64, peer_bytes: u64) -> io::Result<Arena> {
         let driver = driver_bytes.div_ceil(Regions::BYTES).min(1 << 16);
-        let regions = driver + bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
+        let peers = peer_bytes.div_ceil(Regions::BYTES).min(1 << 16);
+        let regions = driver + peers + bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
         let len = (regions * Regions::BYTES) as usize;
         let map_len = len + HUGE;
         // SAFETY: a new private mapping, wherever the kernel likes; nothing else is touched.
@@ -97,7 +103,11 @@ impl Arena {
             base,
             blocks,
             counts: (0..blocks).map(|_| Count::default()).collect(),
-            regions: Mutex::new(Regions::new(regions as usize, driver as usize)),
+            regions: Mutex::new(Regions::new(
+                regions as usize,
+                driver as usize,
+                peers as usize,
+            )),
         })
     }
 
@@ -120,6 +130,13 @@ impl Arena {
 
     pub fn is_empty(&self) -> bool {
         self.blocks == 0
+    }
+
+    /// How often all buffers together are held.
+    #[cfg(test)]
+    pub fn holds(&self) -> u64 {
+        let holders = |count: &Count| u64::from(count.holders.load(Ordering::Relaxed));
+        self.counts.iter().map(holders).sum()
     }
 
     pub(super) fn regions(&self) -> MutexGuard<'_, Regions> {

@@ -14,6 +14,8 @@ const KEPT_BLOCKS: usize = 512;
 pub struct Buffers {
     arena: Arc<Arena>,
     zone: Zone,
+    /// The blocks of the zone. What is freed here and lies elsewhere goes back there at once, and is not kept.
+    own: std::ops::Range<u32>,
     /// By class, the first blocks of free pieces. The last freed is used first: it is in the CPU's cache.
     free: [Vec<u32>; CLASSES],
 }
@@ -26,7 +28,18 @@ fn kept(class: usize) -> usize {
 impl Buffers {
     pub fn new(arena: Arc<Arena>, zone: Zone) -> Buffers {
         let free = std::array::from_fn(|class| Vec::with_capacity(kept(class) + 1));
-        Buffers { arena, zone, free }
+        let own = arena.regions().blocks(zone);
+        Buffers {
+            arena,
+            zone,
+            own,
+            free,
+        }
+    }
+
+    /// Whether a buffer comes from this zone.
+    pub fn is_own(&self, id: BufId) -> bool {
+        self.own.contains(&id.0)
     }
 
     pub fn arena(&self) -> &Arc<Arena> {
@@ -50,7 +63,8 @@ impl Buffers {
         }
         let blocks = self.arena.blocks_of(id);
         match class_of(blocks) {
-            Some(class) => self.keep(class, id.0),
+            Some(class) if self.own.contains(&id.0) => self.keep(class, id.0),
+            Some(class) => self.arena.regions().give_piece(class, id.0),
             None => self.arena.regions().give_large(id.0, blocks),
         }
         true
@@ -198,6 +212,30 @@ mod tests {
         assert_eq!((one, two), (256, 512));
         assert_eq!(std::iter::from_fn(|| first.allocate(256)).count(), 1);
         assert_eq!(std::iter::from_fn(|| second.allocate(256)).count(), 2);
+    }
+
+    #[test]
+    fn what_is_freed_by_another_zone_s_hands_goes_back_to_its_own() {
+        let arena = Arc::new(Arena::with_peers(8 << 20, 0, 2 << 20).unwrap());
+        let (shard, shards) = (0, 1);
+        let mut peers = Buffers::new(Arc::clone(&arena), Zone::Peers { shard, shards });
+        let mut clients = Buffers::new(arena, Zone::Clients);
+        for _ in 0..3 {
+            let all: Vec<BufId> = std::iter::from_fn(|| peers.allocate(1)).collect();
+            assert_eq!(all.len(), 2 * 256);
+            all.iter().for_each(|id| {
+                clients.release(*id, 1);
+            });
+            let taken: Vec<BufId> = std::iter::from_fn(|| clients.allocate(1)).collect();
+            assert_eq!(
+                taken.len(),
+                8 * 256,
+                "none of the peers' came to the clients"
+            );
+            taken.iter().for_each(|id| {
+                peers.release(*id, 1);
+            });
+        }
     }
 
     #[test]

@@ -53,6 +53,19 @@ impl Message {
         self.payloads.drain(..).map(|(_, part)| part.at.id)
     }
 
+    /// All of its bytes, with payload from wherever `payload` finds it.
+    #[cfg(test)]
+    pub fn gathered(&self, mut payload: impl FnMut(Part, &mut Vec<u8>)) -> Vec<u8> {
+        let mut all = Vec::new();
+        for piece in self.list() {
+            match piece {
+                Piece::Bytes(bytes) => all.extend_from_slice(bytes),
+                Piece::Payload(part) => payload(part, &mut all),
+            }
+        }
+        all
+    }
+
     /// An upper bound of the pieces that [`Message::list`] gives.
     pub(super) fn pieces(&self) -> usize {
         self.list().count()

@@ -36,6 +36,12 @@ pub enum Zone {
         shard: u16,
         shards: u16,
     },
+    /// The same, for what its peers were granted to send. What clients hold may wait for peers, so peers must not wait for what
+    /// clients hold.
+    Peers {
+        shard: u16,
+        shards: u16,
+    },
 }
 
 /// The regions of an arena.
@@ -44,6 +50,8 @@ pub(super) struct Regions {
     list: Vec<Region>,
     /// The first so many are the driver's.
     driver: usize,
+    /// So many behind them are for peers.
+    peers: usize,
 }
 
 /// The class of a buffer of so many blocks; `None` where it is larger than a region.
@@ -58,7 +66,7 @@ impl Regions {
     /// The same in blocks.
     pub const BLOCKS: u32 = (Regions::BYTES / BLOCK) as u32;
 
-    pub fn new(count: usize, driver: usize) -> Regions {
+    pub fn new(count: usize, driver: usize, peers: usize) -> Regions {
         let free = Region {
             what: Use::Free,
             free: [0; 4],
@@ -67,17 +75,29 @@ impl Regions {
         Regions {
             list: vec![free; count],
             driver,
+            peers,
         }
     }
 
     fn range(&self, zone: Zone) -> std::ops::Range<usize> {
+        let share = |all: usize, shard: u16, shards: u16| {
+            let from = |shard| all * usize::from(shard) / usize::from(shards);
+            from(shard)..from(shard + 1)
+        };
         match zone {
-            Zone::Driver { shard, shards } => {
-                let from = |shard| self.driver * usize::from(shard) / usize::from(shards);
-                from(shard)..from(shard + 1)
+            Zone::Driver { shard, shards } => share(self.driver, shard, shards),
+            Zone::Peers { shard, shards } => {
+                let of = share(self.peers, shard, shards);
+                self.driver + of.start..self.driver + of.end
             }
-            Zone::Clients => self.driver..self.list.len(),
+            Zone::Clients => self.driver + self.peers..self.list.len(),
         }
+    }
+
+    /// The blocks that are for a zone.
+    pub fn blocks(&self, zone: Zone) -> std::ops::Range<u32> {
+        let of = self.range(zone);
+        of.start as u32 * Regions::BLOCKS..of.end as u32 * Regions::BLOCKS
     }
 
     fn find(&self, zone: Zone, wanted: impl Fn(&Region) -> bool) -> Option<usize> {

@@ -399,6 +399,16 @@ impl Ring {
     /// Receives what there is into a provided buffer, which the completion names. ENOBUFS where all of them are
     /// in use at the moment.
     pub fn receive(&mut self, file: FileNo, expect: Expect, tag: Tag) -> io::Result<()> {
+        self.receive_some(file, (expect, 0), tag)
+    }
+
+    /// The same, at most so many bytes; 0: as many as fit.
+    pub fn receive_some(
+        &mut self,
+        file: FileNo,
+        (expect, at_most): (Expect, u32),
+        tag: Tag,
+    ) -> io::Result<()> {
         const POLL_FIRST: u16 = 1; // IORING_RECVSEND_POLL_FIRST
         let priority = if expect == Expect::Later {
             POLL_FIRST
@@ -407,7 +417,7 @@ impl Ring {
         };
         let (nowhere, group) = (std::ptr::null_mut(), Provided::GROUP);
         let entry = entry!(self, file, fd => {
-            opcode::Recv::new(fd, nowhere, 0)
+            opcode::Recv::new(fd, nowhere, at_most)
                 .ioprio(priority)
                 .buf_group(group)
                 .build()
@@ -470,18 +480,30 @@ impl Ring {
     }
 
     /// Sends all of a message. It stays here until [`Ring::sent`] takes it back, after the completion.
-    pub fn send(&mut self, file: FileNo, message: Message, tag: Tag) -> io::Result<SendNo> {
+    ///
+    /// # Errors
+    /// The message comes back with the error.
+    pub fn send(
+        &mut self,
+        file: FileNo,
+        message: Message,
+        tag: Tag,
+    ) -> Result<SendNo, (io::Error, Message)> {
         let count = message.pieces();
-        if !self.scratch.has_room(count) {
-            self.turn(Wait::No)?;
+        if !self.scratch.has_room(count)
+            && let Err(error) = self.turn(Wait::No)
+        {
+            return Err((error, message));
         }
         let header = self.scratch.message(&message, &self.arena);
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
         let entry = entry!(self, file, fd => opcode::SendMsg::new(fd, header).flags(flags).build());
-        let full = |_| io::Error::from_raw_os_error(libc::ENOBUFS);
+        let full = |message| (io::Error::from_raw_os_error(libc::ENOBUFS), message);
         let key = self.messages.insert(message).map_err(full)?;
-        self.push(entry, tag)?;
-        Ok(SendNo(key))
+        match self.push(entry, tag) {
+            Ok(()) => Ok(SendNo(key)),
+            Err(error) => Err((error, self.sent(SendNo(key)))),
+        }
     }
 
     /// A message whose sending has completed.

@@ -154,6 +154,14 @@ pub fn without_delay(socket: &OwnedFd) {
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpNoDelay, &true);
 }
 
+/// Has operations on a socket wait: the ring answers EAGAIN at once for one that does not, and those of an async runtime do not.
+pub fn with_waiting(socket: &OwnedFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::test_dir::TestDir;

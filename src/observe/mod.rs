@@ -1,7 +1,7 @@
 //! What people and monitoring see of a node: counters, histograms, logs.
 //!
 //! ```text
-//!   shard thread ── writes ──► VolumeStats, DiskStats, ShardStats ◄── reads ── Registry ── text ──► /metrics
+//!   shard thread ── writes ──► VolumeStats, DiskStats, ShardStats, LinkStats ◄── reads ── Registry ── text ──► /metrics
 //! ```
 //!
 //! Each value has one writer, a shard thread, which stores without a locked instruction; whoever renders adds
@@ -9,6 +9,7 @@
 
 mod disk;
 mod histogram;
+mod link;
 mod logs;
 mod registry;
 mod render;
@@ -17,6 +18,7 @@ mod volume;
 
 pub use disk::{DiskNumbers, DiskOperation, DiskStats};
 pub use histogram::{AtomicHistogram, Buckets, Histogram};
+pub use link::{CUTS, LinkNumbers, LinkStats};
 pub use logs::{LogFormat, LogsError, start_logs};
 pub use registry::Registry;
 pub use shard::{ShardNumbers, ShardStats};

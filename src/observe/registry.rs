@@ -1,6 +1,7 @@
 //! Where all counters of a process are found.
 
 use super::disk::DiskStats;
+use super::link::{LinkNumbers, LinkStats};
 use super::shard::{ShardNumbers, ShardStats};
 use super::volume::{Operation, VolumeStats, VolumeTotals};
 use crate::base::{DiskId, VolumeId};
@@ -13,6 +14,8 @@ pub(super) struct Tables {
     pub volumes: BTreeMap<VolumeId, (String, BTreeMap<usize, Arc<VolumeStats>>)>,
     pub disks: BTreeMap<DiskId, (String, Arc<DiskStats>)>,
     pub shards: BTreeMap<usize, Arc<ShardStats>>,
+    /// Of the shards that have links.
+    pub links: BTreeMap<usize, Arc<LinkStats>>,
 }
 
 /// All metrics of a process. Locked only when something is added or rendered, never on the path of an I/O.
@@ -67,6 +70,20 @@ impl Registry {
     /// The counters that a shard writes.
     pub fn shard(&self, shard: usize) -> Arc<ShardStats> {
         Arc::clone(self.tables().shards.entry(shard).or_default())
+    }
+
+    /// The counters of a shard's links.
+    pub fn links(&self, shard: usize) -> Arc<LinkStats> {
+        Arc::clone(self.tables().links.entry(shard).or_default())
+    }
+
+    /// What the links of each shard have counted, in their order.
+    pub fn link_numbers(&self) -> Vec<LinkNumbers> {
+        self.tables()
+            .links
+            .values()
+            .map(|stats| stats.get())
+            .collect()
     }
 
     /// What each shard has counted, in their order.

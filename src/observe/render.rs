@@ -2,6 +2,7 @@
 
 use super::disk::{DiskNumbers, DiskOperation, Kind};
 use super::histogram::Buckets;
+use super::link::{CUTS, Kind as LinkKind, LinkNumbers};
 use super::registry::{Registry, Tables};
 use super::shard::ShardNumbers;
 use super::volume::{Operation, Stage, VolumeTotals};
@@ -26,6 +27,7 @@ struct Snapshot {
     volumes: Vec<(String, Vec<(Operation, VolumeTotals)>)>,
     disks: Vec<Disk>,
     shards: Vec<(String, ShardNumbers)>,
+    links: Vec<(String, LinkNumbers)>,
 }
 
 #[derive(Debug)]
@@ -66,10 +68,13 @@ impl Snapshot {
         });
         let shards = tables.shards.iter();
         let shards = shards.map(|(number, stats)| (number.to_string(), stats.get()));
+        let links = tables.links.iter();
+        let links = links.map(|(number, stats)| (number.to_string(), stats.get()));
         Snapshot {
             volumes: volumes.collect(),
             disks: disks.collect(),
             shards: shards.collect(),
+            links: links.collect(),
         }
     }
 
@@ -109,6 +114,7 @@ impl Collector for Snapshot {
         })?;
         self.encode_latencies(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
+        self.encode_links(&mut encoder)?;
         self.encode_disks(encoder)
     }
 }
@@ -178,6 +184,36 @@ impl Snapshot {
         Ok(())
     }
 
+    fn encode_links(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (place, (name, help, kind, _)) in LinkNumbers::default().list().iter().enumerate() {
+            let metric_type = match kind {
+                LinkKind::Counter => MetricType::Counter,
+                LinkKind::Gauge => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+            for (number, numbers) in &self.links {
+                let (labels, value) = ([("shard", number.as_str())], numbers.list()[place].3);
+                let mut family = metric.encode_family(&labels)?;
+                match kind {
+                    LinkKind::Counter => {
+                        family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    }
+                    LinkKind::Gauge => family.encode_gauge(&(value as i64))?,
+                }
+            }
+        }
+        let (name, help) = ("sarsen_links_ended", "Links that ended, by the reason");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (number, numbers) in &self.links {
+            for (why, count) in CUTS.iter().zip(numbers.cut) {
+                let labels = [("shard", number.as_str()), ("why", why)];
+                let mut family = metric.encode_family(&labels)?;
+                family.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_disks(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (place, (name, kind, help, _)) in DiskNumbers::default().list().iter().enumerate() {
             let metric_type = match kind {
@@ -223,6 +259,12 @@ mod tests {
             ..DiskNumbers::default()
         });
         registry.shard(1).count_request();
+        registry.links(1).set(&LinkNumbers {
+            links: 2,
+            frames_sent: 9,
+            cut: [0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0],
+            ..LinkNumbers::default()
+        });
         registry
             .disk(DiskId(1))
             .took(DiskOperation::Journal, us(20));
@@ -234,6 +276,9 @@ mod tests {
             "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"front\"} 2",
             "sarsen_volume_latency_seconds_count{volume=\"vm1\",operation=\"write\",stage=\"send\"} 2",
             "sarsen_shard_requests_total{shard=\"1\"} 1",
+            "sarsen_links{shard=\"1\"} 2",
+            "sarsen_link_frames_sent_total{shard=\"1\"} 9",
+            "sarsen_links_ended_total{shard=\"1\",why=\"malformed\"} 4",
             "sarsen_disk_checksum_errors_total{disk=\"1\",path=\"/dev/x\"} 3",
             "sarsen_disk_checkpoint_running{disk=\"1\",path=\"/dev/x\"} 1",
             "sarsen_disk_latency_seconds_count{disk=\"1\",path=\"/dev/x\",operation=\"journal\"} 1",

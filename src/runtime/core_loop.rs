@@ -11,6 +11,7 @@ use super::desk::Desk;
 use super::devices::Devices;
 use super::disks::{Disks, Ended};
 use super::guests::Guests;
+use super::links::{LinkUser, Links};
 use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
 use super::tags::Completed;
@@ -51,6 +52,9 @@ pub(super) struct Core<M> {
     pub clients: Clients,
     pub devices: Devices,
     pub guests: Guests,
+    pub links: Links,
+    /// Who gets what comes of the links.
+    pub link_user: Box<dyn LinkUser>,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -106,6 +110,7 @@ impl<M: Machine> Core<M> {
         let busy = !self.desk.arrivals.is_empty()
             || self.clients.is_unsettled()
             || self.guests.is_unsettled()
+            || self.links.is_unsettled()
             || self.disks.has_failed()
             || self.memory_is_awaited();
         if busy {
@@ -115,6 +120,7 @@ impl<M: Machine> Core<M> {
             self.clients.deadline(),
             self.guests.deadline(),
             self.devices.deadline(),
+            self.links.deadline(),
         ];
         let first = fronts.into_iter().chain([self.machine.deadline()]);
         match first.flatten().min() {
@@ -153,6 +159,11 @@ impl<M: Machine> Core<M> {
             Completed::Copied(key) => self.devices.copied(key, &done, &mut self.desk),
             Completed::Kick(key) => self.guests.kicked(key, done, &mut self.desk),
             Completed::Call(key) => self.guests.called(key, &mut self.desk),
+            Completed::LinkReceive(key) => {
+                self.links.received(key, done, &mut self.desk);
+                self.links.tell(&mut *self.link_user, &mut self.desk);
+            }
+            Completed::LinkSend(key) => self.links.sent(key, &done, &mut self.desk),
             Completed::Bell => self.read_mail(),
             Completed::Accept(key) => {
                 let accepted = self.clients.accepted(key, done, self.desk.now);
@@ -180,6 +191,9 @@ impl<M: Machine> Core<M> {
         self.devices.try_again(&mut self.desk);
         self.clients.settle(&mut self.desk);
         self.guests.settle(&mut self.desk);
+        self.links.sweep(&mut self.desk);
+        self.links.tell(&mut *self.link_user, &mut self.desk);
+        self.links.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
         self.desk.trays.send();
@@ -327,6 +341,13 @@ impl<M: Machine> Core<M> {
                         "payload memory is not registered: RLIMIT_MEMLOCK is too low for it"
                     );
                 }
+            }
+            Mail::Link { socket, peer, done } => {
+                let _ = done.send(self.links.welcome(socket, peer, desk));
+            }
+            Mail::GiveUp { link, done } => {
+                self.links.give_up(link);
+                let _ = done.send(());
             }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),

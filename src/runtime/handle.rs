@@ -7,6 +7,7 @@
 use super::bench::{Measurement, Spec, together};
 use super::exports::{Attachments, Export, Exports};
 use super::guests::GuestTable;
+use super::links::{Limits, LinkError, LinkId, LinkUser, NoUser, Peer};
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
@@ -30,6 +31,11 @@ pub struct Config {
     /// Payload memory of all shards together, in bytes. Must hold the stores' overlays and what clients have
     /// in flight; rounded up to whole MiB, at least 64 MiB.
     pub buffer_bytes: u64,
+    /// Memory for what peers send, of all shards together, in bytes: each link takes what its peer is granted (4 MiB) from its shard's share, and what stores
+    /// keep of that until it is applied comes on top. 0: there are no links.
+    pub link_bytes: u64,
+    /// The bounds of a link.
+    pub link_limits: Limits,
 }
 
 impl Default for Config {
@@ -38,6 +44,8 @@ impl Default for Config {
             shards: 1,
             pin: None,
             buffer_bytes: 256 << 20,
+            link_bytes: 0,
+            link_limits: Limits::USUAL,
         }
     }
 }
@@ -199,6 +207,26 @@ impl Handle {
         let mail = |done| Mail::Listen { socket, done };
         let answer = self.ask_shard(ShardNo(0), mail).await;
         answer.unwrap_or(Err(ListenError::Stopped))
+    }
+
+    /// Gives a shard a connection to a shard of a peer whose handshake is done, and of which nothing behind it was read.
+    pub async fn link(
+        &self,
+        shard: ShardNo,
+        socket: OwnedFd,
+        peer: Peer,
+    ) -> Result<LinkId, LinkError> {
+        let mail = |done| Mail::Link { socket, peer, done };
+        let answer = self.ask_shard(shard, mail).await;
+        answer.unwrap_or(Err(LinkError::Stopped))
+    }
+
+    /// Ends a link of a shard; where there is no such one, it has ended.
+    pub async fn give_up_link(&self, shard: ShardNo, link: LinkId) {
+        // Where the shards have stopped, so have the links.
+        let _ = self
+            .ask_shard(shard, |done| Mail::GiveUp { link, done })
+            .await;
     }
 
     /// Whether every shard still turns; answered when each has made a turn. False when they have ended.
@@ -398,8 +426,17 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the shard threads. Fails where the kernel has not what is needed, and says what that is.
     pub fn start(config: Config, registry: Arc<Registry>) -> std::io::Result<Runtime> {
+        Runtime::start_with(config, registry, |_| Box::new(NoUser))
+    }
+
+    /// The same, with somebody on each shard who gets what comes of its links.
+    pub fn start_with(
+        config: Config,
+        registry: Arc<Registry>,
+        user: impl FnMut(ShardNo) -> Box<dyn LinkUser>,
+    ) -> std::io::Result<Runtime> {
         let (notes_in, notes) = mpsc::channel(NOTES);
-        let (shared, threads) = super::start::start(&config, registry, notes_in)?;
+        let (shared, threads) = super::start::start(&config, registry, notes_in, user)?;
         Ok(Runtime {
             handle: Handle::new(shared),
             threads,

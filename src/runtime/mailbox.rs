@@ -9,6 +9,7 @@ use super::bench::{Measured, Share};
 use super::exports::Exports;
 use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
+use super::links::{LinkError, LinkId, Peer};
 use super::post::Letter;
 use super::served::{Queue, ServeError};
 use crate::base::{IoError, MapRun, RequestKind, VolumeId};
@@ -60,6 +61,17 @@ pub(super) enum Mail {
         done: oneshot::Sender<Result<(), ServeError>>,
     },
     Guest(GuestMail),
+    /// A connection to a shard of a peer, past its handshake.
+    Link {
+        socket: OwnedFd,
+        peer: Peer,
+        done: oneshot::Sender<Result<LinkId, LinkError>>,
+    },
+    /// A link is to end.
+    GiveUp {
+        link: LinkId,
+        done: oneshot::Sender<()>,
+    },
     Ask(Ask),
     /// The payload memory is made, and can be registered.
     Memory,

@@ -16,6 +16,9 @@
 //! a client asks of another shard's extents goes there by letter, once a turn, and its answer comes back
 //! the same way (`desk`, `joins`, `post`, `letters`). Payload is not copied: all shards work on one arena.
 //!
+//! What is said to shards of other nodes, and heard of them, goes over [`links`], which the control plane hands in when their handshake is done. The shard's machines do not
+//! speak to peers yet: a [`links::LinkUser`] stands in their place.
+//!
 //! A guest's disk has a thread for what its front end says, and queues on the shards (`guests`); their requests take the same way.
 //!
 //! Nothing here decides: what is done, and in which order, is what the shard said. A turn gathers the
@@ -36,6 +39,7 @@ mod guests;
 mod handle;
 mod joins;
 mod letters;
+pub mod links;
 mod machine;
 mod mailbox;
 mod perform;

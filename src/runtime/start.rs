@@ -9,10 +9,11 @@ use super::devices::Devices;
 use super::disks::Disks;
 use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
+use super::links::{Limits, LinkUser, Links};
 use super::mailbox::{Mail, Mailbox, mailbox};
 use super::places::Places;
 use crate::base::{Breaks, DiskId, Slab};
-use crate::frontend::nbd::Limits;
+use crate::frontend::nbd;
 use crate::io::{Arena, Buffers, Ring, Zone};
 use crate::observe::Registry;
 use crate::shard::{Outbox, Shard, ShardNo};
@@ -45,6 +46,8 @@ struct Birth {
     registry: Arc<Registry>,
     notes: mpsc::Sender<(DiskId, Note)>,
     cpu: Option<usize>,
+    link_limits: Limits,
+    link_user: Box<dyn LinkUser>,
 }
 
 /// Starts a thread for each shard and waits until all of them serve.
@@ -52,13 +55,15 @@ pub(super) fn start(
     config: &Config,
     registry: Arc<Registry>,
     notes: mpsc::Sender<(DiskId, Note)>,
+    mut link_user: impl FnMut(ShardNo) -> Box<dyn LinkUser>,
 ) -> io::Result<(Arc<Shared>, Vec<Thread>)> {
     check(config)?;
     crate::io::raise_limits();
     let driver_bytes = DRIVER_BYTES * config.shards as u64;
-    let arena = Arc::new(Arena::new(
+    let arena = Arc::new(Arena::with_peers(
         config.buffer_bytes.max(LEAST_BYTES),
         driver_bytes,
+        config.link_bytes,
     )?);
     let mut lines = Vec::new();
     let mut mailboxes = Vec::new();
@@ -86,6 +91,8 @@ pub(super) fn start(
             registry: Arc::clone(&registry),
             notes: notes.clone(),
             cpu: config.pin.as_ref().map(|cpus| cpus[number]),
+            link_limits: config.link_limits,
+            link_user: link_user(ShardNo(number as u16)),
         };
         let born = born.clone();
         let thread = std::thread::Builder::new().name(format!("shard-{number}"));
@@ -169,6 +176,12 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         shard: birth.me.0,
         shards: birth.shared.lines.len() as u16,
     };
+    let peers = Zone::Peers {
+        shard: birth.me.0,
+        shards: birth.shared.lines.len() as u16,
+    };
+    let peers = Buffers::new(Arc::clone(&birth.arena), peers);
+    let link_stats = birth.registry.links(usize::from(birth.me.0));
     let mut disks = Disks::new(Buffers::new(Arc::clone(&birth.arena), zone))?;
     let ring = Ring::new(disks.buffers())?;
     let buffers = Buffers::new(birth.arena, Zone::Clients);
@@ -178,9 +191,11 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         out: Outbox::default(),
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
-        clients: Clients::new(Limits::default()),
+        clients: Clients::new(nbd::Limits::default()),
         devices: Devices::new(),
         guests: Guests::new(),
+        links: Links::new(peers, birth.link_limits, link_stats),
+        link_user: birth.link_user,
         asks: Asks::new(),
         load: None,
         controls: Slab::new(super::core_loop::CONTROLS),

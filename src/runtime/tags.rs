@@ -21,6 +21,9 @@ pub(super) enum Completed {
     Kick(u32),
     /// A guest was called.
     Call(u32),
+    /// A link to a peer received, or sent.
+    LinkReceive(u32),
+    LinkSend(u32),
 }
 
 impl Completed {
@@ -35,6 +38,8 @@ impl Completed {
             Completed::Copied(key) => (8, key),
             Completed::Kick(key) => (5, key),
             Completed::Call(key) => (6, key),
+            Completed::LinkReceive(key) => (9, key),
+            Completed::LinkSend(key) => (10, key),
         };
         Tag(kind << 56 | u64::from(key))
     }
@@ -52,6 +57,8 @@ impl Completed {
             6 => Completed::Call(key),
             7 => Completed::Fetched(key),
             8 => Completed::Copied(key),
+            9 => Completed::LinkReceive(key),
+            10 => Completed::LinkSend(key),
             _ => unreachable!("a tag that was never pushed: {:#x}", tag.0),
         }
     }

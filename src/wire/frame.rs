@@ -6,7 +6,7 @@
 //! Writing holds itself to what reading refuses. It does not know whom a frame goes to.
 
 use super::field::{EPOCH_LEN, Malformed, TOO_SHORT, epoch, malformed, put_epoch};
-use super::{ENTRIES_MAX, Feature, Version, answer, compare, fill, mend, message};
+use super::{Credit, ENTRIES_MAX, Feature, Version, answer, compare, credit, fill, mend, message};
 use crate::base::bytes::{Put, Take};
 use crate::base::{BLOCK, BLOCKS_PER_CHUNK, CHUNK, ChunkId, DiskId, PgId, VolumeId, crc};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk, FillHeader, PAGE_MAX};
@@ -21,7 +21,7 @@ pub const HEAD_LEN: usize = 72;
 /// Where the fields stand that are known last.
 const BODY_LEN_AT: usize = 8;
 const BODY_CRC_AT: usize = 16;
-const SPARE_AT: usize = 64;
+const NUMBER_AT: usize = 64;
 const CRC_AT: usize = 68;
 /// Bytes of a body at most: the longest window that a seal tells.
 pub const BODY_MAX: usize = 64 + ENTRIES_MAX * answer::ENTRY_LEN;
@@ -38,6 +38,7 @@ const MEND_ASK: u8 = 5;
 const MEND_ANSWER: u8 = 6;
 const COMPARE_ASK: u8 = 7;
 const COMPARE_ANSWER: u8 = 8;
+const CREDIT: u8 = 9;
 
 /// What a frame is, and what its head says of it besides the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Kind {
     CompareAsk(CompareHeader),
     /// Of one that was asked. The disk is its own.
     CompareAnswer(CompareHeader),
+    /// Of who receives asks. It is about the connection, and no disk is meant.
+    Credit,
 }
 
 /// The first bytes of a frame.
@@ -70,6 +73,8 @@ pub struct Head {
     pub body_len: u32,
     /// In bytes, whole blocks, at most [`PAYLOAD_MAX`].
     pub payload_len: u32,
+    /// How many frames went before it on its connection, modulo 2^32: see [`set_number`].
+    pub number: u32,
     body_crc: u32,
 }
 
@@ -84,6 +89,7 @@ pub enum Frame {
     MendAnswer(MendHeader, MendAnswer),
     CompareAsk(CompareHeader, ChunkId),
     CompareAnswer(CompareHeader, CompareAnswer),
+    Credit(Credit),
 }
 
 /// More of something than a frame holds: nothing was written.
@@ -143,17 +149,19 @@ impl Kind {
             Kind::MendAnswer(_) => MEND_ANSWER,
             Kind::CompareAsk(_) => COMPARE_ASK,
             Kind::CompareAnswer(_) => COMPARE_ANSWER,
+            Kind::Credit => CREDIT,
         }
     }
 
-    /// The PG that the frame is about.
-    pub fn pg(&self) -> PgId {
-        match self {
+    /// The PG that the frame is about; `None`: about none.
+    pub fn pg(&self) -> Option<PgId> {
+        Some(match self {
             Kind::Message(header) | Kind::Answer(header) => header.pg,
             Kind::FillAsk(header) | Kind::FillAnswer(header) => header.pg,
             Kind::MendAsk(header) | Kind::MendAnswer(header) => header.pg,
             Kind::CompareAsk(header) | Kind::CompareAnswer(header) => header.pg,
-        }
+            Kind::Credit => return None,
+        })
     }
 
     /// Writes bytes 24 to 64 of a head.
@@ -192,6 +200,7 @@ impl Kind {
                 put.u64(header.id);
                 put.u64(0);
             }
+            Kind::Credit => put.bytes(&[0; NUMBER_AT - 24]),
         }
     }
 
@@ -251,6 +260,13 @@ impl Kind {
                 _ => Kind::CompareAnswer(header),
             });
         }
+        if tag == CREDIT {
+            let nothing = (PgId(0), 0, 0, Default::default(), 0, 0);
+            return match (pg, version, session, epoch, name, mark) == nothing {
+                true => Ok(Kind::Credit),
+                false => malformed("zero", 1u8),
+            };
+        }
         match tag {
             MESSAGE => Ok(Kind::Message(header)),
             ANSWER => Ok(Kind::Answer(header)),
@@ -289,7 +305,9 @@ impl Head {
         if Feature::of_kind(&kind).is_some_and(|needs| !version.has(needs)) {
             return malformed("kind", tag);
         }
-        if zero != [0; 3] || take.u32() != Some(0) {
+        let number = take.u32().ok_or(TOO_SHORT)?;
+        let is_nowhere = kind != Kind::Credit || disk == DiskId(0);
+        if zero != [0; 3] || !is_nowhere {
             return malformed("zero", 1u8);
         }
         if body_len as usize > BODY_MAX {
@@ -304,6 +322,7 @@ impl Head {
             kind,
             body_len,
             payload_len,
+            number,
             body_crc,
         })
     }
@@ -323,12 +342,22 @@ impl Head {
         put.u32(self.body_crc);
         put.u32(self.disk.0);
         self.kind.encode(put);
-        put.bytes(&[0; HEAD_LEN - SPARE_AT]);
+        put.u32(self.number);
+        put.bytes(&[0; HEAD_LEN - CRC_AT]);
     }
 }
 
 fn set(head: &mut [u8], at: usize, value: u32) {
     head[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Gives the frame that begins here its number on its connection, which is known when it leaves: [`Frame::encode`] has left 0. What comes out of its
+/// turn, or twice, is found by that.
+pub fn set_number(frame: &mut [u8], number: u32) {
+    let head = &mut frame[..HEAD_LEN];
+    set(head, NUMBER_AT, number);
+    let crc = crc::of(&head[..CRC_AT]);
+    set(head, CRC_AT, crc);
 }
 
 /// Why a peer would refuse a frame.
@@ -360,6 +389,7 @@ pub fn decode(version: Version, head: &Head, body: &[u8]) -> Result<Frame, Malfo
         Kind::CompareAnswer(header) => {
             Frame::CompareAnswer(header, compare::decode_answer(&mut take)?)
         }
+        Kind::Credit => Frame::Credit(credit::decode(&mut take)?),
     };
     if take.left() != 0 {
         return malformed("length of the body", take.left() as u64);
@@ -385,6 +415,7 @@ impl Frame {
             Frame::MendAnswer(header, _) => Kind::MendAnswer(header),
             Frame::CompareAsk(header, _) => Kind::CompareAsk(header),
             Frame::CompareAnswer(header, _) => Kind::CompareAnswer(header),
+            Frame::Credit(_) => Kind::Credit,
         }
     }
 
@@ -405,11 +436,16 @@ impl Frame {
         }
         self.fits()?;
         let start = out.len();
+        let kind = self.kind();
         let head = Head {
-            disk,
-            kind: self.kind(),
+            disk: match kind {
+                Kind::Credit => DiskId(0),
+                _ => disk,
+            },
+            kind,
             body_len: 0,
             payload_len: blocks * BLOCK as u32,
+            number: 0,
             body_crc: 0,
         };
         let mut put = Put(out);
@@ -423,6 +459,7 @@ impl Frame {
             Frame::MendAnswer(_, answer) => mend::encode_answer(answer, &mut put),
             Frame::CompareAsk(_, at) => compare::encode_ask(*at, &mut put),
             Frame::CompareAnswer(_, answer) => compare::encode_answer(answer, &mut put),
+            Frame::Credit(credit) => credit::encode(credit, &mut put),
         }
         // What is known of a body once it is written. In place: a head of its own would be an allocation a frame.
         let (head, body) = out[start..].split_at_mut(HEAD_LEN);

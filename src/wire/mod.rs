@@ -13,6 +13,8 @@
 //!
 //!   replica in sync ──── CompareAsk ────► another one
 //!                   ◄─── CompareAnswer ──
+//!
+//!   who receives asks ──── Credit ───► who sends them
 //! ```
 //!
 //! The bytes stand in `docs/wire_format.md`, in tables from which a decoder can be written; `tests/layout.rs` holds them against the code.
@@ -23,7 +25,7 @@
 //! # Versions
 //! | version | what |
 //! |---|---|
-//! | 1 | replication: changes, reads, marks, seals, fills of joiners, and the answers to each |
+//! | 1 | replication: changes, reads, marks, seals, fills of joiners, and the answers to each; credit |
 //! | 2 | damaged blocks ([`Feature::Mend`]); reads without a lease ([`Feature::Confirm`]); full disks ([`Feature::Fits`]); comparisons of replicas ([`Feature::Compare`]) |
 //!
 //! A build speaks its own version and the one before, so that nodes are upgraded one after the other. The hello has both sides find the
@@ -32,8 +34,8 @@
 //! what stands there instead, and a peer that says it all the same is cut off. Only a hint is left out instead ([`Feature::hinted`]): *done* goes to a peer that cannot hear
 //! that the disk is low. The golden bytes of each version stay in `fixtures/` as long as it is spoken. How a site is upgraded node by node is told [here](crate::docs::upgrade).
 //!
-//! Version 1 was never on a network. Kinds 5 and 6, which its first golden bytes had, went to version 2 before there was one, as an edit of the fixture; from the first release
-//! on a line of a fixture is never changed.
+//! Neither version was on a network yet. Kinds 5 and 6, which the first golden bytes of version 1 had, went to version 2; credit (kind 9) and the number of a frame came to both, where
+//! a head had zeroes. All of that was an edit of the fixtures; from the first release on a line of a fixture is never changed.
 //!
 //! # Invariants
 //! - *nothing-is-believed*: every length and count is held against a bound, and against the bytes that are there, before room is taken; a
@@ -48,6 +50,7 @@
 
 mod answer;
 mod compare;
+mod credit;
 mod field;
 mod fill;
 mod frame;
@@ -55,15 +58,20 @@ mod hello;
 mod instead;
 mod mend;
 mod message;
+mod question;
 mod version;
 
 #[cfg(test)]
 mod tests;
 
+pub use credit::{Class, Cost, Credit};
 pub use field::Malformed;
-pub use frame::{BODY_MAX, Frame, HEAD_LEN, Head, Kind, PAYLOAD_MAX, TooMany, Unwritten, decode};
+pub use frame::{
+    BODY_MAX, Frame, HEAD_LEN, Head, Kind, PAYLOAD_MAX, TooMany, Unwritten, decode, set_number,
+};
 pub use hello::{HELLO_LEN, Hello, VERSION_MAX, VERSION_MIN};
 pub use instead::instead;
+pub use question::Question;
 pub use version::{Apart, Feature, Version, agree, agree_with};
 
 use crate::protocol::replication::{MEMBERS_MAX, WINDOW_MAX};

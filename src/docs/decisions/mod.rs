@@ -21,6 +21,7 @@ pages! {
     bare_io_uring_under_the_data_path,
     checksum_tree,
     checksums_of_blocks,
+    credits_between_peers,
     devices_of_the_host,
     discard_makes_zero_or_nothing,
     dropped_layers_are_garbage,

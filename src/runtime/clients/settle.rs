@@ -64,8 +64,11 @@ impl Clients {
                 // Those of the last message were counted when it was sent: this swaps in an empty list.
                 std::mem::swap(&mut connection.replies, &mut connection.sending_replies);
             }
-            Err(error) => {
+            Err((error, mut message)) => {
                 tracing::error!(%error, "an NBD client was cut off");
+                message
+                    .drain_payloads()
+                    .for_each(|buf| desk.release(buf, 1));
                 self.lose(key, desk);
             }
         }

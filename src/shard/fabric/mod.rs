@@ -309,6 +309,8 @@ impl Fabric {
             Frame::CompareAsk(header, at) => {
                 self.step_comparer(now, disk, comparison::Input::Asked { header, at }, out);
             }
+            // The link's own, which it keeps to itself.
+            Frame::Credit(_) => {}
             Frame::CompareAnswer(header, answer) => {
                 let input = comparison::Input::Answered {
                     from: disk,

@@ -150,7 +150,7 @@ fn branch_of(frame: &Frame) -> Option<&'static str> {
             MendAnswer::Blocks(_) => "mend-not-here",
             MendAnswer::NotNow => "mend-not-now",
         }),
-        Frame::CompareAsk(..) => None,
+        Frame::CompareAsk(..) | Frame::Credit(_) => None,
         Frame::CompareAnswer(_, answer) => Some(match answer {
             CompareAnswer::Held { .. } => "compare-held",
             CompareAnswer::Nothing { .. } => "compare-nothing",

@@ -35,7 +35,8 @@ fn read_as(version: Version, bytes: &[u8]) -> Result<(Head, Frame), Malformed> {
 
 fn sample(bytes: &[u8]) -> Sample {
     let (head, frame) = read(bytes).unwrap();
-    assert_eq!(head.disk, DISK);
+    let is_of_a_disk = head.kind != Kind::Credit;
+    assert_eq!(head.disk, if is_of_a_disk { DISK } else { DiskId(0) });
     (frame, head.payload_blocks())
 }
 
@@ -66,6 +67,91 @@ fn a_frame_is_appended_to_what_is_there() {
     frame.encode(version, DISK, blocks, &mut bytes).unwrap();
     assert_eq!(bytes[..6], *b"before");
     assert_eq!(bytes[6..], encode(&(frame, blocks)));
+}
+
+#[test]
+fn the_number_of_a_frame_is_read_as_it_was_set_and_changes_nothing_else() {
+    for (name, of) in all() {
+        let mut bytes = encode(&of);
+        for number in [0, 1, 7, u32::MAX] {
+            set_number(&mut bytes, number);
+            let (head, frame) = read(&bytes).unwrap();
+            assert_eq!((head.number, frame), (number, of.0.clone()), "{name}");
+        }
+        set_number(&mut bytes, 0);
+        assert_eq!(bytes, encode(&of), "{name}");
+    }
+}
+
+#[test]
+fn an_answer_has_the_name_of_the_question_that_it_answers() {
+    let question = |name: &str| named(name).0.question(DISK);
+    for (ask, answers) in [
+        (
+            "write",
+            &["done", "done_low", "refused_epoch", "refused_session"][..],
+        ),
+        (
+            "read",
+            &["value_settled", "value_newest", "refused_version"],
+        ),
+        (
+            "seal",
+            &["sealed", "sealed_empty", "sealed_low", "refused_failed"],
+        ),
+        ("confirm", &["confirmed", "refused_confirm"]),
+        ("fits", &["fits_nothing", "fits_space", "refused_fits"]),
+        (
+            "ask_fences",
+            &["fences", "fences_empty", "version", "not_now"],
+        ),
+        ("ask_list", &["listed", "listed_empty", "not_now"]),
+        ("ask_fetch", &["content_data", "content_absent", "not_now"]),
+        ("mend_ask", &["mend_blocks", "mend_none", "mend_not_now"]),
+        (
+            "compare_ask",
+            &["compare_held", "compare_nothing", "compare_not_now"],
+        ),
+    ] {
+        assert!(matches!(named(ask).0.class(), Class::Ask(_)), "{ask}");
+        for answer in answers {
+            assert_eq!(question(ask), question(answer), "{ask}, {answer}");
+            assert_eq!(named(answer).0.class(), Class::Answer, "{answer}");
+        }
+        assert_ne!(question(ask), named(ask).0.question(DiskId(1)), "{ask}");
+    }
+    for none in ["mark", "refused_busy", "credit"] {
+        assert_eq!(question(none), None, "{none}");
+    }
+    assert_ne!(question("read"), question("confirm"));
+    assert_ne!(question("write"), question("read"));
+}
+
+#[test]
+fn an_ask_costs_what_it_and_its_longest_answer_hold() {
+    let mut prng = Prng::new(8);
+    for _ in 0..5_000 {
+        let (frame, blocks) = any(&mut prng);
+        if let Class::Ask(cost) = frame.class() {
+            assert_eq!(cost.payload, u64::from(blocks) * 4096, "{frame:?}");
+            assert!(cost.bytes() <= Cost::MAX);
+        }
+    }
+    for (ask, longest) in [
+        ("seal", sealed(ENTRIES_MAX)),
+        ("ask_fetch", content(vec![ENTRY; ENTRIES_MAX])),
+        ("ask_list", listed(PAGE_MAX)),
+        ("ask_fences", fences(PAGE_MAX)),
+        ("mend_ask", named("mend_blocks")),
+        ("read", named("value_newest")),
+    ] {
+        let Class::Ask(cost) = named(ask).0.class() else {
+            panic!("{ask} is an ask");
+        };
+        // A head, and a short body, go without: the frames are counted.
+        let longest = encode(&longest).len() as u64 + u64::from(longest.1) * 4096;
+        assert!(longest <= cost.answer + 256, "{ask}: {longest}");
+    }
 }
 
 fn has_golden_bytes(version: Version, told: &str) {

@@ -9,7 +9,7 @@ use crate::protocol::replication::{
 };
 use crate::protocol::scrub::compare::{Below, CompareAnswer, CompareHeader, Motion, Summary};
 use crate::protocol::scrub::{MendAnswer, MendAsk, MendHeader};
-use crate::wire::Frame;
+use crate::wire::{Credit, Frame};
 use std::collections::BTreeSet;
 
 pub const HEADER: Header = Header {
@@ -81,6 +81,8 @@ pub fn all() -> Vec<(&'static str, Sample)> {
     all.extend(fills());
     all.extend(mends());
     all.extend(compares());
+    let (asks, bytes) = (1024, 4 << 20);
+    all.push(("credit", (Frame::Credit(Credit { asks, bytes }), 0)));
     all
 }
 
@@ -285,9 +287,13 @@ fn fills() -> Vec<(&'static str, Sample)> {
 
 /// A random frame that can be.
 pub fn any(prng: &mut Prng) -> Sample {
-    match prng.below(8) {
+    match prng.below(9) {
         0 => any_message(prng),
         1 => any_answer(prng),
+        8 => {
+            let (asks, bytes) = (word(prng), word(prng));
+            (Frame::Credit(Credit { asks, bytes }), 0)
+        }
         6 => (
             Frame::CompareAsk(any_compare_header(prng), any_place(prng)),
             0,
