@@ -32,7 +32,7 @@ pub struct Span {
 #[derive(Debug, Clone, Default)]
 pub struct Holds(Rc<RefCell<Book>>);
 
-/// See the [module](self).
+/// Payload that is held: a place in a buffer that is not used for anything else until the last clone is dropped.
 pub struct Payload {
     at: BufRef,
     /// `None`: of a driver that never uses a buffer again.
