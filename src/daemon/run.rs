@@ -25,6 +25,8 @@ use tokio::time::timeout;
 
 /// How long API requests that are being answered may take at the end.
 const API_STOP: Duration = Duration::from_millis(500);
+/// How long the manager may take to end.
+const CATALOG_STOP: Duration = Duration::from_millis(500);
 /// How long stores may take to drain and checkpoint. What is not closed by then is cut off as by a crash, which
 /// loses nothing and costs the next start a replay.
 const STORE_STOP: Duration = Duration::from_secs(4);
@@ -262,6 +264,10 @@ async fn end(
             Ok(Err(error)) => tracing::error!(%error, "the API ended badly"),
             Err(_) => tracing::warn!("API requests were cut off"),
         }
+    }
+    // Nothing changes the catalog any more: closed in good order, the next start need not look for what is unfinished in it.
+    if timeout(CATALOG_STOP, host.close_catalog()).await.is_err() {
+        tracing::warn!("closing the catalog takes too long: the next start looks its file over");
     }
     let handle = shards.handle();
     if guests {

@@ -105,7 +105,7 @@ impl Options {
 pub struct Manager {
     pub(super) shared: Arc<Shared>,
     /// Ends with the last clone.
-    _tasks: Arc<Tasks>,
+    tasks: Arc<Tasks>,
 }
 
 /// What the room's tasks work on.
@@ -310,10 +310,7 @@ impl Manager {
             shared: Arc::clone(&shared),
             following: following.abort_handle(),
         });
-        Ok(Manager {
-            shared,
-            _tasks: tasks,
-        })
+        Ok(Manager { shared, tasks })
     }
 
     /// The node whose manager it is.
@@ -351,7 +348,7 @@ impl Manager {
 
     /// Ends in good order. (What is dropped ends as well, as if it was killed.)
     pub async fn end(self) {
-        self._tasks.following.abort();
+        self.tasks.following.abort();
         self.shared.group.end().await;
     }
 

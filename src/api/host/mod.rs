@@ -177,6 +177,11 @@ impl Host {
         self.inner.parts.front_ends.sockets.for_the_next()
     }
 
+    /// Ends the manager in good order: nothing is changed in the catalog from then on, and what it says can still be read.
+    pub async fn close_catalog(&self) {
+        self.manager().clone().end().await;
+    }
+
     fn manager(&self) -> &Manager {
         &self.inner.parts.manager
     }
