@@ -123,3 +123,92 @@ impl Disk {
         Some(number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: DiskId = DiskId(3);
+    const START: Incarnation = Incarnation(7);
+
+    fn numbers(recorded: u64, last: u64) -> Numbers {
+        Numbers {
+            recorded: Incarnation(recorded),
+            last: Incarnation(last),
+        }
+    }
+
+    fn found(kept: Numbers) -> Openings {
+        let mut openings = Openings::default();
+        openings.found(DISK, kept);
+        openings
+    }
+
+    fn steps(openings: &mut Openings, recorded: Incarnation) -> Vec<Step> {
+        openings.look_at(DISK, recorded, START).collect()
+    }
+
+    fn opened(steps: &[Step]) -> Incarnation {
+        match steps {
+            [Step::Open(number)] => *number,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_disk_serves_when_the_manager_has_recorded_its_opening_and_not_before() {
+        let mut openings = found(numbers(0, 0));
+        let number = opened(&steps(&mut openings, Incarnation(0)));
+        assert!(number > Incarnation(0));
+        assert_eq!(steps(&mut openings, Incarnation(0)), []);
+        assert_eq!(steps(&mut openings, number), [Step::Recorded]);
+        assert_eq!(steps(&mut openings, number), [], "once");
+    }
+
+    #[test]
+    fn an_opening_that_was_not_recorded_is_done_again_under_its_number() {
+        let mut openings = found(numbers(0, 0));
+        let number = opened(&steps(&mut openings, Incarnation(0)));
+        // It loses power before it hears more.
+        let kept = Numbers {
+            recorded: Incarnation(0),
+            last: number,
+        };
+        let mut again = found(kept);
+        assert_eq!(opened(&steps(&mut again, Incarnation(0))), number);
+        // Or it was recorded, and nobody here heard of it.
+        let mut heard = found(kept);
+        let both = [Step::Open(number), Step::Recorded];
+        assert_eq!(steps(&mut heard, number), both);
+    }
+
+    #[test]
+    fn a_disk_that_has_travelled_in_time_gets_a_number_above_all() {
+        let mut openings = found(numbers(5 << 32, 5 << 32));
+        let recorded = Incarnation(9 << 32 | 4);
+        let number = opened(&steps(&mut openings, recorded));
+        assert!(number > recorded);
+        // What it was opened over is told, so that the manager sees that it is not what it recorded.
+        let reports: Vec<Report> = openings.reports(START).collect();
+        assert!(
+            matches!(reports[..], [Report::DiskOpened { before, now, .. }] if before == Incarnation(5 << 32) && now == number),
+            "{reports:?}"
+        );
+    }
+
+    #[test]
+    fn a_catalog_that_is_behind_the_disk_opens_nothing() {
+        let mut openings = found(numbers(9 << 32, 9 << 32));
+        assert_eq!(steps(&mut openings, Incarnation(8 << 32)), []);
+    }
+
+    #[test]
+    fn a_failure_is_news_once_and_ends_the_reports() {
+        let mut openings = found(numbers(0, 0));
+        steps(&mut openings, Incarnation(0));
+        assert!(openings.failed(DISK));
+        assert!(!openings.failed(DISK));
+        assert_eq!(openings.reports(START).count(), 0);
+        assert!(!openings.failed(DiskId(4)), "nobody knows it");
+    }
+}

@@ -25,6 +25,8 @@ mod door;
 mod keep;
 mod mend;
 mod pace;
+#[cfg(test)]
+mod tests;
 
 pub use door::{Input, Inspected, Order, Output, Pace, StoreAnswer, StoreAsk, Stores, To, Unread};
 
