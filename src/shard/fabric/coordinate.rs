@@ -1,6 +1,6 @@
 //! The side of the clients: the coordinator of volumes, and the groups that it asks.
 
-use super::door::{Order, Output, To};
+use super::door::{Output, To};
 use super::{Fabric, Layer};
 use crate::base::{DiskId, Epoch, LayerId, Payload, Request, Span, Time, VolumeId};
 use crate::protocol::report::Report;
@@ -71,23 +71,6 @@ impl Fabric {
         (self.coordinator).close(volume, &mut self.of_coordinator.list);
         self.drain(now, out);
         self.groups.close(volume, &mut self.of_groups.list);
-    }
-
-    /// What a coordinator alone is ordered.
-    pub(super) fn order_coordinator(&mut self, now: Time, order: Order) {
-        let list = &mut self.of_coordinator.list;
-        match order {
-            Order::Resize { volume, size } => self.coordinator.resize(volume, size),
-            Order::Pause { volume } => self.coordinator.pause(volume, list),
-            Order::Resume { volume } => self.coordinator.resume(volume, list),
-            Order::Release { volume } => self.coordinator.release(volume, list),
-            Order::Switch { volume, layer } => self.coordinator.cut(volume, layer, list),
-            Order::Settle { volume, pgs } => {
-                self.groups
-                    .settle(now, volume, pgs, &mut self.of_groups.list);
-            }
-            _ => debug_assert!(false, "others take it"),
-        }
     }
 
     pub(super) fn take_coordinator(

@@ -1,7 +1,7 @@
 //! The side of the disks: the replicas that the manager has put there.
 
 use super::Fabric;
-use super::door::{Order, Output, StoreAnswer, StoreAsk, Stores, To};
+use super::door::{Output, StoreAnswer, StoreAsk, Stores, To};
 use super::pace::Paced;
 use crate::base::{DiskId, PgId, Time};
 use crate::protocol::replication::replica::{self, Durable, Op, Replica};
@@ -14,48 +14,7 @@ use crate::wire::Frame;
 use std::time::Duration;
 
 impl Fabric {
-    pub(super) fn on_order(
-        &mut self,
-        now: Time,
-        order: Order,
-        stores: &dyn Stores,
-        out: &mut Vec<Output>,
-    ) {
-        match order {
-            Order::Disk { disk } => self.put_disk(now, disk),
-            Order::NoDisk { disk } => self.drop_disk(disk),
-            Order::Configured { pg, of } => self.configured(now, (pg, of), stores, out),
-            Order::Layers { volume, layers } => {
-                self.put_layers(volume, layers);
-                self.take_early(now, out);
-            }
-            Order::Connected { disks } => {
-                let disks = disks.into_iter();
-                disks.for_each(|disk| self.on_connected(now, disk, out));
-            }
-            Order::Disconnected { disks } => {
-                let disks = disks.into_iter();
-                disks.for_each(|disk| self.on_disconnected(now, disk, out));
-            }
-            Order::Leased { until } => self.groups.lease_anew(until),
-            Order::Extended { until } => self.groups.lease(until),
-            Order::WithoutLease(what) => self.groups.without_lease(what),
-            Order::Open { open, epoch, near } => self.open(now, (open, epoch), near, out),
-            Order::Offer(open) => self.offer(open),
-            Order::StartOver { volume } => self.start_over(volume),
-            Order::Suspend { volume } => self.suspend(now, volume, out),
-            Order::Close { volume } => self.close(now, volume, out),
-            Order::SayAgain => self.say_again(out),
-            Order::Resize { .. }
-            | Order::Pause { .. }
-            | Order::Resume { .. }
-            | Order::Release { .. }
-            | Order::Switch { .. }
-            | Order::Settle { .. } => self.order_coordinator(now, order),
-        }
-    }
-
-    fn put_disk(&mut self, now: Time, disk: DiskId) {
+    pub(super) fn put_disk(&mut self, now: Time, disk: DiskId) {
         if self.disks.insert(disk) {
             let (life, off) = (self.incarnation.0, self.off.scrub);
             let comparer = Comparer::new(disk, life, self.rests, off);
@@ -65,7 +24,7 @@ impl Fabric {
         }
     }
 
-    fn drop_disk(&mut self, disk: DiskId) {
+    pub(super) fn drop_disk(&mut self, disk: DiskId) {
         self.disks.remove(&disk);
         self.menders.remove(&disk);
         self.comparers.remove(&disk);
@@ -76,7 +35,7 @@ impl Fabric {
     }
 
     /// Tells the groups of a PG's configuration; makes, tells and ends its replicas that are here.
-    fn configured(
+    pub(super) fn configured(
         &mut self,
         now: Time,
         (pg, of): (PgId, Configuration),
@@ -135,7 +94,7 @@ impl Fabric {
         }
     }
 
-    fn on_connected(&mut self, now: Time, peer: DiskId, out: &mut Vec<Output>) {
+    pub(super) fn on_connected(&mut self, now: Time, peer: DiskId, out: &mut Vec<Output>) {
         for own in self.menders.keys().copied().collect::<Vec<_>>() {
             self.step_mender(now, own, scrub::Input::Connected { to: peer }, out);
         }
@@ -143,7 +102,7 @@ impl Fabric {
         self.drain(now, out);
     }
 
-    fn on_disconnected(&mut self, now: Time, peer: DiskId, out: &mut Vec<Output>) {
+    pub(super) fn on_disconnected(&mut self, now: Time, peer: DiskId, out: &mut Vec<Output>) {
         for own in self.menders.keys().copied().collect::<Vec<_>>() {
             self.step_mender(now, own, scrub::Input::Unanswered { from: peer }, out);
             self.step_comparer(now, own, compare::Input::Unanswered { from: peer }, out);
@@ -154,7 +113,7 @@ impl Fabric {
     }
 
     /// What the manager may have missed is told again, and what sources may have missed is asked again.
-    fn say_again(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn say_again(&mut self, out: &mut Vec<Output>) {
         let report = |report| out.push(Output::Report(report));
         let filled = self.filled.iter();
         let filled = filled.map(|(&(disk, pg), &session)| Report::Filled { pg, disk, session });

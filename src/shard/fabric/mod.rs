@@ -24,6 +24,7 @@ mod coordinate;
 mod door;
 mod keep;
 mod mend;
+mod orders;
 mod pace;
 #[cfg(test)]
 mod tests;
