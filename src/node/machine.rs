@@ -13,7 +13,7 @@ use crate::protocol::volume::OpenVolume;
 use crate::protocol::volume::groups::WithoutLease;
 use crate::shard::fabric::Order;
 use crate::wire::Feature;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often what is not answered is told again.
@@ -28,8 +28,8 @@ pub struct Node {
     pub(super) turns: Turns,
     pub(super) cuts: Cuts,
     openings: Openings,
-    /// Volumes that the fabric has open, and under which epoch.
-    pub(super) open: BTreeMap<VolumeId, Epoch>,
+    /// Volumes that the fabric has open under an epoch: not those whose turn has ended.
+    pub(super) open: BTreeSet<VolumeId>,
     /// Peers whose version has no word for that (R18).
     cannot_confirm: BTreeSet<NodeId>,
     has_catalog: bool,
@@ -55,7 +55,7 @@ impl Node {
             turns: Turns::new(id),
             cuts: Cuts::new(off),
             openings: Openings::default(),
-            open: BTreeMap::new(),
+            open: BTreeSet::new(),
             cannot_confirm: BTreeSet::new(),
             has_catalog: false,
             again_at: now,
@@ -302,7 +302,7 @@ impl Node {
         }
         let input = turns::Input::Wanted { volume, here };
         self.turns.step(now, input, &mut list);
-        if here == Here::Shared && freezes && !self.open.contains_key(&volume) {
+        if here == Here::Shared && freezes && !self.open.contains(&volume) {
             let input = turns::Input::Asked { volume };
             self.turns.step(now, input, &mut list);
         }
@@ -332,7 +332,7 @@ impl Node {
             self.close_cuts(now, volume);
             out.push(Output::Order(Order::StartOver { volume }));
         }
-        self.open.insert(volume, epoch);
+        self.open.insert(volume);
         out.push(Output::Order(Order::Open {
             open: open_volume(of, catalog),
             epoch,

@@ -96,6 +96,7 @@ impl Node {
                 },
                 turns::Output::Suspend { volume } => {
                     self.close_cuts(now, volume);
+                    self.open.remove(&volume);
                     Output::Order(Order::Suspend { volume })
                 }
                 turns::Output::Open { volume, epoch } => {
