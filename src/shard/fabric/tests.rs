@@ -101,11 +101,13 @@ fn layers() -> Order {
 }
 
 fn asks(out: &[Output]) -> Vec<&StoreAsk> {
-    let ask = |output| match output {
-        &Output::Store { ref ask, .. } => Some(ask),
-        _ => None,
-    };
-    out.iter().filter_map(ask).collect()
+    let mut all = Vec::new();
+    for output in out {
+        if let Output::Store { ask, .. } = output {
+            all.push(ask);
+        }
+    }
+    all
 }
 
 #[test]
