@@ -164,7 +164,7 @@ impl World {
             id: operation,
             kind,
             value,
-            takes_none: self.takes_no_space(volume, &sectors),
+            takes_none: self.takes_none(kind, volume, &sectors),
             disks: self.disks_under(id, volume, &sectors),
             buffer,
             volume,

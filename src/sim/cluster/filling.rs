@@ -7,7 +7,9 @@ use super::history::ZERO;
 use super::node::Whose;
 use super::shelf::{self, Outcome};
 use super::world::{Asked, World};
-use crate::base::{CHUNK, ChunkId, ChunkNo, DiskId, LayerId, NodeId, PgId, SECTOR, VolumeId};
+use crate::base::{
+    CHUNK, ChunkId, ChunkNo, DiskId, LayerId, NodeId, PgId, RequestKind, SECTOR, VolumeId,
+};
 use crate::protocol::replication::Role;
 use crate::protocol::replication::replica::Op;
 use crate::protocol::volume::pg_of;
@@ -140,6 +142,33 @@ impl World {
         self.places_of(volume, sectors)
             .all(is_there)
             .then_some(newest)
+    }
+}
+
+impl World {
+    /// The same of a request that is asked now. One that gives chunks back may come in between, whichever of the two is asked first: then nothing is said of
+    /// the other.
+    pub(super) fn takes_none(
+        &mut self,
+        kind: RequestKind,
+        volume: VolumeId,
+        sectors: &Range<u64>,
+    ) -> Option<LayerId> {
+        let gives_back = |kind| matches!(kind, RequestKind::WriteZeroes | RequestKind::Discard);
+        let (mut meets, own) = (false, chunks(sectors));
+        for asked in self.requests.values_mut() {
+            let others = chunks(&asked.sectors);
+            if asked.volume == volume && own.clone().any(|own| others.clone().any(|of| of == own)) {
+                meets |= gives_back(asked.kind);
+                if gives_back(kind) {
+                    asked.takes_none = None;
+                }
+            }
+        }
+        match meets {
+            true => None,
+            false => self.takes_no_space(volume, sectors),
+        }
     }
 }
 
