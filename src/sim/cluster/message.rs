@@ -73,7 +73,6 @@ pub const BRANCHES: &[&str] = &[
     "layer-frozen",
     "range-handed",
     "older-cannot-compare",
-    "older-cannot-fit",
     "pace-up",
     "pace-down",
 ];
