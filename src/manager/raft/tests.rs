@@ -194,13 +194,21 @@ fn the_file_of_another_node_is_refused() {
     });
 }
 
-/// A file that can lose power: what was not synced may be lost, whole or by the sector.
-#[derive(Debug, Default)]
+/// A file that can lose power: what was not synced may be lost, whole or by the sector. It keeps what a power cut would
+/// have left at `KEPT` of the moments of a run, all equally likely.
+#[derive(Debug)]
 struct Medium {
     durable: Vec<u8>,
     now: Vec<u8>,
     unsynced: Vec<Write>,
+    /// How many commands whoever writes was told of as durable.
+    acknowledged: u64,
+    prng: Prng,
+    moments: u64,
+    images: Vec<(u64, Vec<u8>)>,
 }
+
+const KEPT: usize = 120;
 
 #[derive(Debug)]
 enum Write {
@@ -216,11 +224,34 @@ impl Medium {
             durable: bytes.clone(),
             now: bytes,
             unsynced: Vec::new(),
+            acknowledged: 0,
+            prng: Prng::new(11),
+            moments: 0,
+            images: Vec::new(),
+        }
+    }
+
+    /// Before each thing that is done to the file once something was acknowledged: one more moment at which the power
+    /// might go. One of `moments` so far is kept with a chance of `KEPT / moments` (Vitter's algorithm R, 1985).
+    fn moment(&mut self) {
+        if self.acknowledged == 0 {
+            return;
+        }
+        self.moments += 1;
+        if self.images.len() < KEPT {
+            let image = self.cut();
+            self.images.push((self.acknowledged, image));
+            return;
+        }
+        let place = self.prng.below(self.moments) as usize;
+        if place < KEPT {
+            self.images[place] = (self.acknowledged, self.cut());
         }
     }
 
     /// What is there after a power cut now.
-    fn cut(&self, prng: &mut Prng) -> Vec<u8> {
+    fn cut(&mut self) -> Vec<u8> {
+        let prng = &mut self.prng;
         let mut image = self.durable.clone();
         // All, none, or by chance.
         let kept_of_100 = [0, 30, 70, 100][prng.below(4) as usize];
@@ -246,8 +277,14 @@ impl Medium {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Cuttable(Arc<Mutex<Medium>>);
+
+impl Cuttable {
+    fn of(bytes: Vec<u8>) -> Cuttable {
+        Cuttable(Arc::new(Mutex::new(Medium::of(bytes))))
+    }
+}
 
 impl StorageBackend for Cuttable {
     fn len(&self) -> io::Result<u64> {
@@ -264,6 +301,7 @@ impl StorageBackend for Cuttable {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut medium = self.0.lock().unwrap();
+        medium.moment();
         medium.now.resize(len as usize, 0);
         medium.unsynced.push(Write::Length(len as usize));
         Ok(())
@@ -271,6 +309,7 @@ impl StorageBackend for Cuttable {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut medium = self.0.lock().unwrap();
+        medium.moment();
         medium.durable = medium.now.clone();
         medium.unsynced.clear();
         Ok(())
@@ -278,6 +317,7 @@ impl StorageBackend for Cuttable {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut medium = self.0.lock().unwrap();
+        medium.moment();
         let from = offset as usize;
         medium.now[from..from + data.len()].copy_from_slice(data);
         medium.unsynced.push(Write::At(from, data.to_vec()));
@@ -295,45 +335,21 @@ async fn on(medium: &Cuttable) -> Result<Manager, super::OpenError> {
 
 #[test]
 fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
-    let medium = Cuttable::default();
-    let acknowledged = Arc::new(AtomicU64::new(0));
-    let is_over = Arc::new(AtomicU64::new(0));
-    let cutter = {
-        let (medium, acknowledged) = (medium.clone(), Arc::clone(&acknowledged));
-        let is_over = Arc::clone(&is_over);
-        std::thread::spawn(move || {
-            let mut prng = Prng::new(11);
-            let mut images = Vec::new();
-            while is_over.load(Ordering::Acquire) == 0 {
-                std::thread::sleep(Duration::from_micros(prng.below(4_000)));
-                let before = acknowledged.load(Ordering::Acquire);
-                if before > 0 {
-                    images.push((before, medium.0.lock().unwrap().cut(&mut prng)));
-                }
-                // As many as can be looked at in a few seconds, of all times.
-                if images.len() > 120 {
-                    images.remove(prng.below(120) as usize);
-                }
-            }
-            images
-        })
-    };
+    let medium = Cuttable::of(Vec::new());
     let all: Vec<_> = commands().take(700).collect();
     run(async {
         let manager = on(&medium).await.unwrap();
         for command in &all {
             manager.propose(command.clone()).await.unwrap();
-            acknowledged.fetch_add(1, Ordering::Release);
+            medium.0.lock().unwrap().acknowledged += 1;
         }
     });
-    is_over.store(1, Ordering::Release);
-    let images = cutter.join().unwrap();
-    assert!(images.len() >= 40, "{}", images.len());
+    let images = std::mem::take(&mut medium.0.lock().unwrap().images);
+    assert_eq!(images.len(), KEPT);
     let mut in_the_middle = 0;
     for (acknowledged, image) in images {
         run(async {
-            let medium = Cuttable(Arc::new(Mutex::new(Medium::of(image))));
-            let manager = on(&medium).await.unwrap();
+            let manager = on(&Cuttable::of(image)).await.unwrap();
             let found = manager.catalog();
             assert!(found.applied() >= acknowledged);
             let mut expected = Catalog::default();
@@ -341,8 +357,8 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
                 expected.apply(command).unwrap();
             }
             assert_eq!(*found, expected);
-            in_the_middle += u64::from(acknowledged < all.len() as u64);
+            in_the_middle += usize::from(acknowledged < all.len() as u64);
         });
     }
-    assert!(in_the_middle >= 40, "{in_the_middle}");
+    assert!(in_the_middle >= KEPT / 2, "{in_the_middle}");
 }
