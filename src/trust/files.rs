@@ -129,7 +129,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), F
 }
 
 /// The folder that a path lies in; of a bare name it is the one where the process is.
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     let named = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

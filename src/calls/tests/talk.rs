@@ -139,6 +139,48 @@ fn more_calls_than_the_other_side_works_on_wait_here_and_then_go() {
 }
 
 #[test]
+fn what_is_told_while_a_node_that_moves_is_dialled_is_said_at_its_new_address() {
+    run(async {
+        let site = Site::new();
+        let limits = Limits {
+            handshake: Duration::from_millis(300),
+            ..Limits::default()
+        };
+        let one = Node::start(Security::MutualTls(site.node(1)), limits).await;
+        let two = Node::of(&site, 2).await;
+        let heard = Arc::new(AtomicU32::new(0));
+        let hears = heard.clone();
+        two.calls.handle(Service::Lease, move |_, body| {
+            hears.fetch_add(body.len() as u32, Ordering::Relaxed);
+            async { Ok(Vec::new()) }
+        });
+        // Accepts and says nothing.
+        let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = before.local_addr().unwrap();
+        one.calls.set_addresses(TWO, &[address]).unwrap();
+        for len in 1..=3 {
+            one.calls.tell(TWO, Service::Lease, vec![0; len]).unwrap();
+        }
+        one.knows(&two);
+        eventually("all was heard", || heard.load(Ordering::Relaxed) == 6).await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_connection_is_bounded_in_bytes() {
+    run(async {
+        let site = Site::new();
+        let (one, _two) = pair(&site).await;
+        let tell = |len| one.calls.tell(TWO, Service::Snapshot, vec![0; len]);
+        for _ in 0..4 {
+            tell(BODY_MAX).unwrap();
+        }
+        let full = tell(1);
+        assert!(matches!(full, Err(CallError::Busy { .. })), "{full:?}");
+    });
+}
+
+#[test]
 fn of_bulk_as_many_calls_are_worked_on_as_fit_whole_into_memory() {
     run(async {
         let site = Site::new();
