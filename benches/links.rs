@@ -7,7 +7,7 @@ use io_uring::{IoUring, opcode, types};
 use nix::libc;
 use sarsen::base::{
     BLOCK, BlockRun, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, NodeId, PgId,
-    VolumeId, crc,
+    Span, VolumeId, crc,
 };
 use sarsen::observe::Registry;
 use sarsen::protocol::replication::{Answer, Change, Header, Message, Room};
