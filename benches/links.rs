@@ -7,11 +7,11 @@ use io_uring::{IoUring, opcode, types};
 use nix::libc;
 use sarsen::base::{
     BLOCK, BlockRun, BufRef, ChunkId, ChunkNo, DiskId, Epoch, FamilyId, LayerId, NodeId, PgId,
-    VolumeId, crc,
+    Span, VolumeId, crc,
 };
 use sarsen::observe::Registry;
 use sarsen::protocol::replication::{Answer, Change, Header, Message, Room};
-use sarsen::runtime::links::{Door, Event, LinkId, LinkUser, Outgoing, Payload, Peer};
+use sarsen::runtime::links::{Door, Event, LinkId, LinkUser, Outgoing, Peer};
 use sarsen::runtime::{Config, Runtime};
 use sarsen::shard::ShardNo;
 use sarsen::wire::{Frame, HEAD_LEN, Version};
@@ -132,10 +132,10 @@ impl Blocks {
     }
 
     /// One more hold of them.
-    fn hold(&self, blocks: u32, door: &Door<'_>) -> Payload {
+    fn hold(&self, blocks: u32, door: &Door<'_>) -> Span {
         door.arena().hold(self.at.id, 1);
-        Payload {
-            at: self.at,
+        Span {
+            buf: self.at,
             blocks,
         }
     }
@@ -235,7 +235,7 @@ impl Asker {
                 let (at, blocks) = (self.rooms[place], run.count());
                 door.arena().hold(at.id, 1);
                 Outgoing {
-                    into: Some(Payload { at, blocks }),
+                    into: Some(Span { buf: at, blocks }),
                     ..Outgoing::plain(DISK, Frame::Message(header(), message))
                 }
             }
@@ -273,7 +273,7 @@ impl LinkUser for Asker {
                     other => panic!("nobody asked for {other:?}"),
                 };
                 if let Some(into) = into {
-                    door.free(into.at);
+                    door.free(into.buf);
                 }
                 let place = (id % self.load.depth as u64) as usize;
                 self.in_flight -= 1;

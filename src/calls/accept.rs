@@ -35,6 +35,13 @@ enum Turned {
     Gone(io::Error),
 }
 
+/// What ended a handshake that nobody refused in words.
+enum Failed {
+    InTls,
+    Gone,
+    Slow,
+}
+
 fn no(reason: Reason, words: impl Into<String>) -> NotWelcome {
     let words = words.into();
     NotWelcome { reason, words }
@@ -42,26 +49,27 @@ fn no(reason: Reason, words: impl Into<String>) -> NotWelcome {
 
 /// Lets somebody in, as far as a hello that is right; the caller welcomes him. `None`: he was turned away, told so, and counted.
 pub(super) async fn greet(shared: &Shared, socket: TcpStream, from: SocketAddr) -> Option<Guest> {
-    let (why, of_tls) =
-        match timeout(shared.limits.handshake, shake_hands(shared, socket, from)).await {
-            Ok(Ok(guest)) => return Some(guest),
-            Ok(Err(Turned::Told(conduit, refusal))) => {
-                turn_away(shared, conduit, from, refusal).await;
-                return None;
-            }
-            Ok(Err(Turned::Alerted(socket, why))) => {
-                linger(socket).await;
-                (why, true)
-            }
-            Ok(Err(Turned::Gone(error))) => (explain(&error), false),
-            Err(_) => (
-                format!("no handshake within {:?}", shared.limits.handshake),
-                false,
-            ),
-        };
-    shared.counters.turned(from, &why, |counts| match of_tls {
-        true => counts.tls_failed += 1,
-        false => *counts.refused.entry(Reason::Slow).or_default() += 1,
+    let (why, how) = match timeout(shared.limits.handshake, shake_hands(shared, socket, from)).await
+    {
+        Ok(Ok(guest)) => return Some(guest),
+        Ok(Err(Turned::Told(conduit, refusal))) => {
+            turn_away(shared, conduit, from, refusal).await;
+            return None;
+        }
+        Ok(Err(Turned::Alerted(socket, why))) => {
+            linger(socket).await;
+            (why, Failed::InTls)
+        }
+        Ok(Err(Turned::Gone(error))) => (explain(&error), Failed::Gone),
+        Err(_) => (
+            format!("no handshake within {:?}", shared.limits.handshake),
+            Failed::Slow,
+        ),
+    };
+    shared.counters.turned(from, &why, |counts| match how {
+        Failed::InTls => counts.tls_failed += 1,
+        Failed::Gone => counts.gone += 1,
+        Failed::Slow => *counts.refused.entry(Reason::Slow).or_default() += 1,
     });
     None
 }

@@ -4,6 +4,7 @@ use super::conduit::Conduit;
 use super::connection::Connection;
 use super::counts::Counts;
 use super::error::CallError;
+use super::frame::BODY_MAX;
 use super::hello::{Purpose, VERSIONS};
 use super::limits::Limits;
 use super::link::{End, Link};
@@ -218,10 +219,19 @@ impl Calls {
         body: Vec<u8>,
         within: Duration,
     ) -> Result<Vec<u8>, CallError> {
+        // Nobody is to get used to more than others take.
+        let fits = |body: &[u8]| match body.len() {
+            0..=BODY_MAX => Ok(()),
+            len => Err(CallError::TooLarge { len }),
+        };
+        fits(&body)?;
         let handler = self.0.shared.handler(service);
         let handler = handler.ok_or(CallError::Unsupported { service })?;
         match timeout(within, handler(self.me(), body)).await {
-            Ok(answer) => answer.map_err(|why| CallError::Refused { why }),
+            Ok(answer) => {
+                let answer = answer.map_err(|why| CallError::Refused { why })?;
+                fits(&answer).map(|()| answer)
+            }
             Err(_) => Err(CallError::TimedOut { within }),
         }
     }
@@ -238,7 +248,7 @@ impl Calls {
     /// # Errors
     /// Where it is known already that it will not arrive.
     pub fn tell(&self, to: NodeId, service: Service, body: Vec<u8>) -> Result<(), CallError> {
-        if body.len() > super::BODY_MAX {
+        if body.len() > BODY_MAX {
             return Err(CallError::TooLarge { len: body.len() });
         }
         if to == self.node() {

@@ -2,7 +2,7 @@
 
 use super::conduit::{Conduit, Duplex};
 use super::error::CallError;
-use super::frame::{BODY_MAX, Kind, Why};
+use super::frame::{BODY_MAX, Kind, Why, text};
 use super::hello::Welcome;
 use super::limits::Limits;
 use super::node::lock;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 /// Frames that wait to be written.
 const QUEUE: usize = 1024;
 /// Bytes of requests that wait to be written.
-const WAITING_BYTES_MAX: usize = 16 << 20;
+pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Calls that are under way or wait for their turn, of one connection.
 const CALLS_MAX: usize = 4096;
 
@@ -235,6 +235,8 @@ async fn run(
     if matches!(end, End::Broken(_) | End::Silent(_)) {
         // Before the goodbye, which may take its time.
         finish(pending, &end.why());
+        // And whoever waits for a place in the queue, or for what is held by what is in it.
+        drop(queue);
         stream::say_goodbye(&mut writer, &end.why(), limits).await;
     }
     end
@@ -273,7 +275,7 @@ async fn read_one(
         Kind::Beat => Ok(()),
         Kind::Bye => Err(End::Lost(format!(
             "the other side ended the connection: {}",
-            String::from_utf8_lossy(&body)
+            text(&body)
         ))),
         Kind::Ask { .. } | Kind::Tell { .. } | Kind::Cancel { .. } => Err(End::Broken(
             "a call came on a connection that only answers".into(),
@@ -282,12 +284,14 @@ async fn read_one(
 }
 
 fn refusal(why: Why, service: Service, body: &[u8]) -> CallError {
-    let text = String::from_utf8_lossy(body).into_owned();
+    let text = text(body);
     match why {
         Why::Unsupported => CallError::Unsupported { service },
         Why::TimedOut => CallError::TimedOut {
             within: Duration::ZERO,
         },
-        Why::Refused | Why::Failed | Why::TooLarge => CallError::Refused { why: text },
+        // It broke off somewhere amid what was asked.
+        Why::Failed => CallError::Unreachable { why: text },
+        Why::Refused | Why::TooLarge => CallError::Refused { why: text },
     }
 }

@@ -1,9 +1,10 @@
 //! What happened at the door, for status and metrics, and the last refusals in their words.
 
 use super::hello::Reason;
+use super::node::lock;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Refusals that are kept in words.
 const LAST_MAX: usize = 32;
@@ -24,6 +25,8 @@ pub struct Counts {
     pub welcomed: u64,
     /// Those that did not, by what was told them.
     pub refused: BTreeMap<Reason, u64>,
+    /// Those that hung up, or broke, amid their handshake.
+    pub gone: u64,
     /// Those whose handshake failed in TLS.
     pub tls_failed: u64,
     /// Those that were cut off later, because they broke the framing.
@@ -44,7 +47,7 @@ pub(super) struct Counters(Mutex<Counts>);
 
 impl Counters {
     pub fn count(&self, change: impl FnOnce(&mut Counts)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.0));
     }
 
     pub fn turned(&self, from: SocketAddr, why: &str, change: impl FnOnce(&mut Counts)) {
@@ -60,9 +63,6 @@ impl Counters {
     }
 
     pub fn now(&self) -> Counts {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.0).clone()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::conduit::Conduit;
 use super::error::CallError;
+use super::frame::text;
 use super::hello::{Cover, HELLO_LEN, Hello, NOD, NotWelcome, Preamble, REFUSAL_LEN, Way, Welcome};
 use super::link::Tunnel;
 use crate::base::NodeId;
@@ -133,7 +134,7 @@ async fn refusal(conduit: &mut Conduit, head: &[u8; REFUSAL_LEN]) -> CallError {
     match conduit.read_exact(&mut words).await {
         Ok(()) => CallError::NotWelcome {
             reason,
-            why: String::from_utf8_lossy(&words).into_owned(),
+            why: text(&words),
         },
         Err(error) => CallError::unreachable(explain(&error)),
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
-    /// There is no connection, or it was lost: what was asked may have been done or not.
+    /// There is no connection, or it was lost, or the service there broke down over it: what was asked may have been done or not.
     Unreachable { why: String },
     /// The other side does not take this node's connections, and says why. Asking again helps only when something is changed.
     NotWelcome { reason: Reason, why: String },
-    /// The service there said no.
+    /// The service there said no, or its answer is longer than a frame.
     Refused { why: String },
     /// The other node does not know the service, or does not serve it: it is older, or not a member of the manager.
     Unsupported { service: Service },

@@ -216,6 +216,12 @@ impl Kind {
     }
 }
 
+/// Words of the other side, fit for a log or a terminal: who is not proven to be anybody may have sent them.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let words = String::from_utf8_lossy(bytes);
+    words.replace(char::is_control, " ")
+}
+
 /// As many of the words as a frame holds.
 pub(super) fn words(text: &str) -> Vec<u8> {
     let mut end = text.len().min(WORDS_MAX);

@@ -25,6 +25,7 @@
 //! held against the certificate; without, it is believed. The preamble is repeated by the hello's purpose, so that who changes it on the way is found out. The nod costs
 //! a round trip when a connection is made, and lets the two sides say in words what TLS could not: that one of them does not speak it.
 
+use super::frame::{WORDS_MAX, words};
 use super::service::Class;
 use crate::base::bytes::{Put, Take};
 use crate::base::{ClusterId, NodeId, crc};
@@ -37,7 +38,7 @@ pub(super) const VERSIONS: RangeInclusive<u16> = 1..=1;
 pub(super) const PREAMBLE_LEN: usize = 8;
 pub(super) const HELLO_LEN: usize = 64;
 pub(super) const REFUSAL_LEN: usize = 16;
-pub(super) const REASON_LEN_MAX: usize = 1024;
+pub(super) const REASON_LEN_MAX: usize = WORDS_MAX;
 
 const PREAMBLE: [u8; 6] = *b"SARSEN";
 const HELLO: [u8; 8] = *b"SARSENHC";
@@ -285,17 +286,14 @@ pub(super) struct NotWelcome {
 
 impl NotWelcome {
     pub fn encode(&self) -> Vec<u8> {
-        let mut end = self.words.len().min(REASON_LEN_MAX);
-        while !self.words.is_char_boundary(end) {
-            end -= 1;
-        }
+        let words = words(&self.words);
         let mut bytes = Vec::new();
         let mut put = Put(&mut bytes);
         put.bytes(&REFUSAL);
         put.u16(self.reason as u16);
-        put.u16(end as u16);
+        put.u16(words.len() as u16);
         put.u32(0);
-        put.bytes(&self.words.as_bytes()[..end]);
+        put.bytes(&words);
         bytes
     }
 

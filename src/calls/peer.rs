@@ -1,11 +1,12 @@
 //! One of the two connections to a peer: dialled when something is to be said, dialled again after it was lost, but not at once and not ever faster.
 
-use super::connection::Connection;
+use super::connection::{Connection, WAITING_BYTES_MAX};
 use super::dial::{Protection, dial};
 use super::error::CallError;
 use super::hello::{Hello, Purpose};
 use super::node::{Shared, lock};
 use super::security::Security;
+use super::serve::units;
 use super::service::{Class, Service};
 use crate::base::NodeId;
 use std::collections::VecDeque;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What was told while the connection was being made, and waits for it.
+/// What was told while the connection was being made, and waits for it: so many, and of at most as many bytes as a connection takes at once.
 const TOLD_MAX: usize = 64;
 
 enum State {
@@ -116,17 +117,16 @@ impl Peer {
         service: Service,
         body: Vec<u8>,
     ) -> Result<(), CallError> {
-        match self.look(shared) {
-            Look::Up(connection) => connection.tell(service, body),
-            Look::Down(error) => Err(error),
-            Look::Dialling(_) => {
-                let mut inner = lock(&self.inner);
-                if inner.told.len() >= TOLD_MAX {
-                    let why = "too much waits for the connection to that node";
-                    return Err(CallError::Busy { why });
-                }
-                inner.told.push_back((service, body));
-                Ok(())
+        loop {
+            match self.look(shared) {
+                Look::Up(connection) => return connection.tell(service, body),
+                Look::Down(error) => return Err(error),
+                Look::Dialling(_) => {}
+            }
+            let mut inner = lock(&self.inner);
+            // The dialling may have ended since, and with it whoever says what waits.
+            if matches!(inner.state, State::Dialling(_)) {
+                return inner.keep(service, body);
             }
         }
     }
@@ -160,9 +160,21 @@ impl Peer {
                     let found = peer.dial(&shared, &addresses).await;
                     peer.done(&shared, found, &addresses);
                     drop(done);
+                    peer.go_on(&shared);
                 });
                 Look::Dialling(dialling)
             }
+        }
+    }
+
+    /// Dials again where something still waits to be said: the node moved while it was dialled.
+    fn go_on(self: &Arc<Peer>, shared: &Arc<Shared>) {
+        if lock(&self.inner).told.is_empty() {
+            return;
+        }
+        if let Look::Down(error) = self.look(shared) {
+            tracing::info!(node = %self.node, "what was told is not said: {error}");
+            lock(&self.inner).told.clear();
         }
     }
 
@@ -212,6 +224,18 @@ impl Peer {
 }
 
 impl Inner {
+    /// Keeps what was told until the connection is there.
+    fn keep(&mut self, service: Service, body: Vec<u8>) -> Result<(), CallError> {
+        let bytes: u32 = self.told.iter().map(|(_, body)| units(body.len())).sum();
+        let has_room = bytes + units(body.len()) <= units(WAITING_BYTES_MAX);
+        if self.told.len() >= TOLD_MAX || !has_room {
+            let why = "too much waits for the connection to that node";
+            return Err(CallError::Busy { why });
+        }
+        self.told.push_back((service, body));
+        Ok(())
+    }
+
     /// Waits before the next trial, where this one failed with `error`.
     fn fail(&mut self, shared: &Shared, error: Option<CallError>) {
         let (min, max) = (shared.limits.back_off_min, shared.limits.back_off_max);

@@ -9,11 +9,12 @@
 
 use super::accept::{Guest, greet, turn_away, welcome};
 use super::conduit::{Conduit, Duplex, drain};
-use super::frame::{BODY_MAX, Kind, Why, words};
+use super::frame::{BODY_MAX, Kind, Why, text, words};
 use super::hello::{NotWelcome, Purpose, Reason};
+use super::limits::Limits;
 use super::link::End as LinkEnd;
 use super::node::{Caller, Handler, Shared, lock};
-use super::service::Service;
+use super::service::{Class, Service};
 use super::stream::{self, End, Out};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -74,6 +75,13 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
+/// Bulk calls of one connection that are worked on at once. Each may be asked and answered in as many bytes as a call carries, so that more of them could
+/// fill the memory with answers; and where the bytes of requests were what is waited for, the caller's beats would stand behind a body that nobody reads.
+fn bulk_in_progress_max(limits: &Limits) -> u32 {
+    let whole = limits.bytes_max.max(BODY_MAX) / BODY_MAX;
+    limits.in_progress_max.min(whole as u32)
+}
+
 /// There is no room to be polite.
 fn refuse_at_once(shared: &Shared, socket: &TcpStream, from: SocketAddr) {
     let refusal = NotWelcome {
@@ -127,9 +135,10 @@ async fn attend(
         },
         _ => None,
     };
-    let in_progress_max = match node {
-        Some(_) => shared.limits.in_progress_max,
-        None => 1,
+    let in_progress_max = match (node, purpose) {
+        (None, _) => 1,
+        (_, Purpose::Calls(Class::Bulk)) => bulk_in_progress_max(&shared.limits),
+        _ => shared.limits.in_progress_max,
     };
     let bytes = welcome(&shared, version, in_progress_max);
     let welcomed = timeout(shared.limits.handshake, conduit.write_all(&bytes)).await;
@@ -252,7 +261,7 @@ impl Desk {
             Kind::Beat => Ok(()),
             Kind::Bye => {
                 let body = stream::read_body(reader, &head, limits).await?;
-                let why = String::from_utf8_lossy(&body).into_owned();
+                let why = text(&body);
                 Err(End::Lost(format!("the other side said goodbye: {why}")))
             }
             Kind::Answer { .. } | Kind::Refuse { .. } => {
@@ -386,7 +395,8 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(number) = self.number.filter(|_| std::thread::panicking()) {
             let why = Why::Failed;
-            let out = Out::of(Kind::Refuse { number, why }, words("the handler failed"));
+            let mut out = Out::of(Kind::Refuse { number, why }, words("the handler failed"));
+            out.held = std::mem::take(&mut self.held);
             self.out.try_send(out).ok();
         }
         self.done();

@@ -265,9 +265,9 @@ async fn end(
             Err(_) => tracing::warn!("API requests were cut off"),
         }
     }
-    // Nothing changes the catalog any more: closed in good order, the next start need not look for what is unfinished in it.
+    // Nothing changes the catalog any more: closed in good order, the next start need not repair it first.
     if timeout(CATALOG_STOP, host.close_catalog()).await.is_err() {
-        tracing::warn!("closing the catalog takes too long: the next start looks its file over");
+        tracing::warn!("closing the catalog takes too long: the next start repairs its file");
     }
     let handle = shards.handle();
     if guests {

@@ -6,7 +6,7 @@ use super::follow;
 use super::message::{self, Follow, Followed, Further, Part, Question, Ticket};
 use super::propose::Tickets;
 use super::raft::{Group, OpenError, Opening, Source};
-use super::transport::{Nobody, Transport};
+use super::transport::{Nobody, PART_BYTES, Transport};
 use super::watch::Watch;
 use crate::base::NodeId;
 use crate::protocol::catalog::Catalog;
@@ -22,8 +22,6 @@ use tokio::time::timeout;
 
 /// How much of the log one answer carries, in bytes of JSON.
 const ANSWER_BYTES: usize = 512 << 10;
-/// How much of a snapshot one answer carries, in bytes.
-pub(super) const PART_BYTES: usize = 512 << 10;
 /// How many nodes may wait here for news at once: all of a site.
 const FOLLOWERS_MAX: usize = crate::protocol::catalog::NODES_MAX;
 /// How long one of them waits at most.
@@ -120,6 +118,8 @@ pub(super) struct Shared {
     life: u64,
     number: AtomicU64,
     followers: Semaphore,
+    /// Held over the making of an image.
+    imaging: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Who the members are, as far as this node has heard.
@@ -304,6 +304,7 @@ impl Manager {
             life: life(),
             number: AtomicU64::new(0),
             followers: Semaphore::new(FOLLOWERS_MAX),
+            imaging: Arc::default(),
         });
         let following = tokio::spawn(follow::follow(Arc::clone(&shared)));
         let tasks = Arc::new(Tasks {
@@ -393,8 +394,16 @@ impl Manager {
                     .collect(),
             ),
             Since::Gone => {
+                // One after the other: all nodes of a site may start at once, and whoever waited here gets the image that was made
+                // meanwhile. The guard goes along, because making it does not end where nobody waits for it any more.
+                let one_makes = Arc::clone(&self.shared.imaging).lock_owned().await;
                 let board = Arc::clone(board);
-                let image = tokio::task::spawn_blocking(move || board.image()).await;
+                let image = tokio::task::spawn_blocking(move || {
+                    let image = board.image();
+                    drop(one_makes);
+                    image
+                })
+                .await;
                 let image = image.map_err(|error| error.to_string())?;
                 Further::Snapshot {
                     index: image.index,

@@ -5,16 +5,15 @@
 //! member that was removed while it was away is told so here, and stands for election no more.
 
 use super::consensus::Consensus;
-use super::door::{Known, PART_BYTES, Shared};
+use super::door::{Known, Shared};
 use super::message::{self, Follow, Followed, Further, Part};
+use super::transport::{PART_BYTES, SNAPSHOT_BYTES_MAX};
 use crate::base::NodeId;
 use crate::protocol::catalog::Catalog;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The largest snapshot that is fetched, in bytes.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// How long one part of a snapshot may take.
 const PART_TIME: Duration = Duration::from_secs(5);
 

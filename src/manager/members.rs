@@ -62,8 +62,17 @@ impl std::error::Error for MembersError {}
 impl Manager {
     /// Makes these nodes the members, on whichever node it is asked. They may be all others than before: who is new is filled first.
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembersError> {
+        self.set_voters_instead(voters, None).await
+    }
+
+    /// The same, and where `instead_of` is said, only if these are the members at the leader.
+    pub(super) async fn set_voters_instead(
+        &self,
+        voters: BTreeSet<NodeId>,
+        instead_of: Option<BTreeSet<NodeId>>,
+    ) -> Result<(), MembersError> {
         if self.shared.group.standing().does_lead {
-            return self.set_voters_here(voters).await;
+            return self.set_voters_here(voters, instead_of).await;
         }
         let mut hint = None;
         for turn in 0..2 * SIZES[2] {
@@ -71,8 +80,11 @@ impl Manager {
             let to = self.shared.leader_to_ask(hint, turn).ok_or_else(refused)?;
             let (ToAsk::Leader(to) | ToAsk::Anybody(to)) = to;
             let ticket = self.shared.ticket();
-            let voters = voters.clone();
-            let question = message::set_voters(&SetVoters { ticket, voters });
+            let question = message::set_voters(&SetVoters {
+                ticket,
+                voters: voters.clone(),
+                instead_of: instead_of.clone(),
+            });
             let within = CATCH_UP + 2 * CHANGE;
             let answer = self.shared.transport.call(to, question, within).await;
             let answer = match answer {
@@ -101,7 +113,8 @@ impl Manager {
 
     /// Puts a new member in the place of another, dead or alive.
     pub async fn replace_member(&self, old: NodeId, new: NodeId) -> Result<(), MembersError> {
-        let mut voters = self.members().voters;
+        let before = self.members().voters;
+        let mut voters = before.clone();
         if !voters.remove(&old) {
             // It may have been replaced by an earlier asking.
             return match voters.contains(&new) {
@@ -114,7 +127,8 @@ impl Manager {
                 "node {new} is a member already"
             )));
         }
-        self.set_voters(voters).await
+        // This node's view may be old, and would undo what was changed since.
+        self.set_voters_instead(voters, Some(before)).await
     }
 
     pub(super) async fn take_set_voters(&self, from: NodeId, asked: SetVoters) -> VotersSet {
@@ -127,15 +141,32 @@ impl Manager {
         if let Err(why) = is_first {
             return VotersSet::Interrupted { why };
         }
-        match self.set_voters_here(asked.voters).await {
+        match self.set_voters_here(asked.voters, asked.instead_of).await {
             Ok(()) => VotersSet::Done,
             Err(MembersError::Refused(why)) => VotersSet::Refused { why },
             Err(MembersError::Interrupted(why)) => VotersSet::Interrupted { why },
         }
     }
 
-    async fn set_voters_here(&self, voters: BTreeSet<NodeId>) -> Result<(), MembersError> {
+    /// Whether the members are those that a change is to start from.
+    fn are_still(&self, instead_of: Option<&BTreeSet<NodeId>>) -> Result<(), MembersError> {
+        let found = self.shared.group.standing().voters;
+        match instead_of.is_none_or(|meant| *meant == found) {
+            true => Ok(()),
+            false => Err(MembersError::Refused(
+                "they are others by now than the change was meant for; look at them and ask again"
+                    .into(),
+            )),
+        }
+    }
+
+    async fn set_voters_here(
+        &self,
+        voters: BTreeSet<NodeId>,
+        instead_of: Option<BTreeSet<NodeId>>,
+    ) -> Result<(), MembersError> {
         let before = self.shared.group.standing().voters;
+        self.are_still(instead_of.as_ref())?;
         if !SIZES.contains(&voters.len()) {
             return Err(MembersError::Refused(format!(
                 "a manager has 1, 3 or 5 members, not {}",
@@ -152,6 +183,8 @@ impl Manager {
         for node in voters.difference(&before) {
             self.take_in(*node, &before, &voters).await?;
         }
+        // Catching up takes a while.
+        self.are_still(instead_of.as_ref())?;
         let change = self.shared.group.set_voters(voters);
         let done = timeout(CHANGE, change).await;
         done.unwrap_or_else(|_| Err(format!("it took more than {CHANGE:?}")))

@@ -115,6 +115,9 @@ pub(super) struct Part {
 pub(super) struct SetVoters {
     pub ticket: Ticket,
     pub voters: BTreeSet<NodeId>,
+    /// Where they are said, these have to be the members before; older builds do not say them.
+    #[serde(default)]
+    pub instead_of: Option<BTreeSet<NodeId>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,7 +144,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[VERSION, kind], body].concat()
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain structs are JSON")
 }
 

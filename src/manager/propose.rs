@@ -76,6 +76,16 @@ impl Tickets {
     }
 }
 
+/// Whether a command is short enough. A longer one would be in the log and in no message, and the group would stop at it.
+fn fits(command: &Command) -> Result<(), String> {
+    match message::json(command).len() {
+        0..=COMMAND_MAX => Ok(()),
+        bytes => Err(format!(
+            "the command takes {bytes} bytes, and at most {COMMAND_MAX} are taken"
+        )),
+    }
+}
+
 /// What came of one attempt.
 enum Attempt {
     Ended(Outcome),
@@ -99,13 +109,8 @@ impl Manager {
 
     /// Asks for a change, and says what is known of it and where in the log it is. Does not wait until this node shows it.
     pub async fn ask(&self, command: Command) -> Outcome {
-        let bytes = serde_json::to_vec(&command).map_or(0, |bytes| bytes.len());
-        if bytes > COMMAND_MAX {
-            return Outcome::Lost {
-                why: format!(
-                    "the command takes {bytes} bytes, and at most {COMMAND_MAX} are taken"
-                ),
-            };
+        if let Err(why) = fits(&command) {
+            return Outcome::Lost { why };
         }
         let until = Instant::now() + self.shared.times.propose;
         let mut hint = None;
@@ -200,6 +205,10 @@ impl Manager {
         if !standing.does_lead {
             let leader = standing.leader.filter(|leader| *leader != self.node());
             return Proposed::NotLeader { leader };
+        }
+        // Not every build may hold itself to the same bound.
+        if let Err(why) = fits(&asked.command) {
+            return Proposed::Lost { why };
         }
         let is_first = self.shared.tickets().take(from, asked.ticket);
         if let Err(why) = is_first {

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 /// The longest message either way, in bytes.
 pub const MESSAGE_MAX: usize = 1 << 20;
+/// How much of a snapshot one message carries, in bytes: half of what it may have.
+pub(super) const PART_BYTES: usize = MESSAGE_MAX / 2;
+/// The largest snapshot that is taken from another node, in bytes.
+pub(super) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
 /// No answer came.
 #[derive(Debug, Clone, PartialEq, Eq)]

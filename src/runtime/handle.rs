@@ -31,7 +31,7 @@ pub struct Config {
     /// Payload memory of all shards together, in bytes. Must hold the stores' overlays and what clients have
     /// in flight; rounded up to whole MiB, at least 64 MiB.
     pub buffer_bytes: u64,
-    /// Memory for what peers send, of all shards together, in bytes: each link takes what its peer is granted (4 MiB) from its shard's share, and what stores
+    /// Memory for what peers send, of all shards together, in bytes: each link takes twice what its peer is granted (4 MiB) from its shard's share, and what stores
     /// keep of that until it is applied comes on top. 0: there are no links.
     pub link_bytes: u64,
     /// The bounds of a link.

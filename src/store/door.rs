@@ -14,7 +14,8 @@
 //!
 //! Slots: the last 1 % of them is the *reserve*. Of a PG that is not replicated new space is taken outside of it only. Of one that is, who coordinates has asked
 //! before ([`Input::Look`], [`Levels::slots_free`](super::Levels)), so that a replica in sync takes what it is told to the last slot; a joiner, and a fill, leaves two thirds of the
-//! reserve to those. Overwrites need no slot of their own: [`StoreError::NoSpace`] is the answer to what takes new space.
+//! reserve to those. Writes over what is there need no slot of their own; a fill of a whole chunk needs one until it
+//! has given the old one back. [`StoreError::NoSpace`] is the answer to what takes new space.
 //!
 //! A PG is *replicated* for a store from its first [`Input::Fence`] to its [`Input::DropReplica`]. Of such a one the store keeps
 //! fences, marks and windows, and what was discarded leaves a tombstone. Of others it keeps nothing but their blocks.

@@ -1,25 +1,26 @@
 //! Looks into the table that read no data: whether a write would take a slot, and what a layer holds of a chunk.
 //!
-//! A page may have to be loaded for it. A look tells what is durable, applied or not; but a slot that a write in flight has taken counts as the
-//! chunk's own.
+//! A page may have to be loaded for it. A look tells what is durable, applied or not; but a slot that a write by way of the journal has taken counts as the
+//! chunk's own while that is in flight. One of a whole chunk counts only when it is recorded.
 
 use super::door::{ChunkId, Holding, Outbox, Output, StoreError, StoreOp, Takes};
 use super::engine::{Ask, Store, done};
 use super::page::NO_SLOT;
-use super::table::{EntryId, LeafState};
+use super::table::{EntryId, LeafId, LeafState};
 use crate::base::Break;
 
-/// Where the entry of a chunk is.
-enum Sought {
-    Here(Option<EntryId>),
+/// What is there of a chunk.
+pub(super) enum Sought<T> {
+    Here(T),
     /// It cannot be told.
     Never(StoreError),
     /// Its extent has to be loaded.
-    Later(super::table::LeafId),
+    Later(LeafId),
 }
 
 impl Store {
-    fn seek(&self, at: ChunkId) -> Sought {
+    /// The extent of a chunk, loaded; `None`: there is none. Not for reads, which have their own: it is measured.
+    pub(super) fn reach(&self, at: ChunkId) -> Sought<Option<LeafId>> {
         if !self.layers.has(at.layer, at.family) {
             return Sought::Never(StoreError::NoSuchLayer);
         }
@@ -27,11 +28,18 @@ impl Store {
             return Sought::Here(None);
         };
         match self.table.leaf(leaf).state {
-            LeafState::Loaded => {
-                Sought::Here(self.table.find(leaf, at.chunk.in_extent(), at.layer))
-            }
+            LeafState::Loaded => Sought::Here(Some(leaf)),
             LeafState::Damaged => Sought::Never(StoreError::Torn),
             LeafState::Unloaded | LeafState::Loading => Sought::Later(leaf),
+        }
+    }
+
+    fn seek(&self, at: ChunkId) -> Sought<Option<EntryId>> {
+        let find = |leaf| self.table.find(leaf, at.chunk.in_extent(), at.layer);
+        match self.reach(at) {
+            Sought::Here(leaf) => Sought::Here(leaf.and_then(find)),
+            Sought::Never(why) => Sought::Never(why),
+            Sought::Later(leaf) => Sought::Later(leaf),
         }
     }
 
@@ -101,7 +109,7 @@ impl Store {
         all
     }
 
-    /// Whether an entry has a slot, or a write on its way to it has taken one.
+    /// Whether an entry has a slot, or a write by way of the journal has taken one for it.
     pub(super) fn has_slot(&self, entry: EntryId) -> bool {
         let taken = self.overlays.get(entry).map_or(NO_SLOT, |o| o.slot);
         self.table.entry(entry).slot != NO_SLOT || taken != NO_SLOT

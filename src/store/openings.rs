@@ -60,6 +60,8 @@ impl Store {
     }
 
     pub(super) fn on_put_openings(&mut self, op: StoreOp, of: Openings, out: &mut Outbox) {
+        // A superblock that says otherwise is never read again.
+        assert!(of.recorded <= of.last, "what is recorded was begun: {of:?}");
         match self.state {
             State::Open if self.openings.asked.len() < PUTS_MAX => {
                 self.openings.asked.push((op, of));

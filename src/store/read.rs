@@ -8,6 +8,7 @@ use super::door::{
     ChunkId, DiskFault, DiskOp, Holding, IoData, Note, Outbox, Output, StoreError, StoreOp,
 };
 use super::engine::{Ask, Io, Store, done};
+use super::look::Sought;
 use super::overlay::Source;
 use super::table::{LeafId, LeafState};
 use crate::base::{BLOCK, BlockRun, Break, BufRef, LayerId, MapRun, crc};
@@ -69,14 +70,10 @@ enum Place {
 
 impl Store {
     pub(super) fn on_fetch(&mut self, op: StoreOp, at: ChunkId, buf: BufRef, out: &mut Outbox) {
-        if !self.layers.has(at.layer, at.family) {
-            return done(op, Err(StoreError::NoSuchLayer), out);
-        }
-        let leaf = self.table.leaf_of(at.family, at.chunk.extent());
-        match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
-            None | Some((_, LeafState::Loaded)) => {}
-            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
-            Some((leaf, _)) => return self.load_for(leaf, Ask::Fetch { op, at, buf }, out),
+        match self.reach(at) {
+            Sought::Here(_) => {}
+            Sought::Never(why) => return done(op, Err(why), out),
+            Sought::Later(leaf) => return self.load_for(leaf, Ask::Fetch { op, at, buf }, out),
         }
         self.begin_read(op, at, BlockRun::WHOLE, (buf, Looks::Alone), out);
     }
@@ -116,14 +113,10 @@ impl Store {
         buf: BufRef,
         out: &mut Outbox,
     ) {
-        if !self.layers.has(at.layer, at.family) {
-            return done(op, Err(StoreError::NoSuchLayer), out);
-        }
-        let leaf = self.table.leaf_of(at.family, at.chunk.extent());
-        match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
-            None | Some((_, LeafState::Loaded)) => {}
-            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
-            Some((leaf, _)) => return self.load_for(leaf, Ask::Load { op, at, run, buf }, out),
+        match self.reach(at) {
+            Sought::Here(_) => {}
+            Sought::Never(why) => return done(op, Err(why), out),
+            Sought::Later(leaf) => return self.load_for(leaf, Ask::Load { op, at, run, buf }, out),
         }
         self.begin_read(op, at, run, (buf, Looks::ThroughAndTells), out);
     }
@@ -418,15 +411,11 @@ impl Store {
 
     /// Answers what is allocated in some chunks of one extent.
     pub(super) fn on_map(&mut self, op: StoreOp, at: ChunkId, count: u32, out: &mut Outbox) {
-        if !self.layers.has(at.layer, at.family) {
-            return done(op, Err(StoreError::NoSuchLayer), out);
-        }
-        let leaf = self.table.leaf_of(at.family, at.chunk.extent());
-        match leaf.map(|leaf| (leaf, self.table.leaf(leaf).state)) {
-            None | Some((_, LeafState::Loaded)) => {}
-            Some((_, LeafState::Damaged)) => return done(op, Err(StoreError::Torn), out),
-            Some((leaf, _)) => return self.load_for(leaf, Ask::Map { op, at, count }, out),
-        }
+        let leaf = match self.reach(at) {
+            Sought::Here(leaf) => leaf,
+            Sought::Never(why) => return done(op, Err(why), out),
+            Sought::Later(leaf) => return self.load_for(leaf, Ask::Map { op, at, count }, out),
+        };
         let start = out.runs.len();
         for n in 0..count {
             let chunk = ChunkId {

@@ -12,7 +12,8 @@ use crate::base::{BLOCK, CHUNK, StoreId};
 const MAGIC: [u8; 8] = *b"SARSENSB";
 /// The format version that this build writes.
 pub const FORMAT_VERSION: u32 = 5;
-/// The oldest one that it reads. What is new in later ones stands in bytes that are zero in it, and nothing is what zero says there.
+/// The oldest one that it reads. What is new in later ones stands in bytes that are zero in it, and nothing is what zero says there. Of one thing that is not
+/// so: builds that wrote 4 let tombstones go and kept no word of it, which reads as "nothing was let go". No build that was released had replicas.
 pub const FORMAT_VERSION_OLDEST: u32 = 4;
 /// Where the two copies lie, in bytes.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 * 1024];

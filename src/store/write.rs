@@ -47,6 +47,24 @@ enum Frozen {
     Refused,
 }
 
+/// A write that has to wait.
+fn waiting(
+    (op, at, (pg, range, stamp)): (StoreOp, ChunkId, Whose),
+    (run, buf): (BlockRun, BufRef),
+    crcs: [u32; 16],
+) -> Ask {
+    Ask::Write {
+        op,
+        at,
+        run,
+        buf,
+        crcs,
+        pg,
+        range,
+        stamp,
+    }
+}
+
 /// The entry of a record that has none.
 pub(super) const NO_ENTRY: EntryId = u32::MAX;
 
@@ -120,6 +138,11 @@ impl Store {
             Ask::Fence { fences, .. } => (32 + fences.len().min(FENCES_MAX) * 24, 0),
             _ => (256, 0),
         };
+        self.has_room(record_len, payload)
+    }
+
+    /// The same for a record of so many bytes, with so many blocks of payload.
+    fn has_room(&self, record_len: usize, payload: u32) -> bool {
         let memory = (self.memory_blocks + u64::from(payload)) * BLOCK;
         self.journal.open.fits(record_len, payload)
             && (payload == 0 || memory <= self.options.overlay_bytes)
@@ -166,21 +189,12 @@ impl Store {
                 pg,
                 range,
                 stamp,
-            } if run.is_whole() => {
-                self.write_chunk(leaf, (op, at, (pg, range, stamp)), buf, crcs, out);
-            }
-            Ask::Write {
-                op,
-                at,
-                run,
-                buf,
-                crcs,
-                pg,
-                range,
-                stamp,
             } => {
-                let whose = (pg, range, stamp);
-                self.write_blocks(leaf, (op, at, whose), (run, buf), crcs, out);
+                let of = (op, at, (pg, range, stamp));
+                match run.is_whole() {
+                    true => self.write_chunk(leaf, of, buf, crcs, out),
+                    false => self.write_blocks(leaf, of, (run, buf), crcs, out),
+                }
             }
             Ask::Zero {
                 op,
@@ -266,16 +280,7 @@ impl Store {
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(short) => {
-                let ask = Ask::Write {
-                    op,
-                    at,
-                    run,
-                    buf,
-                    crcs,
-                    pg,
-                    range,
-                    stamp,
-                };
+                let ask = waiting((op, at, whose), (run, buf), crcs);
                 return self.put_off(leaf, at, short, ask, out);
             }
         };
@@ -339,17 +344,7 @@ impl Store {
         let (entry, slot) = match reserved {
             Ok(reserved) => reserved,
             Err(short) => {
-                let run = BlockRun::WHOLE;
-                let ask = Ask::Write {
-                    op,
-                    at,
-                    run,
-                    buf,
-                    crcs,
-                    pg,
-                    range,
-                    stamp,
-                };
+                let ask = waiting((op, at, whose), (BlockRun::WHOLE, buf), crcs);
                 return self.put_off(leaf, at, short, ask, out);
             }
         };
@@ -376,27 +371,16 @@ impl Store {
     fn overwrite_chunk(
         &mut self,
         leaf: LeafId,
-        (op, at, whose): (StoreOp, ChunkId, Whose),
+        of: (StoreOp, ChunkId, Whose),
         buf: BufRef,
         crcs: [u32; 16],
         out: &mut Outbox,
     ) {
-        let (run, blocks) = (BlockRun::WHOLE, u64::from(BlockRun::WHOLE.count()));
-        let memory = (self.memory_blocks + blocks) * BLOCK;
-        if self.journal.open.fits(256, run.count()) && memory <= self.options.overlay_bytes {
-            return self.write_blocks(leaf, (op, at, whose), (run, buf), crcs, out);
+        let run = BlockRun::WHOLE;
+        match self.has_room(256, run.count()) {
+            true => self.write_blocks(leaf, of, (run, buf), crcs, out),
+            false => self.stalled.push_back(waiting(of, (run, buf), crcs)),
         }
-        let (pg, range, stamp) = whose;
-        self.stalled.push_back(Ask::Write {
-            op,
-            at,
-            run,
-            buf,
-            crcs,
-            pg,
-            range,
-            stamp,
-        });
     }
 
     /// Puts a whole chunk to those that are written together.

@@ -10,7 +10,7 @@ use super::files::{self, FileError, Secrecy};
 use super::identity::{Identity, authority_uri};
 use super::pem;
 use super::request::{self, CertificateRequest, RequestError};
-use super::root::{Fingerprint, Root, inside};
+use super::root::{Root, inside};
 use super::token::{self, Grant, Token, TokenId};
 use crate::base::ClusterId;
 use rcgen::{
@@ -284,11 +284,6 @@ impl Authority {
 
 pub(super) fn new_key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("the kernel gives random bytes")
-}
-
-/// What a key is known by where the key itself is too long.
-pub(super) fn key_fingerprint(public_key: &[u8]) -> Fingerprint {
-    Fingerprint::of(public_key)
 }
 
 /// Numbers that do not tell how many there are: 127 random bits.

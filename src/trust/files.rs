@@ -99,12 +99,8 @@ pub(super) fn malformed(path: &Path, what: impl fmt::Display) -> FileError {
 
 /// Makes the file hold `bytes`, whatever it held before.
 pub(super) fn write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), FileError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder);
-    made.map_err(failed(folder, "make the folder"))?;
+    let folder = folder_of(path);
+    make_folder(folder)?;
     let mode = match secrecy {
         Secrecy::Secret => 0o600,
         Secrecy::Public => 0o644,
@@ -129,6 +125,35 @@ pub(super) fn write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), F
     file.write_all(bytes).map_err(failed(&beside, "write"))?;
     file.sync_all().map_err(failed(&beside, "make durable"))?;
     fs::rename(&beside, path).map_err(failed(path, "put in its place"))?;
+    sync_folder(folder)
+}
+
+/// The folder that a path lies in; of a bare name it is the one where the process is.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    let named = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    named.unwrap_or(Path::new("."))
+}
+
+/// Makes a folder, and those that it lies in, each durable in the one above it.
+fn make_folder(folder: &Path) -> Result<(), FileError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder_of(folder);
+    make_folder(above)?;
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed(folder, "make the folder")(error));
+        }
+        // There meanwhile; or in the way, and then what is to be in it says so.
+        _ => {}
+    }
+    sync_folder(above)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), FileError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(failed(folder, "make durable"))
 }

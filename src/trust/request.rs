@@ -1,6 +1,6 @@
 //! What a node or user asks a certificate with: a key of its own, which never leaves it, and a request (PKCS #10) that proves that it has it.
 
-use super::authority::{key_fingerprint, new_key};
+use super::authority::new_key;
 use super::credential::Credential;
 use super::files::{self, FileError, Secrecy};
 use super::pem;
@@ -138,7 +138,7 @@ impl CertificateRequest {
 
     /// What its key is known by.
     pub fn key_fingerprint(&self) -> Fingerprint {
-        key_fingerprint(self.key.public_key_raw())
+        Fingerprint::of(self.key.public_key_raw())
     }
 }
 
@@ -167,7 +167,7 @@ pub(super) struct Asked {
 
 /// What the key of a request is known by, once it is read.
 pub(super) fn fingerprint(request: &[u8]) -> Result<Fingerprint, RequestError> {
-    Ok(key_fingerprint(read(request)?.public_key.der_bytes()))
+    Ok(Fingerprint::of(read(request)?.public_key.der_bytes()))
 }
 
 /// Reads a request; its signature is that of its key.

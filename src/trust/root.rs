@@ -195,7 +195,7 @@ impl ExtendedKeyUsageValidator for Needed {
 }
 
 /// The one of them, where there is exactly one.
-fn only<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn only<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let first = names.next()?;
     names.next().is_none().then_some(first)
 }

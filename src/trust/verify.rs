@@ -3,7 +3,7 @@
 use super::clock::WallTime;
 use super::identity::Identity;
 use super::refusal::Refusal;
-use super::root::{Fingerprint, Root, Side};
+use super::root::{Fingerprint, Root, Side, only};
 use crate::base::ClusterId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
@@ -56,6 +56,33 @@ impl Verifier {
     }
 }
 
+/// What rustls asks of every verifier about signatures: TLS 1.3, with the one kind of key that there is here.
+macro_rules! tls_13_only {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(never_12())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    };
+}
+
 /// No configuration here offers it, so rustls never asks.
 fn never_12() -> Error {
     Error::General("TLS 1.2 is not spoken".into())
@@ -74,27 +101,7 @@ impl ServerCertVerifier for Verifier {
             .map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(never_12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
+    tls_13_only!();
 }
 
 impl ClientCertVerifier for Verifier {
@@ -116,27 +123,7 @@ impl ClientCertVerifier for Verifier {
             .map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(never_12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
+    tls_13_only!();
 }
 
 /// Takes a node whose authority has a certain fingerprint: what one checks that has only a token.
@@ -181,33 +168,13 @@ impl ServerCertVerifier for ByFingerprint {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(never_12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
+    tls_13_only!();
 }
 
 /// Who holds a certificate that a handshake has let through.
 pub(super) fn identity_of(cluster: ClusterId, shown: &CertificateDer<'_>) -> Option<Identity> {
     let read = EndEntityCert::try_from(shown).ok()?;
-    let named = read.valid_uri_names().find_map(Identity::read);
+    let named = only(read.valid_uri_names()).and_then(Identity::read);
     named
         .filter(|(of, _)| *of == cluster)
         .map(|(_, identity)| identity)

@@ -153,17 +153,6 @@ impl Kind {
         }
     }
 
-    /// The PG that the frame is about; `None`: about none.
-    pub fn pg(&self) -> Option<PgId> {
-        Some(match self {
-            Kind::Message(header) | Kind::Answer(header) => header.pg,
-            Kind::FillAsk(header) | Kind::FillAnswer(header) => header.pg,
-            Kind::MendAsk(header) | Kind::MendAnswer(header) => header.pg,
-            Kind::CompareAsk(header) | Kind::CompareAnswer(header) => header.pg,
-            Kind::Credit => return None,
-        })
-    }
-
     /// Writes bytes 24 to 64 of a head.
     fn encode(&self, put: &mut Put<'_>) {
         match self {

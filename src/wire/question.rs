@@ -3,7 +3,7 @@
 use super::Frame;
 use crate::base::{DiskId, Epoch, PgId};
 use crate::protocol::replication::fill::FillHeader;
-use crate::protocol::replication::{Answer, Asked, Header, Message};
+use crate::protocol::replication::{Answer, Asked, Header};
 use crate::protocol::scrub::MendHeader;
 use crate::protocol::scrub::compare::CompareHeader;
 
@@ -49,16 +49,8 @@ impl Frame {
     /// The question that a frame asks, or answers, where `disk` is what its head names; `None`: it is neither, or a mark.
     pub fn question(&self, disk: DiskId) -> Option<Question> {
         let (pg, of) = match *self {
-            Frame::Message(ref header, message) => {
-                let what = match message {
-                    Message::Change { sequence, .. } => Asked::Change { sequence },
-                    Message::Read { id, .. } => Asked::Read { id },
-                    Message::Mark => Asked::Mark,
-                    Message::Seal => Asked::Seal,
-                    Message::Confirm { id } => Asked::Confirm { id },
-                    Message::Fits { id, .. } => Asked::Fits { id },
-                };
-                return of_message(disk, header, what);
+            Frame::Message(ref header, ref message) => {
+                return of_message(disk, header, message.asked());
             }
             Frame::Answer(ref header, ref answer) => {
                 let what = match *answer {

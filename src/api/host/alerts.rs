@@ -23,10 +23,12 @@ pub enum AlertKind {
     VolumeUnavailable,
     AttachmentFailed,
     DeviceNotResized,
+    /// A change of the catalog of which nobody knows whether it was made.
+    ChangeUnknown,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 10] = [
+    pub const ALL: [AlertKind; 11] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -37,6 +39,7 @@ impl AlertKind {
         AlertKind::VolumeUnavailable,
         AlertKind::AttachmentFailed,
         AlertKind::DeviceNotResized,
+        AlertKind::ChangeUnknown,
     ];
 
     /// Its name in the API and in metrics.
@@ -52,6 +55,7 @@ impl AlertKind {
             AlertKind::VolumeUnavailable => "volume-unavailable",
             AlertKind::AttachmentFailed => "attachment-failed",
             AlertKind::DeviceNotResized => "device-not-resized",
+            AlertKind::ChangeUnknown => "change-unknown",
         }
     }
 
@@ -82,6 +86,9 @@ impl AlertKind {
             }
             AlertKind::DeviceNotResized => {
                 "it is tried again every 2 s; else unmount, detach and attach the volume again"
+            }
+            AlertKind::ChangeUnknown => {
+                "restart the daemon, which serves what is recorded by then; or ask for the change again"
             }
         }
     }

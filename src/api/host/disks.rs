@@ -79,7 +79,8 @@ impl Host {
             pool: None,
             incarnation: crate::protocol::membership::Incarnation(0),
         };
-        let events = self.manager().propose(command).await?;
+        let asked = self.manager().propose(command).await;
+        let events = self.known(&format!("disk {}", add.path), asked)?;
         let Some(Event::DiskAdded { disk, .. }) = events.into_iter().next() else {
             return Err(ErrorBody::unavailable(
                 "the catalog added no disk",

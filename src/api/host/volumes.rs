@@ -25,7 +25,8 @@ impl Host {
             pool: None,
             locality: crate::protocol::catalog::Locality::Spread,
         };
-        self.manager().propose(command).await?;
+        let asked = self.manager().propose(command).await;
+        self.known(&format!("volume {}", create.name), asked)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(&create.name)?;
         if create.purpose == VolumeCreatePurpose::Import {
@@ -55,12 +56,12 @@ impl Host {
     pub async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
         let name = name.to_owned();
-        self.manager()
-            .propose(Command::ResizeVolume {
-                name: name.clone(),
-                size,
-            })
-            .await?;
+        let resize = Command::ResizeVolume {
+            name: name.clone(),
+            size,
+        };
+        let asked = self.manager().propose(resize).await;
+        self.known(&format!("volume {name}"), asked)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(&name)?;
         self.open_volume(volume).await?;
@@ -89,10 +90,28 @@ impl Host {
     /// Takes a volume out of the catalog and its space off the disks.
     async fn give_back(&self, volume: &catalog::Volume, connections: u64) -> Result<(), ErrorBody> {
         let name = volume.name.clone();
-        self.manager()
-            .propose(Command::DeleteVolume { name, connections })
-            .await?;
+        let delete = Command::DeleteVolume { name, connections };
+        let asked = self.manager().propose(delete).await;
+        self.known(&format!("volume {}", volume.name), asked)?;
         self.finish_deletion(volume).await
+    }
+
+    /// Raises an alert where nobody knows whether the catalog was changed: it may be later, and what follows a change here is then not done before the next
+    /// start.
+    pub(super) fn known<T>(
+        &self,
+        subject: &str,
+        asked: Result<T, ProposeError>,
+    ) -> Result<T, ErrorBody> {
+        match &asked {
+            Err(error @ ProposeError::Unknown(_)) => {
+                let reason = format!("what was asked is recorded or not: {error}");
+                self.alerts()
+                    .raise(AlertKind::ChangeUnknown, subject, reason);
+            }
+            _ => self.alerts().clear(AlertKind::ChangeUnknown, subject),
+        }
+        Ok(asked?)
     }
 
     async fn finish_deletion(&self, volume: &catalog::Volume) -> Result<(), ErrorBody> {
@@ -278,7 +297,7 @@ impl From<ProposeError> for ErrorBody {
             }
             ProposeError::Unknown(_) => ErrorBody::unavailable(
                 error.to_string(),
-                "look whether it is done before you repeat it",
+                "look whether it is done before you repeat it; what is there and not served is served after a restart",
             ),
         }
     }

@@ -346,3 +346,9 @@ fn a_server_that_breaks_the_framing_or_falls_silent_fails_its_calls_with_the_rea
         assert_eq!(answer, Ok(b"yes".to_vec()));
     });
 }
+
+#[test]
+fn words_of_the_other_side_cannot_steer_a_terminal() {
+    let words = crate::calls::frame::text(b"no\x1b[2J\r\nall is well\xff\0");
+    assert_eq!(words, "no [2J  all is well\u{fffd} ");
+}

@@ -411,6 +411,16 @@ fn handshakes_are_bounded_in_time_and_in_number() {
 }
 
 #[test]
+fn who_hangs_up_amid_the_handshake_is_gone_and_not_slow() {
+    run(async {
+        let two = Node::start(plain(TWO), Limits::default()).await;
+        drop(TcpStream::connect(two.address()).await.unwrap());
+        eventually("it is counted", || two.calls.counts().gone == 1).await;
+        assert!(two.calls.counts().refused.is_empty());
+    });
+}
+
+#[test]
 fn connections_are_bounded_in_number() {
     run(async {
         let limits = Limits {

@@ -73,7 +73,7 @@ fn a_thousand_calls_in_flight_are_answered_in_any_order_each_with_its_own() {
         // All of them have come before one is answered; then they go in an order that is drawn.
         let waiting: Arc<Mutex<Vec<oneshot::Sender<()>>>> = Arc::default();
         let held = waiting.clone();
-        two.calls.handle(Service::Report, move |_, body| {
+        two.calls.handle(Service::Lease, move |_, body| {
             let (go, gone) = oneshot::channel();
             let mut held = held.lock().unwrap();
             held.push(go);
@@ -95,7 +95,7 @@ fn a_thousand_calls_in_flight_are_answered_in_any_order_each_with_its_own() {
             let calls = one.calls.clone();
             tasks.spawn(async move {
                 let body = number.to_le_bytes().to_vec();
-                let answer = calls.call(TWO, Service::Report, body.clone(), SOON).await;
+                let answer = calls.call(TWO, Service::Lease, body.clone(), SOON).await;
                 assert_eq!(answer, Ok(body));
             });
         }
@@ -135,6 +135,97 @@ fn more_calls_than_the_other_side_works_on_wait_here_and_then_go() {
         }
         assert_eq!(tasks.join_all().await.len(), 100);
         assert_eq!(seen.load(Ordering::Relaxed), 4);
+    });
+}
+
+#[test]
+fn what_is_told_while_a_node_that_moves_is_dialled_is_said_at_its_new_address() {
+    run(async {
+        let site = Site::new();
+        let limits = Limits {
+            handshake: Duration::from_millis(300),
+            ..Limits::default()
+        };
+        let one = Node::start(Security::MutualTls(site.node(1)), limits).await;
+        let two = Node::of(&site, 2).await;
+        let heard = Arc::new(AtomicU32::new(0));
+        let hears = heard.clone();
+        two.calls.handle(Service::Lease, move |_, body| {
+            hears.fetch_add(body.len() as u32, Ordering::Relaxed);
+            async { Ok(Vec::new()) }
+        });
+        // Accepts and says nothing.
+        let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = before.local_addr().unwrap();
+        one.calls.set_addresses(TWO, &[address]).unwrap();
+        for len in 1..=3 {
+            one.calls.tell(TWO, Service::Lease, vec![0; len]).unwrap();
+        }
+        one.knows(&two);
+        eventually("all was heard", || heard.load(Ordering::Relaxed) == 6).await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_connection_is_bounded_in_bytes() {
+    run(async {
+        let site = Site::new();
+        let (one, _two) = pair(&site).await;
+        let tell = |len| one.calls.tell(TWO, Service::Snapshot, vec![0; len]);
+        for _ in 0..4 {
+            tell(BODY_MAX).unwrap();
+        }
+        let full = tell(1);
+        assert!(matches!(full, Err(CallError::Busy { .. })), "{full:?}");
+    });
+}
+
+#[test]
+fn of_bulk_as_many_calls_are_worked_on_as_fit_whole_into_memory() {
+    run(async {
+        let site = Site::new();
+        let (one, two) = pair(&site).await;
+        let (now, go) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let (begun, goes) = (now.clone(), go.clone());
+        two.calls.handle(Service::Snapshot, move |_, body| {
+            let (begun, goes) = (begun.clone(), goes.clone());
+            async move {
+                let before = begun.fetch_add(1, Ordering::Relaxed);
+                assert!(before < 16, "16 times 4 MiB are 64 MiB");
+                goes.notified().await;
+                begun.fetch_sub(1, Ordering::Relaxed);
+                goes.notify_one();
+                Ok(body)
+            }
+        });
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..100u8 {
+            let calls = one.calls.clone();
+            tasks.spawn(async move {
+                let answer = calls.call(TWO, Service::Snapshot, vec![number], SOON).await;
+                assert_eq!(answer, Ok(vec![number]));
+            });
+        }
+        let begun = || now.load(Ordering::Relaxed) == 16;
+        eventually("as many as may are worked on", begun).await;
+        go.notify_one();
+        assert_eq!(tasks.join_all().await.len(), 100);
+    });
+}
+
+#[test]
+fn what_one_asks_of_oneself_is_bounded_as_with_others() {
+    run(async {
+        let site = Site::new();
+        let one = Node::of(&site, 1).await;
+        one.calls.handle(Service::Report, |_, body| async move {
+            Ok(vec![0; BODY_MAX + usize::from(body.len() == 1)])
+        });
+        let ask = |len| one.calls.call(ONE, Service::Report, vec![0; len], SOON);
+        let too_large = Err(CallError::TooLarge { len: BODY_MAX + 1 });
+        assert_eq!(ask(BODY_MAX + 1).await, too_large);
+        assert_eq!(ask(1).await, too_large);
+        assert_eq!(ask(BODY_MAX).await.unwrap().len(), BODY_MAX);
     });
 }
 
@@ -195,7 +286,12 @@ fn a_handler_that_refuses_or_fails_says_so_at_once() {
         });
         let ask = |what| one.calls.call(TWO, Service::Lease, vec![what], SOON);
         assert_says(ask(0).await.unwrap_err(), &["it refused", "in maintenance"]);
-        assert_says(ask(1).await.unwrap_err(), &["the handler failed"]);
+        let failed = ask(1).await.unwrap_err();
+        assert!(
+            matches!(failed, CallError::Unreachable { .. }),
+            "it may have been done: {failed:?}"
+        );
+        assert_says(failed, &["the handler failed"]);
         assert_says(ask(2).await.unwrap_err(), &["4194305 bytes"]);
         let long = one
             .calls
@@ -256,7 +352,7 @@ fn urgent_calls_do_not_wait_behind_bulk() {
             });
         }
         let lease = || one.calls.call(TWO, Service::Lease, vec![1; 64], SOON);
-        // One snapshot is worked on, and there is room for no other: the connection is full to its end, at both sides.
+        // One snapshot is worked on, and there is a place for no other: they wait at the caller.
         begun.notified().await;
         for _ in 0..50 {
             lease().await.unwrap();

@@ -2,14 +2,15 @@
 
 use super::log::LogStore;
 use super::machine::Machine;
-use super::network::{Appended, Installed, Network, PART_BYTES, Voted, unpack_part};
-use super::store::{Found, OpenError, Source, Store, json};
+use super::network::{Appended, Installed, Network, Voted, unpack_part};
+use super::store::{Found, OpenError, Source, Store};
 use super::{Answer, Types, node};
 use crate::base::NodeId;
 use crate::manager::Times;
 use crate::manager::board::{Board, Role};
 use crate::manager::consensus::{Consensus, Lag, Letter, Outcome, Standing};
-use crate::manager::transport::Transport;
+use crate::manager::message::json;
+use crate::manager::transport::{PART_BYTES, Transport};
 use crate::manager::watch::Index;
 use crate::protocol::catalog::{Catalog, Command};
 use crate::protocol::membership::Term;
@@ -181,7 +182,7 @@ fn config(times: &Times) -> Result<openraft::Config, String> {
         max_payload_entries: COMPACT_EVERY,
         replication_lag_threshold: 2 * COMPACT_EVERY,
         snapshot_policy: SnapshotPolicy::Never,
-        snapshot_max_chunk_size: PART_BYTES,
+        snapshot_max_chunk_size: PART_BYTES as u64,
         max_in_snapshot_log_to_keep: COMPACT_EVERY,
         ..openraft::Config::default()
     };
@@ -471,9 +472,13 @@ impl Consensus for Group {
             }
             Letter::Snapshot => {
                 let rpc = unpack_part(body)?;
-                is_from(rpc.vote.leader_id().node_id)?;
+                let vote = rpc.vote;
+                is_from(vote.leader_id().node_id)?;
                 let done: Installed = self.core.install_snapshot(rpc).await;
-                *self.heard.lock().expect("no holder panics") = Some(Instant::now());
+                // One that led an earlier term is told a higher vote, and is not heard.
+                if done.as_ref().is_ok_and(|done| done.vote <= vote) {
+                    *self.heard.lock().expect("no holder panics") = Some(Instant::now());
+                }
                 Ok(json(&done))
             }
         }
@@ -482,6 +487,8 @@ impl Consensus for Group {
     async fn end(&self) {
         self.tasks.iter().for_each(AbortHandle::abort);
         let _ = self.core.shutdown().await;
-        self.store.close();
+        let store = Arc::clone(&self.store);
+        // It syncs the file. Where that is stopped, the next start repairs it.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }

@@ -2,10 +2,15 @@
 //!
 //! The whole log is in memory: what the last snapshot does not have, and a few hundred entries before. openraft waits for one append
 //! before it begins the next, so there is nothing to gather: one append is one transaction, in a thread that may block.
+//!
+//! *covered-before-gone*: what is taken from the file is in a durable snapshot. openraft purges the log as soon as it has handed a leader's snapshot on to be
+//! installed. Here that is done in memory at once, and in the file with the first transaction after the snapshot is durable. An entry that would be behind
+//! a hole in the file waits for that.
 
-use super::store::{Batch, Found, Store, json};
+use super::store::{Batch, Found, Store};
 use super::{Entry, LogId, StorageError, Types, Vote};
 use crate::base::NodeId;
+use crate::manager::message::json;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader, StorageIOError};
 use std::collections::BTreeMap;
@@ -13,10 +18,14 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::time::timeout;
 
-/// How much one message carries of the log, in bytes of JSON. An entry is at most [`COMMAND_MAX`](crate::manager::propose::COMMAND_MAX), so that
-/// what has one more than this is still below a message's bound.
+/// How much one message carries of the log, in bytes of JSON: at most this, or one entry. Of those one has at most
+/// [`COMMAND_MAX`](crate::manager::propose::COMMAND_MAX), which is below a message's bound.
 const READ_BYTES: usize = 256 << 10;
+/// How long an entry waits for the snapshot that it is behind: as long as a leader waits for the member to install it.
+const COVER_TIME: Duration = Duration::from_secs(20);
 
 /// What of the log is in memory.
 #[derive(Debug, Default)]
@@ -28,6 +37,10 @@ struct Log {
     committed: Option<LogId>,
     /// `committed` goes along with the next transaction.
     is_committed_new: bool,
+    /// Up to there entries go from the file, with the first transaction after a snapshot has them.
+    purge_due: Option<LogId>,
+    /// Between what is in the file and there are entries that never were: the next one has to wait.
+    has_hole: bool,
 }
 
 /// The log of one member. Clones are the same.
@@ -45,6 +58,8 @@ impl LogStore {
             vote: found.vote.map(|vote| first_vote(vote, found.node)),
             committed: found.committed,
             is_committed_new: false,
+            has_hole: found.purge_due.is_some(),
+            purge_due: found.purge_due,
         };
         LogStore {
             store,
@@ -69,9 +84,35 @@ impl LogStore {
             if std::mem::take(&mut log.is_committed_new) {
                 batch.state.push(("committed", json(&log.committed)));
             }
+            let ends = *self.store.snapshot_ends().borrow();
+            if let Some(to) = log.purge_due.take_if(|to| to.index < ends) {
+                log.has_hole = false;
+                batch.purge = Some(to.index);
+                batch.state.push(("purged", json(&to)));
+            }
         }
         let store = Arc::clone(&self.store);
         blocking(move || store.commit(&batch)).await
+    }
+
+    /// Waits until an entry that is appended would not lie behind a hole.
+    async fn covered(&self) -> io::Result<()> {
+        let due = {
+            let log = self.log();
+            log.purge_due.filter(|_| log.has_hole)
+        };
+        let Some(to) = due else {
+            return Ok(());
+        };
+        let mut ends = self.store.snapshot_ends();
+        let covered = timeout(COVER_TIME, ends.wait_for(|ends| to.index < *ends)).await;
+        match covered {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(io::Error::other(format!(
+                "the snapshot up to entry {} is not durable within {COVER_TIME:?}",
+                to.index
+            ))),
+        }
     }
 }
 
@@ -183,7 +224,11 @@ impl RaftLogStorage<Types> for LogStore {
                 batch.entries.push((index, bytes));
             }
         }
-        callback.log_io_completed(self.commit(batch).await);
+        let done = match self.covered().await {
+            Ok(()) => self.commit(batch).await,
+            Err(error) => Err(error),
+        };
+        callback.log_io_completed(done);
         Ok(())
     }
 
@@ -198,17 +243,19 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, to: LogId) -> Result<(), StorageError> {
-        {
+        let is_covered = {
             let mut log = self.log();
+            let last = log.entries.last_key_value().map(|(index, _)| *index);
+            log.has_hole |= last.max(log.purged.map(|purged| purged.index)) < Some(to.index);
             log.entries = log.entries.split_off(&(to.index + 1));
             log.purged = log.purged.max(Some(to));
-        }
-        let batch = Batch {
-            purge: Some(to.index),
-            state: vec![("purged", json(&to))],
-            ..Batch::default()
+            log.purge_due = log.purge_due.max(Some(to));
+            to.index < *self.store.snapshot_ends().borrow()
         };
-        let done = self.commit(batch).await;
+        if !is_covered {
+            return Ok(());
+        }
+        let done = self.commit(Batch::default()).await;
         done.map_err(|error| StorageIOError::write_logs(AnyError::new(&error)).into())
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! A snapshot goes in parts, of which each letter has one: the length of the head (4 bytes, little endian), the head as JSON, the part.
 
-use super::store::json;
 use super::{SnapshotMeta, Types, Vote, node};
 use crate::base::NodeId;
 use crate::manager::consensus::Letter;
-use crate::manager::message;
-use crate::manager::transport::{Transport, Unreachable};
+use crate::manager::message::{self, json};
+use crate::manager::transport::{SNAPSHOT_BYTES_MAX, Transport, Unreachable};
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
@@ -20,10 +19,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much of a snapshot one letter carries, in bytes: half of what a message may have.
-pub(super) const PART_BYTES: u64 = 512 << 10;
-/// The largest snapshot that is taken from a leader, in bytes.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// How long a member that does not answer is left alone. openraft's own 500 ms would be longer than an election takes, so a member that
 /// comes back would stand for one before it hears the leader.
 const LEFT_ALONE: Duration = Duration::from_millis(50);

@@ -15,10 +15,13 @@
 //! from then on.
 //!
 //! Where redb had to fall back to an earlier transaction of a damaged file, a lone member goes on with it. A member among others does not: it
-//! may have voted for what it then forgets, and two leaders of one term would be the end of the one log.
+//! may have voted for what it then forgets, and two leaders of one term would be the end of the one log. That is seen only where the file was closed
+//! in good order. After a crash redb goes back to the transaction before wherever the last one is broken, as it has to where that was cut short, and does not
+//! say so: there a disk that breaks what was durable, and the power that goes, together make a member forget.
 
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote, old_format};
 use crate::base::{NodeId, crc};
+use crate::manager::message::json;
 use crate::protocol::catalog::Catalog;
 use openraft::{CommittedLeaderId, Membership, RaftLogId};
 pub use redb::Database;
@@ -31,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 /// The version of the layout in the file. 1: one node. 2: Raft.
 const FORMAT: u64 = 2;
@@ -124,6 +128,8 @@ pub(super) struct Found {
     pub purged: Option<LogId>,
     /// By index, each with the length of its JSON.
     pub entries: BTreeMap<u64, (Entry, usize)>,
+    /// Up to there entries are to go from the file, which they have from this already.
+    pub purge_due: Option<LogId>,
     pub snapshot: Option<(SnapshotMeta, Catalog)>,
 }
 
@@ -135,6 +141,8 @@ pub(super) struct Store {
     header: Mutex<Option<Header>>,
     /// Of the snapshot.
     bytes: AtomicU64,
+    /// The first index that is not in the durable snapshot.
+    snapshot_ends: watch::Sender<u64>,
 }
 
 impl Store {
@@ -201,8 +209,14 @@ impl Store {
             .map_err(io::Error::other)?;
         }
         self.bytes.store(next.bytes, Ordering::Relaxed);
+        self.snapshot_ends.send_replace(end_of(&next.meta));
         *header = Some(next);
         Ok(())
+    }
+
+    /// The first index that is not in the durable snapshot, now and whenever it changes.
+    pub fn snapshot_ends(&self) -> watch::Receiver<u64> {
+        self.snapshot_ends.subscribe()
     }
 
     /// How long the snapshot is; 0 where there is none. Does not block.
@@ -212,9 +226,12 @@ impl Store {
 
     /// The snapshot and what is in it.
     pub fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
-        let guard = self.database()?;
-        let database = guard.as_ref().expect("it was looked at");
-        let reading = database.begin_read().map_err(io::Error::other)?;
+        // Reading goes on without the guard, or an append would wait for all of it.
+        let reading = {
+            let guard = self.database()?;
+            let database = guard.as_ref().expect("it was looked at");
+            database.begin_read().map_err(io::Error::other)?
+        };
         let found = read_snapshot(&reading).map_err(io::Error::other)?;
         Ok(found.map(|(header, bytes)| (header.meta, bytes)))
     }
@@ -232,6 +249,10 @@ impl Store {
 enum Part {
     MoreFollow,
     Last,
+}
+
+fn end_of(snapshot: &SnapshotMeta) -> u64 {
+    snapshot.last_log_id.map_or(0, |last| last.index + 1)
 }
 
 fn key(number: u64, piece: u64) -> u64 {
@@ -302,14 +323,17 @@ fn open_and_read(
         if members.len() > 1 {
             return Err(
                 "the file was damaged, and may have forgotten what this member voted for; \
-                        move it away, remove this node from the manager's members, and add it again"
+                        first, on another node, remove this one from the manager's members; only then \
+                        move the file away, start this node, and add it again"
                     .into(),
             );
         }
         tracing::warn!(path = %path.display(), "the catalog's file was damaged and is repaired");
     }
+    let ends = header.as_ref().map_or(0, |header| end_of(&header.meta));
     let store = Store {
         database: Mutex::new(Some(database)),
+        snapshot_ends: watch::Sender::new(ends),
         bytes: AtomicU64::new(header.as_ref().map_or(0, |header| header.bytes)),
         header: Mutex::new(header),
     };
@@ -318,6 +342,7 @@ fn open_and_read(
 
 /// The voters that a file last heard of.
 fn members(found: &Found) -> BTreeSet<u64> {
+    // `pass_over` has left no entry that is older than the snapshot's word, unless all of them up to it are there.
     let in_log = found.entries.values().rev().find_map(|(entry, _)| {
         let openraft::EntryPayload::Membership(membership) = &entry.payload else {
             return None;
@@ -443,16 +468,34 @@ fn read(database: &Database, wanted: Option<NodeId>) -> Result<(Found, Option<He
         }
     };
     let header = snapshot.as_ref().map(|(header, _)| header.clone());
-    let found = Found {
+    let mut found = Found {
         node,
         vote: one(&state, "vote")?,
         committed: one(&state, "committed")?,
         purged: one(&state, "purged")?,
         entries: read_entries(&reading)?,
+        purge_due: None,
         snapshot: snapshot.map(|(header, catalog)| (header.meta, catalog)),
     };
     in_order(&found)?;
+    pass_over(&mut found);
     Ok((found, header))
+}
+
+/// Forgets a log that ends before the snapshot does: the power went when a leader's snapshot was durable, and the entries that it passes over were
+/// not taken from the file yet. None of them is needed, and the last may be ones that no leader has.
+fn pass_over(found: &mut Found) {
+    let snapshot = found.snapshot.as_ref();
+    let Some(covered) = snapshot.and_then(|(meta, _)| meta.last_log_id) else {
+        return;
+    };
+    let last = found.entries.last_key_value().map(|(index, _)| *index);
+    let last = last.max(found.purged.map(|purged| purged.index));
+    if last < Some(covered.index) {
+        found.entries.clear();
+        found.purged = Some(covered);
+        found.purge_due = Some(covered);
+    }
 }
 
 /// Whether the log is one without a hole, from where the snapshot ends or before.
@@ -531,10 +574,6 @@ fn one<T: DeserializeOwned>(
     found
         .map(Some)
         .map_err(|error| format!("{what} is not one that this build knows: {error}"))
-}
-
-pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain structs are JSON")
 }
 
 fn sealed(bytes: &[u8]) -> Vec<u8> {

@@ -1,16 +1,21 @@
 //! The file and the log: openraft's own suite for both, files of before, damage, and power cuts.
 
-use super::group::is_snapshot_due;
+use super::group::{Group, Opening, is_snapshot_due};
 use super::log::LogStore;
 use super::machine::Machine;
+use super::network::pack_part;
 use super::store::{Database, Source, Store};
-use super::{StorageError, Types, old_format};
+use super::{Entry, LogId, SnapshotMeta, StorageError, Types, Vote, old_format};
 use crate::base::{NodeId, Prng, crc};
 use crate::manager::board::Board;
+use crate::manager::consensus::{Consensus, Letter};
 use crate::manager::tests::{Folder, commands, run};
-use crate::manager::{Manager, Options, Start};
+use crate::manager::{Manager, Nobody, Options, Start, Times};
 use crate::protocol::catalog::Catalog;
+use openraft::raft::{InstallSnapshotRequest, VoteRequest};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
+use openraft::{CommittedLeaderId, EntryPayload};
 use redb::{ReadableTable, StorageBackend, TableDefinition};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -360,4 +365,128 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
         });
     }
     assert!(in_the_middle >= KEPT / 2, "{in_the_middle}");
+}
+
+/// A member that has five entries of its own gets a snapshot up to entry 40, and then entry 41, in the order in which openraft has it done: the log is
+/// purged while the snapshot is still being written.
+#[test]
+fn a_power_cut_amid_the_installing_of_a_snapshot_leaves_a_file_that_opens() {
+    let medium = Cuttable::of(Vec::new());
+    let open = |medium: &Cuttable| {
+        let backend = medium.clone();
+        let make = move || Database::builder().create_with_backend(backend);
+        Store::open(
+            Source::Made(PathBuf::from("a medium"), Box::new(make)),
+            Some(NodeId(2)),
+        )
+    };
+    let at = |term, index| LogId::new(CommittedLeaderId::new(term, 1), index);
+    let blank = |term, index| Entry {
+        log_id: at(term, index),
+        payload: EntryPayload::Blank,
+    };
+    // As if it was acknowledged, with how far it has come.
+    let came_to = |step| medium.0.lock().unwrap().acknowledged = step;
+    run(async {
+        let (store, found) = open(&medium).unwrap();
+        let store = Arc::new(store);
+        let board = Arc::new(Board::new(0, Catalog::default()));
+        let mut machine = Machine::new(Arc::clone(&store), board, None);
+        let mut log = LogStore::new(store, found);
+        log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        let first = (0..5).map(|index| blank(1, index));
+        log.blocking_append(first).await.unwrap();
+        came_to(1);
+        log.purge(at(2, 40)).await.unwrap();
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id, Some(at(2, 40)), "as openraft sees it");
+        log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
+        let meta = SnapshotMeta {
+            last_log_id: Some(at(2, 40)),
+            ..SnapshotMeta::default()
+        };
+        let bytes = Box::new(io::Cursor::new(Catalog::default().snapshot()));
+        let next = log.blocking_append([blank(3, 41)]);
+        let (appended, installed) = tokio::join!(next, machine.install_snapshot(&meta, bytes));
+        installed.unwrap();
+        appended.unwrap();
+        came_to(2);
+        log.blocking_append([blank(3, 42)]).await.unwrap();
+    });
+    let images = std::mem::take(&mut medium.0.lock().unwrap().images);
+    let (mut before, mut behind) = (0, 0);
+    for (step, image) in images {
+        let medium = Cuttable::of(image);
+        let (store, found) = open(&medium).unwrap();
+        let snapshot = found.snapshot.as_ref();
+        let covered = snapshot.and_then(|(meta, _)| meta.last_log_id);
+        before += u32::from(covered.is_none());
+        if covered.is_none() {
+            assert!(step < 2, "what was acknowledged is behind the snapshot");
+            assert_eq!(found.entries.len(), 5);
+            continue;
+        }
+        assert_eq!(found.purged, covered);
+        let has_next = found.entries.contains_key(&41);
+        assert!(has_next || step < 2);
+        behind += u32::from(!has_next);
+        // It goes on, and what it then has is found again.
+        run(async {
+            let mut log = LogStore::new(Arc::new(store), found);
+            let next = log.get_log_state().await.unwrap().last_log_id.unwrap();
+            let next = blank(3, next.index + 1);
+            log.blocking_append([next]).await.unwrap();
+        });
+        let (_, found) = open(&medium).unwrap();
+        assert_eq!(found.purged, covered);
+        assert!(
+            found
+                .entries
+                .keys()
+                .copied()
+                .eq(41..41 + found.entries.len() as u64)
+        );
+        assert!(!found.entries.is_empty());
+    }
+    assert!(before > 0 && behind > 0, "{before} {behind}");
+}
+
+#[test]
+fn who_led_an_earlier_term_is_not_heard_by_a_part_of_a_snapshot() {
+    let folder = Folder::new("manager-not-heard");
+    run(async {
+        let opening = Opening {
+            source: Source::File(folder.file()),
+            node: Some(NodeId(2)),
+            may_found: false,
+            transport: Arc::new(Nobody),
+            times: Times::default(),
+        };
+        let (group, _) = Group::open(opening).await.unwrap();
+        let asked = VoteRequest::new(Vote::new(5, 3), None);
+        let asked = serde_json::to_vec(&asked).unwrap();
+        group.take(NodeId(3), Letter::Vote, &asked).await.unwrap();
+        let part = |term| {
+            pack_part(InstallSnapshotRequest {
+                vote: Vote::new_committed(term, 1),
+                meta: SnapshotMeta {
+                    last_log_id: Some(LogId::new(CommittedLeaderId::new(term, 1), 7)),
+                    snapshot_id: "7".into(),
+                    ..SnapshotMeta::default()
+                },
+                offset: 0,
+                data: vec![1],
+                done: false,
+            })
+        };
+        let take = async |term| {
+            let part = part(term);
+            let taken = group.take(NodeId(1), Letter::Snapshot, &part).await;
+            taken.unwrap();
+            group.standing().is_current
+        };
+        assert!(!take(4).await);
+        assert!(take(6).await);
+        group.end().await;
+    });
 }

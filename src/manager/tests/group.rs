@@ -1,6 +1,8 @@
 //! Stories of several members: elections, losses, restarts, and members that come and go.
 
 use super::super::consensus::Consensus;
+use super::super::message::{Propose, Proposed};
+use super::super::propose::COMMAND_MAX;
 use super::super::raft::COMPACT_EVERY;
 use super::super::*;
 use super::wires::{BOUND, Faults, Site, eventually, nodes, times};
@@ -230,6 +232,45 @@ fn a_dead_member_is_replaced_and_is_not_believed_when_it_comes_back() {
         let leader = site.leader().await;
         site.put(leader, "two-of-three").await;
         assert_eq!(names(site.settled().await.as_ref()).len(), 4);
+    });
+}
+
+#[test]
+fn a_replacement_that_was_meant_for_other_members_undoes_nothing() {
+    run(async {
+        let site = Site::of_members("manager-meant", 5, 3).await;
+        let leader = site.leader().await;
+        site.set_voters(leader, nodes([1, 2, 4])).await;
+        // It still believes that 3 is one, and replaces 2.
+        for asked in [leader, 5] {
+            let stale = Some(nodes([1, 2, 3]));
+            let meant = site.node(asked).set_voters_instead(nodes([1, 3, 5]), stale);
+            let error = meant.await.unwrap_err();
+            assert!(matches!(error, MembersError::Refused(_)), "{error}");
+            assert!(error.to_string().contains("others by now"), "{error}");
+        }
+        let leader = site.leader().await;
+        assert_eq!(site.node(leader).members().voters, nodes([1, 2, 4]));
+    });
+}
+
+#[test]
+fn a_command_that_is_too_long_is_taken_from_nobody() {
+    run(async {
+        let site = Site::of_members("manager-long", 3, 3).await;
+        let leader = site.leader().await;
+        let long = "v".repeat(COMMAND_MAX);
+        let asked = Propose {
+            ticket: site.node(leader).shared.ticket(),
+            command: create(&long),
+        };
+        // As from a build that does not hold itself to the bound.
+        let taken = site.node(leader).take_proposal(NodeId(9), asked).await;
+        assert!(
+            matches!(&taken, Proposed::Lost { why } if why.contains("at most")),
+            "{taken:?}"
+        );
+        site.put(leader, "goes-on").await;
     });
 }
 

@@ -1,8 +1,7 @@
 //! The checksums of what came, against those that its frame says. An answer is held against what was asked, too.
 
-use super::Payload;
 use super::memory::Memory;
-use crate::base::{BLOCKS_PER_CHUNK, BlockRun, ChunkId};
+use crate::base::{BLOCKS_PER_CHUNK, BlockRun, ChunkId, Span};
 use crate::protocol::replication::fill::{FillAnswer, FillAsk};
 use crate::protocol::replication::{Answer, Change, Message};
 use crate::protocol::scrub::MendAnswer;
@@ -66,7 +65,7 @@ struct Blocks<'a> {
 pub(super) fn is_right(
     frame: &Frame,
     wanted: Wanted,
-    payload: Payload,
+    payload: Span,
     memory: &impl Memory,
     scratch: &mut Vec<u32>,
 ) -> bool {
@@ -113,13 +112,13 @@ pub(super) fn is_right(
 }
 
 impl Blocks<'_> {
-    fn are_right(&self, payload: Payload, memory: &impl Memory, scratch: &mut Vec<u32>) -> bool {
+    fn are_right(&self, payload: Span, memory: &impl Memory, scratch: &mut Vec<u32>) -> bool {
         BlockRun::runs_of(self.mask).all(|run| {
             let place = run.first() - self.first;
             debug_assert!(place + run.count() <= payload.blocks);
             scratch.clear();
             let (layer, first) = (self.at.layer, self.at.chunk.block(run.first()));
-            memory.checksums(payload.at.plus(place), run.count(), layer, first, scratch);
+            memory.checksums(payload.buf.plus(place), run.count(), layer, first, scratch);
             scratch[..] == self.crcs[place as usize..][..run.count() as usize]
         })
     }

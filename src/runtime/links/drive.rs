@@ -7,8 +7,8 @@ use super::link::{Link, Why};
 use super::memory::{Memory, Real};
 use super::receive::Want;
 use super::user::{Door, LinkUser, Outgoing};
-use super::{Event, LinkId, Payload, Peer, Refused};
-use crate::base::{BufId, Slab, Time};
+use super::{Event, LinkId, Peer, Refused};
+use crate::base::{BufId, Slab, Span, Time};
 use crate::io::{self, Buffers, Completion, Expect, FileNo, Part, SendNo};
 use crate::observe::{LinkNumbers, LinkStats};
 use crate::wire::{Credit, Question};
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Links of one shard.
 const LINKS: usize = 1024;
+/// Bytes of memory that a byte of credit may take: buffers have a power of two of blocks, so that one is less than half empty.
+const MEMORY_OF_CREDIT: u64 = 2;
 /// How often those are looked at that wait for something.
 const SWEEP: Duration = Duration::from_millis(250);
 /// How soon memory is looked for again: what frees it may be another shard, which tells nobody.
@@ -79,7 +81,7 @@ pub(in super::super) struct Links {
     life: u32,
     limits: Limits,
     buffers: Buffers,
-    /// Bytes of them that are not granted to anybody.
+    /// Bytes of them that no credit stands for.
     free_bytes: u64,
     dirty: Vec<u32>,
     /// Links that wait for memory.
@@ -121,7 +123,11 @@ impl Links {
         if self.held.is_full() {
             return Err(LinkError::TooMany);
         }
-        let bytes = self.limits.credit.bytes.min(self.free_bytes);
+        let bytes = self
+            .limits
+            .credit
+            .bytes
+            .min(self.free_bytes / MEMORY_OF_CREDIT);
         if bytes < Limits::LEAST_BYTES {
             return Err(LinkError::NoMemory);
         }
@@ -151,7 +157,7 @@ impl Links {
         let link = LinkId { place, life };
         self.held[place].link.id = link;
         self.life = self.life.wrapping_add(1);
-        self.free_bytes -= bytes;
+        self.free_bytes -= bytes * MEMORY_OF_CREDIT;
         self.counted.links += 1;
         self.events.push_back(Event::Up { link, peer });
         self.touch(place);
@@ -177,12 +183,12 @@ impl Links {
         result
     }
 
-    pub fn release(&mut self, link: LinkId, payload: Payload, desk: &mut Desk) {
+    pub fn release(&mut self, link: LinkId, payload: Span, desk: &mut Desk) {
         if let Some(held) = self.find(link) {
             held.link.payload_released(payload.blocks);
             self.touch(link.place);
         }
-        self.free(payload.at.id, desk);
+        self.free(payload.buf.id, desk);
     }
 
     /// Memory of what peers are granted, for an answer: they have paid for that as well.
@@ -196,7 +202,7 @@ impl Links {
         Real { peers, desk }.release(id);
     }
 
-    pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Payload> {
+    pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Span> {
         self.find(link)?.link.forget(question)
     }
 
@@ -213,7 +219,6 @@ impl Links {
         let held = &mut self.held[place];
         let was = std::mem::replace(&mut held.receiving, Receiving::No);
         held.has_more = done.socket_has_more();
-        let arena = Arc::clone(self.buffers.arena());
         match (done.outcome(), done.provided()) {
             (Ok(0), buffer) => {
                 if let Some(buffer) = buffer {
@@ -224,6 +229,7 @@ impl Links {
             }
             (Ok(len), Some(buffer)) => {
                 let lent = desk.ring.lent(buffer, len);
+                let arena = Arc::clone(self.buffers.arena());
                 let mut memory = Real {
                     peers: &mut self.buffers,
                     desk,
@@ -315,7 +321,8 @@ impl Links {
     /// Looks at what waits: for memory, and for time to pass.
     pub fn sweep(&mut self, desk: &mut Desk) {
         let now = desk.now;
-        if !self.hungry.is_empty() {
+        // Also where the one that was hungry is gone: else its time would stay, and pass.
+        if self.feed_at.is_some() {
             self.feed(desk);
         }
         if self.sweep_at.is_none_or(|at| at > now) {
@@ -449,7 +456,7 @@ impl Links {
             desk,
         };
         held.link.let_go(&mut memory);
-        self.free_bytes += held.credit_bytes;
+        self.free_bytes += held.credit_bytes * MEMORY_OF_CREDIT;
         let (link, peer) = (held.link.id, held.link.peer);
         let why = held.link.why.expect("a link that is closed is down");
         self.counted.links -= 1;

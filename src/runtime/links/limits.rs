@@ -31,7 +31,7 @@ impl Limits {
         },
         waiting: 4096,
         waiting_bytes: 16 << 20,
-        // All answers that the credit pays for, twice over.
+        // All answers that the credit pays for, four times over.
         unsent_bytes: 16 << 20,
         silent_after: Duration::from_secs(1),
         slow_after: Duration::from_secs(10),

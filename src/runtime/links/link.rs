@@ -5,8 +5,8 @@ use super::limits::Limits;
 use super::memory::Memory;
 use super::receive::Inbound;
 use super::send::Outbound;
-use super::{Event, LinkId, Payload, Peer};
-use crate::base::{BLOCK, FixedMap, Time};
+use super::{Event, LinkId, Peer};
+use crate::base::{BLOCK, FixedMap, Span, Time};
 use crate::wire::{Cost, Credit, Malformed, Question, Version};
 use std::collections::VecDeque;
 use std::fmt;
@@ -140,7 +140,7 @@ impl Grant {
 pub(super) struct Asked {
     pub wanted: Wanted,
     /// Where its payload goes.
-    pub into: Option<Payload>,
+    pub into: Option<Span>,
     round: u32,
 }
 
@@ -167,8 +167,8 @@ pub(super) struct Link {
     open: FixedMap<Question, Open>,
     /// When something was last received.
     heard: Time,
-    /// When the first of what is asked was asked.
-    asked_since: Time,
+    /// When the first of what is asked was asked, or began to wait for credit.
+    pub asked_since: Time,
     is_silence_told: bool,
     /// Rounds of forgetting, and when the next one begins.
     round: u32,
@@ -223,9 +223,10 @@ impl Link {
         &mut self,
         now: Time,
         question: Question,
-        (wanted, into): (Wanted, Option<Payload>),
-    ) -> Option<Payload> {
+        (wanted, into): (Wanted, Option<Span>),
+    ) -> Option<Span> {
         if self.asked.is_empty() {
+            // One that has waited was heard of with its credit.
             self.asked_since = now;
         }
         let round = self.round;
@@ -272,14 +273,19 @@ impl Link {
     }
 
     /// An ask is given up: its room comes back, and its answer is dropped should it come. `None` where its payload is coming in just now, or it has its answer.
-    pub fn forget(&mut self, question: &Question) -> Option<Payload> {
+    pub fn forget(&mut self, question: &Question) -> Option<Span> {
         self.asked.remove(question)?.into
     }
 
     /// Whether time matters to it.
     pub fn is_waiting(&self) -> bool {
         let is_sending = self.outbound.sending_since().is_some();
-        is_sending || !self.asked.is_empty() || !self.open.is_empty()
+        is_sending || self.wants_answers() || !self.open.is_empty()
+    }
+
+    /// Whether the peer's word is waited for: an answer, or credit to ask.
+    pub fn wants_answers(&self) -> bool {
+        !self.asked.is_empty() || self.outbound.is_waiting_for_credit()
     }
 
     /// Looks at what took too long.
@@ -293,7 +299,7 @@ impl Link {
             return self.cut(Why::Slow);
         }
         let since = self.heard.max(self.asked_since);
-        if !self.asked.is_empty()
+        if self.wants_answers()
             && !self.is_silence_told
             && has_passed(since, self.limits.silent_after)
         {
@@ -307,7 +313,7 @@ impl Link {
         }
     }
 
-    /// What was there before the last round began is forgotten, but for what holds room.
+    /// What was there two rounds before the last one began is forgotten, but for what holds room.
     fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
@@ -333,7 +339,7 @@ impl Link {
         self.inbound.let_go(memory);
         for (_, asked) in self.asked.drain() {
             if let Some(into) = asked.into {
-                memory.release(into.at.id);
+                memory.release(into.buf.id);
             }
         }
     }

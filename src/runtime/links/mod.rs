@@ -43,7 +43,7 @@ pub use link::Why;
 pub use send::Refused;
 pub use user::{Door, LinkUser, NoUser, Outgoing};
 
-use crate::base::{BufRef, DiskId, NodeId, Time};
+use crate::base::{DiskId, NodeId, Span, Time};
 use crate::shard::ShardNo;
 use crate::wire::{Frame, Version};
 use std::fmt;
@@ -70,13 +70,6 @@ pub struct Peer {
     pub version: Version,
 }
 
-/// Blocks of payload, and where they lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Payload {
-    pub at: BufRef,
-    pub blocks: u32,
-}
-
 /// What comes of a link.
 #[derive(Debug)]
 pub enum Event {
@@ -89,7 +82,7 @@ pub enum Event {
         link: LinkId,
         disk: DiskId,
         frame: Frame,
-        payload: Option<Payload>,
+        payload: Option<Span>,
     },
     /// The peer answers.
     Answer {
@@ -97,11 +90,12 @@ pub enum Event {
         disk: DiskId,
         frame: Frame,
         /// What was given along with the ask, where there was something: the taker's again.
-        into: Option<Payload>,
+        into: Option<Span>,
         /// So many blocks of payload came, and lie at its beginning.
         blocks: u32,
     },
-    /// Something was asked, and nothing was heard since then. Told once; what is to be done is the owner's.
+    /// Something was asked, or waits for the peer's credit, and nothing was heard since then. Told once; what is to be done is the owner's. It need not be the peer's
+    /// doing: a link reads nothing while an ask waits for memory here.
     Silent {
         link: LinkId,
         since: Time,

@@ -1,10 +1,10 @@
 //! What comes: bytes in any pieces become frames; payload goes where it belongs, is checked, and is handed out with its frame.
 
+use super::Event;
 use super::check::{Wanted, is_right};
 use super::link::{Link, Why};
 use super::memory::Memory;
-use super::{Event, Payload};
-use crate::base::{BLOCK, BufRef, DiskId, Time};
+use crate::base::{BLOCK, BufRef, DiskId, Span, Time};
 use crate::wire::{BODY_MAX, Class, Frame, HEAD_LEN, Head, decode};
 use std::collections::VecDeque;
 
@@ -32,7 +32,7 @@ enum Side {
     Ask,
     Answer {
         wanted: Wanted,
-        into: Payload,
+        into: Span,
     },
     /// Of an answer that nobody waits for: it is read and dropped.
     Nobody,
@@ -355,8 +355,13 @@ impl Link {
             self.asked.insert(question, asked);
             return self.cut(Why::Mismatch);
         }
-        self.unasked += u64::from(asked.is_none() && question.is_some());
+        // That a mark is refused answers no question, and is handed out all the same.
+        let is_unasked = asked.is_none() && question.is_some();
+        self.unasked += u64::from(is_unasked);
         let (link, into) = (self.id, asked.and_then(|asked| asked.into));
+        if blocks == 0 && is_unasked {
+            return;
+        }
         if blocks == 0 {
             return events.push_back(Event::Answer {
                 link,
@@ -369,7 +374,7 @@ impl Link {
         let (side, at) = match (asked, into) {
             (Some(asked), Some(into)) => {
                 let wanted = asked.wanted;
-                (Side::Answer { wanted, into }, Some(into.at))
+                (Side::Answer { wanted, into }, Some(into.buf))
             }
             _ => (Side::Nobody, None),
         };
@@ -417,7 +422,7 @@ impl Link {
             Side::Answer { wanted, .. } => wanted,
             Side::Ask | Side::Nobody => Wanted::Nothing,
         };
-        let payload = Payload { at, blocks };
+        let payload = Span { buf: at, blocks };
         let scratch = &mut self.inbound.scratch;
         if !is_right(&frame, wanted, payload, memory, scratch) {
             memory.release(at.id);

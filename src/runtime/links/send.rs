@@ -1,10 +1,10 @@
 //! What leaves: asks wait for credit, answers for nothing; all of a turn leaves as one message.
 
+use super::Outgoing;
 use super::check::Wanted;
 use super::link::{ASKED_MAX, Link, Why};
 use super::memory::Memory;
-use super::{Outgoing, Payload};
-use crate::base::{BLOCK, DiskId, Time};
+use crate::base::{BLOCK, DiskId, Span, Time};
 use crate::io::{Message, Part};
 use crate::wire::{Class, Credit, Feature, Frame, Unwritten, Version, set_number};
 use std::collections::VecDeque;
@@ -91,7 +91,6 @@ impl Outbound {
     }
 
     /// Whether asks wait for credit.
-    #[cfg(test)]
     pub fn is_waiting_for_credit(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -120,7 +119,7 @@ impl Outbound {
         }
         for ask in self.waiting.drain(..) {
             let given = [ask.payload, ask.into].into_iter().flatten();
-            given.for_each(|payload| memory.release(payload.at.id));
+            given.for_each(|payload| memory.release(payload.buf.id));
         }
         self.unsent = 0;
         self.waiting_bytes = 0;
@@ -131,7 +130,7 @@ impl Outbound {
         &mut self,
         version: Version,
         (disk, frame): (DiskId, &Frame),
-        payload: Option<Payload>,
+        payload: Option<Span>,
     ) -> Result<(), Unwritten> {
         let message = &mut self.filling.message;
         let bytes = message.bytes();
@@ -142,7 +141,7 @@ impl Outbound {
         self.number = self.number.wrapping_add(1);
         self.unsent += (bytes.len() - start) as u64 + u64::from(blocks) * BLOCK;
         if let Some(payload) = payload {
-            message.put_payload(Part::blocks(payload.at, payload.blocks));
+            message.put_payload(Part::blocks(payload.buf, payload.blocks));
         }
         self.frames += 1;
         if message.is_full() || message.len() >= MESSAGE_BYTES {
@@ -198,6 +197,9 @@ impl Link {
         if is_full {
             return Err(Refused::Full);
         }
+        if self.asked.is_empty() && out.waiting.is_empty() {
+            self.asked_since = now;
+        }
         out.waiting.push_back(what);
         out.waiting_bytes += bytes;
         self.send_asks(now, memory);
@@ -235,7 +237,7 @@ impl Link {
                 None => ask.into,
             };
             if let Some(room) = room {
-                memory.release(room.at.id);
+                memory.release(room.buf.id);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use super::super::desk::Desk;
 use super::drive::Links;
-use super::{Event, LinkId, Payload, Refused};
-use crate::base::{BLOCK, BufRef, DiskId, Time};
+use super::{Event, LinkId, Refused};
+use crate::base::{BLOCK, BufRef, DiskId, Span, Time};
 use crate::io::Arena;
 use crate::wire::{Frame, Question};
 use std::sync::Arc;
@@ -15,9 +15,9 @@ pub struct Outgoing {
     pub disk: DiskId,
     pub frame: Frame,
     /// What goes with it.
-    pub payload: Option<Payload>,
+    pub payload: Option<Span>,
     /// Where the payload of its answer goes: needed where there may be one (reads, fetches, blocks that are lost).
-    pub into: Option<Payload>,
+    pub into: Option<Span>,
 }
 
 impl Outgoing {
@@ -76,13 +76,13 @@ impl Door<'_> {
     }
 
     /// Lets the payload of an ask go; the peer may send as much again. To be called once for each payload, also when the link is down.
-    pub fn release(&mut self, link: LinkId, payload: Payload) {
+    pub fn release(&mut self, link: LinkId, payload: Span) {
         self.links.release(link, payload, self.desk);
     }
 
     /// Gives an ask up that was sent and has no answer: its room is the caller's again. `None`: its answer is just coming, or has come, or it still waits for
     /// credit.
-    pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Payload> {
+    pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Span> {
         self.links.forget(link, question)
     }
 

@@ -1,5 +1,6 @@
 //! What lies in files: made, found again, refused with a cure.
 
+use super::super::files::{Secrecy, folder_of, write};
 use super::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -185,4 +186,19 @@ fn who_asks_again_after_an_interruption_asks_with_the_same_key() {
         .key_fingerprint();
     let second = CertificateRequest::kept_at(&path, &["a.b".into()]).unwrap();
     assert_eq!((first, mode(&path)), (second.key_fingerprint(), 0o600));
+}
+
+#[test]
+fn a_file_is_written_into_folders_that_are_not_there_yet_and_a_bare_name_has_a_folder() {
+    let folder = Folder::new("nested");
+    let path = folder.path().join("a/b/c/ca.pem");
+    write(&path, b"first", Secrecy::Public).unwrap();
+    write(&path, b"second", Secrecy::Public).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"second");
+    assert_eq!(mode(&folder.path().join("a")), 0o700);
+    let in_the_way = path.join("key.pem");
+    let refused = write(&in_the_way, b"x", Secrecy::Secret).unwrap_err();
+    assert!(refused.to_string().contains("ca.pem"), "{refused}");
+    assert_eq!(folder_of(Path::new("ca.pem")), Path::new("."));
+    assert_eq!(folder_of(Path::new("x/ca.pem")), Path::new("x"));
 }

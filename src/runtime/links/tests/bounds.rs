@@ -4,7 +4,7 @@ use super::ends::{End, SMALL, place_of};
 use super::frames::{DISK, HEADER, at, contents, done, fetch, mark, read, seal, value, write};
 use crate::base::{BlockRun, DiskId, Time};
 use crate::protocol::replication::fill::{Content, FillAnswer, FillHeader};
-use crate::protocol::replication::{Answer, Message, Room};
+use crate::protocol::replication::{Answer, Asked, Message, Refusal, Room};
 use crate::runtime::links::limits::Limits;
 use crate::runtime::links::{Event, Refused, Why};
 use crate::wire::{Credit, Feature, Frame, Unwritten, Version, set_number};
@@ -242,12 +242,20 @@ fn an_answer_that_nobody_waits_for_is_read_and_its_payload_dropped() {
     assert_eq!(rogue.put(&value(5, of, run), &blocks).to(&mut end), None);
     assert!(end.events.is_empty());
     assert_eq!(rogue.put(&done(8), &[]).to(&mut end), None);
-    assert_eq!((end.link.unasked, end.events.len()), (2, 1));
+    assert_eq!((end.link.unasked, end.events.len()), (2, 0));
     // What was given up is the same.
     end.send(read(256, of, run)).unwrap();
     let room = end.link.forget(&read(256, of, run).question(DISK).unwrap());
-    crate::runtime::links::memory::Memory::release(&mut end.pool, room.unwrap().at.id);
+    crate::runtime::links::memory::Memory::release(&mut end.pool, room.unwrap().buf.id);
     assert_eq!(rogue.put(&value(256, of, run), &blocks).to(&mut end), None);
+    assert_eq!((end.link.unasked, end.events.len()), (3, 0));
+    // A mark is no question, and that it is refused is heard.
+    let refused = Answer::Refused {
+        what: Asked::Mark,
+        why: Refusal::NoReplica,
+    };
+    let refused = Frame::Answer(HEADER, refused);
+    assert_eq!(rogue.put(&refused, &[]).to(&mut end), None);
     assert_eq!((end.link.unasked, end.events.len()), (3, 1));
     end.end();
 }
@@ -398,6 +406,25 @@ fn silence_is_told_once_where_something_was_asked_and_not_otherwise() {
     );
     rogue.put(&done(1), &[]).to(&mut end);
     assert_eq!(later(&mut end, 99_000), 2, "all is answered");
+    end.end();
+}
+
+#[test]
+fn a_peer_that_grants_nothing_and_says_nothing_is_told_of() {
+    let mut end = End::new(SMALL);
+    end.flush();
+    assert!(!end.link.is_waiting());
+    let begun = end.now.0 + 5_000_000_000;
+    end.now = Time(begun);
+    end.send(write(1, at(1), one())).unwrap();
+    assert!(end.link.outbound.is_waiting_for_credit());
+    assert!(end.link.is_waiting(), "time matters to it");
+    for (millis, told) in [(900, 0), (1_000, 1), (5_000, 1)] {
+        end.now = Time(begun + millis * 1_000_000);
+        end.link.expire(end.now, &mut end.events);
+        assert_eq!(end.events.len(), told, "{millis}");
+    }
+    assert!(matches!(end.events[0], Event::Silent { since, .. } if since == Time(begun)));
     end.end();
 }
 

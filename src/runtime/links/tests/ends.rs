@@ -1,7 +1,7 @@
 //! One end of a connection in a test: a link, its memory, and who answers what it is asked.
 
 use super::frames::{DISK, LINK, PEER, contents, done, value};
-use crate::base::{BLOCK, BlockNo, BlockRun, BufId, BufRef, LayerId, Prng, Time, crc};
+use crate::base::{BLOCK, BlockNo, BlockRun, BufId, BufRef, LayerId, Prng, Span, Time, crc};
 use crate::io::Message as Bytes;
 use crate::protocol::replication::fill::{FillAnswer, FillAsk};
 use crate::protocol::replication::{Answer, Change, Message, Room};
@@ -10,7 +10,7 @@ use crate::runtime::links::limits::Limits;
 use crate::runtime::links::link::Link;
 use crate::runtime::links::memory::Memory;
 use crate::runtime::links::receive::Want;
-use crate::runtime::links::{Event, Outgoing, Payload, Refused};
+use crate::runtime::links::{Event, Outgoing, Refused};
 use crate::wire::{Credit, Frame};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,25 +25,25 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub fn make(&mut self, bytes: Vec<u8>) -> Payload {
+    pub fn make(&mut self, bytes: Vec<u8>) -> Span {
         let blocks = (bytes.len() as u64 / BLOCK) as u32;
         self.next += 1;
         self.buffers.insert(self.next, (bytes, 1));
         let id = BufId(self.next);
-        Payload {
-            at: BufRef { id, block: 0 },
+        Span {
+            buf: BufRef { id, block: 0 },
             blocks,
         }
     }
 
-    pub fn room(&mut self, blocks: u32) -> Payload {
+    pub fn room(&mut self, blocks: u32) -> Span {
         self.make(vec![0xee; (u64::from(blocks) * BLOCK) as usize])
     }
 
-    pub fn bytes(&self, payload: Payload) -> &[u8] {
-        let start = payload.at.block as usize * BLOCK as usize;
+    pub fn bytes(&self, payload: Span) -> &[u8] {
+        let start = payload.buf.block as usize * BLOCK as usize;
         let len = payload.blocks as usize * BLOCK as usize;
-        &self.buffers[&payload.at.id.0].0[start..start + len]
+        &self.buffers[&payload.buf.id.0].0[start..start + len]
     }
 
     pub fn held(&self) -> usize {
@@ -57,7 +57,7 @@ impl Memory for Pool {
         if used + blocks > self.peers_max {
             return None;
         }
-        let id = self.room(blocks).at.id;
+        let id = self.room(blocks).buf.id;
         self.peers.insert(id.0, blocks);
         Some(id)
     }
@@ -85,7 +85,7 @@ impl Memory for Pool {
         first: BlockNo,
         into: &mut Vec<u32>,
     ) {
-        let all = self.bytes(Payload { at, blocks });
+        let all = self.bytes(Span { buf: at, blocks });
         let (blocks, _) = all.as_chunks::<4096>();
         let sums = (first.0..).zip(blocks);
         into.extend(sums.map(|(n, block)| crc::of_block(layer, BlockNo(n), block)));
@@ -104,7 +104,7 @@ pub struct End {
     /// Asks of the peer that are to be answered.
     pub owed: Vec<Frame>,
     /// Payloads of its asks that are to be let go.
-    pub taken: Vec<Payload>,
+    pub taken: Vec<Span>,
     pub asked: u64,
     pub answered: u64,
     pub now: Time,
@@ -162,8 +162,8 @@ impl End {
     pub fn send_with(
         &mut self,
         frame: Frame,
-        payload: Option<Payload>,
-        into: Option<Payload>,
+        payload: Option<Span>,
+        into: Option<Span>,
     ) -> Result<(), Refused> {
         let what = Outgoing {
             disk: DISK,
@@ -174,7 +174,7 @@ impl End {
         let result = self.link.send(self.now, what, &mut self.pool);
         if result.is_err() {
             for given in [payload, into].into_iter().flatten() {
-                self.pool.release(given.at.id);
+                self.pool.release(given.buf.id);
             }
         }
         result
@@ -199,7 +199,7 @@ impl End {
         let bytes = message.gathered(|part, into| {
             let blocks = part.len / BLOCK as u32;
             let at = part.at;
-            into.extend_from_slice(pool.bytes(Payload { at, blocks }));
+            into.extend_from_slice(pool.bytes(Span { buf: at, blocks }));
         });
         assert_eq!(bytes.len() as u64, message.len());
         self.wire.extend(&bytes);
@@ -272,14 +272,14 @@ impl End {
                 } => {
                     self.answered += 1;
                     if let Some(into) = into {
-                        let got = Payload { blocks, ..into };
+                        let got = Span { blocks, ..into };
                         if let Frame::Answer(_, Answer::Value { id, .. }) = frame
                             && blocks > 0
                         {
                             let (at, run) = place_of(id);
                             assert!(self.pool.bytes(got) == contents(at, run).0);
                         }
-                        self.pool.release(into.at.id);
+                        self.pool.release(into.buf.id);
                     }
                 }
                 Event::Silent { .. } | Event::Up { .. } | Event::Down { .. } => {}
@@ -294,7 +294,7 @@ impl End {
                 Event::Ask { payload, .. } => self.taken.extend(payload),
                 Event::Answer { into, .. } => {
                     into.into_iter()
-                        .for_each(|into| self.pool.release(into.at.id));
+                        .for_each(|into| self.pool.release(into.buf.id));
                 }
                 _ => {}
             }
@@ -336,7 +336,7 @@ impl End {
     /// Lets go one of the payloads that were taken.
     pub fn let_go(&mut self) {
         if let Some(payload) = self.taken.pop() {
-            self.pool.release(payload.at.id);
+            self.pool.release(payload.buf.id);
             self.link.payload_released(payload.blocks);
         }
     }
@@ -377,11 +377,11 @@ impl End {
                 _ => None,
             };
             if let Some(held) = held {
-                self.pool.release(held.at.id);
+                self.pool.release(held.buf.id);
             }
         }
         for payload in std::mem::take(&mut self.taken) {
-            self.pool.release(payload.at.id);
+            self.pool.release(payload.buf.id);
         }
         assert_eq!(self.pool.held(), 0, "held-once");
     }

@@ -1,16 +1,14 @@
 //! Links on real rings: two nodes in one process, over TCP and over unix sockets, and peers that are no nodes.
 
 use super::frames::{DISK, PEER, contents, done, value, write};
-use crate::base::{BLOCK, BufRef, Prng};
+use crate::base::{BLOCK, BufRef, Prng, Span, Time};
 use crate::observe::{CUTS, LinkNumbers, Registry};
 use crate::protocol::replication::{Answer, Change, Message};
 use crate::runtime::links::limits::Limits;
-use crate::runtime::links::{
-    Door, Event, LinkError, LinkId, LinkUser, Outgoing, Payload, Refused, Why,
-};
+use crate::runtime::links::{Door, Event, LinkError, LinkId, LinkUser, Outgoing, Refused, Why};
 use crate::runtime::{Config, Runtime};
 use crate::shard::ShardNo;
-use crate::wire::{Credit, Frame, HEAD_LEN, Version};
+use crate::wire::{Credit, Frame, HEAD_LEN, Head, Version, decode};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -75,12 +73,12 @@ impl Player {
             let make = |door: &mut Door<'_>| {
                 let at = door.allocate(run.count()).expect("there is plenty");
                 let blocks = run.count();
-                Payload { at, blocks }
+                Span { buf: at, blocks }
             };
             let what = match self.prng.one_in(2) {
                 true => {
                     let payload = make(door);
-                    door.arena().copy_in(payload.at, 0, &contents(at, run).0);
+                    door.arena().copy_in(payload.buf, 0, &contents(at, run).0);
                     Outgoing {
                         payload: Some(payload),
                         ..Outgoing::plain(DISK, write(self.asked + 1, at, run))
@@ -95,7 +93,7 @@ impl Player {
             match door.send(link, what) {
                 Ok(()) => self.asked += 1,
                 Err(refused) => {
-                    given.into_iter().for_each(|payload| door.free(payload.at));
+                    given.into_iter().for_each(|payload| door.free(payload.buf));
                     assert_eq!(refused, Refused::Down);
                     return;
                 }
@@ -114,7 +112,7 @@ impl Player {
                 let to = to.expect("the asker has credit for it");
                 door.arena().copy_in(to, 0, &contents(at, run).0);
                 Outgoing {
-                    payload: Some(Payload { at: to, blocks }),
+                    payload: Some(Span { buf: to, blocks }),
                     ..Outgoing::plain(DISK, value(id, at, run))
                 }
             }
@@ -122,7 +120,7 @@ impl Player {
         };
         let payload = what.payload;
         if door.send(link, what).is_err() {
-            payload.into_iter().for_each(|of| door.free(of.at));
+            payload.into_iter().for_each(|of| door.free(of.buf));
         }
     }
 }
@@ -153,8 +151,8 @@ impl LinkUser for Player {
                     let Change::Write { run, .. } = change else {
                         panic!("only writes have payload");
                     };
-                    assert_eq!(payload.at.block, 0);
-                    holds(payload.at, &contents(*at, *run).0, door);
+                    assert_eq!(payload.buf.block, 0);
+                    holds(payload.buf, &contents(*at, *run).0, door);
                     door.release(link, payload);
                 }
                 self.answer(link, &frame, door);
@@ -169,9 +167,9 @@ impl LinkUser for Player {
                 if let (Some(into), Frame::Answer(_, Answer::Value { id, .. })) = (into, &frame) {
                     let (at, run) = super::ends::place_of(*id);
                     assert_eq!(blocks, run.count());
-                    holds(into.at, &contents(at, run).0, door);
+                    holds(into.buf, &contents(at, run).0, door);
                 }
-                into.into_iter().for_each(|into| door.free(into.at));
+                into.into_iter().for_each(|into| door.free(into.buf));
                 self.answered += 1;
                 if self.answered.is_multiple_of(100) || self.answered == self.asks {
                     self.tell(Told::Answered(self.answered));
@@ -195,6 +193,119 @@ struct Node {
 }
 
 const SHARD: ShardNo = ShardNo(0);
+
+/// Takes all memory of peers, asks something, and gives a link up that is silent.
+struct Hoarder {
+    /// Of the end of that link nothing; of the next link a deadline that is over when it comes.
+    told: Sender<Option<Time>>,
+    hoard: Vec<BufRef>,
+    has_given_up: bool,
+}
+
+impl LinkUser for Hoarder {
+    fn on_event(&mut self, event: Event, door: &mut Door<'_>) {
+        match event {
+            Event::Up { .. } if self.has_given_up => {
+                // The links were swept in this turn.
+                let now = door.now();
+                let over = door.links.deadline().filter(|at| *at <= now);
+                self.told.send(over).unwrap();
+            }
+            Event::Up { link, .. } => {
+                for blocks in [16, 1] {
+                    let hoard = std::iter::from_fn(|| door.allocate_to_answer(blocks));
+                    self.hoard.extend(hoard);
+                }
+                let (of, run) = super::ends::place_of(1);
+                let room = Span {
+                    buf: door.allocate(run.count()).expect("there is plenty"),
+                    blocks: run.count(),
+                };
+                let what = Outgoing {
+                    into: Some(room),
+                    ..Outgoing::plain(DISK, super::frames::read(1, of, run))
+                };
+                door.send(link, what).unwrap();
+            }
+            Event::Silent { link, .. } => door.give_up(link),
+            Event::Ask { .. } | Event::Answer { .. } => panic!("there is no memory for it"),
+            Event::Down { .. } => {
+                self.has_given_up = true;
+                self.hoard.drain(..).for_each(|at| door.free(at));
+                // At the end of the runtime nobody hears it.
+                let _ = self.told.send(None);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_given_up_while_it_waits_for_memory_leaves_no_deadline_that_is_over() {
+    let (told_in, told) = channel();
+    let config = Config {
+        link_bytes: 8 << 20,
+        link_limits: Limits {
+            silent_after: Duration::from_millis(300),
+            ..Limits::USUAL
+        },
+        ..Config::default()
+    };
+    let mut hoarder = Some(Hoarder {
+        told: told_in,
+        hoard: Vec::new(),
+        has_given_up: false,
+    });
+    let user = |_| -> Box<dyn LinkUser> { Box::new(hoarder.take().unwrap()) };
+    let registry = Arc::new(Registry::default());
+    let runtime = Runtime::start_with(config, Arc::clone(&registry), user).unwrap();
+    let (mut peer, ours) = tcp();
+    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.read_exact(&mut [0; HEAD_LEN]).unwrap();
+    let (at, run) = super::ends::place_of(0);
+    let mut bytes = Vec::new();
+    let blocks = run.count();
+    write(1, at, run)
+        .encode(Version::PRESENT, DISK, blocks, &mut bytes)
+        .unwrap();
+    peer.write_all(&bytes).unwrap();
+    peer.write_all(&contents(at, run).0).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(None));
+    // Long enough for what would be looked at again.
+    std::thread::sleep(Duration::from_millis(20));
+    let (_other, ours) = tcp();
+    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(None));
+    assert!(registry.link_numbers()[0].hungry > 0, "it did wait");
+    runtime.stop();
+}
+
+#[test]
+fn a_peer_is_granted_half_of_the_memory_because_buffers_may_be_half_empty() {
+    let config = Config {
+        link_bytes: 4 << 20,
+        ..Config::default()
+    };
+    let silent = |_| -> Box<dyn LinkUser> { Box::new(Player::new(0, 0, channel().0)) };
+    let registry = Arc::new(Registry::default());
+    let runtime = Runtime::start_with(config, registry, silent).unwrap();
+    let (mut peer, ours) = tcp();
+    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head = [0; HEAD_LEN];
+    peer.read_exact(&mut head).unwrap();
+    let head = Head::decode(Version::PRESENT, &head).unwrap();
+    let mut body = vec![0; head.body_len as usize];
+    peer.read_exact(&mut body).unwrap();
+    let Ok(Frame::Credit(credit)) = decode(Version::PRESENT, &head, &body) else {
+        panic!("first of all is granted");
+    };
+    assert_eq!(credit.bytes, 2 << 20);
+    // There is nothing left for another one.
+    let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), PEER));
+    assert_eq!(refused, Err(LinkError::NoMemory));
+    runtime.stop();
+}
 
 impl Node {
     fn start(depth: u64, asks: u64, limits: Limits) -> Node {

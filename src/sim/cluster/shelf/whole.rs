@@ -527,12 +527,15 @@ impl Whole {
             self.is_scrubbing &= !matches!(asked, Some(Asked::Scrub));
             if let Some(Asked::Layer(layer)) = asked {
                 self.telling.remove(&layer);
-                if answer == Answer::Done(Ok(())) {
-                    // Those below came with it.
-                    let volumes = self.store.volumes();
-                    let layers = volumes.flat_map(|volume| &volume.layers);
-                    self.known.extend(layers.map(|layer| layer.id));
+                if answer != Answer::Done(Ok(())) {
+                    // What waits for the layer would have it told again, and each of those again what waits.
+                    assert!(self.disk.gone, "layer {layer} is not told: {answer:?}");
+                    return self.give_up();
                 }
+                // Those below came with it.
+                let volumes = self.store.volumes();
+                let layers = volumes.flat_map(|volume| &volume.layers);
+                self.known.extend(layers.map(|layer| layer.id));
                 self.go_on();
             }
             return;
@@ -546,6 +549,19 @@ impl Whole {
         };
         self.end(key, outcome);
         self.go_on();
+    }
+
+    /// Ends what waits: the disk is gone.
+    fn give_up(&mut self) {
+        for key in std::mem::take(&mut self.waiting) {
+            if let Some(Asked::Of { op, pg, buf, .. }) = self.asked.remove(key) {
+                if let Some(buf) = buf {
+                    self.buffers.answered(buf);
+                }
+                let gone = Outcome::Failed(Failure::Gone);
+                self.ended.push_back((op, pg, gone));
+            }
+        }
     }
 
     fn end(&mut self, key: u32, outcome: operation::Outcome) {

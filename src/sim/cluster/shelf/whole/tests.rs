@@ -158,3 +158,27 @@ fn a_disk_that_comes_back_old_or_new_says_so_by_its_openings() {
     assert_eq!((shelf.kept().incarnation, shelf.kept().recorded), (0, 0));
     assert!(shelf.kept().pgs.is_empty());
 }
+
+#[test]
+fn what_waits_for_its_layer_ends_when_the_disk_is_gone() {
+    let mut shelf = shelf();
+    shelf.put_layer(LayerId(3), LayerId(1));
+    let run = BlockRun::WHOLE;
+    for n in 0..8 {
+        let read = Operation::Read {
+            at: chunk(3, n),
+            run,
+        };
+        shelf.ask(Time(1), PG, read).unwrap();
+    }
+    shelf.lose();
+    let mut ended = 0;
+    for _ in 0..10_000 {
+        let Some(at) = shelf.next() else { break };
+        if let Some(done) = shelf.poll(at) {
+            assert_eq!(done.outcome, Outcome::Failed(Failure::Gone));
+            ended += 1;
+        }
+    }
+    assert_eq!((ended, shelf.next()), (8, None));
+}
