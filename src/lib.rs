@@ -7,7 +7,7 @@
 //! ```text
 //!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
 //!                              ► runtime ► frontend ───►
-//!                              ► calls ► trust
+//!                              ► cluster ► calls ► trust
 //!   ──────────────────────────────────────────────────────────────────
 //!   pure    sim ► node ► shard ► wire ► protocol ► base
 //!                              ► store ──────────►
@@ -26,6 +26,8 @@ pub mod base;
 pub mod calls;
 #[cfg(feature = "world")]
 pub mod cli;
+#[cfg(feature = "world")]
+pub mod cluster;
 #[cfg(feature = "world")]
 pub mod daemon;
 #[cfg(doc)]

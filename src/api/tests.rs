@@ -4,6 +4,7 @@ use super::client::{Client, ClientError};
 use super::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
 use crate::base::{StoreId, crc};
+use crate::cluster::Cluster;
 use crate::manager::Manager;
 use crate::protocol::catalog::{Command, Purpose, StoreName};
 use crate::runtime::{Config, Runtime};
@@ -82,6 +83,8 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
         let shards = Runtime::start(Config::default(), Arc::clone(&registry)).unwrap();
         let host = Host::new(Parts {
             manager: manager.clone(),
+            cluster: Cluster::open(None, &folder, crate::trust::Clock::system()).unwrap(),
+            name: "a".into(),
             runtime: shards.handle(),
             registry,
             node,

@@ -23,10 +23,12 @@ pub enum AlertKind {
     VolumeUnavailable,
     AttachmentFailed,
     DeviceNotResized,
+    NodeUnreachable,
+    NoLeader,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 10] = [
+    pub const ALL: [AlertKind; 12] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -37,6 +39,8 @@ impl AlertKind {
         AlertKind::VolumeUnavailable,
         AlertKind::AttachmentFailed,
         AlertKind::DeviceNotResized,
+        AlertKind::NodeUnreachable,
+        AlertKind::NoLeader,
     ];
 
     /// Its name in the API and in metrics.
@@ -52,6 +56,8 @@ impl AlertKind {
             AlertKind::VolumeUnavailable => "volume-unavailable",
             AlertKind::AttachmentFailed => "attachment-failed",
             AlertKind::DeviceNotResized => "device-not-resized",
+            AlertKind::NodeUnreachable => "node-unreachable",
+            AlertKind::NoLeader => "no-leader",
         }
     }
 
@@ -82,6 +88,12 @@ impl AlertKind {
             }
             AlertKind::DeviceNotResized => {
                 "it is tried again every 2 s; else unmount, detach and attach the volume again"
+            }
+            AlertKind::NodeUnreachable => {
+                "see to the node and the network between; a member that does not come back is replaced with `sarsen cluster members set`"
+            }
+            AlertKind::NoLeader => {
+                "bring back most of the members (`sarsen cluster members`): without them nobody can lead"
             }
         }
     }
