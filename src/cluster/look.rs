@@ -3,9 +3,11 @@
 //! One question a node is under way at a time, and the next round begins when all of the last have ended.
 
 use super::site::{Inner, lock};
+use super::tend;
 use crate::base::NodeId;
 use crate::calls::{Calls, Service};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
@@ -61,8 +63,15 @@ pub(super) fn now() -> u64 {
 
 /// Looks at the others for as long as the cluster is there.
 pub(super) async fn look(inner: Weak<Inner>, calls: Calls) {
+    let mut known = BTreeSet::new();
     loop {
-        let Some(others) = inner.upgrade().map(|inner| others(&inner)) else {
+        let Some(others) = inner.upgrade().map(|inner| {
+            // Who came a moment ago has an address before it is asked.
+            if let Some(manager) = inner.manager.get() {
+                tend::learn(manager, &calls, &mut known);
+            }
+            others(&inner)
+        }) else {
             return;
         };
         let mut asked = JoinSet::new();

@@ -1,4 +1,4 @@
-//! What a node does by itself for the cluster: it learns where the others are, says where it is, becomes a member where it is one of the first
+//! What a node does by itself for the cluster: it says where it is, becomes a member where it is one of the first
 //! three, gets the authority where it is one, and renews its certificate.
 //!
 //! All of it is looked at every half second, against the catalog as it is then, so nothing has to be remembered, and what did not work is
@@ -37,7 +37,6 @@ pub(super) fn addresses(node: &Node) -> Vec<SocketAddr> {
 
 /// Tends for as long as the cluster is there.
 pub(super) async fn tend(inner: Weak<Inner>, calls: Calls, reached_at: SocketAddr) {
-    let mut known = BTreeSet::new();
     let mut again = Instant::now();
     loop {
         sleep(EVERY).await;
@@ -45,7 +44,6 @@ pub(super) async fn tend(inner: Weak<Inner>, calls: Calls, reached_at: SocketAdd
         let Some(manager) = inner.manager.get().cloned() else {
             continue;
         };
-        learn(&manager, &calls, &mut known);
         keep_members(&inner).await;
         if Instant::now() < again {
             continue;
@@ -75,7 +73,7 @@ pub(super) async fn renew(inner: Weak<Inner>, calls: Calls, keeper: Arc<Keeper>)
 }
 
 /// Takes over where the nodes of the catalog are, and forgets those that it does not have any more.
-fn learn(manager: &Manager, calls: &Calls, known: &mut BTreeSet<NodeId>) {
+pub(super) fn learn(manager: &Manager, calls: &Calls, known: &mut BTreeSet<NodeId>) {
     let (catalog, me) = (manager.catalog(), manager.node());
     if catalog.node(me).is_none() {
         // No catalog yet.

@@ -342,11 +342,11 @@ impl Manager {
     /// Whether this node hears the leader, or leads and hears a majority, or follows a member that does: then [`Members::leader`] is no
     /// memory.
     pub fn hears_leader(&self) -> bool {
-        let standing = self.shared.group.standing();
-        let me = self.node();
-        match standing.voters.contains(&me) || standing.learners.contains(&me) {
-            true => standing.is_current,
-            false => self.shared.known().leader.is_some(),
+        let (known, me) = (self.shared.known(), self.node());
+        // Not by its own log alone: a member that was removed while it was away still has itself there.
+        match known.voters.contains(&me) || known.learners.contains(&me) {
+            true => self.shared.group.standing().is_current,
+            false => known.leader.is_some(),
         }
     }
 

@@ -13,13 +13,15 @@ use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View
 use crate::manager::MembersError;
 use crate::protocol::catalog::{self, Catalog, DEFAULT_POOL, DiskState, Locality};
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
 /// Between two looks at who is there.
 const EVERY: Duration = Duration::from_secs(1);
 /// For how many looks nobody leads before that is an alert: an election is none.
 const ELECTION: u32 = 3;
+/// For how many seconds a node is silent before that is an alert: one that joins or becomes another binary is away for less.
+const SILENT: u64 = 3;
 /// How long a token lasts at least and at most, in seconds.
 const TOKEN_SECONDS: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 3600;
 
@@ -227,7 +229,9 @@ impl Host {
             }
             let mut now = BTreeSet::new();
             for node in &view.nodes {
-                if let Presence::Unreachable { why, .. } = &node.presence {
+                if let Presence::Unreachable { why, since } = &node.presence
+                    && since + SILENT <= unix_seconds()
+                {
                     let subject = format!("node {}", node.name);
                     self.alerts()
                         .raise(AlertKind::NodeUnreachable, &subject, why.as_str());
@@ -240,6 +244,12 @@ impl Host {
             raised = now;
         }
     }
+}
+
+/// Seconds since 1970, UTC.
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// What the alert is about that nobody leads.
