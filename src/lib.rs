@@ -5,9 +5,9 @@
 //! the world, is behind the feature `world`.
 //!
 //! ```text
-//!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
+//!   world   cli ► daemon ► api ► cluster ► manager ───► io ► observe
+//!                                        ► calls ► trust
 //!                              ► runtime ► frontend ───►
-//!                              ► cluster ► calls ► trust
 //!   ──────────────────────────────────────────────────────────────────
 //!   pure    sim ► node ► shard ► wire ► protocol ► base
 //!                              ► store ──────────►

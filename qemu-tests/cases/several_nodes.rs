@@ -411,13 +411,9 @@ fn stopped(room: &Room) -> Outcome {
         says(others[0], &["status"], &["unreachable", stopped_name])?;
         let at = nodes[0].0;
         let volume = format!("while-{wanted}-sleeps");
-        if wanted == "follower" {
-            add_disk(others[0], &room.path(&format!("disk-{at}")))?;
-        } else if !others[0]
-            .tell(&["disk", "list"])?
-            .contains(&format!("disk-{at}"))
-        {
-            add_disk(others[0], &room.path(&format!("disk-{at}")))?;
+        let disk = room.path(&format!("disk-{at}"));
+        if !disk.exists() {
+            add_disk(others[0], &disk)?;
         }
         others[0].create(&volume, "16M")?;
         node.signal(libc::SIGCONT)?;

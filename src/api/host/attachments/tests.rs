@@ -486,6 +486,8 @@ fn a_socket_that_the_service_manager_kept_is_served_again() {
                 handed: HandedOver::default(),
             },
             manager: world.manager.clone(),
+            cluster: Cluster::open(None, &world.folder, Clock::system()).unwrap(),
+            name: "a".into(),
             runtime: world.runtime.handle(),
             registry: Arc::default(),
             node: world.manager.catalog().nodes().next().unwrap().id,
