@@ -176,6 +176,9 @@ fn join(room: &Room) -> Outcome {
     join_to(&b, &a)?;
     // Two nodes have one member: two would be no better than one.
     says(&b, &["cluster", "members"], &["member, leads", "follower"])?;
+    // What is refused changes nothing: the third makes them three all the same.
+    let two = a.ask(&["cluster", "members", "set", "a", "b"])?;
+    refuses(&two, &["1, 3 or 5"])?;
     add_disk(&b, &room.path("disk-b"))?;
     b.create("vol-b", "16M")?;
     listed(&[&a, &b], "vol-b", "b")?;
@@ -235,7 +238,7 @@ fn refused(room: &Room) -> Outcome {
     let cut = &good[..good.len() - 8];
     refuses(&join(&b, &address, cut)?, &["not a whole token"])?;
     refuses(&join(&b, &address, "sarsen2.x")?, &["not a whole token"])?;
-    // Another cluster's, and one that was forged from two.
+    // Another cluster's.
     let x = start(room, "x")?.run()?;
     x.tell(&["cluster", "init"])?;
     let (elsewhere, foreign) = token(&x, "1h")?;

@@ -9,7 +9,7 @@ use super::view::View;
 use super::wires::Wires;
 use crate::base::{ClusterId, NodeId};
 use crate::calls::{self, Calls, Joining, Limits, Listening, Member, Security};
-use crate::manager::{Manager, Options, Start};
+use crate::manager::{Manager, MembersError, Options, Start};
 use crate::protocol::catalog::{Command, MembersBy};
 use crate::trust::{Authority, Clock, Credential, Grant, Identity, Keeper, NODE_LIFE, Root, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -317,13 +317,22 @@ impl Cluster {
             let node = node.filter(|node| catalog.node(*node).is_some());
             nodes.insert(node.ok_or_else(|| ClusterError::NoNode(name.clone()))?);
         }
-        if catalog.members_by() != MembersBy::Hand {
+        let before = catalog.members_by();
+        drop(catalog);
+        // First, or the leader could make others members in between.
+        if before != MembersBy::Hand {
             let by = MembersBy::Hand;
             manager.propose(Command::ChooseMembers { by }).await?;
         }
-        drop(catalog);
-        manager.set_voters(nodes).await?;
-        Ok(())
+        let set = manager.set_voters(nodes).await;
+        if let (Err(MembersError::Refused(_)), MembersBy::Arrival) = (&set, before) {
+            // What was refused names nobody.
+            let by = before;
+            if let Err(error) = manager.propose(Command::ChooseMembers { by }).await {
+                tracing::warn!(%error, "no node becomes a member by itself any more");
+            }
+        }
+        Ok(set?)
     }
 
     /// Serves nobody any more. The manager ends after it.
