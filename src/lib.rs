@@ -5,9 +5,9 @@
 //! the world, is behind the feature `world`.
 //!
 //! ```text
-//!   world   cli ► daemon ► api ► manager ─────────────► io ► observe
+//!   world   cli ► daemon ► api ► cluster ► manager ───► io ► observe
+//!                                        ► calls ► trust
 //!                              ► runtime ► frontend ───►
-//!                              ► calls ► trust
 //!   ──────────────────────────────────────────────────────────────────
 //!   pure    sim ► node ► shard ► wire ► protocol ► base
 //!                              ► store ──────────►
@@ -26,6 +26,8 @@ pub mod base;
 pub mod calls;
 #[cfg(feature = "world")]
 pub mod cli;
+#[cfg(feature = "world")]
+pub mod cluster;
 #[cfg(feature = "world")]
 pub mod daemon;
 #[cfg(doc)]

@@ -145,11 +145,19 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        // The manager speaks over calls, and both know nothing of one another: here they meet.
+        name: "cluster",
+        pure: false,
+        rooms: &["base", "protocol", "trust", "calls", "manager"],
+        crates: &["serde", "serde_json", "tokio", "tracing"],
+    },
+    Room {
         name: "api",
         pure: false,
         // `frontend`: what the kernel is told to make devices, which is control and not data.
         rooms: &[
-            "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime", "manager",
+            "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime",
+            "manager", "cluster",
         ],
         crates: &[
             "axum",
@@ -188,7 +196,7 @@ const ROOMS: &[Room] = &[
         pure: false,
         rooms: &[
             "base", "protocol", "wire", "store", "shard", "io", "frontend", "observe", "runtime",
-            "manager", "api",
+            "manager", "cluster", "trust", "api",
         ],
         crates: &["nix", "serde", "tokio", "tokio_uring", "toml", "tracing"],
     },

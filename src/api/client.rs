@@ -1,9 +1,11 @@
 //! The client of the API, over one unix socket connection that is opened again when it breaks between requests.
 
 use super::model::{
-    AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER, Detach,
-    Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, ScrubResult, Status, Upgrade,
-    Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
+    AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
+    ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
+    ClusterTokenMake, Detach, Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map,
+    ScrubResult, Status, Upgrade, Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize,
+    crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -65,6 +67,33 @@ impl Client {
 
     pub async fn status(&mut self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    pub async fn cluster(&mut self) -> Result<ClusterStatus, ClientError> {
+        self.get("/v1/cluster").await
+    }
+
+    pub async fn found_cluster(&mut self) -> Result<ClusterFounded, ClientError> {
+        self.send(Method::POST, "/v1/cluster", &()).await
+    }
+
+    pub async fn cluster_token(
+        &mut self,
+        make: &ClusterTokenMake,
+    ) -> Result<ClusterToken, ClientError> {
+        self.send(Method::POST, "/v1/cluster/tokens", make).await
+    }
+
+    /// Has the daemon join a cluster; answered before it starts again for that.
+    pub async fn join_cluster(&mut self, join: &ClusterJoin) -> Result<ClusterJoined, ClientError> {
+        self.send(Method::POST, "/v1/cluster/join", join).await
+    }
+
+    pub async fn set_members(
+        &mut self,
+        set: &ClusterMembersSet,
+    ) -> Result<ClusterStatus, ClientError> {
+        self.send(Method::PUT, "/v1/cluster/members", set).await
     }
 
     pub async fn alerts(&mut self) -> Result<AlertList, ClientError> {

@@ -4,6 +4,7 @@ use super::client::{Client, ClientError};
 use super::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
 use crate::base::{StoreId, crc};
+use crate::cluster::Cluster;
 use crate::manager::Manager;
 use crate::protocol::catalog::{Command, Purpose, StoreName};
 use crate::runtime::{Config, Runtime};
@@ -82,6 +83,8 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
         let shards = Runtime::start(Config::default(), Arc::clone(&registry)).unwrap();
         let host = Host::new(Parts {
             manager: manager.clone(),
+            cluster: Cluster::open(None, &folder, crate::trust::Clock::system()).unwrap(),
+            name: "a".into(),
             runtime: shards.handle(),
             registry,
             node,
@@ -389,5 +392,83 @@ fn status_lists_and_metrics_tell_what_is_in_the_catalog() {
             "{metrics}"
         );
         assert!(metrics.ends_with("# EOF\n"));
+    });
+}
+
+#[test]
+fn a_node_alone_says_so_and_refuses_volumes_of_copies_that_it_would_not_hold() {
+    world("alone", |world| async move {
+        let mut client = world.client();
+        assert_eq!(client.status().await.unwrap().cluster, None);
+        let alone = refused(client.cluster().await);
+        assert_eq!(alone.code, ErrorCode::Conflict);
+        assert!(alone.hint.contains("sarsen cluster init"), "{alone}");
+        let unlistening = refused(client.found_cluster().await);
+        assert!(unlistening.hint.contains("[cluster]"), "{unlistening}");
+        let short = ClusterTokenMake { expires_seconds: 1 };
+        let short = refused(client.cluster_token(&short).await);
+        assert_eq!(short.field, "expires_seconds");
+        let join = ClusterJoin {
+            address: "127.0.0.1:1".into(),
+            token: "x".into(),
+        };
+        let full = refused(client.join_cluster(&join).await);
+        assert!(full.message.contains("/nonexistent/disk0"), "{full}");
+
+        // A second node, and a pool whose copies lie on both.
+        let propose = |command| world.manager.propose(command);
+        propose(Command::AddNode { name: "b".into() })
+            .await
+            .unwrap();
+        let node = crate::base::NodeId(2);
+        let disk = Command::AddDisk {
+            node,
+            path: "/nonexistent/disk1".into(),
+            store: StoreName(StoreId([2; 16])),
+            size: 1 << 30,
+            pool: None,
+            incarnation: crate::protocol::membership::Incarnation(0),
+        };
+        propose(disk).await.unwrap();
+        let home = crate::protocol::catalog::Locality::Local { home: node };
+        let theirs = Command::CreateVolume {
+            name: "theirs".into(),
+            size: 1 << 20,
+            block_size: 4096,
+            purpose: Purpose::Use,
+            pool: None,
+            locality: home,
+        };
+        propose(theirs).await.unwrap();
+        let volume = client.volume("theirs").await.unwrap();
+        assert_eq!(
+            (volume.node.as_str(), volume.state),
+            ("b", VolumeState::Ready)
+        );
+        assert_eq!(client.status().await.unwrap().degraded_volumes, 0);
+        let attach = Attach {
+            front_end: FrontEnd::VhostUser,
+            socket: None,
+            queues: None,
+            incoming: false,
+        };
+        let elsewhere = refused(client.attach("theirs", &attach).await);
+        assert!(elsewhere.message.contains("lies on node b"), "{elsewhere}");
+        assert_eq!(client.disks().await.unwrap().disks[1].state, "elsewhere");
+        let copies = Command::SetPool {
+            pool: "default".into(),
+            copies: 2,
+            min_copies: 1,
+            level: crate::protocol::placement::Level::Node,
+        };
+        propose(copies).await.unwrap();
+        let create = VolumeCreate {
+            name: "two".into(),
+            size_bytes: 1 << 20,
+            block_size_bytes: 4096,
+            purpose: VolumeCreatePurpose::Use,
+        };
+        let refused = refused(client.create_volume(&create).await);
+        assert!(refused.message.contains("2 copies"), "{refused}");
     });
 }

@@ -31,6 +31,15 @@ pub const ADDRESSES_MAX: usize = 8;
 /// Links that were made and not taken.
 const LINKS_MAX: usize = 256;
 
+/// Whether a call that brought no answer was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It certainly did not arrive, or was certainly not looked at.
+    Not,
+    /// It may have been done or not.
+    Perhaps,
+}
+
 /// One node's calls. Cheap to clone; when the last clone is gone, its connections to others end.
 #[derive(Clone)]
 pub struct Calls(Arc<Inner>);
@@ -198,17 +207,40 @@ impl Calls {
         body: Vec<u8>,
         within: Duration,
     ) -> Result<Vec<u8>, CallError> {
+        let answered = self.call_or_not(to, service, body, within).await;
+        answered.map_err(|(_, error)| error)
+    }
+
+    /// The same, and says of a call that brought no answer whether it was sent at all: one that was not may be asked of another node without fear that
+    /// it is done twice.
+    ///
+    /// # Errors
+    /// As [`Calls::call`].
+    pub async fn call_or_not(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Vec<u8>,
+        within: Duration,
+    ) -> Result<Vec<u8>, (Sent, CallError)> {
+        let perhaps = |error| (Sent::Perhaps, error);
         if to == self.node() {
-            return self.call_self(service, body, within).await;
+            let answered = self.call_self(service, body, within).await;
+            return answered.map_err(perhaps);
         }
+        let not = |error| (Sent::Not, error);
         let deadline = Instant::now() + within;
-        let peer = self.peer(to, service.class())?;
+        let peer = self.peer(to, service.class()).map_err(not)?;
         let connection = timeout_at(deadline, peer.connection(&self.0.shared)).await;
-        let connection = connection.map_err(|_| CallError::TimedOut { within })??;
+        let connection = connection.map_err(|_| not(CallError::TimedOut { within }))?;
+        let connection = connection.map_err(not)?;
         let left = deadline.saturating_duration_since(Instant::now());
         match connection.call(service, body, left).await {
-            Err(CallError::TimedOut { .. }) => Err(CallError::TimedOut { within }),
-            answered => answered,
+            Err(CallError::TimedOut { .. }) => Err(perhaps(CallError::TimedOut { within })),
+            Err(error @ (CallError::Busy { .. } | CallError::Unsupported { .. })) => {
+                Err(not(error))
+            }
+            answered => answered.map_err(perhaps),
         }
     }
 

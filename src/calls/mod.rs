@@ -63,7 +63,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{ADDRESSES_MAX, Calls, Listening, PEERS_MAX};
+pub use calls::{ADDRESSES_MAX, Calls, Listening, PEERS_MAX, Sent};
 pub use counts::{Counts, Turned};
 pub use error::CallError;
 pub use frame::BODY_MAX;

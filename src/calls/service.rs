@@ -55,6 +55,10 @@ services! {
     Trust = 7, Bulk;
     /// Seals, probes and other words between nodes about what they serve, which fail-over waits for.
     Node = 8, Urgent;
+    /// The authority's key, which a member of the manager asks of another. Answered to members only, and over TLS only.
+    Authority = 9, Bulk;
+    /// Whether a node is there, and how far its catalog has come.
+    Presence = 10, Urgent;
 }
 
 impl fmt::Display for Service {

@@ -69,6 +69,8 @@ impl Dev {
                 path: data.join("disk0"),
                 size: Some(self.size),
             }],
+            cluster: None,
+            file: PathBuf::new(),
         }
     }
 }

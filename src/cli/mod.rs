@@ -8,6 +8,7 @@ mod alerts;
 mod attach;
 mod attachments;
 mod bench;
+mod cluster;
 mod daemon;
 mod detach;
 mod dev;
@@ -15,6 +16,7 @@ mod disk;
 mod disk_offline;
 mod failure;
 mod generate;
+mod join;
 mod output;
 mod status;
 mod top;
@@ -72,6 +74,11 @@ enum Verb {
     /// Add and check disks
     #[command(subcommand)]
     Disk(disk::Verb),
+    /// Make a cluster of several hosts, and see to it
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Make this host, whose daemon has nothing yet, a node of a cluster
+    Join(join::Join),
     /// Show how the cluster is
     Status(status::Status),
     /// Show what needs attention
@@ -128,6 +135,8 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
             Verb::Attach(attach) => attach.run(&mut context).await,
             Verb::Detach(detach) => detach.run(&mut context).await,
             Verb::Attachments(attachments) => attachments.run(&mut context).await,
+            Verb::Cluster(verb) => verb.run(&mut context).await,
+            Verb::Join(join) => join.run(&mut context).await,
             Verb::Status(status) => status.run(&mut context).await,
             Verb::Alerts(alerts) => alerts.run(&mut context).await,
             Verb::Top(top) => top.run(&mut context).await,
@@ -207,6 +216,11 @@ mod tests {
             "sarsen upgrade",
             "sarsen upgrade --binary /opt/sarsen/sarsen --json",
             "sarsen daemon --config /etc/sarsen/sarsen.toml --check",
+            "sarsen cluster init",
+            "sarsen cluster token --expires 1h --uses one",
+            "sarsen cluster members",
+            "sarsen cluster members set a b 3",
+            "sarsen join 10.0.0.1:7400 --token sarsen1.x",
             "sarsen top",
             "sarsen bench a --rw randwrite --bs 4k --depth 32 --seconds 10 --overwrite",
         ] {

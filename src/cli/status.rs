@@ -1,7 +1,7 @@
 //! `sarsen status`
 
 use super::output::{fields, table};
-use super::{Context, Failure, alerts};
+use super::{Context, Failure, alerts, cluster};
 use crate::api::model;
 use crate::api::size::human;
 
@@ -61,10 +61,55 @@ fn for_people(status: &model::Status) -> String {
         ),
         ("nbd socket", status.nbd_socket.clone()),
     ]);
+    let cluster = status.cluster.as_ref().map_or_else(String::new, in_cluster);
     format!(
-        "{nodes}\n\n{rest}\n\n{}",
+        "{nodes}\n\n{cluster}{rest}\n\n{}",
         alerts::for_people(&status.alerts)
     )
+}
+
+/// Which node this is, who leads, and who cannot be reached since when.
+fn in_cluster(cluster: &model::ClusterStatus) -> String {
+    let members = cluster.nodes.iter().filter(|node| node.role == "member");
+    let silent = cluster
+        .nodes
+        .iter()
+        .filter(|node| node.state == "unreachable");
+    let silent: Vec<String> = silent
+        .map(|node| {
+            let since = node.since_unix_seconds.map_or_else(String::new, |since| {
+                format!(" for {}", cluster::since(since))
+            });
+            format!("{}{since}", node.name)
+        })
+        .collect();
+    let rest = fields([
+        ("cluster", cluster.id.clone()),
+        ("this node", cluster.node.clone()),
+        (
+            "leader",
+            cluster
+                .leader
+                .clone()
+                .unwrap_or_else(|| "nobody: the catalog takes no changes".into()),
+        ),
+        (
+            "nodes",
+            format!(
+                "{}, {} of them members",
+                cluster.nodes.len(),
+                members.count()
+            ),
+        ),
+        (
+            "unreachable",
+            match silent.is_empty() {
+                true => "none".into(),
+                false => silent.join(", "),
+            },
+        ),
+    ]);
+    format!("{rest}\n\n")
 }
 
 /// How many of them there are, where there are any.

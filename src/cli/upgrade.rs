@@ -43,31 +43,37 @@ impl Upgrade {
         let instance = context.client.status().await?.instance;
         let begun = context.client.upgrade(&Asked { binary }).await?;
         let since = Instant::now();
-        let mut seen = since;
-        loop {
-            match context.client.status().await {
-                Ok(status) if status.instance != instance => break,
-                Err(ClientError::CannotReach { .. }) => {}
-                // The old one has not ended yet, or it is in between.
-                Ok(_) | Err(ClientError::Malformed(_) | ClientError::Refused(_)) => {
-                    seen = Instant::now();
-                }
-            }
-            if since.elapsed() > SERVES_MAX || seen.elapsed() > AWAY_MAX {
-                let message = "the next daemon does not serve";
-                return Err(Failure::Refused(ErrorBody::unavailable(
-                    message,
-                    "see its log",
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        next_serves(context, &instance).await?;
         let milliseconds = since.elapsed().as_millis() as u64;
         let done = Upgraded {
             begun,
             milliseconds,
         };
         context.output.show(&done, for_people)
+    }
+}
+
+/// Waits until another process than `instance` serves.
+pub(super) async fn next_serves(context: &mut Context, instance: &str) -> Result<(), Failure> {
+    let since = Instant::now();
+    let mut seen = since;
+    loop {
+        match context.client.status().await {
+            Ok(status) if status.instance != instance => return Ok(()),
+            Err(ClientError::CannotReach { .. }) => {}
+            // The old one has not ended yet, or it is in between.
+            Ok(_) | Err(ClientError::Malformed(_) | ClientError::Refused(_)) => {
+                seen = Instant::now();
+            }
+        }
+        if since.elapsed() > SERVES_MAX || seen.elapsed() > AWAY_MAX {
+            let message = "the next daemon does not serve";
+            return Err(Failure::Refused(ErrorBody::unavailable(
+                message,
+                "see its log",
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! is found out in the worst moment; every error names file, line and key.
 
 use crate::api::size;
+use crate::cluster;
 use crate::observe;
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -44,9 +45,15 @@ pub struct Config {
     pub nbd: Nbd,
     #[serde(default)]
     pub vhost_user: VhostUser,
+    /// Without it this node is alone.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
     /// For the first start; later disks are in the catalog.
     #[serde(default, rename = "disk")]
     pub disks: Vec<DiskConfig>,
+    /// Where all of this stands; not in the file.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// How log lines look.
@@ -149,6 +156,81 @@ impl Default for VhostUser {
     }
 }
 
+/// Where other nodes are spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Where this node listens for others. With port 0 the system chooses a port when the cluster is founded or joined, and it is
+    /// kept.
+    pub listen: SocketAddr,
+    /// Where others reach it, where that differs; with port 0, on the port that it listens on.
+    #[serde(default)]
+    pub advertise: Option<SocketAddr>,
+    #[serde(default)]
+    pub security: Security,
+}
+
+/// How connections between nodes are protected; the same at all nodes of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// By certificates of the cluster's authority, at both ends.
+    #[default]
+    MutualTls,
+    /// Not at all, between daemons of one machine.
+    PlainLoopback,
+    /// Not at all, over any network: whoever is on it reads all, and may pose as a node.
+    PlainUnprotected,
+}
+
+impl Cluster {
+    /// The same as the room of that name takes it.
+    pub(super) fn settings(&self, file: &Path) -> cluster::Settings {
+        cluster::Settings {
+            listen: self.listen,
+            advertise: self.advertise,
+            protection: match self.security {
+                Security::MutualTls => cluster::Protection::MutualTls,
+                Security::PlainLoopback => cluster::Protection::PlainLoopback,
+                Security::PlainUnprotected => cluster::Protection::Plain,
+            },
+            file: file.into(),
+        }
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Cluster {
+            listen,
+            advertise,
+            security,
+        } = self;
+        if let Some(advertise) = advertise.filter(|at| at.ip().is_unspecified()) {
+            let reason = format!("{advertise} is no address that others can reach: name one");
+            return Err(("cluster.advertise", reason));
+        }
+        if listen.ip().is_unspecified() && advertise.is_none() {
+            let reason = format!(
+                "{listen} is every address of this host: say in `advertise` which one others reach it at"
+            );
+            return Err(("cluster.listen", reason));
+        }
+        let both = [
+            ("cluster.listen", Some(listen)),
+            ("cluster.advertise", advertise.as_ref()),
+        ];
+        for (key, at) in both {
+            let is_far = |at: &&SocketAddr| !at.ip().to_canonical().is_loopback();
+            if let (Security::PlainLoopback, Some(at)) = (security, at.filter(is_far)) {
+                let reason = format!(
+                    "{at} is not of this host alone, and `security` is plain-loopback: leave `security` out for mutual TLS"
+                );
+                return Err((key, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A disk of the first start.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -239,7 +321,10 @@ impl Config {
             wrong(line, format!("{before}{}", error.message().trim_end()))
         })?;
         match config.check() {
-            Ok(()) => Ok(config),
+            Ok(()) => Ok(Config {
+                file: path.into(),
+                ..config
+            }),
             Err((key, reason)) => {
                 let last = key.rsplit('.').next().unwrap_or(key);
                 Err(wrong(line_of_key(text, last), format!("{key}: {reason}")))
@@ -286,6 +371,9 @@ impl Config {
                  served on 127.0.0.1 and [::1] only"
             );
             return Err(("nbd.listen", reason));
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
         }
         if let Some(disk) = self.disks.iter().find(|disk| !disk.path.is_absolute()) {
             let reason = format!("{} is not an absolute path", disk.path.display());
@@ -355,6 +443,9 @@ mod tests {
             [vhost_user]
             dir = "/d/vhost"
             group = "libvirt-qemu"
+            [cluster]
+            listen = "0.0.0.0:7400"
+            advertise = "10.0.0.1:7400"
             [[disk]]
             path = "/dev/vdb"
             [[disk]]
@@ -365,6 +456,10 @@ mod tests {
         assert_eq!((config.memory, config.disks.len()), (1 << 30, 2));
         assert_eq!(config.disks[1].size, Some(16 << 30));
         assert_eq!(config.vhost_user.group.as_deref(), Some("libvirt-qemu"));
+        let cluster = config.cluster.unwrap();
+        assert_eq!(cluster.security, Security::MutualTls);
+        assert_eq!(cluster.advertise.unwrap().to_string(), "10.0.0.1:7400");
+        assert_eq!(config.file, Path::new("/etc/sarsen/sarsen.toml"));
         assert_eq!(config.api.mode, 0o660);
     }
 
@@ -395,6 +490,27 @@ mod tests {
                 "line 3",
                 "dir",
             ),
+            (
+                "data_dir = '/d'\n[cluster]\nlisten = '0.0.0.0:7400'\n",
+                "line 3",
+                "listen",
+            ),
+            (
+                "data_dir = '/d'\n[cluster]\nlisten = '10.0.0.1:7400'\nadvertise = '[::]:7400'\n",
+                "line 4",
+                "advertise",
+            ),
+            (
+                "data_dir = '/d'\n[cluster]\nlisten = '10.0.0.1:7400'\nsecurity = 'plain-loopback'\n",
+                "line 3",
+                "plain-loopback",
+            ),
+            (
+                "data_dir = '/d'\n[cluster]\nlisten = '10.0.0.1:7400'\nsecurity = 'plain'\n",
+                "line 4",
+                "plain-unprotected",
+            ),
+            ("data_dir = '/d'\n[cluster]\n", "line 2", "listen"),
             ("data_dir = \n", "line 1", "data_dir"),
             ("shards = 1\n", "line 1", "data_dir"),
         ] {

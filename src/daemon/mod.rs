@@ -1,7 +1,7 @@
 //! The daemon: what runs on a host, put together in the order in which it starts.
 //!
 //! ```text
-//!   config ─► log ─► catalog ─► shards ─► disks ─► volumes ─► exports ─► attachments ─► API and NBD listen ─► READY
+//!   config ─► log ─► cluster ─► catalog ─► shards ─► disks ─► volumes ─► exports ─► attachments ─► API and NBD listen ─► READY
 //!                                                                                                             │
 //!   exit ◄─ shards end ◄─ stores checkpoint and close ◄─ API ends ◄─ SIGTERM or SIGINT ◄──────────────────────┘
 //! ```
@@ -18,6 +18,8 @@ mod notify;
 mod run;
 mod start;
 
-pub use config::{Api, Config, ConfigError, DiskConfig, LogFormat, Nbd, VhostUser};
+pub use config::{
+    Api, Cluster, Config, ConfigError, DiskConfig, LogFormat, Nbd, Security, VhostUser,
+};
 pub use run::{Ready, check, run};
 pub use start::StartError;

@@ -7,9 +7,10 @@ use super::notify::{self, Notice};
 use super::start::{self, StartError};
 use crate::api::host::{HandedOver, Host, Phase};
 use crate::api::model::Checked;
-use crate::base::Time;
+use crate::base::{NodeId, Time};
 use crate::frontend::vhost_user::{FORM, Handed};
 use crate::io::{self, Inherited, clock};
+use crate::manager::Manager;
 use crate::observe::Registry;
 use crate::runtime::{Handle, Runtime};
 use crate::shard::Control;
@@ -25,6 +26,8 @@ use tokio::time::timeout;
 
 /// How long API requests that are being answered may take at the end.
 const API_STOP: Duration = Duration::from_millis(500);
+/// How long a start waits for the catalog of a cluster.
+const CATALOG_WAIT: Duration = Duration::from_secs(10);
 /// How long the manager may take to end.
 const CATALOG_STOP: Duration = Duration::from_millis(500);
 /// How long stores may take to drain and checkpoint. What is not closed by then is cut off as by a crash, which
@@ -102,12 +105,21 @@ async fn live(
     let handed = HandedOver::new(handover::unpack(&mut inherited));
     let mut listeners = Listeners::of(&mut inherited);
     start::data_dir(&config.data_dir)?;
-    let (manager, node) = start::catalog(&config).await?;
+    let cluster = start::cluster(&config)?;
+    let (manager, node) = start::catalog(&config, &cluster).await?;
     let registry = Arc::new(Registry::default());
     let (shards, notes) = start::shards(&config, &registry)?;
     let handle = shards.handle();
     let known = (manager.clone(), node);
-    let host = start::host(&config, known, handle.clone(), registry, inherited, handed)?;
+    let host = start::host(
+        &config,
+        known,
+        cluster,
+        handle.clone(),
+        registry,
+        inherited,
+        handed,
+    )?;
     let noting = host.clone();
     tokio::spawn(async move { noting.take_notes(notes).await });
     let watching = host.clone();
@@ -117,7 +129,7 @@ async fn live(
     tokio::spawn(notify::live_signs(handle.clone()));
 
     let started = tokio::select! {
-        started = serve(&config, &manager, &host, &handle, &mut listeners) => started,
+        started = serve(&config, (&manager, node), &host, &handle, &mut listeners) => started,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping during the start");
             stop_or_end(&config, &mut signals, stop(&config, &host, None, shards)).await;
@@ -187,13 +199,25 @@ struct Api {
 /// Opens what the catalog knows, then lets clients in.
 async fn serve(
     config: &Config,
-    manager: &crate::manager::Manager,
+    (manager, node): (&Manager, NodeId),
     host: &Host,
     handle: &Handle,
     listeners: &mut Listeners,
 ) -> Result<Api, StartError> {
-    start::disks(config, manager, host).await?;
-    host.take_up_attachments().await;
+    // A node that is no member has its catalog from those who are. Where none can be reached, it serves nothing until one is.
+    if host.cluster().has_catalog(CATALOG_WAIT).await {
+        start::check_known(config, manager, node)?;
+        start::disks(config, (manager, node), host).await?;
+        host.take_up_attachments().await;
+    } else {
+        tracing::warn!(
+            "no member of the manager is reached: this node's disks are opened when one is"
+        );
+    }
+    let watching = host.clone();
+    tokio::spawn(async move { watching.watch_catalog().await });
+    let watching = host.clone();
+    tokio::spawn(async move { watching.watch_cluster().await });
     let listener = start::api(config, listeners)?;
     start::nbd(config, listeners, handle).await?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -265,6 +289,7 @@ async fn end(
             Err(_) => tracing::warn!("API requests were cut off"),
         }
     }
+    host.cluster().stop();
     // Nothing changes the catalog any more: closed in good order, the next start need not repair it first.
     if timeout(CATALOG_STOP, host.close_catalog()).await.is_err() {
         tracing::warn!("closing the catalog takes too long: the next start repairs its file");

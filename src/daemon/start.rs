@@ -5,11 +5,13 @@ use super::listeners::Listeners;
 use crate::api::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
+use crate::cluster::{Cluster, ClusterError};
 use crate::io::Inherited;
 use crate::manager::{Manager, ProposeError};
 use crate::observe::{Registry, start_logs};
 use crate::protocol::catalog::{Command, DEFAULT_POOL};
 use crate::runtime::{self, Handle, Notes, Runtime};
+use crate::trust::Clock;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
@@ -65,10 +67,78 @@ pub(super) fn data_dir(path: &Path) -> Result<(), StartError> {
     made.map_err(|error| StartError::new("data_dir", format!("{}: {error}", path.display())))
 }
 
-/// The catalog, and this node in it.
-pub(super) async fn catalog(config: &Config) -> Result<(Manager, NodeId), StartError> {
-    let opened = Manager::open(config.data_dir.join("catalog.redb")).await;
+/// What this node knows of its cluster, if it is of one.
+pub(super) fn cluster(config: &Config) -> Result<Cluster, StartError> {
+    let section = config.cluster.as_ref();
+    let settings = section.map(|section| section.settings(&config.file));
+    let opened = Cluster::open(settings, &config.data_dir, Clock::system());
+    opened.map_err(|error| cluster_error(config, &error))
+}
+
+fn cluster_error(config: &Config, error: &ClusterError) -> StartError {
+    let mut reason = error.to_string();
+    for more in [error.cure(), &config.file.display().to_string()] {
+        if !more.is_empty() {
+            reason = format!("{reason}; {more}");
+        }
+    }
+    StartError::new("cluster", reason)
+}
+
+/// The catalog, and this node in it. A node of a cluster speaks to the others when this returns; what the catalog has may be
+/// known only later.
+pub(super) async fn catalog(
+    config: &Config,
+    cluster: &Cluster,
+) -> Result<(Manager, NodeId), StartError> {
+    let opened = Manager::open_with(cluster.options()).await;
     let manager = opened.map_err(|error| StartError::new("catalog", error))?;
+    let started = cluster.start(manager.clone()).await;
+    started.map_err(|error| cluster_error(config, &error))?;
+    match cluster.node() {
+        Some(node) => Ok((manager, node)),
+        None => alone(config, manager).await,
+    }
+}
+
+/// The node that this is in the catalog of a cluster, once that is known: the same checks as for one that is alone, but that nothing is
+/// changed for all of the cluster.
+pub(super) fn check_known(
+    config: &Config,
+    manager: &Manager,
+    node: NodeId,
+) -> Result<(), StartError> {
+    let catalog = manager.catalog();
+    let Some(node) = catalog.node(node) else {
+        return Ok(());
+    };
+    check_name(config, &node.name)?;
+    let pool = catalog.pool_named(DEFAULT_POOL);
+    let is = pool.map(|pool| pool.overcommit_percent);
+    if let Some(wanted) = config
+        .overcommit_percent
+        .filter(|wanted| Some(*wanted) != is)
+    {
+        tracing::warn!(
+            wanted,
+            is,
+            "overcommit_percent is the whole cluster's, and is not changed by one node's configuration"
+        );
+    }
+    Ok(())
+}
+
+fn check_name(config: &Config, is: &str) -> Result<(), StartError> {
+    match config.node.as_deref().filter(|named| *named != is) {
+        None => Ok(()),
+        Some(named) => {
+            let reason = format!("this node is {is}, and cannot become {named}");
+            Err(StartError::new("node", reason))
+        }
+    }
+}
+
+async fn alone(config: &Config, manager: Manager) -> Result<(Manager, NodeId), StartError> {
     let refused = |error: ProposeError| StartError::new("catalog", error);
     if manager.catalog().nodes().next().is_none() {
         let name = node_name(config);
@@ -78,14 +148,11 @@ pub(super) async fn catalog(config: &Config) -> Result<(Manager, NodeId), StartE
             .map_err(refused)?;
     }
     let catalog = manager.catalog();
-    // One host has one node; which one it is when there are more comes with the cluster.
+    // It is the only one.
     let Some(node) = catalog.nodes().next() else {
         return Err(StartError::new("catalog", "it has no node"));
     };
-    if let Some(named) = config.node.as_ref().filter(|named| **named != node.name) {
-        let reason = format!("this node is {}, and cannot become {named}", node.name);
-        return Err(StartError::new("node", reason));
-    }
+    check_name(config, &node.name)?;
     let pool = catalog.pool_named(DEFAULT_POOL);
     if let Some(percent) = config.overcommit_percent
         && pool.is_some_and(|pool| pool.overcommit_percent != percent)
@@ -137,6 +204,7 @@ pub(super) fn shards(
 pub(super) fn host(
     config: &Config,
     (manager, node): (Manager, NodeId),
+    cluster: Cluster,
     runtime: Handle,
     registry: Arc<Registry>,
     inherited: Vec<Inherited>,
@@ -152,6 +220,8 @@ pub(super) fn host(
     };
     Ok(Host::new(Parts {
         manager,
+        cluster,
+        name: node_name(config),
         runtime,
         registry,
         front_ends,
@@ -166,13 +236,13 @@ pub(super) fn host(
 /// on a disk that the catalog does not know is a mistake rather than a first start that was cut short.
 pub(super) async fn disks(
     config: &Config,
-    manager: &Manager,
+    (manager, node): (&Manager, NodeId),
     host: &Host,
 ) -> Result<(), StartError> {
     let failed = |error: ErrorBody| StartError::new("disk", error);
     host.open_all().await.map_err(failed)?;
     let catalog = manager.catalog();
-    let known = |path: &str| catalog.disks().any(|disk| disk.path == path);
+    let known = |path: &str| catalog.disks_of(node).any(|disk| disk.path == path);
     for disk in &config.disks {
         let path = disk.path.display().to_string();
         if known(&path) {
@@ -190,7 +260,7 @@ pub(super) async fn disks(
             .await
             .map_err(failed)?;
     }
-    if manager.catalog().disks().next().is_none() {
+    if manager.catalog().disks_of(node).next().is_none() {
         tracing::warn!("there is no disk: add one with `sarsen disk add`");
     }
     Ok(())

@@ -12,6 +12,9 @@ pub mod life_of_a_read {}
 #[doc = include_str!("life_of_a_failure.md")]
 pub mod life_of_a_failure {}
 
+#[doc = include_str!("cluster.md")]
+pub mod cluster {}
+
 #[doc = include_str!("disk_format.md")]
 pub mod disk_format {}
 

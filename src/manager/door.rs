@@ -7,7 +7,7 @@ use super::message::{self, Follow, Followed, Further, Part, Question, Ticket};
 use super::propose::Tickets;
 use super::raft::{Group, OpenError, Opening, Source};
 use super::transport::{Nobody, PART_BYTES, Transport};
-use super::watch::Watch;
+use super::watch::{Index, Watch};
 use crate::base::NodeId;
 use crate::protocol::catalog::Catalog;
 use crate::protocol::membership::Term;
@@ -338,6 +338,22 @@ impl Manager {
             learners: known.learners,
             leader: known.leader,
         }
+    }
+
+    /// Whether this node hears the leader, or leads and hears a majority, or follows a member that does: then [`Members::leader`] is no
+    /// memory.
+    pub fn hears_leader(&self) -> bool {
+        let (known, me) = (self.shared.known(), self.node());
+        // Not by its own log alone: a member that was removed while it was away still has itself there.
+        match known.voters.contains(&me) || known.learners.contains(&me) {
+            true => self.shared.group.standing().is_current,
+            false => known.leader.is_some(),
+        }
+    }
+
+    /// The last entry of the log that this node's catalog has.
+    pub fn index(&self) -> Index {
+        Index(self.shared.board.index())
     }
 
     /// Has a majority of the members say, after this question, that this node still leads in this term.

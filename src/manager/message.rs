@@ -177,6 +177,26 @@ pub(super) fn ping() -> Vec<u8> {
     message(8, &[])
 }
 
+/// What of a node's connections a question is for: it is sent on one where nothing that may take long stands in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// What elections wait for.
+    Urgent,
+    /// A part of the log as a snapshot.
+    Snapshot,
+    /// Everything else.
+    Usual,
+}
+
+/// Of a question as [`Transport::call`](super::Transport::call) is given it.
+pub fn weight(question: &[u8]) -> Weight {
+    match question.get(1) {
+        Some(1 | 2 | 8) => Weight::Urgent,
+        Some(3) => Weight::Snapshot,
+        _ => Weight::Usual,
+    }
+}
+
 /// What is asked; or what is wrong with it.
 pub(super) fn read_question(bytes: &[u8]) -> Result<Question<'_>, String> {
     let (kind, body) = opened(bytes, "question")?;

@@ -62,6 +62,7 @@ mod tests;
 pub use consensus::Outcome;
 pub use door::{Manager, Members, NotConfirmed, Options, Start, Times};
 pub use members::MembersError;
+pub use message::{Weight, weight};
 pub use propose::ProposeError;
 pub use raft::OpenError;
 pub use transport::{Calling, MESSAGE_MAX, Nobody, Transport, Unreachable};

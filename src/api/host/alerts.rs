@@ -25,10 +25,12 @@ pub enum AlertKind {
     DeviceNotResized,
     /// A change of the catalog of which nobody knows whether it was made.
     ChangeUnknown,
+    NodeUnreachable,
+    NoLeader,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 11] = [
+    pub const ALL: [AlertKind; 13] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -40,6 +42,8 @@ impl AlertKind {
         AlertKind::AttachmentFailed,
         AlertKind::DeviceNotResized,
         AlertKind::ChangeUnknown,
+        AlertKind::NodeUnreachable,
+        AlertKind::NoLeader,
     ];
 
     /// Its name in the API and in metrics.
@@ -56,6 +60,8 @@ impl AlertKind {
             AlertKind::AttachmentFailed => "attachment-failed",
             AlertKind::DeviceNotResized => "device-not-resized",
             AlertKind::ChangeUnknown => "change-unknown",
+            AlertKind::NodeUnreachable => "node-unreachable",
+            AlertKind::NoLeader => "no-leader",
         }
     }
 
@@ -89,6 +95,12 @@ impl AlertKind {
             }
             AlertKind::ChangeUnknown => {
                 "restart the daemon, which serves what is recorded by then; or ask for the change again"
+            }
+            AlertKind::NodeUnreachable => {
+                "see to the node and the network between; a member that does not come back is replaced with `sarsen cluster members set`"
+            }
+            AlertKind::NoLeader => {
+                "bring back most of the members (`sarsen cluster members`): without them nobody can lead"
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Disks of this node: opened at the start, added while it runs, made longer, scrubbed.
 
+use super::cluster::name_of;
 use super::image::{self, Content};
 use super::notes::subject;
 use super::view::no_disk;
@@ -8,10 +9,11 @@ use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResult};
 use crate::base::{BLOCK, Breaks, BufRef, DiskId};
 use crate::io::DiskKind;
-use crate::protocol::catalog::{self, Command, DiskState, Event, StoreName};
+use crate::protocol::catalog::{self, Catalog, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
 use crate::shard::{Control, ControlError};
 use crate::store::{Options, StoreError};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,12 +24,18 @@ impl Host {
     /// Opens every disk of this node and every volume of the catalog. What cannot be opened becomes an alert;
     /// fails where that leaves no disk at all.
     pub async fn open_all(&self) -> Result<(), ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        self.open_new().await
+    }
+
+    /// The same of those disks that were not tried yet. Nothing else is changed meanwhile.
+    pub(super) async fn open_new(&self) -> Result<(), ErrorBody> {
         let catalog = self.manager().catalog();
-        let ours = |disk: &&catalog::Disk| {
-            disk.node == self.inner.parts.node && disk.state == DiskState::Serving
-        };
+        let tried: BTreeSet<DiskId> = lock(&self.inner.disks).keys().copied().collect();
+        let new =
+            |disk: &&catalog::Disk| disk.state == DiskState::Serving && !tried.contains(&disk.id);
         let (mut open, mut last) = (0, None);
-        for disk in catalog.disks().filter(ours) {
+        for disk in catalog.disks_of(self.inner.parts.node).filter(new) {
             match self.open_disk(disk).await {
                 Ok(()) => open += 1,
                 Err(error) => {
@@ -140,6 +148,7 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         let disk = catalog.disk(id).ok_or_else(|| no_disk(id))?;
+        self.disk_is_here(&catalog, disk)?;
         let subject = subject(id, Some(&disk.path));
         let open = lock(&self.inner.disks).get(&id).is_some_and(|now| now.open);
         if !open {
@@ -169,10 +178,21 @@ impl Host {
         self.disk(id)
     }
 
+    /// Refuses what only a disk's own node can do.
+    fn disk_is_here(&self, catalog: &Catalog, disk: &catalog::Disk) -> Result<(), ErrorBody> {
+        if disk.node == self.inner.parts.node {
+            return Ok(());
+        }
+        let node = name_of(catalog, disk.node);
+        let message = format!("disk {} is of node {node}", disk.id);
+        Err(ErrorBody::conflict("disk", message, "say it on that node"))
+    }
+
     /// Reads and compares every block of a disk; answered when that has ended.
     pub async fn scrub_disk(&self, id: DiskId) -> Result<ScrubResult, ErrorBody> {
         let catalog = self.manager().catalog();
         let disk = catalog.disk(id).ok_or_else(|| no_disk(id))?;
+        self.disk_is_here(&catalog, disk)?;
         let scrubs = || {
             lock(&self.inner.disks)
                 .get(&id)

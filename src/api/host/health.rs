@@ -50,7 +50,7 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         for volume in catalog.volumes() {
-            if volume.state != VolumeState::Ready {
+            if volume.state != VolumeState::Ready || self.elsewhere(&catalog, volume).is_some() {
                 continue;
             }
             if let Health::Failed(reason) = self.health(&catalog, volume) {

@@ -140,6 +140,7 @@ impl Host {
     fn importing_volume(&self, name: &str) -> Result<catalog::Volume, ErrorBody> {
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        self.must_be_here(&catalog, volume)?;
         if matches!(volume.state, VolumeState::Importing { .. }) {
             return Ok(volume.clone());
         }

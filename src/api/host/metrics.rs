@@ -24,7 +24,10 @@ impl Host {
         }
         family(text, "sarsen_volumes", "Volumes in the catalog");
         sample(text, "sarsen_volumes", NO_LABELS, catalog.volumes().count());
-        let disks = self.disks().disks;
+        self.write_cluster(text);
+        // Of the others' disks this node knows nothing.
+        let mut disks = self.disks().disks;
+        disks.retain(|disk| disk.state != "elsewhere");
         family(text, "sarsen_disk_size_bytes", "What a disk has");
         for disk in &disks {
             let labels = [("disk", disk.id.to_string()), ("path", disk.path.clone())];
@@ -39,6 +42,33 @@ impl Host {
             let labels = [("disk", disk.id.to_string()), ("path", disk.path.clone())];
             sample(text, "sarsen_disk_serving", &labels, state(&disk.state));
         }
+    }
+
+    fn write_cluster(&self, text: &mut String) {
+        let Some(cluster) = self.cluster_seen() else {
+            return;
+        };
+        family(
+            text,
+            "sarsen_cluster_node_reachable",
+            "Whether this node reaches another (1) or not (0)",
+        );
+        for node in cluster.nodes.iter().filter(|node| node.state != "this") {
+            let reachable = u8::from(node.state == "reachable");
+            sample(
+                text,
+                "sarsen_cluster_node_reachable",
+                &[("node", &node.name)],
+                reachable,
+            );
+        }
+        family(
+            text,
+            "sarsen_cluster_has_leader",
+            "Whether this node hears of one who leads the manager (1) or not (0)",
+        );
+        let has_leader = u8::from(cluster.leader.is_some());
+        sample(text, "sarsen_cluster_has_leader", NO_LABELS, has_leader);
     }
 
     fn write_volumes(&self, text: &mut String) {

@@ -14,6 +14,7 @@
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
 //! | `upgrade` | the daemon's own binary |
+//! | `cluster` | this node in its cluster, and what of other nodes concerns it |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
 //!
@@ -22,6 +23,7 @@
 
 mod alerts;
 mod attachments;
+mod cluster;
 mod data;
 mod devices;
 mod disks;
@@ -42,6 +44,7 @@ pub use view::nbd_uri;
 
 use super::model::ErrorBody;
 use crate::base::{DiskId, NodeId, Time, VolumeId};
+use crate::cluster::Cluster;
 use crate::io::clock;
 use crate::manager::Manager;
 use crate::observe::Registry;
@@ -56,6 +59,9 @@ use std::time::Instant;
 /// What a host is made of.
 pub struct Parts {
     pub manager: Manager,
+    pub cluster: Cluster,
+    /// The name that this node has, or is to have in a cluster that it joins.
+    pub name: String,
     pub runtime: Handle,
     pub registry: Arc<Registry>,
     /// This node in the catalog.

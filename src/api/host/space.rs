@@ -18,7 +18,7 @@ impl Host {
     pub async fn watch_space(&self) {
         loop {
             tokio::time::sleep(EVERY).await;
-            for disk in self.manager().catalog().disks() {
+            for disk in self.manager().catalog().disks_of(self.inner.parts.node) {
                 let numbers = self.registry().disk(disk.id).get();
                 judge(self.alerts(), &subject(disk.id, Some(&disk.path)), &numbers);
             }

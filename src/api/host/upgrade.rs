@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const CHECK_MAX: Duration = Duration::from_secs(10);
 /// What the kernel adds to the path of a running binary that was replaced.
 const REPLACED: &str = " (deleted)";
+/// The running binary, wherever it lies.
+const SELF: &str = "/proc/self/exe";
 /// Bytes that are read of what it says.
 const SAID_MAX: u64 = 64 << 10;
 
@@ -55,6 +57,14 @@ impl Host {
         Ok(answer)
     }
 
+    /// Has the daemon become its own binary once more, which finds on disk what it is from then on.
+    pub(super) fn start_again(&self) {
+        let mut next = lock(&self.inner.next.binary);
+        // Where an upgrade is under way, the next binary finds the same.
+        next.get_or_insert_with(|| PathBuf::from(SELF));
+        self.inner.next.asked.notify_one();
+    }
+
     /// Waits until the daemon is to become another binary.
     pub async fn next_binary(&self) -> PathBuf {
         loop {
@@ -73,7 +83,7 @@ fn refused(why: impl Into<String>) -> ErrorBody {
 
 /// What lies now where the running binary came from.
 fn installed() -> Result<PathBuf, ErrorBody> {
-    let path = std::fs::read_link("/proc/self/exe").map_err(|error| refused(error.to_string()))?;
+    let path = std::fs::read_link(SELF).map_err(|error| refused(error.to_string()))?;
     let replaced = path.to_str().and_then(|path| path.strip_suffix(REPLACED));
     Ok(replaced.map_or_else(|| path.clone(), PathBuf::from))
 }

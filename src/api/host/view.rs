@@ -1,5 +1,6 @@
 //! The catalog and the node in the API's words.
 
+use super::cluster::name_of;
 use super::health::Health;
 use super::{Host, Phase, lock};
 use crate::api::model::{
@@ -66,7 +67,10 @@ impl Host {
         let catalog = self.manager().catalog();
         let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
         let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
-        let harmed = |volume: &&catalog::Volume| self.health(&catalog, volume) != Health::Whole;
+        let harmed = |volume: &&catalog::Volume| {
+            self.elsewhere(&catalog, volume).is_none()
+                && self.health(&catalog, volume) != Health::Whole
+        };
         let attachments = self.attachments().attachments;
         let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
@@ -81,6 +85,7 @@ impl Host {
             failed_attachments: attachments.iter().filter(failed).count() as u32,
             capacity_bytes: catalog.pools().map(|pool| catalog.capacity(pool.id)).sum(),
             promised_bytes: catalog.pools().map(|pool| catalog.promised(pool.id)).sum(),
+            cluster: self.cluster_seen(),
             nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
             alerts: self.alerts().list(),
         }
@@ -108,6 +113,7 @@ impl Host {
         Volume {
             id: volume.id.0,
             name: volume.name.clone(),
+            node: name_of(catalog, self.home_of(catalog, volume)),
             pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
             size_bytes: volume.size,
             block_size_bytes: volume.block_size,
@@ -136,6 +142,9 @@ impl Host {
             catalog::VolumeState::Importing { .. } => VolumeState::Importing,
             catalog::VolumeState::Deleting => VolumeState::Deleting,
         };
+        if self.elsewhere(catalog, volume).is_some() {
+            return (state, String::new());
+        }
         let unavailable = lock(&self.inner.unavailable).get(&volume.id).cloned();
         match (state, self.health(catalog, volume), unavailable) {
             (VolumeState::Ready, Health::Failed(why), _) => (VolumeState::Failed, why),
@@ -160,6 +169,7 @@ impl Host {
             store: disk.store.to_string(),
             size_bytes: disk.size,
             state: match (disk.state, &failed) {
+                _ if disk.node != self.inner.parts.node => "elsewhere",
                 (DiskState::OutOfService, _) => "out_of_service",
                 (DiskState::Missing, _) => "missing",
                 (DiskState::Serving | DiskState::Draining, Some(_)) => "failed",

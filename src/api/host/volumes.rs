@@ -13,6 +13,7 @@ use crate::store::{LayerMeta, VolumeMeta};
 impl Host {
     pub async fn create_volume(&self, create: VolumeCreate) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
+        let locality = self.locality(&self.manager().catalog())?;
         let command = Command::CreateVolume {
             name: create.name.clone(),
             size: create.size_bytes,
@@ -23,7 +24,7 @@ impl Host {
                 VolumeCreatePurpose::Bench => Purpose::Bench,
             },
             pool: None,
-            locality: crate::protocol::catalog::Locality::Spread,
+            locality,
         };
         let asked = self.manager().propose(command).await;
         self.known(&format!("volume {}", create.name), asked)?;
@@ -56,6 +57,8 @@ impl Host {
     pub async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
         let name = name.to_owned();
+        let catalog = self.manager().catalog();
+        self.must_be_here(&catalog, catalog.volume_named(&name)?)?;
         let resize = Command::ResizeVolume {
             name: name.clone(),
             size,
@@ -75,6 +78,7 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        self.must_be_here(&catalog, volume)?;
         // Before anything is taken away from those who use it.
         catalog.may_delete(volume)?;
         // First no new client, then count those that are there: the number can be believed.
@@ -137,7 +141,8 @@ impl Host {
     /// Serves what the catalog says: after a start, or after a crash between two steps of a change.
     pub(super) async fn open_volumes(&self) {
         let catalog = self.manager().catalog();
-        for volume in catalog.volumes() {
+        let here = |volume: &&catalog::Volume| self.elsewhere(&catalog, volume).is_none();
+        for volume in catalog.volumes().filter(here) {
             if volume.state != VolumeState::Deleting {
                 // What is wrong with it is an alert.
                 let _ = self.open_volume(volume).await;
@@ -210,7 +215,10 @@ impl Host {
                 _ if closing == Some(volume.id) => Some("it is being deleted".into()),
                 VolumeState::Importing { .. } => Some("it is being imported".into()),
                 VolumeState::Deleting => Some("it is being deleted".into()),
-                VolumeState::Ready => unavailable.get(&volume.id).cloned(),
+                VolumeState::Ready => match self.elsewhere(&catalog, volume) {
+                    Some(node) => Some(format!("it lies on node {node}")),
+                    None => unavailable.get(&volume.id).cloned(),
+                },
             },
         };
         self.runtime()
@@ -223,6 +231,7 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        self.must_be_here(&catalog, volume)?;
         let why = match volume.state {
             VolumeState::Ready => return Ok(volume.clone()),
             VolumeState::Importing { .. } => "is being imported",

@@ -12,7 +12,8 @@ pub struct Disk {
     /// The identity of the store on it, as 32 hexadecimal digits.
     pub store: String,
     pub size_bytes: u64,
-    /// `serving`, `out_of_service`, or `failed` where the node could not open it or lost it.
+    /// `serving`, `out_of_service`, or `failed` where the node could not open it or lost it; `elsewhere` where it is
+    /// another node's, which knows how it is.
     pub state: String,
     /// Why it is `failed`; empty else.
     pub reason: String,

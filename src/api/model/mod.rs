@@ -3,6 +3,7 @@
 
 mod attachment;
 mod bench;
+mod cluster;
 mod disk;
 mod error;
 mod status;
@@ -14,6 +15,10 @@ mod tests;
 
 pub use attachment::{Attach, Attachment, AttachmentList, AttachmentState, Detach, FrontEnd};
 pub use bench::{BenchRequest, BenchResult, Workload};
+pub use cluster::{
+    ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
+    ClusterToken, ClusterTokenMake,
+};
 pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};

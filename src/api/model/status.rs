@@ -71,5 +71,8 @@ pub struct Status {
     pub promised_bytes: u64,
     /// The socket that NBD clients connect to.
     pub nbd_socket: String,
+    /// The other nodes; nothing where this one is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<super::ClusterStatus>,
     pub alerts: Vec<Alert>,
 }

@@ -15,6 +15,7 @@ fn volume() -> Volume {
     Volume {
         id: 7,
         name: "root".into(),
+        node: "a".into(),
         pool: "default".into(),
         size_bytes: 1 << 30,
         block_size_bytes: 4096,
@@ -38,7 +39,7 @@ fn volume() -> Volume {
 fn a_volume_is_written_as_ever() {
     golden(
         &volume(),
-        r#"{"id":7,"name":"root","pool":"default","size_bytes":1073741824,"block_size_bytes":4096,
+        r#"{"id":7,"name":"root","node":"a","pool":"default","size_bytes":1073741824,"block_size_bytes":4096,
             "state":"ready","reason":"","connections":2,"bench":false,"pgs":32,
             "layers":[{"id":9,"parent":null,"state":"writable"}],
             "uri":"nbd+unix:///root?socket=/run/sarsen/nbd.sock"}"#,
@@ -134,6 +135,7 @@ fn status_and_alerts_are_written_as_ever() {
             failed_attachments: 4,
             capacity_bytes: 10,
             promised_bytes: 20,
+            cluster: None,
             nbd_socket: "/n".into(),
             alerts: vec![Alert {
                 name: "disk-failed".into(),

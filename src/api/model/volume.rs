@@ -39,6 +39,9 @@ pub struct ImportState {
 pub struct Volume {
     pub id: u64,
     pub name: String,
+    /// The node on whose disks it lies.
+    #[serde(default)]
+    pub node: String,
     pub pool: String,
     pub size_bytes: u64,
     /// Of its logical sectors.

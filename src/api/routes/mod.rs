@@ -2,6 +2,7 @@
 //! decided here.
 
 mod attachments;
+mod cluster;
 mod data;
 mod disks;
 mod reply;
@@ -14,7 +15,7 @@ use super::model::{DATA_BYTES_MAX, ErrorBody, ErrorCode};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use reply::Failure;
 
 /// The largest JSON body that is taken, in bytes.
@@ -38,6 +39,10 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/volumes/{name}/import", post(volumes::finish_import))
         .route("/v1/volumes/{name}/map", get(data::map))
         .route("/v1/volumes/{name}/attach", attach)
+        .route("/v1/cluster", get(cluster::show).post(cluster::found))
+        .route("/v1/cluster/tokens", post(cluster::token))
+        .route("/v1/cluster/join", post(cluster::join))
+        .route("/v1/cluster/members", put(cluster::set_members))
         .route("/v1/attachments", get(attachments::list))
         .route("/v1/disks", get(disks::list).post(disks::add))
         .route("/v1/disks/{id}", get(disks::show))

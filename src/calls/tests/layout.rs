@@ -64,6 +64,6 @@ fn version_1_is_spelled_as_it_was() {
 #[test]
 fn services_keep_their_numbers() {
     let numbers = Service::ALL.iter().map(|of| format!("{of} {}", *of as u16));
-    let all = "Manager 1, Snapshot 2, Lease 3, Report 4, Catalog 5, Join 6, Trust 7, Node 8";
+    let all = "Manager 1, Snapshot 2, Lease 3, Report 4, Catalog 5, Join 6, Trust 7, Node 8, Authority 9, Presence 10";
     assert_eq!(numbers.collect::<Vec<_>>().join(", "), all);
 }

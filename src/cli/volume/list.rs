@@ -24,7 +24,11 @@ fn for_people(list: &VolumeList) -> String {
             state(volume),
             volume.connections.to_string(),
             volume.block_size_bytes.to_string(),
+            volume.node.clone(),
         ]
     });
-    table(["NAME", "SIZE", "STATE", "CONNECTIONS", "BLOCK SIZE"], rows)
+    table(
+        ["NAME", "SIZE", "STATE", "CONNECTIONS", "BLOCK SIZE", "NODE"],
+        rows,
+    )
 }

@@ -7,8 +7,8 @@
 use super::pg::Pg;
 use super::range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 use super::state::{
-    Attachment, AttachmentKey, Disk, DiskState, FrontEnd, ImportMark, Maintenance, Node, Pool,
-    PoolId, Sharing, StoreName, Volume,
+    Attachment, AttachmentKey, Disk, DiskState, Entry, FrontEnd, ImportMark, Maintenance,
+    MembersBy, Node, Pool, PoolId, Sharing, StoreName, Volume,
 };
 use crate::base::{DiskId, Epoch, LayerId, NodeId, PgId, VolumeId};
 use crate::protocol::membership::{Incarnation, LeaseNumber};
@@ -79,6 +79,21 @@ fn is_refuse(last_copies: &LastCopies) -> bool {
 pub enum Command {
     AddNode {
         name: String,
+    },
+    /// A machine that has shown a token. One whose key is known is the node that it was, and has other addresses now.
+    JoinNode {
+        name: String,
+        addresses: Vec<String>,
+        entry: Entry,
+    },
+    /// Where other nodes reach a node from now on.
+    SetAddresses {
+        node: NodeId,
+        addresses: Vec<String>,
+    },
+    /// Says who names the members of the manager from now on. (Who they are is the log's own, and not in the catalog.)
+    ChooseMembers {
+        by: MembersBy,
     },
     /// Ends a node that has no disk, attachment, range or local volume.
     RemoveNode {

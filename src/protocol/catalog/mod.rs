@@ -64,8 +64,9 @@ pub use range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 pub use refusal::{Code, Refusal};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::{
-    Attachment, AttachmentKey, Catalog, Disk, DiskState, FrontEnd, ImportMark, Layer, LayerState,
-    Maintenance, Node, Pool, PoolId, Sharing, Snapshot, StoreName, Volume, VolumeState,
+    Attachment, AttachmentKey, Catalog, Disk, DiskState, Entry, FrontEnd, ImportMark, Layer,
+    LayerState, Maintenance, MembersBy, Node, Pool, PoolId, Sharing, Snapshot, StoreName, Volume,
+    VolumeState,
 };
 
 /// The name of the pool that exists from the start.
@@ -85,6 +86,8 @@ pub const NODES_MAX: usize = 1_024;
 pub const PGS_MAX: usize = crate::protocol::placement::PGS_MAX as usize;
 /// The most pools of a site.
 pub const POOLS_MAX: usize = 256;
+/// The most addresses of one node.
+pub const ADDRESSES_MAX: usize = 8;
 /// The most racks of a site.
 pub const RACKS_MAX: usize = 1_024;
 /// The most PGs that one command makes: about 100 KiB of a log.
@@ -111,6 +114,13 @@ impl Catalog {
     fn carry_out(&mut self, command: &Command) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::AddNode { name } => self.add_node(name),
+            Command::JoinNode {
+                name,
+                addresses,
+                entry,
+            } => self.join_node(name, addresses, entry),
+            Command::SetAddresses { node, addresses } => self.set_addresses(*node, addresses),
+            Command::ChooseMembers { by } => self.choose_members(*by),
             Command::RemoveNode { node } => self.remove_node(*node),
             Command::SetRack { node, rack } => self.set_rack(*node, rack.as_deref()),
             Command::RecordIncarnation { node, incarnation } => {

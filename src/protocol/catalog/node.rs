@@ -1,10 +1,15 @@
 //! Commands about nodes: they come, stand in racks, start, are worked at, and go.
 
-use super::state::{Maintenance, Node};
-use super::{Catalog, Code, Event, NODES_MAX, RACKS_MAX, Refusal, check_name};
+use super::state::{Entry, Maintenance, MembersBy, Node};
+use super::{ADDRESSES_MAX, Catalog, Code, Event, NODES_MAX, RACKS_MAX, Refusal, check_name};
 use crate::base::{DiskId, NodeId, PgId, VolumeId};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::placement::RackId;
+
+/// The longest address, in bytes.
+const ADDRESS_BYTES_MAX: usize = 255;
+/// The longest name of a key or token, in digits: a SHA-256.
+const FINGERPRINT_MAX: usize = 64;
 
 impl Catalog {
     pub(super) fn add_node(&mut self, name: &str) -> Result<Vec<Event>, Refusal> {
@@ -33,10 +38,76 @@ impl Catalog {
             rack: None,
             incarnation: Incarnation(0),
             maintenance: Maintenance::Off,
+            addresses: Vec::new(),
+            entry: None,
         };
         self.next.node += 1;
         self.put_node(node.clone());
         Ok(vec![Event::NodeAdded { node }])
+    }
+
+    pub(super) fn join_node(
+        &mut self,
+        name: &str,
+        addresses: &[String],
+        entry: &Entry,
+    ) -> Result<Vec<Event>, Refusal> {
+        check_addresses(addresses)?;
+        let is_short = |text: &str| (1..=FINGERPRINT_MAX).contains(&text.len());
+        if !is_short(&entry.key) || !is_short(&entry.token) {
+            let reason = format!("key and token have 1 to {FINGERPRINT_MAX} digits");
+            let hint = "join with a token of `sarsen cluster token`";
+            return Err(Refusal::invalid("entry", reason, hint));
+        }
+        // A search, but of a thousand nodes at most, and nodes are let in by people.
+        let of = |node: &&Node| node.entry.as_ref().is_some_and(|of| of.key == entry.key);
+        let again = self.nodes.values().find(of).cloned();
+        let used = |node: &Node| {
+            let other = node.entry.as_ref();
+            other.is_some_and(|of| of.token == entry.token && of.key != entry.key)
+        };
+        if let Some(other) = self.nodes.values().find(|node| used(node)) {
+            let reason = format!("the token was used already, by node {}", other.name);
+            let hint = "make one for each machine with `sarsen cluster token`";
+            return Err(Refusal::conflict("token", reason, hint));
+        }
+        if let Some(node) = again {
+            let node = Node {
+                addresses: addresses.to_vec(),
+                entry: Some(entry.clone()),
+                ..node
+            };
+            self.put_node(node.clone());
+            return Ok(vec![Event::NodeChanged { node }]);
+        }
+        let added = self.add_node(name)?;
+        let Some(Event::NodeAdded { node }) = added.into_iter().next() else {
+            unreachable!("a node that is added is told first");
+        };
+        let node = Node {
+            addresses: addresses.to_vec(),
+            entry: Some(entry.clone()),
+            ..node
+        };
+        self.put_node(node.clone());
+        Ok(vec![Event::NodeAdded { node }])
+    }
+
+    pub(super) fn set_addresses(
+        &mut self,
+        id: NodeId,
+        addresses: &[String],
+    ) -> Result<Vec<Event>, Refusal> {
+        check_addresses(addresses)?;
+        let mut node = self.known_node(id)?.clone();
+        node.addresses = addresses.to_vec();
+        self.put_node(node.clone());
+        Ok(vec![Event::NodeChanged { node }])
+    }
+
+    pub(super) fn choose_members(&mut self, by: MembersBy) -> Result<Vec<Event>, Refusal> {
+        self.members_by = by;
+        Ok(Vec::new())
     }
 
     pub(super) fn remove_node(&mut self, id: NodeId) -> Result<Vec<Event>, Refusal> {
@@ -184,5 +255,30 @@ impl Catalog {
             let reason = format!("there is no node {id}");
             Refusal::not_found("node", reason, "`sarsen status` shows the nodes")
         })
+    }
+}
+
+/// Whether these can be addresses. That they lead anywhere is known to who dials.
+fn check_addresses(addresses: &[String]) -> Result<(), Refusal> {
+    let hint = "write them as host:port";
+    if addresses.len() > ADDRESSES_MAX {
+        let reason = format!("{} are more than {ADDRESSES_MAX}", addresses.len());
+        return Err(Refusal::invalid("addresses", reason, hint));
+    }
+    let is_one = |address: &&String| {
+        let port = address
+            .rsplit_once(':')
+            .map(|(_, port)| port.parse::<u16>());
+        address.len() <= ADDRESS_BYTES_MAX
+            && address.bytes().all(|byte| byte.is_ascii_graphic())
+            && matches!(port, Some(Ok(1..)))
+    };
+    match addresses.iter().find(|address| !is_one(address)) {
+        None => Ok(()),
+        Some(odd) => {
+            let odd: String = odd.chars().take(ADDRESS_BYTES_MAX).collect();
+            let reason = format!("{odd:?} is no address");
+            Err(Refusal::invalid("addresses", reason, hint))
+        }
     }
 }

@@ -69,6 +69,38 @@ pub struct Node {
     pub incarnation: Incarnation,
     #[serde(default, skip_serializing_if = "Maintenance::is_off")]
     pub maintenance: Maintenance,
+    /// Where other nodes reach it, as `host:port`; none where it is alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// How it came in; nothing where it founded the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Entry>,
+}
+
+/// By what a node was let in: who asks again with the same key is the same machine, and a token is good for one key. Both in
+/// hexadecimal digits, as who checked them wrote them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub key: String,
+    pub token: String,
+}
+
+/// Who says which nodes are members of the manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersBy {
+    /// The first three nodes are, as soon as there are three.
+    #[default]
+    Arrival,
+    /// A person, who has named them once.
+    Hand,
+}
+
+impl MembersBy {
+    fn is_arrival(&self) -> bool {
+        *self == MembersBy::Arrival
+    }
 }
 
 /// Whether somebody works at a node and it will be back soon: what it holds is not made anew elsewhere meanwhile.
@@ -419,6 +451,8 @@ pub struct Catalog {
     pub(super) shared: BTreeMap<VolumeId, BTreeMap<NodeId, Attachment>>,
     #[serde(default)]
     pub(super) racks: BTreeMap<RackId, String>,
+    #[serde(default, skip_serializing_if = "MembersBy::is_arrival")]
+    pub(super) members_by: MembersBy,
     /// Of every range that was taken at least once.
     #[serde(default)]
     pub(super) ranges: BTreeMap<VolumeId, Ownership>,
@@ -463,6 +497,7 @@ impl Default for Catalog {
             incoming: BTreeMap::new(),
             shared: BTreeMap::new(),
             racks: BTreeMap::new(),
+            members_by: MembersBy::Arrival,
             ranges: BTreeMap::new(),
             index: Index::default(),
         };
@@ -480,6 +515,11 @@ impl Catalog {
     /// How many volumes were created since the beginning.
     pub fn volumes_ever(&self) -> u64 {
         self.next.volume - 1
+    }
+
+    /// Who says which nodes are members of the manager.
+    pub fn members_by(&self) -> MembersBy {
+        self.members_by
     }
 
     /// In the order of their ids, as all that follow.

@@ -11,6 +11,7 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        self.must_be_here(&catalog, volume)?;
         let taken = catalog.attachments_of(volume.id).0.is_some();
         let front_end = self.front_end(name, &attach, taken)?;
         let command = Command::Attach {

@@ -1,6 +1,7 @@
 //! Detaching: first nobody serves it any more, then it is not wanted any more.
 
 use super::FrontEnds;
+use crate::api::host::cluster::name_of;
 use crate::api::host::{AlertKind, Host, lock};
 use crate::api::model::{Detach, ErrorBody};
 use crate::protocol::catalog::{self, Catalog, Command, check_name};
@@ -11,6 +12,11 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let attachment = wanted(&catalog, name, detach)?.clone();
+        if attachment.node != self.inner.parts.node {
+            let node = name_of(&catalog, attachment.node);
+            let message = format!("the volume {name} is attached to node {node}");
+            return Err(ErrorBody::conflict("name", message, "say it on that node"));
+        }
         self.stop_attachment(&attachment, detach.force).await?;
         let command = Command::Detach {
             volume: attachment.volume,

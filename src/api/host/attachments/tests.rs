@@ -4,9 +4,11 @@ use super::*;
 use crate::api::host::{Host, Parts, Phase, lock};
 use crate::api::model::{Attach, AttachmentState, Detach, ErrorCode, FrontEnd};
 use crate::base::{StoreId, VolumeId};
+use crate::cluster::Cluster;
 use crate::manager::Manager;
 use crate::protocol::catalog::{Command, Purpose, StoreName};
 use crate::runtime::{Config, Guest, GuestState, Runtime};
+use crate::trust::Clock;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -132,6 +134,8 @@ fn host(folder: &std::path::Path, manager: &Manager, runtime: &Runtime, fake: &A
         manager: manager.clone(),
         runtime: runtime.handle(),
         registry: Arc::default(),
+        cluster: Cluster::open(None, folder, Clock::system()).unwrap(),
+        name: "a".into(),
         node: manager.catalog().nodes().next().unwrap().id,
         nbd_socket: "/run/sarsen/nbd.sock".into(),
         overlay_bytes: 16 << 20,
@@ -482,6 +486,8 @@ fn a_socket_that_the_service_manager_kept_is_served_again() {
                 handed: HandedOver::default(),
             },
             manager: world.manager.clone(),
+            cluster: Cluster::open(None, &world.folder, Clock::system()).unwrap(),
+            name: "a".into(),
             runtime: world.runtime.handle(),
             registry: Arc::default(),
             node: world.manager.catalog().nodes().next().unwrap().id,

@@ -44,6 +44,10 @@ impl Host {
         let socket = attachment.front_end.socket();
         let guest = front_ends.guests.state(attachment.key.0);
         let (state, reason) = match (&attachment.front_end, now.failed, guest) {
+            _ if attachment.node != self.inner.parts.node => (
+                AttachmentState::Held,
+                "another node's, which knows how it is".into(),
+            ),
             (catalog::FrontEnd::None, _, _) => (AttachmentState::Held, String::new()),
             (_, Some(why), _) => (AttachmentState::Failed, why),
             (catalog::FrontEnd::VhostUser { .. }, None, None) => {

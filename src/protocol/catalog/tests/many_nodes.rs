@@ -475,3 +475,81 @@ fn what_the_first_builds_wrote_is_read_as_it_was_meant() {
     let command: Command = serde_json::from_str(old).unwrap();
     assert_eq!(serde_json::to_string(&command).unwrap(), old);
 }
+
+fn joins(name: &str, key: &str, token: &str, at: &str) -> Command {
+    Command::JoinNode {
+        name: name.into(),
+        addresses: vec![at.into()],
+        entry: Entry {
+            key: key.into(),
+            token: token.into(),
+        },
+    }
+}
+
+#[test]
+fn a_machine_that_joins_again_is_the_node_that_it_was_and_a_token_is_for_one_key() {
+    let mut catalog = Catalog::default();
+    catalog
+        .apply(&Command::AddNode { name: "a".into() })
+        .unwrap();
+    catalog
+        .apply(&joins("b", "k1", "t1", "10.0.0.2:7400"))
+        .unwrap();
+    let again = catalog
+        .apply(&joins("b", "k1", "t1", "10.0.0.3:7400"))
+        .unwrap();
+    let b = catalog.node(n(2)).unwrap().clone();
+    assert_eq!(again, [Event::NodeChanged { node: b.clone() }]);
+    assert_eq!(b.addresses, ["10.0.0.3:7400"]);
+    assert_eq!(catalog.nodes().count(), 2);
+
+    let stolen = refused(&mut catalog, &joins("c", "k2", "t1", "10.0.0.4:7400"));
+    assert!(
+        stolen.reason.contains("used already, by node b"),
+        "{stolen}"
+    );
+    let twin = refused(&mut catalog, &joins("a", "k2", "t2", "10.0.0.4:7400"));
+    assert_eq!((twin.code, twin.field.as_str()), (Code::Exists, "name"));
+    let keyless = refused(&mut catalog, &joins("c", "", "t2", "10.0.0.4:7400"));
+    assert_eq!(keyless.field, "entry");
+    catalog
+        .apply(&joins("c", "k2", "t2", "10.0.0.4:7400"))
+        .unwrap();
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog));
+}
+
+#[test]
+fn an_address_has_a_host_and_a_port_and_a_node_has_few() {
+    let mut catalog = site();
+    let set = |addresses: Vec<String>| Command::SetAddresses {
+        node: n(1),
+        addresses,
+    };
+    catalog
+        .apply(&set(vec!["[::1]:7400".into(), "host.lan:1".into()]))
+        .unwrap();
+    for odd in [
+        "",
+        "host",
+        "host:",
+        "host:0",
+        "host:65536",
+        "ho st:1",
+        "h\u{f6}st:1",
+        &"h".repeat(300),
+    ] {
+        assert_eq!(
+            refused(&mut catalog, &set(vec![odd.into()])).field,
+            "addresses",
+            "{odd}"
+        );
+    }
+    let many = vec!["host:1".to_owned(); 9];
+    assert!(
+        refused(&mut catalog, &set(many))
+            .reason
+            .contains("9 are more than 8")
+    );
+    catalog.apply(&set(Vec::new())).unwrap();
+}

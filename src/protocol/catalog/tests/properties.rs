@@ -47,6 +47,9 @@ fn any_commands_on_a_site_keep_what_holds() {
 
 const NAMES: &[&str] = &[
     "add_node",
+    "join_node",
+    "set_addresses",
+    "choose_members",
     "remove_node",
     "set_rack",
     "record_incarnation",
@@ -95,7 +98,22 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
     let of_snapshot = |prng: &mut Prng| ["s", "t"][prng.below(2) as usize].to_string();
     let copies = 1 + prng.below(3) as u32;
     let level = [Level::Disk, Level::Node, Level::Rack][prng.below(3) as usize];
-    match prng.below(40) {
+    match prng.below(43) {
+        40 => Command::JoinNode {
+            name: format!("n{}", prng.below(6)),
+            addresses: vec![format!("10.0.0.{}:7400", prng.below(6))],
+            entry: Entry {
+                key: format!("k{}", prng.below(6)),
+                token: format!("t{}", prng.below(6)),
+            },
+        },
+        41 => Command::SetAddresses {
+            node,
+            addresses: vec![["a:1", "a:0", "nowhere"][prng.below(3) as usize].into()],
+        },
+        42 => Command::ChooseMembers {
+            by: [MembersBy::Arrival, MembersBy::Hand][prng.below(2) as usize],
+        },
         0 => Command::AddNode {
             name: format!("n{}", prng.below(6)),
         },

@@ -1,0 +1,330 @@
+//! This node in its cluster: what is asked of that by the API, and what of the cluster concerns the host.
+//!
+//! As long as data does not travel between nodes, a volume lies on the disks of the node that it is made on. The others list it and its
+//! disks, with the node's name, and refuse the rest with the same name.
+
+use super::{AlertKind, Host, lock};
+use crate::api::model::{
+    ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
+    ClusterToken, ErrorBody, ErrorCode,
+};
+use crate::base::NodeId;
+use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View, Viewed};
+use crate::manager::MembersError;
+use crate::protocol::catalog::{self, Catalog, DEFAULT_POOL, DiskState, Locality};
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
+
+/// Between two looks at who is there.
+const EVERY: Duration = Duration::from_secs(1);
+/// For how many looks nobody leads before that is an alert: an election is none.
+const ELECTION: u32 = 3;
+/// For how many seconds a node is silent before that is an alert: one that joins or becomes another binary is away for less.
+const SILENT: u64 = 3;
+/// How long a token lasts at least and at most, in seconds.
+const TOKEN_SECONDS: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 3600;
+
+impl Host {
+    pub fn cluster(&self) -> &Cluster {
+        &self.inner.parts.cluster
+    }
+
+    pub fn cluster_status(&self) -> Result<ClusterStatus, ErrorBody> {
+        let status = self.cluster_seen();
+        status.ok_or_else(|| ClusterError::Alone.into())
+    }
+
+    /// The cluster as this node sees it; nothing where it is alone.
+    pub(super) fn cluster_seen(&self) -> Option<ClusterStatus> {
+        Some(shown(self.cluster().view()?))
+    }
+
+    pub async fn found_cluster(&self) -> Result<ClusterFounded, ErrorBody> {
+        let founded = self.cluster().found().await?;
+        let (cluster, at, existed) = match founded {
+            Founded::Now { cluster, at } => (cluster, at, false),
+            Founded::Before { cluster, at } => (cluster, at, true),
+        };
+        Ok(ClusterFounded {
+            id: cluster.to_string(),
+            address: at.to_string(),
+            existed,
+        })
+    }
+
+    pub fn make_token(&self, expires_seconds: u64) -> Result<ClusterToken, ErrorBody> {
+        if !TOKEN_SECONDS.contains(&expires_seconds) {
+            let message =
+                format!("a token lasts from a minute to 90 days, not {expires_seconds} s");
+            let hint = "an hour is enough to type it: --expires 1h";
+            return Err(ErrorBody::invalid("expires_seconds", message, hint));
+        }
+        let issued = self.cluster().token(Duration::from_secs(expires_seconds))?;
+        Ok(ClusterToken {
+            token: issued.token,
+            expires: issued.expires,
+            address: issued.address,
+        })
+    }
+
+    /// Joins a cluster, and has the daemon start again as a node of it. Answered before it does.
+    pub async fn join_cluster(&self, join: ClusterJoin) -> Result<ClusterJoined, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        if self.cluster().view().is_none() {
+            self.has_nothing()?;
+        }
+        let name = self.inner.parts.name.clone();
+        let asked = Join {
+            address: &join.address,
+            token: &join.token,
+            name: &name,
+        };
+        let node = self.cluster().join(asked).await?;
+        self.start_again();
+        Ok(ClusterJoined { node: node.0, name })
+    }
+
+    /// Whether this node has nothing that it would have to give up.
+    fn has_nothing(&self) -> Result<(), ErrorBody> {
+        let catalog = self.manager().catalog();
+        let conflict = |message: String| {
+            let hint = "what it has would be lost: join with a daemon that has nothing yet, that is with an empty data_dir and no [[disk]] in \
+                        its configuration, and add the disks afterwards";
+            Err(ErrorBody::conflict("", message, hint))
+        };
+        if let Some(volume) = catalog.volumes().next() {
+            let count = catalog.volumes().count();
+            let name = &volume.name;
+            return conflict(format!(
+                "this node has {count} volume(s) of its own: {name}"
+            ));
+        }
+        if let Some(disk) = catalog.disks().next() {
+            let count = catalog.disks().count();
+            let path = &disk.path;
+            return conflict(format!("this node has {count} disk(s) of its own: {path}"));
+        }
+        Ok(())
+    }
+
+    pub async fn set_members(&self, set: ClusterMembersSet) -> Result<ClusterStatus, ErrorBody> {
+        self.cluster().set_members(&set.nodes).await?;
+        self.cluster_status()
+    }
+
+    /// The node on whose disks a volume lies.
+    pub(super) fn home_of(&self, catalog: &Catalog, volume: &catalog::Volume) -> NodeId {
+        let me = self.inner.parts.node;
+        if let Locality::Local { home } = volume.locality {
+            return home;
+        }
+        // Made when there was one node, so its disks are all of one.
+        let placement = catalog.placement(volume);
+        let first = placement.first().and_then(|(_, disk)| catalog.disk(*disk));
+        first.map_or(me, |disk| disk.node)
+    }
+
+    /// The name of the node that a volume lies on, where that is another one.
+    pub(super) fn elsewhere(&self, catalog: &Catalog, volume: &catalog::Volume) -> Option<String> {
+        let home = self.home_of(catalog, volume);
+        (home != self.inner.parts.node).then(|| name_of(catalog, home))
+    }
+
+    /// Refuses what only the node can do that a volume lies on.
+    pub(super) fn must_be_here(
+        &self,
+        catalog: &Catalog,
+        volume: &catalog::Volume,
+    ) -> Result<(), ErrorBody> {
+        let Some(node) = self.elsewhere(catalog, volume) else {
+            return Ok(());
+        };
+        let name = &volume.name;
+        let message = format!(
+            "the volume {name} lies on node {node}, and data does not travel between nodes yet"
+        );
+        Err(ErrorBody::conflict("name", message, "say it on that node"))
+    }
+
+    /// Where a new volume is to lie: on this node's disks.
+    pub(super) fn locality(&self, catalog: &Catalog) -> Result<Locality, ErrorBody> {
+        let node = self.inner.parts.node;
+        if catalog.nodes().nth(1).is_none() {
+            return Ok(Locality::Spread);
+        }
+        let copies = catalog
+            .pool_named(DEFAULT_POOL)
+            .map_or(1, |pool| pool.copies);
+        if copies > 1 {
+            let message = format!(
+                "{copies} copies would have to lie on other nodes, and data does not travel between nodes yet"
+            );
+            let hint = "volumes can be made in a pool of one copy";
+            return Err(ErrorBody::conflict("pool", message, hint));
+        }
+        if catalog.disks_of(node).next().is_none() {
+            let message = format!(
+                "node {} has no disk, and a volume lies on the disks of the node that it is made on: data does not travel between nodes yet",
+                name_of(catalog, node)
+            );
+            let hint = "add a disk here with `sarsen disk add`, or say it on a node that has one";
+            return Err(ErrorBody::conflict("", message, hint));
+        }
+        Ok(Locality::Local { home: node })
+    }
+
+    /// Opens what the catalog comes to have of this node without its doing: all of it, where a start did not get to know the catalog. And keeps
+    /// what clients see in step with what other nodes change.
+    pub async fn watch_catalog(&self) {
+        let mut watch = self.manager().watch();
+        loop {
+            watch.next().await;
+            // What comes at once is one change for clients.
+            while watch.try_next().is_some() {}
+            let _changing = self.inner.changing.lock().await;
+            let catalog = self.manager().catalog();
+            let known: BTreeSet<_> = lock(&self.inner.disks).keys().copied().collect();
+            let node = self.inner.parts.node;
+            let ours = catalog
+                .disks_of(node)
+                .filter(|disk| disk.state == DiskState::Serving);
+            let new = ours.filter(|disk| !known.contains(&disk.id)).count();
+            let others = catalog.nodes().nth(1).is_some();
+            drop(catalog);
+            if new == 0 {
+                if others {
+                    self.show_exports().await;
+                }
+                continue;
+            }
+            tracing::info!(
+                disks = new,
+                "the catalog has disks of this node that are not open"
+            );
+            if let Err(error) = self.open_new().await {
+                tracing::error!(%error, "none of this node's disks could be opened");
+            }
+            drop(_changing);
+            self.take_up_attachments().await;
+        }
+    }
+
+    /// Raises and ends the alerts about other nodes, for as long as the daemon runs.
+    pub async fn watch_cluster(&self) {
+        let (mut raised, mut silent) = (BTreeSet::new(), 0);
+        loop {
+            sleep(EVERY).await;
+            let Some(view) = self.cluster().view() else {
+                continue;
+            };
+            silent = if view.leader.is_none() { silent + 1 } else { 0 };
+            match silent {
+                0 => self.alerts().clear(AlertKind::NoLeader, MANAGER),
+                ELECTION.. => {
+                    let why = "this node hears of nobody who leads: the catalog takes no changes";
+                    self.alerts().raise(AlertKind::NoLeader, MANAGER, why);
+                }
+                _ => {}
+            }
+            let mut now = BTreeSet::new();
+            for node in &view.nodes {
+                if let Presence::Unreachable { why, since } = &node.presence
+                    && since + SILENT <= unix_seconds()
+                {
+                    let subject = format!("node {}", node.name);
+                    self.alerts()
+                        .raise(AlertKind::NodeUnreachable, &subject, why.as_str());
+                    now.insert(subject);
+                }
+            }
+            for subject in raised.difference(&now) {
+                self.alerts().clear(AlertKind::NodeUnreachable, subject);
+            }
+            raised = now;
+        }
+    }
+}
+
+/// Seconds since 1970, UTC.
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// What the alert is about that nobody leads.
+const MANAGER: &str = "manager";
+
+/// What a node is called; its number where the catalog does not have it.
+pub(super) fn name_of(catalog: &Catalog, node: NodeId) -> String {
+    let known = catalog.node(node);
+    known.map_or_else(|| node.to_string(), |node| node.name.clone())
+}
+
+fn shown(view: View) -> ClusterStatus {
+    let name = |id: NodeId| {
+        let found = view.nodes.iter().find(|node| node.node == id);
+        found.map_or_else(|| id.to_string(), |node| node.name.clone())
+    };
+    let node = |node: &Viewed| {
+        let (state, since, reason) = match &node.presence {
+            Presence::This => ("this", None, String::new()),
+            Presence::Unknown => ("unknown", None, String::new()),
+            Presence::Reachable { since } => ("reachable", Some(*since), String::new()),
+            Presence::Unreachable { since, why } => ("unreachable", Some(*since), why.clone()),
+        };
+        ClusterNode {
+            id: node.node.0,
+            name: node.name.clone(),
+            addresses: node.addresses.clone(),
+            role: match node.place {
+                Place::Member => "member",
+                Place::Learner => "learner",
+                Place::Follower => "follower",
+            }
+            .into(),
+            leads: view.leader == Some(node.node),
+            state: state.into(),
+            since_unix_seconds: since,
+            reason,
+            lag: node.lag,
+            version: node.version.clone(),
+        }
+    };
+    ClusterStatus {
+        id: view.cluster.to_string(),
+        node: name(view.this),
+        leader: view.leader.map(name),
+        nodes: view.nodes.iter().map(node).collect(),
+    }
+}
+
+impl From<ClusterError> for ErrorBody {
+    fn from(error: ClusterError) -> ErrorBody {
+        let code = match &error {
+            ClusterError::Propose(_) => {
+                let ClusterError::Propose(error) = error else {
+                    unreachable!("it was looked at a moment ago");
+                };
+                return error.into();
+            }
+            ClusterError::NoNode(_) => ErrorCode::NotFound,
+            ClusterError::Token(_) => ErrorCode::Invalid,
+            ClusterError::NotConfigured
+            | ClusterError::Unconfigured { .. }
+            | ClusterError::Alone
+            | ClusterError::Member(_)
+            | ClusterError::NoAuthority { .. }
+            | ClusterError::Mixed { .. }
+            | ClusterError::Join(_)
+            | ClusterError::Members(MembersError::Refused(_)) => ErrorCode::Conflict,
+            ClusterError::Listen { .. } | ClusterError::Kept { .. } | ClusterError::File(_) => {
+                ErrorCode::Io
+            }
+            ClusterError::Request(_)
+            | ClusterError::Members(MembersError::Interrupted(_))
+            | ClusterError::Calls(_) => ErrorCode::Unavailable,
+        };
+        ErrorBody::new(code, "", error.to_string(), error.cure())
+    }
+}

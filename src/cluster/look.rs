@@ -1,0 +1,140 @@
+//! Who is there: every other node is asked once a second whether it is, and how far its catalog has come.
+//!
+//! One question a node is under way at a time, and the next round begins when all of the last have ended.
+
+use super::site::{Inner, lock};
+use super::tend;
+use crate::base::NodeId;
+use crate::calls::{Calls, Service};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long a node may take to say that it is there. A heartbeat on a busy machine may be a second late.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Here {
+    /// The last entry of the manager's log that its catalog has.
+    pub index: u64,
+    pub version: String,
+}
+
+/// What was last seen of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Why it does not answer; nothing where it does.
+    pub silent: Option<String>,
+    /// Seconds since 1970, UTC: since when it answers, or does not.
+    pub since: u64,
+    /// What it said last.
+    pub here: Option<Here>,
+}
+
+impl Seen {
+    /// What is known after one more look.
+    pub fn after(before: Option<Seen>, now: u64, answer: Result<Here, String>) -> Seen {
+        let (silent, here) = match answer {
+            Ok(here) => (None, Some(here)),
+            Err(why) => (Some(why), None),
+        };
+        let same = before
+            .as_ref()
+            .filter(|before| before.silent.is_some() == silent.is_some());
+        Seen {
+            since: same.map_or(now, |before| before.since),
+            here: here.or_else(|| before.and_then(|before| before.here)),
+            silent,
+        }
+    }
+}
+
+/// Seconds since 1970, UTC.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// Looks at the others for as long as the cluster is there.
+pub(super) async fn look(inner: Weak<Inner>, calls: Calls) {
+    let mut known = BTreeSet::new();
+    loop {
+        let Some(others) = inner.upgrade().map(|inner| {
+            // Who came a moment ago has an address before it is asked.
+            if let Some(manager) = inner.manager.get() {
+                tend::learn(manager, &calls, &mut known);
+            }
+            others(&inner)
+        }) else {
+            return;
+        };
+        let mut asked = JoinSet::new();
+        for node in others {
+            let calls = calls.clone();
+            asked.spawn(async move { (node, ask(&calls, node).await) });
+        }
+        while let Some(answered) = asked.join_next().await {
+            let (Ok((node, answer)), Some(inner)) = (answered, inner.upgrade()) else {
+                continue;
+            };
+            let mut seen = lock(&inner.seen);
+            let before = seen.remove(&node);
+            seen.insert(node, Seen::after(before, now(), answer));
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// Who is asked: the nodes of the catalog. Of who was removed nothing is remembered.
+fn others(inner: &Arc<Inner>) -> Vec<NodeId> {
+    let Some(manager) = inner.manager.get() else {
+        return Vec::new();
+    };
+    let (catalog, me) = (manager.catalog(), manager.node());
+    let others: Vec<NodeId> = catalog
+        .nodes()
+        .map(|node| node.id)
+        .filter(|id| *id != me)
+        .collect();
+    lock(&inner.seen).retain(|node, _| others.contains(node));
+    others
+}
+
+async fn ask(calls: &Calls, node: NodeId) -> Result<Here, String> {
+    let answer = calls
+        .call(node, Service::Presence, Vec::new(), WITHIN)
+        .await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&answer).map_err(|error| format!("its answer is odd: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_seen_since_its_last_change_and_keeps_what_it_said() {
+        let here = |index| Here {
+            index,
+            version: "0.1.0".into(),
+        };
+        let seen = Seen::after(None, 10, Ok(here(1)));
+        let seen = Seen::after(Some(seen), 11, Ok(here(2)));
+        assert_eq!((seen.since, seen.silent.clone()), (10, None));
+        let seen = Seen::after(Some(seen), 12, Err("cut".into()));
+        let seen = Seen::after(Some(seen), 13, Err("still cut".into()));
+        assert_eq!(
+            (seen.since, seen.silent.as_deref()),
+            (12, Some("still cut"))
+        );
+        assert_eq!(seen.here, Some(here(2)));
+        let seen = Seen::after(Some(seen), 14, Ok(here(5)));
+        assert_eq!((seen.since, seen.here), (14, Some(here(5))));
+    }
+}
