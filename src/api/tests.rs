@@ -80,7 +80,12 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
         };
         manager.propose(disk).await.unwrap();
         let registry = Arc::default();
-        let shards = Runtime::start(Config::default(), Arc::clone(&registry)).unwrap();
+        // A ring that ends leaves its memory mapped, and all tests are one process.
+        let config = Config {
+            buffer_bytes: 64 << 20,
+            ..Config::default()
+        };
+        let shards = Runtime::start(config, Arc::clone(&registry)).unwrap();
         let host = Host::new(Parts {
             manager: manager.clone(),
             cluster: Cluster::open(None, &folder, crate::trust::Clock::system()).unwrap(),

@@ -98,6 +98,12 @@ impl Node {
     /// With disks 3 and following, over which the volume's PGs are spread.
     fn start_with(config: Config, disks: &[&Path], volume_bytes: u64) -> Node {
         let registry = Arc::new(Registry::default());
+        // A ring that ends leaves its memory mapped, and all tests are one process.
+        let buffer_bytes = config.buffer_bytes.min(64 << 20);
+        let config = Config {
+            buffer_bytes,
+            ..config
+        };
         let runtime = Runtime::start(config, Arc::clone(&registry)).unwrap();
         let handle = runtime.handle();
         let node = Node {

@@ -181,7 +181,12 @@ fn world<F: Future<Output = World>>(name: &str, story: impl FnOnce(World) -> F) 
             manager.propose(create).await.unwrap();
         }
         let fake = Arc::default();
-        let runtime = Runtime::start(Config::default(), Arc::default()).unwrap();
+        // A ring that ends leaves its memory mapped, and all tests are one process.
+        let config = Config {
+            buffer_bytes: 64 << 20,
+            ..Config::default()
+        };
+        let runtime = Runtime::start(config, Arc::default()).unwrap();
         let host = host(&folder, &manager, &runtime, &fake);
         let world = World {
             folder: folder.clone(),
