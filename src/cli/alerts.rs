@@ -1,9 +1,8 @@
 //! `sarsen alerts`
 
-use super::status::duration;
+use super::status::since_unix;
 use super::{Context, Failure};
 use crate::api::model::Alert;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, clap::Args)]
 pub struct Alerts {}
@@ -22,16 +21,12 @@ pub(super) fn for_people(alerts: &[Alert]) -> String {
     if alerts.is_empty() {
         return "no alerts".into();
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
     let paragraphs = alerts.iter().map(|alert| {
         format!(
             "{}: {} (for {}, seen {} time(s))\n  reason: {}\n  cure:   {}",
             alert.name,
             alert.subject,
-            duration(now.saturating_sub(alert.since_unix_seconds)),
+            since_unix(alert.since_unix_seconds),
             alert.count,
             alert.reason,
             alert.cure

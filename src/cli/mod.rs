@@ -217,7 +217,7 @@ mod tests {
             "sarsen upgrade --binary /opt/sarsen/sarsen --json",
             "sarsen daemon --config /etc/sarsen/sarsen.toml --check",
             "sarsen cluster init",
-            "sarsen cluster token --expires 1h --uses one",
+            "sarsen cluster token --expires 1h",
             "sarsen cluster members",
             "sarsen cluster members set a b 3",
             "sarsen join 10.0.0.1:7400 --token sarsen1.x",

@@ -1,9 +1,10 @@
 //! `sarsen status`
 
 use super::output::{fields, table};
-use super::{Context, Failure, alerts, cluster};
+use super::{Context, Failure, alerts};
 use crate::api::model;
 use crate::api::size::human;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, clap::Args)]
 pub struct Status {}
@@ -77,9 +78,9 @@ fn in_cluster(cluster: &model::ClusterStatus) -> String {
         .filter(|node| node.state == "unreachable");
     let silent: Vec<String> = silent
         .map(|node| {
-            let since = node.since_unix_seconds.map_or_else(String::new, |since| {
-                format!(" for {}", cluster::since(since))
-            });
+            let since = node
+                .since_unix_seconds
+                .map_or_else(String::new, |since| format!(" for {}", since_unix(since)));
             format!("{}{since}", node.name)
         })
         .collect();
@@ -118,6 +119,12 @@ fn some(count: u32, what: &str) -> String {
         0 => String::new(),
         count => format!(", {count} {what}"),
     }
+}
+
+/// How long it is since a time in seconds since 1970.
+pub(super) fn since_unix(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    duration(now.unwrap_or_default().as_secs().saturating_sub(seconds))
 }
 
 /// A time for people, by its two largest units.

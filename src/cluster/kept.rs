@@ -1,13 +1,14 @@
 //! What a node remembers of its cluster between two starts, beside keys and certificates: `cluster.json`.
 //!
-//! It is replaced in one step (written under another name, made durable, renamed, the folder made durable), and is no secret.
+//! It is replaced in one step, as those are, and is no secret.
 
 use super::error::ClusterError;
 use crate::base::NodeId;
 use crate::calls::Member;
+use crate::trust;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "cluster.json";
@@ -81,23 +82,12 @@ impl Kept {
     /// Keeps it in `folder`, durably.
     pub fn write(&self, folder: &Path) -> Result<(), ClusterError> {
         let path = Kept::path(folder);
-        let written = serde_json::to_vec_pretty(self)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| replace(folder, &path, &bytes));
-        written.map_err(|error| ClusterError::Kept {
-            path,
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| ClusterError::Kept {
+            path: path.clone(),
             why: error.to_string(),
-        })
+        })?;
+        Ok(trust::write_public(&path, &bytes)?)
     }
-}
-
-fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::calls::{Calls, Service};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -55,12 +55,6 @@ impl Seen {
     }
 }
 
-/// Seconds since 1970, UTC.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
-}
-
 /// Looks at the others for as long as the cluster is there.
 pub(super) async fn look(inner: Weak<Inner>, calls: Calls) {
     let mut known = BTreeSet::new();
@@ -83,9 +77,10 @@ pub(super) async fn look(inner: Weak<Inner>, calls: Calls) {
             let (Ok((node, answer)), Some(inner)) = (answered, inner.upgrade()) else {
                 continue;
             };
+            let now = inner.clock.now().0;
             let mut seen = lock(&inner.seen);
             let before = seen.remove(&node);
-            seen.insert(node, Seen::after(before, now(), answer));
+            seen.insert(node, Seen::after(before, now, answer));
         }
         sleep(EVERY).await;
     }

@@ -128,6 +128,11 @@ pub(super) fn write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), F
     sync_folder(folder)
 }
 
+/// Keeps what is no secret beside keys and certificates, in the same way.
+pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write(path, bytes, Secrecy::Public)
+}
+
 /// The folder that a path lies in; of a bare name it is the one where the process is.
 pub(super) fn folder_of(path: &Path) -> &Path {
     let named = path

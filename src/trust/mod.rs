@@ -46,7 +46,7 @@ pub(crate) mod tests;
 pub use authority::{Authority, NODE_LIFE, USER_LIFE_MAX};
 pub use clock::{Clock, SKEW, WallTime};
 pub use credential::Credential;
-pub use files::FileError;
+pub use files::{FileError, write_public};
 pub use identity::{Identity, Role, UserName};
 pub use keeper::{Keeper, Purpose, RenewError, client_config_to_join};
 pub use refusal::{Refusal, explain, explain_tls};

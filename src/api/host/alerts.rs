@@ -113,6 +113,12 @@ pub struct Alerts {
     active: Mutex<BTreeMap<(AlertKind, String), Alert>>,
 }
 
+/// Seconds since 1970, UTC.
+pub(super) fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 impl Alerts {
     /// Says that a condition is there. Where it was said before, the reason is the newest one and the beginning
     /// stays. True where it is new.
@@ -127,13 +133,10 @@ impl Alerts {
         if active.len() == ALERTS_MAX {
             return false;
         }
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let alert = Alert {
             name: kind.name().into(),
             subject: subject.into(),
-            since_unix_seconds: since.as_secs(),
+            since_unix_seconds: unix_seconds(),
             reason: reason.into(),
             cure: kind.cure().into(),
             count: 1,

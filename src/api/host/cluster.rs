@@ -3,6 +3,7 @@
 //! As long as data does not travel between nodes, a volume lies on the disks of the node that it is made on. The others list it and its
 //! disks, with the node's name, and refuse the rest with the same name.
 
+use super::alerts::unix_seconds;
 use super::{AlertKind, Host, lock};
 use crate::api::model::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
@@ -13,7 +14,7 @@ use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View
 use crate::manager::MembersError;
 use crate::protocol::catalog::{self, Catalog, DEFAULT_POOL, DiskState, Locality};
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::sleep;
 
 /// Between two looks at who is there.
@@ -246,12 +247,6 @@ impl Host {
     }
 }
 
-/// Seconds since 1970, UTC.
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
-}
-
 /// What the alert is about that nobody leads.
 const MANAGER: &str = "manager";
 
@@ -301,13 +296,11 @@ fn shown(view: View) -> ClusterStatus {
 
 impl From<ClusterError> for ErrorBody {
     fn from(error: ClusterError) -> ErrorBody {
+        let error = match error {
+            ClusterError::Propose(error) => return error.into(),
+            error => error,
+        };
         let code = match &error {
-            ClusterError::Propose(_) => {
-                let ClusterError::Propose(error) = error else {
-                    unreachable!("it was looked at a moment ago");
-                };
-                return error.into();
-            }
             ClusterError::NoNode(_) => ErrorCode::NotFound,
             ClusterError::Token(_) => ErrorCode::Invalid,
             ClusterError::NotConfigured
@@ -323,6 +316,7 @@ impl From<ClusterError> for ErrorBody {
             }
             ClusterError::Request(_)
             | ClusterError::Members(MembersError::Interrupted(_))
+            | ClusterError::Propose(_)
             | ClusterError::Calls(_) => ErrorCode::Unavailable,
         };
         ErrorBody::new(code, "", error.to_string(), error.cure())

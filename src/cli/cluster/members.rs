@@ -2,10 +2,9 @@
 
 use crate::api::model::{ClusterMembersSet, ClusterNode, ClusterStatus};
 use crate::cli::output::table;
-use crate::cli::status::duration;
+use crate::cli::status::since_unix;
 use crate::cli::{Context, Failure};
 use clap::Subcommand;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, clap::Args)]
 pub struct Members {
@@ -69,15 +68,7 @@ pub fn for_people(cluster: &ClusterStatus) -> String {
 /// Whether a node is there, and since when.
 fn presence(node: &ClusterNode) -> String {
     match node.since_unix_seconds {
-        Some(since) => format!("{} for {}", node.state, self::since(since)),
+        Some(since) => format!("{} for {}", node.state, since_unix(since)),
         None => node.state.clone(),
     }
-}
-
-/// How long it is since a time in seconds since 1970.
-pub fn since(unix_seconds: u64) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    duration(now.as_secs().saturating_sub(unix_seconds))
 }

@@ -7,8 +7,6 @@ mod token;
 use super::{Context, Failure};
 use clap::Subcommand;
 
-pub(super) use members::since;
-
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a cluster of this node, which others can join

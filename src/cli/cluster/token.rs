@@ -2,27 +2,17 @@
 
 use crate::api::model::{ClusterToken, ClusterTokenMake};
 use crate::cli::{Context, Failure};
-use clap::ValueEnum;
 
+/// A token is for one machine: it is bound to the key of the one that uses it first.
 #[derive(Debug, clap::Args)]
 pub struct Token {
     /// How long it is good for: 30m, 1h, 7d; at most 90d
     #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "1h")]
     expires: u64,
-    /// For how many machines; there is only one
-    #[arg(long, value_enum, default_value_t = Uses::One)]
-    uses: Uses,
-}
-
-/// A token is bound to the key of the machine that uses it first.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Uses {
-    One,
 }
 
 impl Token {
     pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let Uses::One = self.uses;
         let make = ClusterTokenMake {
             expires_seconds: self.expires,
         };
