@@ -10,6 +10,8 @@ use crate::store::{Closing, DiskOp, IoData, LayerMeta, Note, Options, Plan, Volu
 use std::collections::BTreeMap;
 
 pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
+/// The buffer that the shard is lent.
+const LENT: u32 = u32::MAX;
 /// The name of the control operation that opens the disk.
 const OPENING: ControlId = ControlId(1);
 
@@ -56,7 +58,7 @@ impl World {
     /// A world with this disk, which is not opened.
     pub fn with_disk(disk: Vec<u8>) -> World {
         World {
-            shard: Shard::new(Breaks::NONE),
+            shard: Shard::alone(Breaks::NONE),
             disk,
             buffers: BTreeMap::new(),
             replies: Vec::new(),
@@ -86,8 +88,14 @@ impl World {
     /// Opens the disk with a new shard; `opened` says how that went. No time passes.
     pub fn open_disk(&mut self) {
         self.opened = Err(ControlError::NoSuchDisk);
-        self.shard = Shard::new(Breaks::NONE);
+        self.shard = Shard::alone(Breaks::NONE);
         self.buffers.insert(0, vec![0; 128 * BLOCK as usize]);
+        self.buffers.insert(LENT, vec![0; 256 * BLOCK as usize]);
+        let buf = BufRef {
+            id: BufId(LENT),
+            block: 0,
+        };
+        self.step(Input::Memory { buf, blocks: 256 });
         let options = Options {
             disk_bytes: self.disk.len() as u64,
             scratch: BufRef::default(),
@@ -348,9 +356,10 @@ impl World {
             buf,
             scratch: Request::scratch_of(kind, offset, len, buf),
         }));
-        // One turn for the payload of whole chunks, one for their records.
-        self.step(Input::TurnEnded);
-        self.step(Input::TurnEnded);
+        // A turn for the payload of whole chunks, one for their records; before the first request those for the fence, and for what is recovered.
+        for _ in 0..16 {
+            self.step(Input::TurnEnded);
+        }
         self.replies.pop().expect("a request is answered")?;
         Ok(match kind {
             RequestKind::Read => self.buffers[&key][skip..][..bytes.len()].to_vec(),

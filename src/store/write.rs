@@ -89,8 +89,12 @@ impl Store {
     #[inline]
     fn change_chunk(&mut self, at: ChunkId, pg: PgId, ask: Ask, out: &mut Outbox) {
         let frozen = match &ask {
-            // A layer that is frozen at its coordinator is filled all the same.
-            Ask::Fill { .. } => Frozen::Taken,
+            // A layer that is frozen at its coordinator is filled all the same, and recovery writes again what all have (R21): what may change it is for the
+            // replica's fences to say.
+            Ask::Fill { .. }
+            | Ask::Write { range: Some(_), .. }
+            | Ask::Zero { range: Some(_), .. }
+            | Ask::ZeroChunks { range: Some(_), .. } => Frozen::Taken,
             _ => Frozen::Refused,
         };
         match self.writable_leaf(at, pg, frozen) {

@@ -43,6 +43,7 @@ pub struct OpenVolume {
 /// Where an ask goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
+    pub volume: VolumeId,
     pub disk: DiskSlot,
     pub pg: PgId,
     pub family: FamilyId,
@@ -823,6 +824,7 @@ impl Ask {
 impl Volume {
     fn target(&self, chunk: ChunkNo) -> Option<Target> {
         let OpenVolume {
+            id,
             family,
             layer,
             ref pgs,
@@ -833,6 +835,7 @@ impl Volume {
         }
         let (pg, disk) = pgs[pg_of(family, chunk.extent(), pgs.len())];
         Some(Target {
+            volume: id,
             disk: disk?,
             pg,
             family,

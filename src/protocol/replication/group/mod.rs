@@ -12,6 +12,7 @@
 //! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17). Where it has
 //! none, it has the members confirm that the range is still this owner's ([`Input::Confirm`], R18).
 
+mod alone;
 mod confirm;
 mod numbered;
 mod read;
@@ -53,6 +54,8 @@ pub enum Ask {
         at: ChunkId,
         run: BlockRun,
     },
+    /// Nothing: [`Output::Changed`] says when the group serves.
+    Turn,
 }
 
 /// What a group is told.
@@ -135,6 +138,8 @@ pub enum Failure {
     Busy,
     /// No replica that is in sync can read these blocks.
     Unreadable,
+    /// The only replica cannot store it, or not be taken over. It has happened or not.
+    Unstored,
     /// It takes new space, and the disk of a member has none: nothing has changed, anywhere, and nothing will.
     NoSpace,
 }
@@ -223,6 +228,14 @@ impl Group {
         self.near = near;
     }
 
+    /// The replica that reads go to first, if it is in sync.
+    pub fn near(&self) -> Option<DiskId> {
+        let near = self.near;
+        self.configuration
+            .in_sync()
+            .find(|disk| Some(*disk) == near)
+    }
+
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Serving
     }
@@ -269,6 +282,14 @@ impl Group {
             || self.reading.values().any(reads)
             || self.fitting.values().any(|of| bit != 0 && of.lacks(bit))
             || self.confirms.waits_for(bit)
+    }
+
+    /// Whether one more ask is taken, whatever it is.
+    pub fn has_room(&self) -> bool {
+        // What waits for the group to serve begins then, all of it.
+        let waiting = self.waiting.len();
+        waiting + self.flying.len() + self.fitting.len() < FLYING_MAX
+            && waiting + self.reading.len() + self.confirms.len() < FLYING_MAX
     }
 
     /// Whether nothing is in flight, and nothing waits.
@@ -418,6 +439,7 @@ impl Group {
                 }
                 self.change(Some(tag), at, change, payload, out);
             }
+            Ask::Turn => out.push(Output::Changed { tag }),
             Ask::Read { at, run } => {
                 if self.reading.len() + self.confirms.len() >= FLYING_MAX {
                     let why = Failure::Busy;
@@ -507,17 +529,24 @@ impl Group {
             Refusal::Version(_) => {} // it was asked again under that version
             Refusal::Busy => {}       // the driver asks again with `Connected`, later
             Refusal::Session if header.version == self.version() => self.accuse(from, out),
-            Refusal::Failed | Refusal::NoReplica if header.version == self.version() => {
+            Refusal::Failed | Refusal::NoSpace | Refusal::NoReplica
+                if header.version == self.version() =>
+            {
                 let Asked::Read { id } = what else {
-                    return self.accuse(from, out);
+                    self.accuse(from, out);
+                    if self.is_alone(from) {
+                        self.failed_alone(from, (what, why), out);
+                    }
+                    return;
                 };
                 match self.reading.get(id) {
                     Some(reading) if reading.is_of(from) => self.read_failed(id, from, out),
+                    _ if self.is_alone(from) => self.failed_alone(from, (what, why), out),
                     // Recovery needs that block of that replica, or the manager's word that it is out.
                     _ => self.accuse(from, out),
                 }
             }
-            Refusal::Session | Refusal::Failed | Refusal::NoReplica => {}
+            Refusal::Session | Refusal::Failed | Refusal::NoSpace | Refusal::NoReplica => {}
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) struct Flying {
     pub tag: Option<Tag>,
     at: ChunkId,
     change: Change,
-    payload: Option<Payload>,
+    pub payload: Option<Payload>,
     /// Who has it durable under the present version: a bit for each place in the configuration.
     pub durable: u8,
     pub ended: bool,
@@ -103,6 +103,8 @@ impl Group {
             return false;
         }
         flying.ended = true;
+        // It is not sent again, though an older one may keep its place.
+        flying.payload = None;
         if let Some(tag) = flying.tag {
             out.push(Output::Changed { tag });
         }
@@ -110,7 +112,7 @@ impl Group {
     }
 
     /// The mark moves, and what waited for these changes goes on.
-    fn changes_ended(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn changes_ended(&mut self, out: &mut Vec<Output>) {
         while self.flying.front().is_some_and(|oldest| oldest.ended) {
             self.flying.pop_front();
         }
@@ -126,7 +128,7 @@ impl Group {
 }
 
 /// Where a change in flight stands.
-fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
+pub(super) fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
     flying
         .binary_search_by_key(&sequence, |flying| flying.sequence)
         .ok()
