@@ -21,11 +21,11 @@ mod recovery;
 mod room;
 mod write;
 
-use super::FLYING_MAX;
 use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
-use crate::base::{BlockRun, ChunkId, DiskId, Epoch, Payload, PgId, VolumeId};
+use super::{FLYING_MAX, WINDOW_MAX};
+use crate::base::{BlockRun, CHUNK, ChunkId, DiskId, EXTENT, Epoch, Payload, PgId, VolumeId};
 use confirm::Confirms;
 use numbered::Numbered;
 use read::{Held, Reading};
@@ -36,6 +36,8 @@ use write::Flying;
 
 /// Requests that wait until a group serves; more are refused as [`Failure::Busy`].
 const WAITING_MAX: usize = 1024;
+/// Chunks of one change, at most: those of an extent.
+const CHUNKS_MAX: usize = (EXTENT / CHUNK) as usize;
 
 /// The caller's name for a change or a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +58,16 @@ pub enum Ask {
     },
     /// Nothing: [`Output::Changed`] says when the group serves.
     Turn,
+}
+
+impl Ask {
+    /// How many chunks it changes.
+    fn chunks(&self) -> usize {
+        match self {
+            Ask::Change { change, .. } => change.chunks(),
+            Ask::Read { .. } | Ask::Turn => 0,
+        }
+    }
 }
 
 /// What a group is told.
@@ -166,6 +178,8 @@ pub struct Group {
     sequence: u64,
     /// In the order of their numbers; the front one is not ended.
     flying: VecDeque<Flying>,
+    /// The chunks that they change: as many entries as a replica's window has of them.
+    flying_chunks: usize,
     reading: Numbered<Reading>,
     /// How many of them are held.
     held: usize,
@@ -201,6 +215,7 @@ impl Group {
             phase: Phase::Fenced,
             sequence: 0,
             flying: VecDeque::new(),
+            flying_chunks: 0,
             reading: Numbered::default(),
             held: 0,
             reads: 0,
@@ -288,7 +303,10 @@ impl Group {
     pub fn has_room(&self) -> bool {
         // What waits for the group to serve begins then, all of it.
         let waiting = self.waiting.len();
+        let chunks = self.waiting.iter().map(|(_, ask)| ask.chunks());
+        let chunks = chunks.sum::<usize>() + self.flying_chunks;
         waiting + self.flying.len() + self.fitting.len() < FLYING_MAX
+            && chunks + CHUNKS_MAX <= WINDOW_MAX
             && waiting + self.reading.len() + self.confirms.len() < FLYING_MAX
     }
 
@@ -561,6 +579,7 @@ impl Group {
         self.phase = Phase::Fenced;
         out.push(Output::Fenced { by });
         let changes = std::mem::take(&mut self.flying);
+        self.flying_chunks = 0;
         let reads = std::mem::take(&mut self.reading);
         let fitting = std::mem::take(&mut self.fitting);
         self.held = 0;
@@ -603,6 +622,12 @@ impl Group {
         );
         let is_member = |low: &DiskId| self.configuration.writers().any(|one| one.disk == *low);
         assert!(self.low.iter().all(is_member), "who is low is a member");
+        let chunks = self.flying.iter().map(Flying::chunks);
+        assert_eq!(
+            chunks.sum::<usize>(),
+            self.flying_chunks,
+            "chunks in flight are counted"
+        );
         let held = self.reading.values().filter(|read| read.held.is_some());
         assert_eq!(held.count(), self.held, "held reads are counted");
         self.confirms.check();

@@ -20,6 +20,12 @@ pub(super) struct Flying {
     pub ended: bool,
 }
 
+impl Flying {
+    pub fn chunks(&self) -> usize {
+        self.change.chunks()
+    }
+}
+
 impl Group {
     /// Gives a change its number, and sends it to every member.
     pub(super) fn change(
@@ -36,6 +42,7 @@ impl Group {
             |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
         debug_assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
         self.sequence += 1;
+        self.flying_chunks += change.chunks();
         let sequence = self.sequence;
         self.flying.push_back(Flying {
             sequence,
@@ -114,7 +121,8 @@ impl Group {
     /// The mark moves, and what waited for these changes goes on.
     pub(super) fn changes_ended(&mut self, out: &mut Vec<Output>) {
         while self.flying.front().is_some_and(|oldest| oldest.ended) {
-            self.flying.pop_front();
+            let ended = self.flying.pop_front();
+            self.flying_chunks -= ended.map_or(0, |ended| ended.chunks());
         }
         self.let_reads_go(out);
         self.step_recovery(out);

@@ -7,7 +7,7 @@ use crate::base::{
 };
 use crate::protocol::replication::{
     Answer, Asked, Configuration, FLYING_MAX, Header, Message, Reconfigure, Refusal, Room,
-    RulesOff, Takes,
+    RulesOff, Takes, WINDOW_MAX,
 };
 use crate::protocol::volume::{Ask, PieceId, Target};
 use std::collections::BTreeSet;
@@ -443,26 +443,32 @@ fn who_does_not_say_whether_a_write_fits_is_accused() {
 
 #[test]
 fn what_finds_no_room_in_its_group_waits_and_nothing_is_refused() {
+    let run = BlockRun::WHOLE;
+    let zero = Ask::Zero { run, sequence: 1 };
+    all_are_answered(3 * FLYING_MAX as u64, 1, zero);
+    // Of zeroes over whole extents, fewer: a replica has an entry for each of their chunks.
+    let (count, sequence) = (64, 1);
+    let zeroes = Ask::ZeroChunks { count, sequence };
+    all_are_answered(100, u64::from(count), zeroes);
+}
+
+/// So many asks, each of so many chunks, of one group: no more are in flight than its replica has room for.
+fn all_are_answered(asked: u64, chunks: u64, ask: Ask) {
     let mut groups = Groups::new(Patience::default(), RulesOff::NONE);
     groups.lease_anew(Time(u64::MAX));
     let (pg, disk, mut out) = (PgId(1), DiskId(1), Vec::new());
     groups.configured(Time(0), pg, Configuration::new([disk]), &mut out);
     groups.open(Time(0), VolumeId(1), EPOCH, BTreeSet::new(), &mut out);
-    let asked = 3 * FLYING_MAX as u64;
-    for chunk in 0..asked {
+    for number in 0..asked {
         let target = Target {
             volume: VolumeId(1),
             disk: DiskSlot(0),
             pg,
             family: FamilyId(1),
             layer: LayerId(1),
-            chunk: ChunkNo(chunk),
+            chunk: ChunkNo(number * chunks),
         };
-        let ask = Ask::Zero {
-            run: BlockRun::WHOLE,
-            sequence: 1,
-        };
-        let piece = PieceId(chunk as u32);
+        let piece = PieceId(number as u32);
         groups.ask(Time(1), piece, target, (&ask, None), &mut out);
     }
     let mut ended = Vec::new();
@@ -475,6 +481,10 @@ fn what_finds_no_room_in_its_group_waits_and_nothing_is_refused() {
                 } => {
                     flying += usize::from(message != Message::Seal);
                     assert!(flying <= FLYING_MAX, "a group bounds what is in flight");
+                    assert!(
+                        flying as u64 * chunks <= WINDOW_MAX as u64,
+                        "and its chunks"
+                    );
                     if let Some(answer) = Answer::of_an_empty_replica(&message) {
                         groups.answered(Time(2), disk, header, answer, None, &mut out);
                     }
