@@ -489,6 +489,11 @@ impl Shard {
                 _ => None,
             });
         let Some((key, how)) = found else { return };
+        // What comes from now on hears that its volume is closed.
+        let open: Vec<_> = self.coordinator().volumes().collect();
+        for volume in open {
+            self.order(now, Order::Drain { volume });
+        }
         self.ask_all(now, key, |op| store::Input::Close { op, how }, out);
     }
 }

@@ -122,6 +122,7 @@ impl Shard {
         }
         self.drain(now, out);
         self.close_if_quiet(now, out);
+        self.drain(now, out);
     }
 
     /// When [`Shard::expire`] is to be called, if nothing else happens first.
@@ -143,6 +144,7 @@ impl Shard {
         }
         self.drain(now, out);
         self.close_if_quiet(now, out);
+        self.drain(now, out);
     }
 
     /// Requests that are admitted and not answered.

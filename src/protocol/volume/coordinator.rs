@@ -196,6 +196,11 @@ impl Coordinator {
         self.volumes.get(&id).map(|volume| &volume.open)
     }
 
+    /// The volumes that are open.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeId> {
+        self.volumes.keys().copied()
+    }
+
     /// Requests that are admitted and not answered.
     pub fn in_flight(&self) -> usize {
         self.requests.len()

@@ -32,7 +32,7 @@ use crate::base::{
 };
 use crate::protocol::replication::group::{self, Failure, Group, Input, Tag};
 use crate::protocol::replication::{
-    Answer, Change, Configuration, Header, MEMBERS_MAX, Message, Rule, RulesOff,
+    Answer, Change, Configuration, Header, MEMBERS_MAX, Message, Room, Rule, RulesOff,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -361,6 +361,14 @@ impl Groups {
         let serves = |entry: &&Entry| entry.group.is_serving() && self.is_covered(now, volume);
         let entry = self.groups.get(&(volume, pg)).filter(serves)?;
         entry.group.near()
+    }
+
+    /// A disk of this node has become low, or ample again: its groups need no answer that says so.
+    pub fn heard_of_room(&mut self, disk: DiskId, room: Room) {
+        if !self.off.on(Rule::Reserve) {
+            let groups = self.groups.values_mut();
+            groups.for_each(|entry| entry.group.heard_of_room(disk, room));
+        }
     }
 
     /// The epoch under which a volume is open here.

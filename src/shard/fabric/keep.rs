@@ -126,6 +126,7 @@ impl Fabric {
     }
 
     pub(super) fn on_room(&mut self, disk: DiskId, room: Room) {
+        self.groups.heard_of_room(disk, room);
         let of_disk = (disk, PgId(0))..=(disk, PgId(u32::MAX));
         for (_, replica) in self.replicas.range_mut(of_disk) {
             replica.step(replica::Input::Room(room), &mut self.of_replica);
