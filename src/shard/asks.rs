@@ -70,6 +70,14 @@ impl Asked {
         }
     }
 
+    /// The PG that it fences, and under which version.
+    pub fn fences(&self) -> Option<(DiskSlot, PgId, u32)> {
+        match self.operation {
+            Operation::Fence { version, .. } => Some((self.slot, self.pg, version)),
+            _ => None,
+        }
+    }
+
     /// How many blocks it reads, for which there is no place yet.
     pub fn needs(&self) -> u32 {
         match &self.operation {

@@ -507,7 +507,14 @@ impl Shard {
 
     fn on_answer(&mut self, now: Time, op: StoreOp, answer: Answer, out: &mut Outbox) {
         match (self.ops.remove(op.0), answer) {
-            (Some(Whose::Ask(key)), answer) => self.answered(now, key, answer),
+            (Some(Whose::Ask(key)), answer) => {
+                let fenced = self.asks.get(key).and_then(Asked::fences);
+                self.answered(now, key, answer);
+                if let Some((slot, pg, version)) = fenced {
+                    // Its only replica is in sync, for ever: nobody will ask when a chunk was discarded (R20).
+                    self.step_store(now, slot, store::Input::Forget { pg, version }, out);
+                }
+            }
             (Some(Whose::Task(task)), Answer::Done(result)) => {
                 self.on_task_answered(now, task, result, out);
             }

@@ -394,7 +394,10 @@ impl Store {
             None if has_parent || empty == Empty::Tombstone => {
                 self.table.add_entry(leaf, place, at.layer)
             }
-            None => return,
+            None => {
+                self.note_let_go(self.table.leaf(leaf).pg, stamp);
+                return;
+            }
         };
         self.supersede(entry, mask, out);
         self.table.raise_stamp(entry, stamp);
@@ -406,8 +409,9 @@ impl Store {
             found.zero & !mask
         };
         found.flags &= !TOMBSTONE;
-        if empty == Empty::Tombstone {
-            found.flags |= TOMBSTONE;
+        match empty {
+            Empty::Tombstone => found.flags |= TOMBSTONE,
+            Empty::Forgotten => self.note_let_go(self.table.leaf(leaf).pg, stamp),
         }
         self.give_slot_back_if_empty(entry, out);
         self.drop_idle(leaf, place, entry, out);
