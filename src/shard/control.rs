@@ -388,12 +388,12 @@ impl Shard {
     }
 
     fn end_task(&mut self, now: Time, key: u32, out: &mut Outbox) {
-        let Some(task) = self.tasks.list.remove(key) else {
+        let Some(mut task) = self.tasks.list.remove(key) else {
             return;
         };
         if let Kind::OpenVolume { meta, pgs, .. } = task.kind {
             match task.error {
-                None => self.serve(now, &meta, pgs),
+                None => task.error = self.serve(now, &meta, pgs).err(),
                 // What it was before, it is again.
                 Some(_) => self.order(now, Order::Resume { volume: meta.id }),
             }
@@ -408,9 +408,14 @@ impl Shard {
     }
 
     /// A volume is recorded at the stores: it is served, or goes on with what is new of it.
-    fn serve(&mut self, now: Time, meta: &VolumeMeta, pgs: Vec<(PgId, Option<DiskSlot>)>) {
+    fn serve(
+        &mut self,
+        now: Time,
+        meta: &VolumeMeta,
+        pgs: Vec<(PgId, Option<DiskSlot>)>,
+    ) -> Result<(), StoreError> {
         let Some(newest) = meta.layers.last() else {
-            return;
+            return Ok(());
         };
         let (volume, layer, size) = (meta.id, newest.id, meta.size);
         let layers = meta.layers.iter().map(|layer| (layer.id, layer.parent));
@@ -432,6 +437,9 @@ impl Shard {
             }
             _ => {
                 let epoch = self.next_epoch(volume, &pgs);
+                let Some(epoch) = epoch.filter(|_| self.are_first(&pgs)) else {
+                    return Err(StoreError::Damaged);
+                };
                 let slots = pgs.iter().filter_map(|(_, slot)| *slot);
                 let near = slots.filter_map(|slot| Some(self.disks.get(slot)?.id));
                 let near = near.collect();
@@ -448,28 +456,39 @@ impl Shard {
             }
         }
         self.order(now, Order::Resume { volume });
+        Ok(())
+    }
+
+    /// Whether these PGs were never configured anew, and nothing joins them: on a node that is alone nothing else was ever written, and a store that says so
+    /// would wait for a manager for ever.
+    fn are_first(&self, pgs: &[(PgId, Option<DiskSlot>)]) -> bool {
+        pgs.iter().all(|(pg, slot)| {
+            let disk = slot.and_then(|slot| self.disks.get(slot));
+            let replica = disk.and_then(|disk| disk.store.replica(*pg));
+            replica.is_none_or(|of| of.version <= 1 && of.session == 0)
+        })
     }
 
     /// An epoch that the volume has not been served under: above all that its replicas have heard of, and above the starts of the stores, which stood in
-    /// for it in stamps of earlier releases.
-    fn next_epoch(&self, volume: VolumeId, pgs: &[(PgId, Option<DiskSlot>)]) -> Epoch {
-        let mut last = 0;
+    /// for it in stamps of earlier releases. `None`: none is left, which only a forged disk says.
+    fn next_epoch(&self, volume: VolumeId, pgs: &[(PgId, Option<DiskSlot>)]) -> Option<Epoch> {
+        let mut last = self.fabric.groups().epoch(volume).unwrap_or_default();
         for (pg, slot) in pgs {
             let Some(disk) = slot.and_then(|slot| self.disks.get(slot)) else {
                 continue;
             };
-            let range = disk.store.replica(*pg).and_then(|of| of.range(volume));
-            let known = range.map_or(0, |range| range.epoch.host);
-            let starts = disk.store.superblock().incarnation as u32;
-            last = last.max(known).max(starts);
+            let host = disk.store.superblock().incarnation as u32;
+            let starts = Epoch {
+                host,
+                ..Epoch::default()
+            };
+            last = last.max(starts);
+            if let Some(range) = disk.store.replica(*pg).and_then(|of| of.range(volume)) {
+                let written = range.window().map(|entry| entry.stamp.epoch);
+                last = written.fold(last.max(range.epoch), Epoch::max);
+            }
         }
-        let now = self.fabric.groups().epoch(volume);
-        let last = now.map_or(last, |epoch| last.max(epoch.host));
-        Epoch {
-            generation: 0,
-            site: 0,
-            host: last + 1,
-        }
+        last.next()
     }
 
     /// Closes the stores, once a close was asked for and nothing is in flight.

@@ -116,7 +116,7 @@ impl Disks {
 
 impl Stores for Disks {
     fn durable(&self, disk: DiskId, pg: PgId) -> Option<Durable> {
-        self.of(disk)?.store.replica(pg).map(durable_of)
+        durable_of(&self.of(disk)?.store, pg)
     }
 
     fn room(&self, disk: DiskId) -> Room {

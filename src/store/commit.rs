@@ -394,10 +394,7 @@ impl Store {
             None if has_parent || empty == Empty::Tombstone => {
                 self.table.add_entry(leaf, place, at.layer)
             }
-            None => {
-                self.note_let_go(self.table.leaf(leaf).pg, stamp);
-                return;
-            }
+            None => return,
         };
         self.supersede(entry, mask, out);
         self.table.raise_stamp(entry, stamp);
@@ -409,9 +406,8 @@ impl Store {
             found.zero & !mask
         };
         found.flags &= !TOMBSTONE;
-        match empty {
-            Empty::Tombstone => found.flags |= TOMBSTONE,
-            Empty::Forgotten => self.note_let_go(self.table.leaf(leaf).pg, stamp),
+        if empty == Empty::Tombstone {
+            found.flags |= TOMBSTONE;
         }
         self.give_slot_back_if_empty(entry, out);
         self.drop_idle(leaf, place, entry, out);
