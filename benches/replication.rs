@@ -306,6 +306,7 @@ impl Owner {
     fn ask(&mut self, is_write: bool) {
         let (pg, chunk, run) = self.places.next(self.pgs);
         let target = Target {
+            volume: VOLUME,
             disk: DiskSlot(0),
             pg,
             family: FamilyId(1),
@@ -326,8 +327,7 @@ impl Owner {
         self.asking.time(self.is_timed, || {
             let payload = is_write.then(|| hold(&self.holds, 1));
             let ask = (&ask, payload);
-            self.groups
-                .ask(now, VOLUME, piece, target, ask, &mut self.out);
+            self.groups.ask(now, piece, target, ask, &mut self.out);
         });
         self.dropped.clear();
         self.holds.take_dropped(&mut self.dropped);

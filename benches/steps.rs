@@ -27,6 +27,11 @@ struct Bare {
 }
 
 const VOLUME: u64 = 4 << 30;
+/// Memory that the shard is lent.
+const LENT: BufRef = BufRef {
+    id: BufId(u32::MAX),
+    block: 0,
+};
 
 impl Bare {
     fn new() -> Bare {
@@ -41,7 +46,7 @@ impl Bare {
         };
         let formatted = format(&plan).expect("the disk is large enough");
         let mut bare = Bare {
-            shard: Shard::new(Breaks::NONE),
+            shard: Shard::alone(Breaks::NONE),
             meta: BTreeMap::new(),
             out: Outbox::default(),
             now: 1,
@@ -51,6 +56,8 @@ impl Bare {
         for (at, bytes) in formatted.writes.iter().chain(&formatted.superblocks) {
             bare.keep(*at, bytes);
         }
+        let (buf, blocks) = (LENT, 2048);
+        bare.step(Input::Memory { buf, blocks });
         let options = Options {
             disk_bytes,
             scratch: BufRef::default(),

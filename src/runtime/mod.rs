@@ -16,8 +16,8 @@
 //! a client asks of another shard's extents goes there by letter, once a turn, and its answer comes back
 //! the same way (`desk`, `joins`, `post`, `letters`). Payload is not copied: all shards work on one arena.
 //!
-//! What is said to shards of other nodes, and heard of them, goes over [`links`], which the control plane hands in when their handshake is done. The shard's machines do not
-//! speak to peers yet: a [`links::LinkUser`] stands in their place.
+//! What is said to shards of other nodes, and heard of them, goes over [`links`], which the control plane hands in when their handshake is done. Nothing connects
+//! them to the shard's machines yet: a [`links::LinkUser`] stands in their place.
 //!
 //! A guest's disk has a thread for what its front end says, and queues on the shards (`guests`); their requests take the same way.
 //!

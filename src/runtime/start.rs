@@ -12,11 +12,11 @@ use super::handle::{Config, Line, Shared};
 use super::links::{Limits, LinkUser, Links};
 use super::mailbox::{Mail, Mailbox, mailbox};
 use super::places::Places;
-use crate::base::{Breaks, DiskId, Slab};
+use crate::base::{BLOCK, Breaks, BufRef, DiskId, Slab};
 use crate::frontend::nbd;
-use crate::io::{Arena, Buffers, Ring, Zone};
+use crate::io::{Arena, Buffers, Ring, Zone, clock};
 use crate::observe::Registry;
-use crate::shard::{Outbox, Shard, ShardNo};
+use crate::shard::{Input, Outbox, Shard, ShardNo};
 use crate::store::Note;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,6 +33,8 @@ const LEAST_BYTES: u64 = 64 << 20;
 /// Memory of each shard for its own operations, in bytes: 2 MiB to receive into, 2 for each store, the rest for
 /// heads and metadata.
 const DRIVER_BYTES: u64 = 32 << 20;
+/// Memory that each shard reads into before it hands on what it read: 256 reads of a block and 112 of a chunk at once.
+const LENT_BYTES: u64 = 8 << 20;
 
 /// A shard thread. When it ends it leaves its ring's descriptor: see [`live`].
 pub(super) type Thread = JoinHandle<Option<OwnedFd>>;
@@ -59,7 +61,7 @@ pub(super) fn start(
 ) -> io::Result<(Arc<Shared>, Vec<Thread>)> {
     check(config)?;
     crate::io::raise_limits();
-    let driver_bytes = DRIVER_BYTES * config.shards as u64;
+    let driver_bytes = (DRIVER_BYTES + LENT_BYTES) * config.shards as u64;
     let arena = Arc::new(Arena::with_peers(
         config.buffer_bytes.max(LEAST_BYTES),
         driver_bytes,
@@ -187,7 +189,7 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
     let buffers = Buffers::new(birth.arena, Zone::Clients);
     let counters = Counters::new(Arc::clone(&birth.registry));
     Ok(Core {
-        machine: Shard::new(Breaks::NONE),
+        machine: machine(disks.buffers())?,
         out: Outbox::default(),
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
@@ -210,6 +212,18 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         crcs: Vec::new(),
         meta: Vec::new(),
     })
+}
+
+/// The shard's machine, with memory of its own.
+fn machine(buffers: &mut Buffers) -> io::Result<Shard> {
+    let blocks = (LENT_BYTES / BLOCK) as u32;
+    let id = buffers.allocate(blocks);
+    let id = id.ok_or_else(|| io::Error::other("there is no payload memory for a shard's own"))?;
+    let buf = BufRef { id, block: 0 };
+    let mut shard = Shard::alone(Breaks::NONE);
+    let input = Input::Memory { buf, blocks };
+    shard.step(clock::now(), input, &mut Outbox::default());
+    Ok(shard)
 }
 
 fn pin(cpu: usize) -> io::Result<()> {

@@ -1,9 +1,12 @@
 //! What the control plane asks of a shard: disks and volumes come and go.
 
+use super::disks::Disk;
 use super::door::{Control, ControlError, ControlId, Outbox, Output};
-use super::machine::{Asker, Disk, Shard};
-use crate::base::{DiskId, DiskSlot, PgId, Slab, Time, VolumeId};
-use crate::protocol::volume::OpenVolume;
+use super::fabric::Order;
+use super::machine::{Shard, Whose};
+use crate::base::{DiskId, DiskSlot, Epoch, PgId, Slab, Time, VolumeId};
+use crate::protocol::replication::Configuration;
+use crate::protocol::volume::{Coordinator, OpenVolume};
 use crate::store::{self, Store, StoreError, VolumeMeta};
 
 /// Control operations under way at once.
@@ -76,12 +79,12 @@ impl Shard {
                 slot,
                 options,
             } => {
-                self.open_disk(id, disk, slot, options, out);
+                self.open_disk(now, (id, disk, slot), options, out);
             }
             Control::OpenVolume { meta, pgs } => self.open_volume(now, id, meta, &pgs, out),
-            Control::HoldVolume { volume } => self.hold_volume(id, volume, out),
+            Control::HoldVolume { volume } => self.hold_volume(now, id, volume, out),
             Control::ResumeVolume { volume } => {
-                self.coordinator.resume(volume, &mut self.wanted);
+                self.order(now, Order::Resume { volume });
                 out.list.push(Output::ControlDone { id, result: Ok(()) });
             }
             Control::CloseVolume { volume } => {
@@ -90,7 +93,7 @@ impl Shard {
                     draining: true,
                 };
                 if self.new_task(id, kind, out).is_some() {
-                    self.coordinator.close(volume, &mut self.wanted);
+                    self.order(now, Order::Drain { volume });
                 }
             }
             Control::DropVolume { volume } => {
@@ -99,7 +102,7 @@ impl Shard {
                     draining: true,
                 };
                 if self.new_task(id, kind, out).is_some() {
-                    self.coordinator.close(volume, &mut self.wanted);
+                    self.order(now, Order::Drain { volume });
                 }
             }
             Control::Grow { disk, bytes } => {
@@ -146,26 +149,25 @@ impl Shard {
 
     fn open_disk(
         &mut self,
-        id: ControlId,
-        disk: DiskId,
-        slot: DiskSlot,
+        now: Time,
+        (id, disk, slot): (ControlId, DiskId, DiskSlot),
         options: store::Options,
         out: &mut Outbox,
     ) {
-        let at = usize::from(slot.0);
-        if self.disks.len() <= at {
-            self.disks.resize_with(at + 1, || None);
-        }
         if self.new_task(id, Kind::OpenDisk(slot), out).is_none() {
             return;
         }
+        // What is known of a disk that was here counts no more.
+        if let Some(before) = self.disks.take(slot) {
+            self.order(now, Order::NoDisk { disk: before.id });
+        }
         let store = Store::open(options, &mut out.store);
-        self.disks[at] = Some(Disk { id: disk, store });
-        self.take_store_outputs(slot, out);
+        self.disks.put(slot, Disk::new(disk, store));
+        self.take_store_outputs(now, slot, out);
     }
 
     /// Tells who opened a disk, once it serves or cannot be opened.
-    pub(super) fn look_at_opening(&mut self, slot: DiskSlot, out: &mut Outbox) {
+    pub(super) fn look_at_opening(&mut self, now: Time, slot: DiskSlot, out: &mut Outbox) {
         if self.tasks.list.is_empty() {
             return;
         }
@@ -187,8 +189,10 @@ impl Shard {
         let Some(task) = found.and_then(|key| self.tasks.list.remove(key)) else {
             return;
         };
-        if result.is_err() {
-            self.disks[usize::from(slot.0)] = None;
+        let disk = self.disks.get(slot).map(|disk| disk.id);
+        match (&result, disk) {
+            (Ok(()), Some(disk)) => self.order(now, Order::Disk { disk }),
+            _ => drop(self.disks.take(slot)),
         }
         out.list.push(Output::ControlDone {
             id: task.id,
@@ -206,12 +210,12 @@ impl Shard {
     ) {
         let pgs: Vec<_> = pgs
             .iter()
-            .map(|&(pg, disk)| (pg, self.slot_of(disk)))
+            .map(|&(pg, disk)| (pg, self.disks.slot_of(disk)))
             .collect();
         let newest = meta.layers.last().map(|layer| layer.id);
         let volume = meta.id;
         let changes = self
-            .coordinator
+            .coordinator()
             .volume(volume)
             .is_some_and(|v| Some(v.layer) != newest);
         let kind = Kind::OpenVolume {
@@ -223,30 +227,26 @@ impl Shard {
             return;
         };
         if changes {
-            self.coordinator.pause(volume, &mut self.wanted);
+            self.order(now, Order::Pause { volume });
         } else {
             self.record_volume(now, task, out);
         }
     }
 
-    fn hold_volume(&mut self, id: ControlId, volume: VolumeId, out: &mut Outbox) {
-        if self.coordinator.volume(volume).is_none() {
+    fn hold_volume(&mut self, now: Time, id: ControlId, volume: VolumeId, out: &mut Outbox) {
+        if self.coordinator().volume(volume).is_none() {
             let result = Err(ControlError::NoSuchVolume);
             return out.list.push(Output::ControlDone { id, result });
         }
         let draining = true;
         let kind = Kind::HoldVolume { volume, draining };
         if self.new_task(id, kind, out).is_some() {
-            self.coordinator.pause(volume, &mut self.wanted);
+            self.order(now, Order::Pause { volume });
         }
     }
 
-    fn slot_of(&self, disk: DiskId) -> Option<DiskSlot> {
-        let is_it = |found: &Option<Disk>| found.as_ref().is_some_and(|found| found.id == disk);
-        self.disks
-            .iter()
-            .position(is_it)
-            .map(|slot| DiskSlot(slot as u16))
+    fn coordinator(&self) -> &Coordinator {
+        self.fabric.coordinator()
     }
 
     /// Nothing is in flight any more on a volume: what waited for that goes on.
@@ -268,9 +268,14 @@ impl Shard {
             match self.tasks.list.get(key).map(|task| &task.kind) {
                 Some(Kind::OpenVolume { .. }) => self.record_volume(now, key, out),
                 Some(&Kind::DropVolume { volume, .. }) => {
+                    self.order(now, Order::Close { volume });
                     self.ask_all(now, key, |op| store::Input::DropVolume { op, volume }, out);
                 }
-                _ => self.end_task(key, out),
+                Some(&Kind::CloseVolume { volume, .. }) => {
+                    self.order(now, Order::Close { volume });
+                    self.end_task(now, key, out);
+                }
+                _ => self.end_task(now, key, out),
             }
         }
     }
@@ -304,7 +309,7 @@ impl Shard {
         input: impl FnOnce(store::StoreOp) -> store::Input<'static>,
         out: &mut Outbox,
     ) {
-        let Some(slot) = self.slot_of(disk) else {
+        let Some(slot) = self.disks.slot_of(disk) else {
             let result = Err(ControlError::NoSuchDisk);
             return out.list.push(Output::ControlDone { id, result });
         };
@@ -323,9 +328,9 @@ impl Shard {
         input: impl Fn(store::StoreOp) -> store::Input<'static>,
         out: &mut Outbox,
     ) {
-        let slots: Vec<_> = (0..self.disks.len())
-            .filter(|&slot| self.disks[slot].is_some())
-            .map(|slot| DiskSlot(slot as u16))
+        let slots = self.disks.slots();
+        let slots: Vec<_> = slots
+            .filter(|&slot| self.disks.get(slot).is_some())
             .collect();
         self.ask_slots(now, task, &slots, |op| Some(input(op)), out);
     }
@@ -343,20 +348,21 @@ impl Shard {
             task.left = slots.len() as u32 + 1;
         }
         for &slot in slots {
-            match self.new_op(Asker::Task(task)) {
+            match self.new_op(Whose::Task(task)) {
                 Some(op) => {
                     if let Some(input) = input(op) {
                         self.step_store(now, slot, input, out);
                     }
                 }
-                None => self.on_task_answered(task, Err(StoreError::NotOpen), out),
+                None => self.on_task_answered(now, task, Err(StoreError::NotOpen), out),
             }
         }
-        self.on_task_answered(task, Ok(()), out);
+        self.on_task_answered(now, task, Ok(()), out);
     }
 
     pub(super) fn on_task_answered(
         &mut self,
+        now: Time,
         key: u32,
         result: Result<(), StoreError>,
         out: &mut Outbox,
@@ -377,32 +383,19 @@ impl Shard {
             Ok(()) => {}
         }
         if task.left == 0 {
-            self.end_task(key, out);
+            self.end_task(now, key, out);
         }
     }
 
-    fn end_task(&mut self, key: u32, out: &mut Outbox) {
-        let Some(task) = self.tasks.list.remove(key) else {
+    fn end_task(&mut self, now: Time, key: u32, out: &mut Outbox) {
+        let Some(mut task) = self.tasks.list.remove(key) else {
             return;
         };
         if let Kind::OpenVolume { meta, pgs, .. } = task.kind {
-            let layer = meta.layers.last().map(|layer| layer.id);
-            match (task.error, layer) {
-                (None, Some(layer)) => {
-                    let VolumeMeta {
-                        id, family, size, ..
-                    } = *meta;
-                    let open = OpenVolume {
-                        id,
-                        family,
-                        layer,
-                        size,
-                        pgs,
-                    };
-                    self.coordinator.open(open, &mut self.wanted);
-                }
+            match task.error {
+                None => task.error = self.serve(now, &meta, pgs).err(),
                 // What it was before, it is again.
-                _ => self.coordinator.resume(meta.id, &mut self.wanted),
+                Some(_) => self.order(now, Order::Resume { volume: meta.id }),
             }
         }
         let result = task
@@ -414,9 +407,93 @@ impl Shard {
         });
     }
 
+    /// A volume is recorded at the stores: it is served, or goes on with what is new of it.
+    fn serve(
+        &mut self,
+        now: Time,
+        meta: &VolumeMeta,
+        pgs: Vec<(PgId, Option<DiskSlot>)>,
+    ) -> Result<(), StoreError> {
+        let Some(newest) = meta.layers.last() else {
+            return Ok(());
+        };
+        let (volume, layer, size) = (meta.id, newest.id, meta.size);
+        let layers = meta.layers.iter().map(|layer| (layer.id, layer.parent));
+        let layers = layers.collect();
+        self.order(now, Order::Layers { volume, layers });
+        for &(pg, slot) in &pgs {
+            // On a node that is alone each PG has one replica, for ever.
+            if let Some(disk) = slot.and_then(|slot| self.disks.get(slot)) {
+                let of = Configuration::new([disk.id]);
+                self.order(now, Order::Configured { pg, of });
+            }
+        }
+        match self.coordinator().volume(volume) {
+            Some(open) if open.pgs == pgs => {
+                if open.layer != layer {
+                    self.order(now, Order::Switch { volume, layer });
+                }
+                self.order(now, Order::Resize { volume, size });
+            }
+            _ => {
+                let epoch = self.next_epoch(volume, &pgs);
+                let Some(epoch) = epoch.filter(|_| self.are_first(&pgs)) else {
+                    return Err(StoreError::Damaged);
+                };
+                let slots = pgs.iter().filter_map(|(_, slot)| *slot);
+                let near = slots.filter_map(|slot| Some(self.disks.get(slot)?.id));
+                let near = near.collect();
+                let family = meta.family;
+                let open = OpenVolume {
+                    id: volume,
+                    family,
+                    layer,
+                    size,
+                    pgs,
+                };
+                self.order(now, Order::Open { open, epoch, near });
+                self.order(now, Order::Release { volume });
+            }
+        }
+        self.order(now, Order::Resume { volume });
+        Ok(())
+    }
+
+    /// Whether these PGs were never configured anew, and nothing joins them: on a node that is alone nothing else was ever written, and a store that says so
+    /// would wait for a manager for ever.
+    fn are_first(&self, pgs: &[(PgId, Option<DiskSlot>)]) -> bool {
+        pgs.iter().all(|(pg, slot)| {
+            let disk = slot.and_then(|slot| self.disks.get(slot));
+            let replica = disk.and_then(|disk| disk.store.replica(*pg));
+            replica.is_none_or(|of| of.version <= 1 && of.session == 0)
+        })
+    }
+
+    /// An epoch that the volume has not been served under: above all that its replicas have heard of, and above the starts of the stores, which stood in
+    /// for it in stamps of earlier releases. `None`: none is left, which only a forged disk says.
+    fn next_epoch(&self, volume: VolumeId, pgs: &[(PgId, Option<DiskSlot>)]) -> Option<Epoch> {
+        let mut last = self.fabric.groups().epoch(volume).unwrap_or_default();
+        for (pg, slot) in pgs {
+            let Some(disk) = slot.and_then(|slot| self.disks.get(slot)) else {
+                continue;
+            };
+            let host = disk.store.superblock().incarnation as u32;
+            let starts = Epoch {
+                host,
+                ..Epoch::default()
+            };
+            last = last.max(starts);
+            if let Some(range) = disk.store.replica(*pg).and_then(|of| of.range(volume)) {
+                let written = range.window().map(|entry| entry.stamp.epoch);
+                last = written.fold(last.max(range.epoch), Epoch::max);
+            }
+        }
+        last.next()
+    }
+
     /// Closes the stores, once a close was asked for and nothing is in flight.
     pub(super) fn close_if_quiet(&mut self, now: Time, out: &mut Outbox) {
-        if self.tasks.list.is_empty() || self.coordinator.in_flight() > 0 {
+        if self.tasks.list.is_empty() || self.in_flight() > 0 {
             return;
         }
         let found = self
@@ -431,6 +508,11 @@ impl Shard {
                 _ => None,
             });
         let Some((key, how)) = found else { return };
+        // What comes from now on hears that its volume is closed.
+        let open: Vec<_> = self.coordinator().volumes().collect();
+        for volume in open {
+            self.order(now, Order::Drain { volume });
+        }
         self.ask_all(now, key, |op| store::Input::Close { op, how }, out);
     }
 }

@@ -5,6 +5,7 @@
 //! 2. Keep a request's buffer until its [`Output::Reply`], and its pinned blocks until they are unpinned.
 //! 3. Say [`Input::TurnEnded`] once a turn, when all that was gathered has been stepped.
 
+use super::fabric;
 pub use crate::base::DiskSlot;
 use crate::base::{
     BlockNo, BufRef, DiskId, IoError, LayerId, MapRun, PgId, Request, Token, VolumeId,
@@ -34,6 +35,11 @@ pub enum Input<'a> {
     Control {
         id: ControlId,
         control: Control,
+    },
+    /// So many blocks are lent to the shard for as long as it lives: it reads there what it hands on. Said once, before anything is asked.
+    Memory {
+        buf: BufRef,
+        blocks: u32,
     },
     TurnEnded,
 }
@@ -155,6 +161,8 @@ pub enum Output {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub list: Vec<Output>,
+    /// For other nodes, and for who drives this one; after what is in the list.
+    pub fabric: Vec<fabric::Output>,
     /// Arena, spans and runs of the stores' outputs; its list is empty when a step returns.
     pub store: store::Outbox,
     pub map: Vec<MapRun>,
@@ -163,6 +171,7 @@ pub struct Outbox {
 impl Outbox {
     pub fn clear(&mut self) {
         self.list.clear();
+        self.fabric.clear();
         self.store.clear();
         self.map.clear();
     }

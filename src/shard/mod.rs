@@ -2,22 +2,28 @@
 //! The shard: everything that one core of one node decides, as one deterministic value.
 //!
 //! ```text
-//!   Input --> Coordinator --Ask--> Store of the disk that has the extent's PG --> DiskOp
-//!             ^        |                |
-//!             |        +--> Reply       +-- Done --+
-//!             +------------------------------------+
+//!   Request ──► fabric: Coordinator ─► Group ──frame──► Replica ──asks──► Store of the disk ──► DiskOp
+//!                            ▲           ▲                │  ▲              │
+//!                 Reply ◄────┘           └────answer──────┘  └────answer────┘
 //! ```
 //!
-//! What replicas ask of their stores is put into the stores' words in [`operation`].
+//! A frame to a disk of this shard is handed back in at once; others leave ([`Outbox::fabric`]). What the machines of the fabric ask of stores is put into
+//! the stores' words in [`operation`]; blocks that are read go to memory of the shard's own first (`pool`).
 //!
 //! It is driven by `runtime` (real) and `sim` (simulated); see `door` for their duties. It owns the stores of its
 //! disks and coordinates the extents of every volume whose PGs live on them.
+//!
+//! So far it serves nodes that are alone ([`Shard::alone`]): each PG has one replica for ever, the lease never ends, and [`Control::OpenVolume`] says what orders of
+//! the node's control plane will say.
 
+mod asks;
 mod control;
+mod disks;
 mod door;
 pub mod fabric;
 mod machine;
 pub mod operation;
+mod pool;
 mod route;
 #[cfg(test)]
 mod tests;

@@ -408,13 +408,15 @@ fn failure(why: StoreError) -> Failure {
     }
 }
 
-/// What a replica knows when its store was opened: of what [`store::Store::replica`] says.
-pub fn durable_of(found: &store::Replica) -> Durable {
+/// What a replica knows when its store was opened. What was written in a layer that is no more is nowhere, and nobody will ask for it.
+pub fn durable_of(store: &store::Store, pg: PgId) -> Option<Durable> {
+    let found = store.replica(pg)?;
     let ranges = found.ranges().map(|(id, range)| {
-        let entries = range.window().map(|entry| entry_of(&entry)).collect();
+        let entries = range.window().filter(|held| store.has_layer(held.at.layer));
+        let entries = entries.map(|held| entry_of(&held)).collect();
         (id, range.epoch, range.mark, entries)
     });
-    Durable::found(found.version, found.session, ranges)
+    Some(Durable::found(found.version, found.session, ranges))
 }
 
 /// An entry of a window in the protocol's words.

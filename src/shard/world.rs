@@ -6,10 +6,14 @@ use crate::base::{
     BLOCK, Breaks, BufId, BufRef, DiskId, FamilyId, IoError, LayerId, PgId, Request, RequestKind,
     StoreId, Time, Token, VolumeId, crc,
 };
-use crate::store::{Closing, DiskOp, IoData, LayerMeta, Note, Options, Plan, VolumeMeta, format};
-use std::collections::BTreeMap;
+use crate::store::{
+    Closing, DiskOp, IoData, IoId, LayerMeta, Note, Options, Plan, VolumeMeta, format,
+};
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
+/// The buffer that the shard is lent.
+const LENT: u32 = u32::MAX;
 /// The name of the control operation that opens the disk.
 const OPENING: ControlId = ControlId(1);
 
@@ -21,11 +25,22 @@ pub(crate) struct World {
     pub replies: Vec<Result<(), IoError>>,
     pub notes: Vec<Note>,
     pub now: Time,
+    /// Why the last control operation was refused.
+    pub refused: Option<ControlError>,
     /// How the last disk was opened.
     pub opened: Result<(), ControlError>,
     /// What writes replaced, newest last, while it is kept: offset and bytes.
     pub undo: Option<Vec<(usize, Vec<u8>)>>,
     out: Outbox,
+    /// What the disk and the checksums brought, and the shard is still to be told: behind all outputs that were there before.
+    done: VecDeque<Done>,
+}
+
+/// See [`World::done`].
+enum Done {
+    Bytes(DiskSlot, IoId, Vec<u8>),
+    Crcs(DiskSlot, IoId, Vec<u32>),
+    Checksummed(u32, Vec<u32>),
 }
 
 impl World {
@@ -56,15 +71,17 @@ impl World {
     /// A world with this disk, which is not opened.
     pub fn with_disk(disk: Vec<u8>) -> World {
         World {
-            shard: Shard::new(Breaks::NONE),
+            shard: Shard::alone(Breaks::NONE),
             disk,
             buffers: BTreeMap::new(),
             replies: Vec::new(),
             notes: Vec::new(),
             now: Time(1),
+            refused: None,
             opened: Ok(()),
             undo: None,
             out: Outbox::default(),
+            done: VecDeque::new(),
         }
     }
 
@@ -86,8 +103,15 @@ impl World {
     /// Opens the disk with a new shard; `opened` says how that went. No time passes.
     pub fn open_disk(&mut self) {
         self.opened = Err(ControlError::NoSuchDisk);
-        self.shard = Shard::new(Breaks::NONE);
+        self.refused = None;
+        self.shard = Shard::alone(Breaks::NONE);
         self.buffers.insert(0, vec![0; 128 * BLOCK as usize]);
+        self.buffers.insert(LENT, vec![0; 256 * BLOCK as usize]);
+        let buf = BufRef {
+            id: BufId(LENT),
+            block: 0,
+        };
+        self.step(Input::Memory { buf, blocks: 256 });
         let options = Options {
             disk_bytes: self.disk.len() as u64,
             scratch: BufRef::default(),
@@ -112,7 +136,7 @@ impl World {
         self.control(World::volume(layers));
     }
 
-    /// Opens the volume as [`World::open_volume`] does, and lets no time pass.
+    /// Opens the volume as [`World::open_volume`] does, or not, and lets no time pass.
     pub fn open_volume_at_once(&mut self, layers: &[u64]) {
         let (id, control) = (ControlId(0), World::volume(layers));
         self.step(Input::Control { id, control });
@@ -148,6 +172,7 @@ impl World {
             control,
         });
         self.settle();
+        assert_eq!(self.refused, None);
     }
 
     /// Closes the store, with everything applied.
@@ -157,6 +182,29 @@ impl World {
     }
 
     pub fn step(&mut self, input: Input<'_>) {
+        self.step_once(input);
+        self.tell_done();
+    }
+
+    fn tell_done(&mut self) {
+        while let Some(done) = self.done.pop_front() {
+            match done {
+                Done::Bytes(disk, id, bytes) => {
+                    let result = Ok(IoData::Bytes(&bytes));
+                    self.step_once(Input::Disk { disk, id, result });
+                }
+                Done::Crcs(disk, id, crcs) => {
+                    let result = Ok(IoData::Crcs(&crcs));
+                    self.step_once(Input::Disk { disk, id, result });
+                }
+                Done::Checksummed(op, crcs) => {
+                    self.step_once(Input::Checksummed { op, crcs: &crcs });
+                }
+            }
+        }
+    }
+
+    fn step_once(&mut self, input: Input<'_>) {
         let mut out = std::mem::take(&mut self.out);
         self.shard.step(self.now, input, &mut out);
         self.perform(&mut out);
@@ -174,6 +222,7 @@ impl World {
             self.perform(&mut out);
             out.clear();
             self.out = out;
+            self.tell_done();
         }
     }
 
@@ -203,7 +252,7 @@ impl World {
                     first,
                 } => {
                     let crcs = self.crcs(buf, blocks, layer, first);
-                    self.step(Input::Checksummed { op, crcs: &crcs });
+                    self.done.push_back(Done::Checksummed(op, crcs));
                 }
                 Output::Copy { from, to, blocks } => {
                     let bytes = self.blocks(from, blocks).to_vec();
@@ -213,7 +262,7 @@ impl World {
                 Output::Pin { .. } | Output::Unpin { .. } => {}
                 Output::Reply { result, .. } => self.replies.push(result),
                 Output::ControlDone { id, result } if id == OPENING => self.opened = result,
-                Output::ControlDone { result, .. } => assert_eq!(result, Ok(())),
+                Output::ControlDone { result, .. } => self.refused = result.err(),
                 Output::Note { note, .. } => self.notes.push(note),
             }
         }
@@ -277,8 +326,7 @@ impl World {
                 let bytes = self.disk[offset as usize..][..blocks as usize * 4096].to_vec();
                 self.blocks(buf, blocks).copy_from_slice(&bytes);
                 let crcs = self.crcs(buf, blocks, layer, first);
-                let (result, id) = (Ok(IoData::Crcs(&crcs)), id);
-                return self.step(Input::Disk { disk, id, result });
+                return self.done.push_back(Done::Crcs(disk, id, crcs));
             }
             DiskOp::ReadMeta { id, offset, len } => {
                 (id, self.disk[offset as usize..][..len as usize].to_vec())
@@ -297,21 +345,13 @@ impl World {
                     .enumerate()
                     .map(|(n, b)| crc::of_block(layer, number(n), b))
                     .collect();
-                return self.step(Input::Disk {
-                    disk,
-                    id,
-                    result: Ok(IoData::Crcs(&crcs)),
-                });
+                return self.done.push_back(Done::Crcs(disk, id, crcs));
             }
             DiskOp::Flush { id } | DiskOp::Discard { id, .. } | DiskOp::ZeroRun { id, .. } => {
                 (id, Vec::new())
             }
         };
-        self.step(Input::Disk {
-            disk,
-            id,
-            result: Ok(IoData::Bytes(&data)),
-        });
+        self.done.push_back(Done::Bytes(disk, id, data));
     }
 
     pub fn request(&mut self, kind: RequestKind, offset: u64, bytes: &[u8]) -> Vec<u8> {
@@ -348,9 +388,14 @@ impl World {
             buf,
             scratch: Request::scratch_of(kind, offset, len, buf),
         }));
-        // One turn for the payload of whole chunks, one for their records.
-        self.step(Input::TurnEnded);
-        self.step(Input::TurnEnded);
+        // A turn for the payload of whole chunks, one for their records; before the first request those for the fence, and for what is recovered.
+        for _ in 0..16 {
+            self.step(Input::TurnEnded);
+        }
+        if self.replies.is_empty() {
+            // What was refused for now is asked again a while later.
+            self.settle();
+        }
         self.replies.pop().expect("a request is answered")?;
         Ok(match kind {
             RequestKind::Read => self.buffers[&key][skip..][..bytes.len()].to_vec(),

@@ -121,8 +121,9 @@ impl<M: Machine> World<M> {
         let bytes = self.knobs.volume_bytes;
         let disks = self.knobs.disks;
         let first = self.prng.below(disks);
-        let pg = |n| (PgId(n as u32), DiskId(((first + n) % disks) as u32));
-        let pgs = (0..self.knobs.pgs).map(pg).collect();
+        // A PG is of the pool: whatever volumes have it, it is on one disk.
+        let pg = |n| (PgId(n as u32), DiskId((n % disks) as u32));
+        let pgs = (first..first + self.knobs.pgs).map(pg).collect();
         let model = self.model.create(bytes);
         self.volumes.create(model, bytes, pgs)
     }

@@ -47,7 +47,7 @@ pub trait Machine {
 
 impl Machine for Shard {
     fn born(breaks: Breaks) -> Shard {
-        Shard::new(breaks)
+        Shard::alone(breaks)
     }
     fn step(&mut self, now: Time, input: Input<'_>, out: &mut Outbox) {
         Shard::step(self, now, input, out);
@@ -105,6 +105,9 @@ struct Payload {
     first: BlockNo,
 }
 
+/// Memory of the shard's own: so little that requests wait for it.
+const LENT_BLOCKS: u32 = 256;
+
 type Crcs = Result<Vec<u32>, DiskFault>;
 
 #[derive(Debug)]
@@ -153,7 +156,7 @@ pub struct Node<M> {
 
 impl<M: Machine> Node<M> {
     pub fn new(disks: Vec<Disk>, breaks: Breaks, trace: Trace) -> Node<M> {
-        Node {
+        let mut node = Node {
             shard: M::born(breaks),
             disks,
             buffers: Buffers::default(),
@@ -170,7 +173,21 @@ impl<M: Machine> Node<M> {
             checksums: VecDeque::new(),
             idle_expiries: 0,
             metadata: Vec::new(),
-        }
+        };
+        node.lend();
+        node
+    }
+
+    /// Lends a new shard its memory.
+    fn lend(&mut self) {
+        let id = self.buffers.take(LENT_BLOCKS);
+        let id = id.expect("nothing else has any buffer");
+        let buf = BufRef { id, block: 0 };
+        let input = Input::Memory {
+            buf,
+            blocks: LENT_BLOCKS,
+        };
+        self.shard.step(self.now, input, &mut self.out);
     }
 
     pub fn now(&self) -> Time {
@@ -298,6 +315,7 @@ impl<M: Machine> Node<M> {
         self.dead = false;
         self.cut_in = None;
         self.idle_expiries = 0;
+        self.lend();
         self.trace
             .event(self.now, [2, 0, 0, 0], || "---- power cut".to_string());
     }
@@ -311,6 +329,7 @@ impl<M: Machine> Node<M> {
             }
             Input::Control { id, .. } => [6, id.0, 0, 0],
             Input::TurnEnded => [7, 0, 0, 0],
+            Input::Memory { blocks, .. } => [8, u64::from(*blocks), 0, 0],
         };
         self.trace.event(self.now, numbers, || match input {
             Input::Disk { disk, id, result } => match result {

@@ -577,7 +577,9 @@ impl<M: Machine> World<M> {
     /// The disks are closed: nothing is held, and a power cut loses nothing.
     fn closed(&mut self) -> Result<(), Failure> {
         if self.node.damage.is_empty() {
-            pins::judge_at_rest(&self.node.buffers, self.node.disks.len())?;
+            // One of each store, and the shard's.
+            let own = self.node.disks.len() + 1;
+            pins::judge_at_rest(&self.node.buffers, own)?;
             pins::judge_let_go(self.node.in_flight())?;
         }
         if self.last {

@@ -24,7 +24,9 @@ use super::scrub::{Scrub, Sweep};
 use super::stats::Stats;
 use super::superblock::Superblock;
 use super::table::{LeafState, Table};
-use crate::base::{BlockRun, Break, Breaks, BufRef, CHUNK, FixedMap, PgId, Slab, Time, VolumeId};
+use crate::base::{
+    BlockRun, Break, Breaks, BufRef, CHUNK, FixedMap, LayerId, PgId, Slab, Time, VolumeId,
+};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -342,6 +344,11 @@ impl Store {
     /// The volumes that it has parts of.
     pub fn volumes(&self) -> impl Iterator<Item = &VolumeMeta> {
         self.layers.volumes.values()
+    }
+
+    /// Whether a layer is one of a volume that was recorded here and not dropped.
+    pub fn has_layer(&self, layer: LayerId) -> bool {
+        self.layers.is_alive(layer)
     }
 
     /// The replica of a PG; `None` where it was never fenced. Right after an opening it is what is durable: a window may

@@ -29,7 +29,11 @@ impl Store {
             return done(op, Err(StoreError::Busy), out);
         }
         let at = fill.at;
-        fill.empty = self.empty_of(fill.pg);
+        // What another replica has keeps its stamp here as there, whatever may go of what was discarded.
+        fill.empty = match self.replicas.has(fill.pg) {
+            true => Empty::Tombstone,
+            false => Empty::Forgotten,
+        };
         let found = self.table.find(leaf, at.chunk.in_extent(), at.layer);
         let leaves_nothing = fill.data | fill.zero == 0 && fill.empty == Empty::Forgotten;
         if found.is_none() && leaves_nothing {

@@ -12,7 +12,9 @@
 
 use super::codec::{Put, Take};
 use super::door::{ChunkId, Epoch, Stamp, StoreError, WindowEntry};
-use super::record::{FENCES_MAX, Record, decode_epoch, decode_stamp, encode_epoch, encode_stamp};
+use super::record::{
+    Empty, FENCES_MAX, Record, decode_epoch, decode_stamp, encode_epoch, encode_stamp,
+};
 use crate::base::{ChunkNo, FamilyId, LayerId, PgId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -211,6 +213,13 @@ impl Replicas {
         }
     }
 
+    /// A record leaves no tombstone where it leaves nothing. Noted with the record and not where it is carried out: by then the replica may be another one.
+    fn may_let_go(&mut self, pg: PgId, stamp: Stamp, empty: Empty) {
+        if empty == Empty::Forgotten {
+            self.let_go(pg, stamp);
+        }
+    }
+
     /// What a record may add, in bytes of a root.
     pub fn cost(&self, record: &Record) -> u64 {
         if self.of.is_empty() && !matches!(record, Record::Fence { .. }) {
@@ -294,15 +303,18 @@ impl Replicas {
                 range,
                 stamp,
                 ..
-            }
-            | Record::Zero {
+            } => self.put(*pg, *range, [(*at, run.mask())], *stamp),
+            Record::Zero {
                 at,
                 run,
                 pg,
                 range,
                 stamp,
-                ..
-            } => self.put(*pg, *range, [(*at, run.mask())], *stamp),
+                empty,
+            } => {
+                self.put(*pg, *range, [(*at, run.mask())], *stamp);
+                self.may_let_go(*pg, *stamp, *empty);
+            }
             Record::Chunk {
                 at,
                 pg,
@@ -316,13 +328,14 @@ impl Replicas {
                 pg,
                 range,
                 stamp,
-                ..
+                empty,
             } => {
                 let chunks = (0..u64::from(*count)).map(|n| {
                     let chunk = ChunkNo(at.chunk.0 + n);
                     (ChunkId { chunk, ..*at }, u16::MAX)
                 });
                 self.put(*pg, *range, chunks, *stamp);
+                self.may_let_go(*pg, *stamp, *empty);
             }
             Record::Fill(fill) => {
                 for entry in &fill.window {

@@ -67,6 +67,12 @@ impl Store {
         }
     }
 
+    /// The slots that can be given out now or soon, as in [`Levels::slots_free`], and all of them.
+    pub fn slots_left(&self) -> (u64, u64) {
+        let all = u64::from(self.allocator.slots());
+        (u64::from(self.slots_free()), all)
+    }
+
     pub fn stats(&self) -> Stats {
         self.stats
     }

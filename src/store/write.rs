@@ -89,8 +89,12 @@ impl Store {
     #[inline]
     fn change_chunk(&mut self, at: ChunkId, pg: PgId, ask: Ask, out: &mut Outbox) {
         let frozen = match &ask {
-            // A layer that is frozen at its coordinator is filled all the same.
-            Ask::Fill { .. } => Frozen::Taken,
+            // A layer that is frozen at its coordinator is filled all the same, and recovery writes again what all have (R21): what may change it is for the
+            // replica's fences to say.
+            Ask::Fill { .. }
+            | Ask::Write { range: Some(_), .. }
+            | Ask::Zero { range: Some(_), .. }
+            | Ask::ZeroChunks { range: Some(_), .. } => Frozen::Taken,
             _ => Frozen::Refused,
         };
         match self.writable_leaf(at, pg, frozen) {
@@ -242,11 +246,11 @@ impl Store {
         self.journal.open.push(record, act);
     }
 
-    /// What becomes of the chunks of a PG in which nothing is left.
-    pub(super) fn empty_of(&self, pg: PgId) -> Empty {
-        match self.replicas.has(pg) {
-            true => Empty::Tombstone,
-            false => Empty::Forgotten,
+    /// What becomes of a chunk of a PG in which a change of this stamp leaves nothing.
+    pub(super) fn empty_of(&self, pg: PgId, stamp: Stamp) -> Empty {
+        match self.replicas.may_forget(pg, stamp) {
+            true => Empty::Forgotten,
+            false => Empty::Tombstone,
         }
     }
 
@@ -494,8 +498,9 @@ impl Store {
         out: &mut Outbox,
     ) {
         let (pg, range, stamp) = whose;
-        let empty = self.empty_of(pg);
-        let keeps = self.has_parent(at.layer) || empty == Empty::Tombstone;
+        let empty = self.empty_of(pg, stamp);
+        // Of a replicated PG there is a record in any case: the change is in a window.
+        let keeps = self.has_parent(at.layer) || self.replicas.has(pg);
         let found = self.table.find(leaf, at.chunk.in_extent(), at.layer);
         if found.is_none() && !keeps {
             // Nothing is there to hide and nothing to give back, durably so.
@@ -543,8 +548,9 @@ impl Store {
             "chunks of one extent"
         );
         let (pg, range, stamp) = whose;
-        let empty = self.empty_of(pg);
-        let keeps = self.has_parent(at.layer) || empty == Empty::Tombstone;
+        let empty = self.empty_of(pg, stamp);
+        // Of a replicated PG there is a record in any case: the change is in a window.
+        let keeps = self.has_parent(at.layer) || self.replicas.has(pg);
         let mut touched = 0;
         for place in first..first + count as usize {
             let one = ChunkId {

@@ -194,7 +194,7 @@ fn put_refused(what: Asked, why: Refusal, put: &mut Put<'_>) {
         Refusal::Epoch(epoch) => (1, epoch, 0),
         Refusal::Version(version) => (2, Epoch::default(), version),
         Refusal::Busy => (3, Epoch::default(), 0),
-        Refusal::Failed => (4, Epoch::default(), 0),
+        Refusal::Failed | Refusal::NoSpace => (4, Epoch::default(), 0),
         Refusal::NoReplica => (5, Epoch::default(), 0),
         Refusal::Session => (6, Epoch::default(), 0),
     };

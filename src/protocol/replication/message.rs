@@ -189,6 +189,8 @@ pub enum Refusal {
     Busy,
     /// Its disk failed, or the block is damaged.
     Failed,
+    /// Its disk has no room for it, though nobody had said before that it is low. On the wire it is [`Refusal::Failed`]: only who asks this replica alone does anything else.
+    NoSpace,
     /// It holds no such PG.
     NoReplica,
 }

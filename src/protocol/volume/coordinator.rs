@@ -43,6 +43,7 @@ pub struct OpenVolume {
 /// Where an ask goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
+    pub volume: VolumeId,
     pub disk: DiskSlot,
     pub pg: PgId,
     pub family: FamilyId,
@@ -193,6 +194,11 @@ impl Coordinator {
     /// Whether a volume is open.
     pub fn volume(&self, id: VolumeId) -> Option<&OpenVolume> {
         self.volumes.get(&id).map(|volume| &volume.open)
+    }
+
+    /// The volumes that are open.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeId> {
+        self.volumes.keys().copied()
     }
 
     /// Requests that are admitted and not answered.
@@ -823,6 +829,7 @@ impl Ask {
 impl Volume {
     fn target(&self, chunk: ChunkNo) -> Option<Target> {
         let OpenVolume {
+            id,
             family,
             layer,
             ref pgs,
@@ -833,6 +840,7 @@ impl Volume {
         }
         let (pg, disk) = pgs[pg_of(family, chunk.extent(), pgs.len())];
         Some(Target {
+            volume: id,
             disk: disk?,
             pg,
             family,

@@ -32,9 +32,9 @@ use crate::base::{
 };
 use crate::protocol::replication::group::{self, Failure, Group, Input, Tag};
 use crate::protocol::replication::{
-    Answer, Change, Configuration, Header, MEMBERS_MAX, Message, Rule, RulesOff,
+    Answer, Change, Configuration, Header, MEMBERS_MAX, Message, Room, Rule, RulesOff,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Asks that have no answer, of all volumes.
@@ -153,6 +153,8 @@ struct Entry {
     is_told: bool,
     /// Whether it is looked at when time passes.
     is_active: bool,
+    /// Asks that wait for room in the group, in their order.
+    later: VecDeque<u32>,
 }
 
 impl Entry {
@@ -354,6 +356,21 @@ impl Groups {
         }
     }
 
+    /// The replica on this node that may be looked at now, past its group: it is in sync, the group serves, and the range is surely this node's.
+    pub fn near(&self, now: Time, volume: VolumeId, pg: PgId) -> Option<DiskId> {
+        let serves = |entry: &&Entry| entry.group.is_serving() && self.is_covered(now, volume);
+        let entry = self.groups.get(&(volume, pg)).filter(serves)?;
+        entry.group.near()
+    }
+
+    /// A disk of this node has become low, or ample again: its groups need no answer that says so.
+    pub fn heard_of_room(&mut self, disk: DiskId, room: Room) {
+        if !self.off.on(Rule::Reserve) {
+            let groups = self.groups.values_mut();
+            groups.for_each(|entry| entry.group.heard_of_room(disk, room));
+        }
+    }
+
     /// The epoch under which a volume is open here.
     pub fn epoch(&self, volume: VolumeId) -> Option<Epoch> {
         self.volumes.get(&volume).map(|open| open.epoch)
@@ -401,7 +418,6 @@ impl Groups {
     pub fn ask(
         &mut self,
         now: Time,
-        volume: VolumeId,
         piece: PieceId,
         target: Target,
         (ask, payload): (&Ask, Option<Payload>),
@@ -422,14 +438,11 @@ impl Groups {
             Ask::Write { run, crcs, .. } => (change(Change::Write { run, crcs }, payload), None),
             Ask::Zero { run, .. } => (change(Change::Zero { run }, None), None),
             Ask::ZeroChunks { count, .. } => (change(Change::ZeroChunks { count }, None), None),
-            Ask::Map { .. } => {
-                let result = Ok(None);
-                return out.push(Output::Answered { piece, result });
-            }
+            Ask::Map { .. } => (group::Ask::Turn, None),
         };
         let asked = Asked {
             piece,
-            volume,
+            volume: target.volume,
             pg: target.pg,
             ask,
             into,
@@ -453,6 +466,22 @@ impl Groups {
         asked.unconfirmed = None;
         let (volume, pg, ask) = (asked.volume, asked.pg, asked.ask.clone());
         let of = (volume, pg);
+        // What comes waits behind what waits already, and is not refused: front ends do not know of groups.
+        if let Some(entry) = self.groups.get_mut(&of)
+            && !(entry.later.is_empty() && entry.group.has_room())
+        {
+            return entry.later.push_back(tag);
+        }
+        self.ask_group(now, of, (tag, ask), out);
+    }
+
+    fn ask_group(
+        &mut self,
+        now: Time,
+        of: (VolumeId, PgId),
+        (tag, ask): (u32, group::Ask),
+        out: &mut Vec<Output>,
+    ) {
         let input = || Input::Ask {
             tag: Tag(u64::from(tag)),
             ask: ask.clone(),
@@ -461,6 +490,19 @@ impl Groups {
             || (self.make(now, of, out) && self.step(now, of, input(), out));
         if !is_asked {
             self.answer(tag, Err(IoError::Closed), out);
+        }
+    }
+
+    /// Asks that waited for room in a group go on.
+    fn go_on(&mut self, now: Time, of: (VolumeId, PgId), out: &mut Vec<Output>) {
+        while let Some(entry) = self.groups.get_mut(&of)
+            && entry.group.has_room()
+            && let Some(tag) = entry.later.pop_front()
+        {
+            let asked = self.asks.get(tag).map(|asked| asked.ask.clone());
+            if let Some(ask) = asked {
+                self.ask_group(now, of, (tag, ask), out);
+            }
         }
     }
 
@@ -491,6 +533,7 @@ impl Groups {
             idle_since: None,
             is_told: false,
             is_active: true,
+            later: VecDeque::new(),
         };
         self.active.insert(of);
         open.pgs.insert(of.1);
@@ -548,8 +591,12 @@ impl Groups {
             Input::Answer { from, .. } => entry.owes_nothing(*from),
             _ => {}
         }
+        let ends = !matches!(input, Input::Ask { .. }) && !entry.later.is_empty();
         entry.group.step(input, &mut self.outputs);
         self.take(now, of, out);
+        if ends {
+            self.go_on(now, of, out);
+        }
         true
     }
 
@@ -587,7 +634,9 @@ impl Groups {
                     // It waits for the next epoch, or for the volume to be closed.
                     Failure::Fenced => {}
                     Failure::Busy => self.answer(tag.0 as u32, Err(IoError::Busy), out),
-                    Failure::Unreadable => self.answer(tag.0 as u32, Err(IoError::Failed), out),
+                    Failure::Unreadable | Failure::Unstored => {
+                        self.answer(tag.0 as u32, Err(IoError::Failed), out);
+                    }
                     Failure::NoSpace => self.answer(tag.0 as u32, Err(IoError::NoSpace), out),
                 },
                 group::Output::Serving => self.on_serving(of, out),

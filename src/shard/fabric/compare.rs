@@ -91,7 +91,7 @@ impl Fabric {
     /// What is told of a look: nothing of a layer that is not known here. Whether the chunk is quiet is asked only now.
     fn found(&self, of: (DiskId, PgId), at: ChunkId, found: Inspected) -> Option<Found> {
         let replica = self.replicas.get(&of)?;
-        let below = self.layers.get(&at.layer)?.below;
+        let below = *self.layers.get(&at.layer)?;
         let motion = match replica.is_quiet(at) {
             true => Motion::Quiet,
             false => Motion::Moving,

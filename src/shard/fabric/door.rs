@@ -10,8 +10,8 @@
 //! 6. Record layers at the disks before [`Order::Layers`] tells of them.
 
 use crate::base::{
-    BlockNo, BufRef, ChunkId, DiskId, Epoch, IoError, LayerId, Payload, PgId, Request, Time, Token,
-    VolumeId,
+    BlockNo, BufRef, ChunkId, DiskId, Epoch, IoError, LayerId, MapRun, Payload, PgId, Request,
+    Time, Token, VolumeId,
 };
 use crate::protocol::replication::fill::Content;
 use crate::protocol::replication::replica::{self, Asker, Durable};
@@ -57,6 +57,11 @@ pub enum Input<'a> {
         pg: PgId,
         answer: StoreAnswer,
         took: Duration,
+    },
+    /// The answer to [`Output::Map`]: the runs.
+    Mapped {
+        piece: PieceId,
+        result: Result<&'a [MapRun], IoError>,
     },
     /// The store found a block damaged, which should have this checksum.
     Damaged {
@@ -143,6 +148,10 @@ pub enum Order {
     Resize {
         volume: VolumeId,
         size: u64,
+    },
+    /// Refuse what is new, and let what is in flight end; then [`Output::Drained`].
+    Drain {
+        volume: VolumeId,
     },
     /// Take nothing new; then [`Output::Drained`].
     Pause {
@@ -253,7 +262,14 @@ pub enum Output {
     },
     /// What was read goes to where it was asked for.
     Place(Value),
-    /// The answer to a request; `map` is a part of the map runs.
+    /// Look what is allocated of `count` chunks from `at` on, at the store of this disk.
+    Map {
+        piece: PieceId,
+        disk: DiskId,
+        at: ChunkId,
+        count: u32,
+    },
+    /// The answer to a request; `map` is a part of [`Fabric::map`](super::Fabric::map).
     Reply {
         token: Token,
         result: Result<(), IoError>,

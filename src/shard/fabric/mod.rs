@@ -31,7 +31,9 @@ mod tests;
 
 pub use door::{Input, Inspected, Order, Output, Pace, StoreAnswer, StoreAsk, Stores, To, Unread};
 
-use crate::base::{Breaks, ChunkId, DiskId, Holds, LayerId, Payload, PgId, Span, Time, VolumeId};
+use crate::base::{
+    Breaks, ChunkId, DiskId, Holds, LayerId, MapRun, Payload, PgId, Span, Time, VolumeId,
+};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::replication::replica::{self, Asker, Replica};
 use crate::protocol::replication::{Header, Message, RulesOff};
@@ -39,7 +41,7 @@ use crate::protocol::scrub;
 use crate::protocol::scrub::Mender;
 use crate::protocol::scrub::compare::{self as comparison, Comparer, Rests};
 use crate::protocol::volume::groups::{self, Groups, Patience};
-use crate::protocol::volume::{self, Coordinator};
+use crate::protocol::volume::{self, Coordinator, PieceId};
 use crate::wire::Frame;
 use pace::Paced;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,13 +55,6 @@ pub struct Off {
     pub replication: RulesOff,
     pub scrub: scrub::RulesOff,
     pub breaks: Breaks,
-}
-
-/// A layer, as the disks have recorded it.
-#[derive(Debug, Clone, Copy)]
-struct Layer {
-    volume: VolumeId,
-    below: comparison::Below,
 }
 
 /// Outputs of a machine that wait to be taken; their room is used again.
@@ -106,7 +101,8 @@ pub struct Fabric {
     off: Off,
     coordinator: Coordinator,
     groups: Groups,
-    layers: BTreeMap<LayerId, Layer>,
+    /// The layers that the disks have recorded, and whether anything is below them.
+    layers: BTreeMap<LayerId, comparison::Below>,
     /// Disks of this shard that may serve.
     disks: BTreeSet<DiskId>,
     replicas: BTreeMap<(DiskId, PgId), Replica>,
@@ -124,6 +120,18 @@ pub struct Fabric {
     of_replica: Vec<replica::Output>,
     holds: Holds,
     dropped: Vec<Span>,
+    /// Maps that are asked for, and what those brought that were answered in the last step.
+    mapping: BTreeMap<PieceId, Mapping>,
+    map: Vec<MapRun>,
+}
+
+/// What is to be looked at for a map.
+#[derive(Debug, Clone, Copy)]
+struct Mapping {
+    volume: VolumeId,
+    pg: PgId,
+    at: ChunkId,
+    count: u32,
 }
 
 impl Fabric {
@@ -150,7 +158,14 @@ impl Fabric {
             of_replica: Vec::new(),
             holds: Holds::default(),
             dropped: Vec::new(),
+            mapping: BTreeMap::new(),
+            map: Vec::new(),
         }
+    }
+
+    /// What maps found that were answered since the turn began.
+    pub fn map(&self) -> &[MapRun] {
+        &self.map
     }
 
     /// The book of payload that is held here.
@@ -191,6 +206,7 @@ impl Fabric {
                 answer,
                 took,
             } => self.on_answered(now, ((disk, pg), took), answer, stores, out),
+            Input::Mapped { piece, result } => self.on_mapped(now, piece, result),
             Input::Damaged {
                 disk,
                 pg,
@@ -231,6 +247,7 @@ impl Fabric {
 
     /// The driver has nothing more to step for now: what nobody holds any more is unpinned.
     pub fn turn_ended(&mut self, out: &mut Vec<Output>) {
+        self.map.clear();
         self.holds.take_dropped(&mut self.dropped);
         let unpin = |Span { buf, blocks }| Output::Unpin { buf, blocks };
         out.extend(self.dropped.drain(..).map(unpin));
@@ -343,7 +360,7 @@ impl Fabric {
             self.of_coordinator.give_back(list);
             let mut list = self.of_groups.take();
             for output in list.drain(..) {
-                self.take_groups(output, out);
+                self.take_groups(now, output, out);
             }
             self.of_groups.give_back(list);
         }

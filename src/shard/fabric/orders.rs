@@ -16,8 +16,8 @@ impl Fabric {
             Order::Disk { disk } => self.put_disk(now, disk),
             Order::NoDisk { disk } => self.drop_disk(disk),
             Order::Configured { pg, of } => self.configured(now, (pg, of), stores, out),
-            Order::Layers { volume, layers } => {
-                self.put_layers(volume, layers);
+            Order::Layers { layers, .. } => {
+                self.put_layers(layers);
                 self.take_early(now, out);
             }
             Order::Connected { disks } => {
@@ -38,6 +38,9 @@ impl Fabric {
             Order::Close { volume } => self.close(now, volume, out),
             Order::SayAgain => self.say_again(out),
             Order::Resize { volume, size } => self.coordinator.resize(volume, size),
+            Order::Drain { volume } => {
+                (self.coordinator).close(volume, &mut self.of_coordinator.list);
+            }
             Order::Pause { volume } => {
                 (self.coordinator).pause(volume, &mut self.of_coordinator.list);
             }

@@ -13,7 +13,7 @@ pub fn failure(misuse: Misuse) -> Failure {
     Failure::new(Checker::Pins, what)
 }
 
-/// Judges a node that has closed its disks: nothing is held any more but the `own` buffers of the stores.
+/// Judges a node that has closed its disks: nothing is held any more but the `own` buffers of the stores and the shard.
 pub fn judge_at_rest(buffers: &Buffers, own: usize) -> Result<(), Failure> {
     match (buffers.pinned(), buffers.in_use()) {
         (0, in_use) if in_use == own => Ok(()),

@@ -128,7 +128,7 @@ fn branch_of(frame: &Frame) -> Option<&'static str> {
                 Refusal::Version(_) => "refused-version",
                 Refusal::Session => "refused-session",
                 Refusal::Busy => "refused-busy",
-                Refusal::Failed => "refused-failed",
+                Refusal::Failed | Refusal::NoSpace => "refused-failed",
                 Refusal::NoReplica => "refused-no-replica",
             }),
         },

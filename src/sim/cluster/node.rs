@@ -555,6 +555,12 @@ impl Node {
                     tail,
                 } => buffers.merge(from, into, head, tail),
                 Output::Place(value) => buffers.place(&value),
+                // No client of this world asks what is allocated.
+                Output::Map { piece, .. } => {
+                    let result = Err(IoError::Failed);
+                    let input = fabric::Input::Mapped { piece, result };
+                    self.tell_fabric(now, input, shelves, buffers);
+                }
                 // Buffers are never used again here.
                 Output::Pin { .. } | Output::Unpin { .. } => {}
                 Output::Reply { token, result, .. } => {

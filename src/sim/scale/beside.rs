@@ -149,6 +149,7 @@ fn groups(
 /// Writes a block of a PG's chunk, and has every replica answer.
 fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut Vec<Output>) {
     let target = Target {
+        volume,
         disk: DiskSlot(0),
         pg,
         family: FamilyId(1),
@@ -161,7 +162,7 @@ fn write(groups: &mut Groups, now: Time, volume: VolumeId, pg: PgId, out: &mut V
         crcs: [0; 16],
         sequence: 1,
     };
-    groups.ask(now, volume, PieceId(pg.0), target, (&ask, None), out);
+    groups.ask(now, PieceId(pg.0), target, (&ask, None), out);
     let mut is_done = false;
     while !out.is_empty() {
         for output in std::mem::take(out) {

@@ -12,6 +12,7 @@
 //! that no change of its own is in flight on or takes the answer late (R9 holds it here), and checks its lease before it replies (R17). Where it has
 //! none, it has the members confirm that the range is still this owner's ([`Input::Confirm`], R18).
 
+mod alone;
 mod confirm;
 mod numbered;
 mod read;
@@ -20,11 +21,11 @@ mod recovery;
 mod room;
 mod write;
 
-use super::FLYING_MAX;
 use super::configuration::{Configuration, Role};
 use super::message::{Answer, Asked, Change, Header, Message, Refusal};
 use super::rule::{Rule, RulesOff};
-use crate::base::{BlockRun, ChunkId, DiskId, Epoch, Payload, PgId, VolumeId};
+use super::{FLYING_MAX, WINDOW_MAX};
+use crate::base::{BlockRun, CHUNK, ChunkId, DiskId, EXTENT, Epoch, Payload, PgId, VolumeId};
 use confirm::Confirms;
 use numbered::Numbered;
 use read::{Held, Reading};
@@ -35,6 +36,8 @@ use write::Flying;
 
 /// Requests that wait until a group serves; more are refused as [`Failure::Busy`].
 const WAITING_MAX: usize = 1024;
+/// Chunks of one change, at most: those of an extent.
+const CHUNKS_MAX: usize = (EXTENT / CHUNK) as usize;
 
 /// The caller's name for a change or a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +56,18 @@ pub enum Ask {
         at: ChunkId,
         run: BlockRun,
     },
+    /// Nothing: [`Output::Changed`] says when the group serves.
+    Turn,
+}
+
+impl Ask {
+    /// How many chunks it changes.
+    fn chunks(&self) -> usize {
+        match self {
+            Ask::Change { change, .. } => change.chunks(),
+            Ask::Read { .. } | Ask::Turn => 0,
+        }
+    }
 }
 
 /// What a group is told.
@@ -135,6 +150,8 @@ pub enum Failure {
     Busy,
     /// No replica that is in sync can read these blocks.
     Unreadable,
+    /// The only replica cannot store it, or not be taken over. It has happened or not.
+    Unstored,
     /// It takes new space, and the disk of a member has none: nothing has changed, anywhere, and nothing will.
     NoSpace,
 }
@@ -161,6 +178,8 @@ pub struct Group {
     sequence: u64,
     /// In the order of their numbers; the front one is not ended.
     flying: VecDeque<Flying>,
+    /// The chunks that they change: as many entries as a replica's window has of them.
+    flying_chunks: usize,
     reading: Numbered<Reading>,
     /// How many of them are held.
     held: usize,
@@ -196,6 +215,7 @@ impl Group {
             phase: Phase::Fenced,
             sequence: 0,
             flying: VecDeque::new(),
+            flying_chunks: 0,
             reading: Numbered::default(),
             held: 0,
             reads: 0,
@@ -221,6 +241,14 @@ impl Group {
     /// Reads go to this replica from now on, as long as it is in sync: it is on this node, or the fastest.
     pub fn read_from(&mut self, near: Option<DiskId>) {
         self.near = near;
+    }
+
+    /// The replica that reads go to first, if it is in sync.
+    pub fn near(&self) -> Option<DiskId> {
+        let near = self.near;
+        self.configuration
+            .in_sync()
+            .find(|disk| Some(*disk) == near)
     }
 
     pub fn is_serving(&self) -> bool {
@@ -269,6 +297,17 @@ impl Group {
             || self.reading.values().any(reads)
             || self.fitting.values().any(|of| bit != 0 && of.lacks(bit))
             || self.confirms.waits_for(bit)
+    }
+
+    /// Whether one more ask is taken, whatever it is.
+    pub fn has_room(&self) -> bool {
+        // What waits for the group to serve begins then, all of it.
+        let waiting = self.waiting.len();
+        let chunks = self.waiting.iter().map(|(_, ask)| ask.chunks());
+        let chunks = chunks.sum::<usize>() + self.flying_chunks;
+        waiting + self.flying.len() + self.fitting.len() < FLYING_MAX
+            && chunks + CHUNKS_MAX <= WINDOW_MAX
+            && waiting + self.reading.len() + self.confirms.len() < FLYING_MAX
     }
 
     /// Whether nothing is in flight, and nothing waits.
@@ -418,6 +457,7 @@ impl Group {
                 }
                 self.change(Some(tag), at, change, payload, out);
             }
+            Ask::Turn => out.push(Output::Changed { tag }),
             Ask::Read { at, run } => {
                 if self.reading.len() + self.confirms.len() >= FLYING_MAX {
                     let why = Failure::Busy;
@@ -507,17 +547,24 @@ impl Group {
             Refusal::Version(_) => {} // it was asked again under that version
             Refusal::Busy => {}       // the driver asks again with `Connected`, later
             Refusal::Session if header.version == self.version() => self.accuse(from, out),
-            Refusal::Failed | Refusal::NoReplica if header.version == self.version() => {
+            Refusal::Failed | Refusal::NoSpace | Refusal::NoReplica
+                if header.version == self.version() =>
+            {
                 let Asked::Read { id } = what else {
-                    return self.accuse(from, out);
+                    self.accuse(from, out);
+                    if self.is_alone(from) {
+                        self.failed_alone(from, (what, why), out);
+                    }
+                    return;
                 };
                 match self.reading.get(id) {
                     Some(reading) if reading.is_of(from) => self.read_failed(id, from, out),
+                    _ if self.is_alone(from) => self.failed_alone(from, (what, why), out),
                     // Recovery needs that block of that replica, or the manager's word that it is out.
                     _ => self.accuse(from, out),
                 }
             }
-            Refusal::Session | Refusal::Failed | Refusal::NoReplica => {}
+            Refusal::Session | Refusal::Failed | Refusal::NoSpace | Refusal::NoReplica => {}
         }
     }
 
@@ -532,6 +579,7 @@ impl Group {
         self.phase = Phase::Fenced;
         out.push(Output::Fenced { by });
         let changes = std::mem::take(&mut self.flying);
+        self.flying_chunks = 0;
         let reads = std::mem::take(&mut self.reading);
         let fitting = std::mem::take(&mut self.fitting);
         self.held = 0;
@@ -574,6 +622,12 @@ impl Group {
         );
         let is_member = |low: &DiskId| self.configuration.writers().any(|one| one.disk == *low);
         assert!(self.low.iter().all(is_member), "who is low is a member");
+        let chunks = self.flying.iter().map(Flying::chunks);
+        assert_eq!(
+            chunks.sum::<usize>(),
+            self.flying_chunks,
+            "chunks in flight are counted"
+        );
         let held = self.reading.values().filter(|read| read.held.is_some());
         assert_eq!(held.count(), self.held, "held reads are counted");
         self.confirms.check();

@@ -80,11 +80,7 @@ impl Group {
             return;
         };
         let can = |disk: &DiskId| !reading.failed.contains(disk);
-        let near = self
-            .configuration
-            .in_sync()
-            .find(|&disk| Some(disk) == self.near)
-            .filter(can);
+        let near = self.near().filter(can);
         let joining = self.writers().filter(|_| self.off.on(Rule::Reads)).last();
         let from = near.or_else(|| self.configuration.in_sync().find(can));
         let from = joining.filter(can).or(from);

@@ -12,6 +12,7 @@ impl Group {
     pub(super) fn start_recovery(&mut self, out: &mut Vec<Output>) {
         // What recovery wrote under an older version is in windows now, or nowhere.
         self.flying.retain(|flying| flying.tag.is_some());
+        self.flying_chunks = self.flying.iter().map(Flying::chunks).sum();
         let mut members: Vec<DiskId> = self.writers().collect();
         if self.off.on(Rule::R5) {
             members.truncate(1);

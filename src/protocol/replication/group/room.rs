@@ -94,8 +94,8 @@ impl Group {
         self.low.retain(is_member);
     }
 
-    /// A member has said how its disk is.
-    pub(super) fn heard_of_room(&mut self, disk: DiskId, room: Room) {
+    /// A member has said how its disk is, or somebody who sees the disk.
+    pub fn heard_of_room(&mut self, disk: DiskId, room: Room) {
         if room == Room::Ample && self.low.is_empty() {
             return;
         }

@@ -14,10 +14,16 @@ pub(super) struct Flying {
     pub tag: Option<Tag>,
     at: ChunkId,
     change: Change,
-    payload: Option<Payload>,
+    pub payload: Option<Payload>,
     /// Who has it durable under the present version: a bit for each place in the configuration.
     pub durable: u8,
     pub ended: bool,
+}
+
+impl Flying {
+    pub fn chunks(&self) -> usize {
+        self.change.chunks()
+    }
 }
 
 impl Group {
@@ -36,6 +42,7 @@ impl Group {
             |other: &Flying| !other.ended && change.overlaps(at, &other.change, other.at);
         debug_assert!(!self.flying.iter().any(overlaps), "no-overlap-in-flight");
         self.sequence += 1;
+        self.flying_chunks += change.chunks();
         let sequence = self.sequence;
         self.flying.push_back(Flying {
             sequence,
@@ -103,6 +110,8 @@ impl Group {
             return false;
         }
         flying.ended = true;
+        // It is not sent again, though an older one may keep its place.
+        flying.payload = None;
         if let Some(tag) = flying.tag {
             out.push(Output::Changed { tag });
         }
@@ -110,9 +119,10 @@ impl Group {
     }
 
     /// The mark moves, and what waited for these changes goes on.
-    fn changes_ended(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn changes_ended(&mut self, out: &mut Vec<Output>) {
         while self.flying.front().is_some_and(|oldest| oldest.ended) {
-            self.flying.pop_front();
+            let ended = self.flying.pop_front();
+            self.flying_chunks -= ended.map_or(0, |ended| ended.chunks());
         }
         self.let_reads_go(out);
         self.step_recovery(out);
@@ -126,7 +136,7 @@ impl Group {
 }
 
 /// Where a change in flight stands.
-fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
+pub(super) fn place_of(flying: &VecDeque<Flying>, sequence: u64) -> Option<usize> {
     flying
         .binary_search_by_key(&sequence, |flying| flying.sequence)
         .ok()

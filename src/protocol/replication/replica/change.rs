@@ -117,7 +117,7 @@ impl Replica {
         );
     }
 
-    pub(super) fn on_stored(&mut self, op: Op, ok: bool, out: &mut Vec<Output>) {
+    pub(super) fn on_stored(&mut self, op: Op, result: Result<(), Refusal>, out: &mut Vec<Output>) {
         let Some(storing) = self.storing.remove(op) else {
             return debug_assert!(false, "a change is stored once");
         };
@@ -137,16 +137,17 @@ impl Replica {
         else {
             return;
         };
-        let answer = if ok {
-            self.durable
-                .range(range)
-                .window
-                .put((epoch, sequence, header.version), change.places(at));
-            let room = self.room();
-            Answer::Done { sequence, room }
-        } else {
-            let (what, why) = (Asked::Change { sequence }, Refusal::Failed);
-            Answer::Refused { what, why }
+        let answer = match result {
+            Ok(()) => {
+                let window = &mut self.durable.range(range).window;
+                window.put((epoch, sequence, header.version), change.places(at));
+                let room = self.room();
+                Answer::Done { sequence, room }
+            }
+            Err(why) => {
+                let what = Asked::Change { sequence };
+                Answer::Refused { what, why }
+            }
         };
         say(to, header, answer, out);
         if let Some(again) = again {

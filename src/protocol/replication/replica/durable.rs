@@ -39,7 +39,8 @@ impl Durable {
     }
 
     /// What a store found at its opening: version, session, and of each range the fence, its mark and the entries above it. The mark may
-    /// be behind, and there may be entries that are not needed any more (R22); none may be missing.
+    /// be behind, and there may be entries that are not needed any more (R22); none may be missing. Of entries above their fence, which only a damaged
+    /// or forged store has, the newest is as good as a fence: nothing older is taken any more.
     pub fn found(
         version: u32,
         session: u32,
@@ -50,7 +51,11 @@ impl Durable {
             session,
             ranges: BTreeMap::new(),
         };
-        for (range, epoch, mark, entries) in ranges {
+        for (range, fence, mark, entries) in ranges {
+            let newest = entries.iter().map(|entry| entry.epoch).max();
+            let epoch = newest.map_or(fence, |newest| newest.max(fence));
+            // A mark is of one epoch.
+            let mark = if epoch == fence { mark } else { 0 };
             let window = Window::found(entries);
             let of = Range {
                 epoch,

@@ -96,6 +96,8 @@ pub enum Input {
     Pace(u32),
     /// The answer to [`Output::Fence`], [`Output::Change`] and [`Output::Fill`].
     Stored { op: Op, ok: bool },
+    /// A third answer to [`Output::Change`]: the disk has no room for it.
+    NoSpace { op: Op },
     /// The answer to [`Output::Read`]: the crcs of the blocks, a bit for each block that is zeroes, and where they are.
     Loaded {
         op: Op,
@@ -388,10 +390,14 @@ impl Replica {
             }
             Input::Stored { op, ok } => match op {
                 Op::Fence => self.on_fenced(ok, out),
-                Op::Change { .. } => self.on_stored(op, ok, out),
+                Op::Change { .. } => {
+                    let result = if ok { Ok(()) } else { Err(Refusal::Failed) };
+                    self.on_stored(op, result, out);
+                }
                 Op::Fill(work) => self.on_filled(work, ok, out),
                 _ => debug_assert!(false, "what is read is not stored"),
             },
+            Input::NoSpace { op } => self.on_stored(op, Err(Refusal::NoSpace), out),
             Input::Loaded {
                 op,
                 crcs,

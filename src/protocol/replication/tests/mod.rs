@@ -1,5 +1,6 @@
 //! The machines in small worlds, exhaustively, and in stories.
 
+mod alone;
 mod bounds;
 mod reads;
 // Rules can be switched off where there is a simulator.

@@ -6,7 +6,8 @@ use crate::base::{
     Time, VolumeId,
 };
 use crate::protocol::replication::{
-    Answer, Asked, Configuration, Header, Message, Reconfigure, Refusal, Room, RulesOff, Takes,
+    Answer, Asked, Configuration, FLYING_MAX, Header, Message, Reconfigure, Refusal, Room,
+    RulesOff, Takes, WINDOW_MAX,
 };
 use crate::protocol::volume::{Ask, PieceId, Target};
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ fn opened_with(off: RulesOff) -> Groups {
 
 fn write(groups: &mut Groups, now: Time, (volume, pg): (u64, u32), out: &mut Vec<Output>) {
     let target = Target {
+        volume: VolumeId(volume),
         disk: DiskSlot(0),
         pg: PgId(pg),
         family: FamilyId(volume),
@@ -52,7 +54,7 @@ fn write(groups: &mut Groups, now: Time, (volume, pg): (u64, u32), out: &mut Vec
         crcs: [0; 16],
         sequence: 1,
     };
-    groups.ask(now, VolumeId(volume), PieceId(7), target, (&ask, None), out);
+    groups.ask(now, PieceId(7), target, (&ask, None), out);
 }
 
 /// Which volume's frames went to which disk, and what they ask.
@@ -156,6 +158,7 @@ fn who_does_not_answer_is_accused_and_who_does_is_not() {
 
 fn read(groups: &mut Groups, now: Time, piece: u32, out: &mut Vec<Output>) {
     let target = Target {
+        volume: VolumeId(1),
         disk: DiskSlot(0),
         pg: PgId(1),
         family: FamilyId(1),
@@ -167,7 +170,7 @@ fn read(groups: &mut Groups, now: Time, piece: u32, out: &mut Vec<Output>) {
         run: BlockRun::WHOLE,
         buf: BufRef { id, block },
     };
-    groups.ask(now, VolumeId(1), PieceId(piece), target, (&ask, None), out);
+    groups.ask(now, PieceId(piece), target, (&ask, None), out);
 }
 
 /// Answers frames as replicas do that have taken nothing newer, except confirmations, which are handed out.
@@ -436,4 +439,66 @@ fn who_does_not_say_whether_a_write_fits_is_accused() {
         }
     }
     assert_eq!(accused, BTreeSet::from([DiskId(1)]));
+}
+
+#[test]
+fn what_finds_no_room_in_its_group_waits_and_nothing_is_refused() {
+    let run = BlockRun::WHOLE;
+    let zero = Ask::Zero { run, sequence: 1 };
+    all_are_answered(3 * FLYING_MAX as u64, 1, zero);
+    // Of zeroes over whole extents, fewer: a replica has an entry for each of their chunks.
+    let (count, sequence) = (64, 1);
+    let zeroes = Ask::ZeroChunks { count, sequence };
+    all_are_answered(100, u64::from(count), zeroes);
+}
+
+/// So many asks, each of so many chunks, of one group: no more are in flight than its replica has room for.
+fn all_are_answered(asked: u64, chunks: u64, ask: Ask) {
+    let mut groups = Groups::new(Patience::default(), RulesOff::NONE);
+    groups.lease_anew(Time(u64::MAX));
+    let (pg, disk, mut out) = (PgId(1), DiskId(1), Vec::new());
+    groups.configured(Time(0), pg, Configuration::new([disk]), &mut out);
+    groups.open(Time(0), VolumeId(1), EPOCH, BTreeSet::new(), &mut out);
+    for number in 0..asked {
+        let target = Target {
+            volume: VolumeId(1),
+            disk: DiskSlot(0),
+            pg,
+            family: FamilyId(1),
+            layer: LayerId(1),
+            chunk: ChunkNo(number * chunks),
+        };
+        let piece = PieceId(number as u32);
+        groups.ask(Time(1), piece, target, (&ask, None), &mut out);
+    }
+    let mut ended = Vec::new();
+    let mut flying = 0;
+    while !out.is_empty() {
+        for output in std::mem::take(&mut out) {
+            match output {
+                Output::Send {
+                    header, message, ..
+                } => {
+                    flying += usize::from(message != Message::Seal);
+                    assert!(flying <= FLYING_MAX, "a group bounds what is in flight");
+                    assert!(
+                        flying as u64 * chunks <= WINDOW_MAX as u64,
+                        "and its chunks"
+                    );
+                    if let Some(answer) = Answer::of_an_empty_replica(&message) {
+                        groups.answered(Time(2), disk, header, answer, None, &mut out);
+                    }
+                }
+                Output::Answered { piece, result } => {
+                    assert_eq!(result, Ok(None));
+                    flying -= 1;
+                    ended.push(piece.0);
+                }
+                other => panic!("{other:?}"),
+            }
+            groups.check();
+        }
+    }
+    ended.sort_unstable();
+    assert!(ended.into_iter().eq(0..asked as u32), "each once");
 }
