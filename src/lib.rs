@@ -8,6 +8,7 @@
 //!   world   cli ► daemon ► api ► cluster ► manager ───► io ► observe
 //!                                        ► calls ► trust
 //!                              ► runtime ► frontend ───►
+//!                              ► pilot ► manager, calls
 //!   ──────────────────────────────────────────────────────────────────
 //!   pure    sim ► node ► shard ► wire ► protocol ► base
 //!                              ► store ──────────►
@@ -41,6 +42,8 @@ pub mod manager;
 pub mod node;
 #[cfg(feature = "world")]
 pub mod observe;
+#[cfg(feature = "world")]
+pub mod pilot;
 pub mod protocol;
 #[cfg(feature = "world")]
 pub mod runtime;

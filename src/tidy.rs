@@ -152,6 +152,15 @@ const ROOMS: &[Room] = &[
         crates: &["serde", "serde_json", "tokio", "tracing"],
     },
     Room {
+        // It drives the machines of `node` over the manager, calls and the shards; shards and stores are a trait of its own, in their words.
+        name: "pilot",
+        pure: false,
+        rooms: &[
+            "base", "protocol", "wire", "store", "shard", "node", "trust", "calls", "manager",
+        ],
+        crates: &["serde", "serde_json", "tokio", "tracing"],
+    },
+    Room {
         name: "api",
         pure: false,
         // `frontend`: what the kernel is told to make devices, which is control and not data.

@@ -65,6 +65,11 @@ impl Holds {
         book.counts.len() - book.free.len()
     }
 
+    /// Whether there is something that nobody holds any more.
+    pub fn has_dropped(&self) -> bool {
+        !self.0.borrow().dropped.is_empty()
+    }
+
     /// What nobody holds any more, since the last time: put behind what is in `into`.
     pub fn take_dropped(&self, into: &mut Vec<Span>) {
         into.append(&mut self.0.borrow_mut().dropped);
@@ -80,6 +85,13 @@ impl Payload {
     /// Where its first block is.
     pub fn at(&self) -> BufRef {
         self.at
+    }
+
+    /// How many blocks were held, from its place on; `None`: of a driver that never uses a buffer again.
+    pub fn blocks(&self) -> Option<u32> {
+        let (book, key) = self.hold.as_ref()?;
+        let (span, _) = book.borrow().counts[*key as usize];
+        Some(span.blocks - (self.at.block - span.buf.block))
     }
 
     /// The same from so many blocks further on.
@@ -167,7 +179,10 @@ mod tests {
         drop(one);
         assert_eq!(dropped(&holds), []);
         assert_eq!(other.at(), span(1).buf);
+        assert_eq!((other.blocks(), other.plus(1).blocks()), (Some(2), Some(1)));
+        assert!(!holds.has_dropped());
         drop(other);
+        assert!(holds.has_dropped());
         assert_eq!(dropped(&holds), [span(1)]);
         assert_eq!((dropped(&holds), holds.held()), (vec![], 0));
     }

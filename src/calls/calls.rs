@@ -46,8 +46,8 @@ pub struct Calls(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    /// Of each node, its urgent and its bulk connection.
-    peers: Mutex<BTreeMap<NodeId, [Arc<Peer>; 2]>>,
+    /// Of each node, its connections by class.
+    peers: Mutex<BTreeMap<NodeId, [Arc<Peer>; Class::ALL.len()]>>,
 }
 
 impl Drop for Inner {
@@ -176,7 +176,7 @@ impl Calls {
             return Err(CallError::Busy { why });
         }
         let peer = |class| Arc::new(Peer::new(node, class, addresses.to_vec()));
-        peers.insert(node, [peer(Class::Urgent), peer(Class::Bulk)]);
+        peers.insert(node, Class::ALL.map(peer));
         Ok(())
     }
 
@@ -194,6 +194,18 @@ impl Calls {
             .get(&node)
             .ok_or_else(|| CallError::no_address(node))?;
         Ok(known[class as usize].clone())
+    }
+
+    /// Makes the connection that carries `service`, where there is none, so that the first call on it does not wait for a handshake.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn connect(&self, to: NodeId, service: Service) -> Result<(), CallError> {
+        if to == self.node() {
+            return Ok(());
+        }
+        let peer = self.peer(to, service.class())?;
+        peer.connection(&self.0.shared).await.map(drop)
     }
 
     /// Asks a node, and waits for its answer. `body` and answer have at most 4 MiB.

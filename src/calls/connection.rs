@@ -54,6 +54,21 @@ impl Drop for Connection {
     }
 }
 
+/// The end of a connection's task, however it ends.
+struct Finishing {
+    pending: Arc<Mutex<Pending>>,
+    slots: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        finish(&self.pending, "the runtime that worked it has ended");
+        self.slots.close();
+        self.bytes.close();
+    }
+}
+
 /// Forgets a call that nobody waits for any more, and has the other side forget it too.
 struct Waiting<'a> {
     connection: &'a Connection,
@@ -93,10 +108,14 @@ impl Connection {
             let (pending, limits) = (pending.clone(), limits.clone());
             let (slots, bytes) = (slots.clone(), bytes.clone());
             tokio::spawn(async move {
+                // Also where the runtime ends that it was dialled on: who calls from another one would wait for nothing.
+                let _finishing = Finishing {
+                    pending: pending.clone(),
+                    slots,
+                    bytes,
+                };
                 let end = run(stream, queue, &pending, &limits).await;
                 finish(&pending, &format!("{address}: {}", end.why()));
-                slots.close();
-                bytes.close();
                 tracing::debug!(%address, "a connection ended: {}", end.why());
             })
         };

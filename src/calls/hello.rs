@@ -148,7 +148,7 @@ impl Hello {
         put.bytes(&self.cluster.0);
         put.u8(u8::from(self.from.is_some()) | u8::from(self.to.is_some()) << 1);
         let (purpose, shard) = match self.purpose {
-            Purpose::Calls(Class::Urgent) => (1, 0),
+            Purpose::Calls(Class::Urgent | Class::Lease) => (1, 0),
             Purpose::Calls(Class::Bulk) => (2, 0),
             Purpose::Link(shard) => (3, shard),
             Purpose::Join => (4, 0),

@@ -9,7 +9,7 @@ pub struct Limits {
     pub handshake: Duration,
     /// Connections that have not got that far.
     pub handshakes_max: usize,
-    /// Connections that others have to this node: two of each of the 1,024 nodes that a catalog has at most (which this room does not know), and some
+    /// Connections that others have to this node: three of each of the 1,024 nodes that a catalog has at most (which this room does not know), and some
     /// that are lost and not given up here yet.
     pub connections_max: usize,
     /// Calls of one connection that are worked on at once; more wait at the caller. Of bulk at most as many as fit whole into `bytes_max`.
@@ -34,7 +34,7 @@ impl Default for Limits {
         Limits {
             handshake: Duration::from_secs(5),
             handshakes_max: 64,
-            connections_max: 2 * 1024 + 64,
+            connections_max: 3 * 1024 + 64,
             in_progress_max: 1024,
             bytes_max: 64 << 20,
             beat: Duration::from_secs(5),

@@ -8,7 +8,8 @@
 //!   link(to, shard) ═══════════════════ one connection each ═══════════════►    └──► links(): authenticated sockets, for shards
 //! ```
 //!
-//! A connection has one direction: who dialled asks, and who accepted answers. Between two nodes that both ask there are four. They begin with a handshake
+//! A connection has one direction: who dialled asks, and who accepted answers. Between two nodes that both ask there are four, and two more for leases, which are
+//! worked by a runtime of their own. They begin with a handshake
 //! (`hello.rs`) that says who speaks, who is meant, what for, and in which versions, under mutual TLS unless [`Security`] says otherwise; and go on with frames (`frame.rs`).
 //!
 //! # Invariants

@@ -1,4 +1,4 @@
-//! One of the two connections to a peer: dialled when something is to be said, dialled again after it was lost, but not at once and not ever faster.
+//! One of the connections to a peer: dialled when something is to be said, dialled again after it was lost, but not at once and not ever faster.
 
 use super::connection::{Connection, WAITING_BYTES_MAX};
 use super::dial::{Protection, dial};

@@ -2,11 +2,18 @@
 
 use std::fmt;
 
-/// Which of a peer's two connections something goes over. What is small and must not wait has one of its own, so that no snapshot stands in its way.
+/// Which of a peer's connections something goes over. What is small and must not wait has one of its own, so that no snapshot stands in its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     Urgent,
     Bulk,
+    /// As urgent, and apart: a connection is worked by the runtime that dialled it, and who renews leases has one where nothing else is done. For the
+    /// other side it is one more that is urgent.
+    Lease,
+}
+
+impl Class {
+    pub(super) const ALL: [Class; 3] = [Class::Urgent, Class::Bulk, Class::Lease];
 }
 
 macro_rules! services {
@@ -44,7 +51,7 @@ services! {
     /// Snapshots of the manager.
     Snapshot = 2, Bulk;
     /// Leases of nodes.
-    Lease = 3, Urgent;
+    Lease = 3, Lease;
     /// What nodes tell the manager of disks, replicas and progress.
     Report = 4, Bulk;
     /// Changes of the catalog, to who follows it; and commands for it.

@@ -76,9 +76,19 @@ impl Arena {
 
     /// The same, with memory for what peers send.
     pub fn with_peers(bytes: u64, driver_bytes: u64, peer_bytes: u64) -> io::Result<Arena> {
-        let driver = driver_bytes.div_ceil(Regions::BYTES).min(1 << 16);
-        let peers = peer_bytes.div_ceil(Regions::BYTES).min(1 << 16);
-        let regions = driver + peers + bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
+        Arena::with_rooms(bytes, driver_bytes, peer_bytes, 0)
+    }
+
+    /// The same, with memory for what peers answer.
+    pub fn with_rooms(
+        bytes: u64,
+        driver_bytes: u64,
+        peer_bytes: u64,
+        room_bytes: u64,
+    ) -> io::Result<Arena> {
+        let of = |bytes: u64| bytes.div_ceil(Regions::BYTES).min(1 << 16);
+        let (driver, peers, rooms) = (of(driver_bytes), of(peer_bytes), of(room_bytes));
+        let regions = driver + peers + rooms + bytes.div_ceil(Regions::BYTES).clamp(8, 1 << 20);
         let len = (regions * Regions::BYTES) as usize;
         let map_len = len + HUGE;
         // SAFETY: a new private mapping, wherever the kernel likes; nothing else is touched.
@@ -105,8 +115,7 @@ impl Arena {
             counts: (0..blocks).map(|_| Count::default()).collect(),
             regions: Mutex::new(Regions::new(
                 regions as usize,
-                driver as usize,
-                peers as usize,
+                (driver as usize, peers as usize, rooms as usize),
             )),
         })
     }

@@ -66,8 +66,8 @@ pub use service::{
     watchdog_interval,
 };
 pub use socket::{
-    GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, with_waiting,
-    without_delay,
+    GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, with_patience,
+    with_waiting, without_delay,
 };
 pub use successor::become_next;
 pub use ublk::{Descriptors, control_ublk, open_ublk};

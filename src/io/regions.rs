@@ -42,6 +42,12 @@ pub enum Zone {
         shard: u16,
         shards: u16,
     },
+    /// The same, for what peers answer, and copies of what is said to them. Neither clients nor the asks of peers can take it, so that an ask that has its place
+    /// waits for its answer only.
+    Rooms {
+        shard: u16,
+        shards: u16,
+    },
 }
 
 /// The regions of an arena.
@@ -52,6 +58,8 @@ pub(super) struct Regions {
     driver: usize,
     /// So many behind them are for peers.
     peers: usize,
+    /// So many behind those for rooms.
+    rooms: usize,
 }
 
 /// The class of a buffer of so many blocks; `None` where it is larger than a region.
@@ -66,7 +74,7 @@ impl Regions {
     /// The same in blocks.
     pub const BLOCKS: u32 = (Regions::BYTES / BLOCK) as u32;
 
-    pub fn new(count: usize, driver: usize, peers: usize) -> Regions {
+    pub fn new(count: usize, (driver, peers, rooms): (usize, usize, usize)) -> Regions {
         let free = Region {
             what: Use::Free,
             free: [0; 4],
@@ -76,6 +84,7 @@ impl Regions {
             list: vec![free; count],
             driver,
             peers,
+            rooms,
         }
     }
 
@@ -90,7 +99,11 @@ impl Regions {
                 let of = share(self.peers, shard, shards);
                 self.driver + of.start..self.driver + of.end
             }
-            Zone::Clients => self.driver + self.peers..self.list.len(),
+            Zone::Rooms { shard, shards } => {
+                let (of, before) = (share(self.rooms, shard, shards), self.driver + self.peers);
+                before + of.start..before + of.end
+            }
+            Zone::Clients => self.driver + self.peers + self.rooms..self.list.len(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Listening sockets of front ends: unix ones for those in the group, TCP on loopback only.
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -152,6 +153,31 @@ pub fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Sends small replies at once. Unix sockets have no such option and need none.
 pub fn without_delay(socket: &OwnedFd) {
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpNoDelay, &true);
+}
+
+/// Has the kernel end a TCP connection whose other side has not confirmed anything for that long, also where nothing is said. Unix sockets need no such thing, and
+/// where it cannot be set a dead peer is found out later.
+pub fn with_patience(socket: &OwnedFd, patience: std::time::Duration) {
+    let third = (patience.as_secs() / 3).clamp(1, 3600) as libc::c_int;
+    let whole = patience.as_millis().min(1 << 30) as libc::c_int;
+    for (level, name, value) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, third),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, third),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, whole),
+    ] {
+        let len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the socket is open, and the value lives until the call returns.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                (&raw const value).cast(),
+                len,
+            )
+        };
+    }
 }
 
 /// Has operations on a socket wait: the ring answers EAGAIN at once for one that does not, and those of an async runtime do not.

@@ -5,7 +5,7 @@ use super::openings::{Openings, Step};
 use crate::base::{DiskId, DiskSlot, Epoch, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
-use crate::protocol::membership::{self, Holder, HolderInput, Incarnation};
+use crate::protocol::membership::{self, Holder, HolderInput, Incarnation, LeaseNumber};
 use crate::protocol::replication::RulesOff;
 use crate::protocol::report::Report;
 use crate::protocol::turns::{self, Here, Turns};
@@ -65,6 +65,11 @@ impl Node {
     /// Whether it holds its lease: one comparison.
     pub fn is_leased(&self, now: Time) -> bool {
         self.holder.is_valid(now)
+    }
+
+    /// The lease that it holds, as far as it has looked.
+    pub fn lease(&self) -> Option<LeaseNumber> {
+        self.holder.lease()
     }
 
     /// When [`Node::expire`] is to be called.

@@ -22,16 +22,17 @@
 //! 3. Bring reports to every member of the manager; who leads takes them. They may be lost.
 //! 4. Call `expire` at `deadline`; late is safe.
 //!
-//! # What is not here yet
-//! A node of several shards: what they say (*drained*, *cut*, *settled*) is to be joined before it is told here.
+//! A node of several shards joins what they say (*drained*, *cut*, *settled*) in [`Shards`] before it is told here.
 
 mod door;
 mod machine;
 mod member;
 mod openings;
+mod shards;
 mod take;
 
 pub use door::{Input, Link, Output};
 pub use machine::Node;
 pub use member::{Member, MemberInput, MemberOutput, Unsound};
 pub use openings::Numbers;
+pub use shards::{Said, Shards};

@@ -4,9 +4,11 @@ use super::catalog::{Left, Owner};
 use super::membership::{Incarnation, LeaseNumber};
 use super::scrub::compare::Wrong;
 use crate::base::{DiskId, Epoch, LayerId, PgId, VolumeId};
+use serde::{Deserialize, Serialize};
 
 /// See the [module](self).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// A coordinator has waited too long for a replica.
     Accused {

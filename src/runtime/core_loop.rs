@@ -14,11 +14,14 @@ use super::guests::Guests;
 use super::links::{LinkUser, Links};
 use super::machine::Machine;
 use super::mailbox::{Mail, Mailbox};
+use super::peers::Peers;
+use super::said::Saying;
 use super::tags::Completed;
 use super::transfer::What;
 use crate::base::{BLOCK, BufRef, CHUNK, DiskId, Slab, Time};
 use crate::io::{Completion, Wait, clock};
 use crate::observe::{DiskNumbers, DiskStats, Registry, ShardStats};
+use crate::shard::fabric::Order;
 use crate::shard::{Control, ControlError, ControlId, DiskSlot, Input, Outbox};
 use crate::store::{IoData, Note, StoreError};
 use std::io;
@@ -53,8 +56,13 @@ pub(super) struct Core<M> {
     pub devices: Devices,
     pub guests: Guests,
     pub links: Links,
-    /// Who gets what comes of the links.
-    pub link_user: Box<dyn LinkUser>,
+    /// Who gets what comes of the links in place of the machine.
+    pub link_user: Option<Box<dyn LinkUser>>,
+    pub peers: Peers,
+    /// Used again and again; and whether there are more.
+    pub orders: Vec<(u64, Order)>,
+    pub has_orders: bool,
+    pub saying: Saying,
     pub asks: Asks,
     pub load: Option<Load>,
     pub controls: Slab<ControlDone>,
@@ -112,6 +120,9 @@ impl<M: Machine> Core<M> {
             || self.guests.is_unsettled()
             || self.links.is_unsettled()
             || self.disks.has_failed()
+            || self.has_orders
+            || self.peers.is_unsettled()
+            || self.machine.wants_turn()
             || self.memory_is_awaited();
         if busy {
             return Wait::No;
@@ -121,6 +132,8 @@ impl<M: Machine> Core<M> {
             self.guests.deadline(),
             self.devices.deadline(),
             self.links.deadline(),
+            self.peers.deadline(self.desk.now),
+            self.saying.deadline(self.desk.now),
         ];
         let first = fronts.into_iter().chain([self.machine.deadline()]);
         match first.flatten().min() {
@@ -161,7 +174,7 @@ impl<M: Machine> Core<M> {
             Completed::Call(key) => self.guests.called(key, &mut self.desk),
             Completed::LinkReceive(key) => {
                 self.links.received(key, done, &mut self.desk);
-                self.links.tell(&mut *self.link_user, &mut self.desk);
+                self.tell_links();
             }
             Completed::LinkSend(key) => self.links.sent(key, &done, &mut self.desk),
             Completed::Bell => self.read_mail(),
@@ -181,21 +194,28 @@ impl<M: Machine> Core<M> {
             self.disk_done(ended);
         }
         self.share_memory();
+        if self.has_orders {
+            self.take_orders();
+        }
+        // Before the turn of the machine ends: what is asked there goes into its next batch.
+        self.links.sweep(&mut self.desk);
+        self.tell_links();
+        self.feed_peers();
         self.step_arrivals()?;
         if self.machine.deadline().is_some_and(|at| at <= now) {
             self.machine.expire(now, &mut self.out);
             self.perform();
         }
         self.step(Input::TurnEnded);
+        self.peers.feed(&mut self.links, &mut self.desk);
         self.clients.sweep(&mut self.desk);
         self.devices.try_again(&mut self.desk);
         self.clients.settle(&mut self.desk);
         self.guests.settle(&mut self.desk);
-        self.links.sweep(&mut self.desk);
-        self.links.tell(&mut *self.link_user, &mut self.desk);
         self.links.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
         self.tell_disks();
+        self.saying.flush();
         self.desk.trays.send();
         Ok(())
     }
@@ -301,6 +321,7 @@ impl<M: Machine> Core<M> {
         while let Some(mail) = self.mailbox.take() {
             self.open_mail(mail);
         }
+        self.take_orders();
     }
 
     fn open_mail(&mut self, mail: Mail) {
@@ -343,11 +364,24 @@ impl<M: Machine> Core<M> {
                 }
             }
             Mail::Link { socket, peer, done } => {
-                let _ = done.send(self.links.welcome(socket, peer, desk));
+                let taken = self.links.welcome(socket, peer, desk);
+                // Before an order that comes behind it: what follows from that goes over this link.
+                if self.link_user.is_none() {
+                    self.tell_links();
+                }
+                let _ = done.send(taken);
             }
             Mail::GiveUp { link, done } => {
                 self.links.give_up(link);
                 let _ = done.send(());
+            }
+            Mail::PeerDisks { node, disks, done } => {
+                self.peers.know_disks(node, &disks);
+                let _ = done.send(());
+            }
+            Mail::Openings { disk, done } => {
+                let known = self.known.iter().find(|known| known.id == disk);
+                let _ = done.send(known.and_then(|known| self.machine.openings(known.slot)));
             }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),

@@ -5,14 +5,17 @@
 //! channel. A shard never waits for the control plane; a permit a question bounds what can be in a mailbox.
 
 use super::bench::{Measurement, Spec, together};
+use super::cluster::Orders;
 use super::exports::{Attachments, Export, Exports};
 use super::guests::GuestTable;
-use super::links::{Limits, LinkError, LinkId, LinkUser, NoUser, Peer};
+use super::links::{Limits, LinkError, LinkId, LinkUser, Peer};
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
+use super::said::{SAID, SaidReceiver};
 use crate::base::{DiskId, IoError, MapRun, RequestKind, VolumeId};
 use crate::frontend::vhost_user::Handed;
 use crate::observe::Registry;
+use crate::protocol::membership::Incarnation;
 use crate::shard::ShardNo;
 use crate::store::Note;
 use std::fmt;
@@ -36,6 +39,8 @@ pub struct Config {
     pub link_bytes: u64,
     /// The bounds of a link.
     pub link_limits: Limits,
+    /// Of a node of a cluster: this start of it. `None`: the node is alone, and has no peers.
+    pub cluster: Option<Incarnation>,
 }
 
 impl Default for Config {
@@ -46,6 +51,7 @@ impl Default for Config {
             buffer_bytes: 256 << 20,
             link_bytes: 0,
             link_limits: Limits::USUAL,
+            cluster: None,
         }
     }
 }
@@ -133,6 +139,7 @@ const PIECE: u64 = 1 << 20;
 pub(super) struct Line {
     pub postbox: Postbox,
     pub permits: Semaphore,
+    pub orders: Orders,
 }
 
 impl Line {
@@ -140,6 +147,7 @@ impl Line {
         Line {
             postbox,
             permits: Semaphore::new(QUESTIONS),
+            orders: Orders::default(),
         }
     }
 }
@@ -155,6 +163,9 @@ pub(super) struct Shared {
     pub guests: GuestTable,
     /// The shards that wait for payload memory, a bit each.
     pub hunger: AtomicU64,
+    /// To count what is held.
+    #[cfg(test)]
+    pub arena: Arc<crate::io::Arena>,
 }
 
 /// The runtime as the control plane sees it. Cloning is cheap.
@@ -421,26 +432,37 @@ pub struct Runtime {
     handle: Handle,
     threads: Vec<super::start::Thread>,
     notes: Option<Notes>,
+    pub(super) said: Option<SaidReceiver>,
 }
 
 impl Runtime {
     /// Starts the shard threads. Fails where the kernel has not what is needed, and says what that is.
     pub fn start(config: Config, registry: Arc<Registry>) -> std::io::Result<Runtime> {
-        Runtime::start_with(config, registry, |_| Box::new(NoUser))
+        Runtime::start_as(config, registry, |_| None)
     }
 
-    /// The same, with somebody on each shard who gets what comes of its links.
+    /// The same, with somebody on each shard who gets what comes of its links in place of the shard's machine: for tests and benches of links.
     pub fn start_with(
         config: Config,
         registry: Arc<Registry>,
-        user: impl FnMut(ShardNo) -> Box<dyn LinkUser>,
+        mut user: impl FnMut(ShardNo) -> Box<dyn LinkUser>,
     ) -> std::io::Result<Runtime> {
+        Runtime::start_as(config, registry, |shard| Some(user(shard)))
+    }
+
+    fn start_as(
+        config: Config,
+        registry: Arc<Registry>,
+        user: impl FnMut(ShardNo) -> Option<Box<dyn LinkUser>>,
+    ) -> std::io::Result<Runtime> {
+        let (said_in, said) = mpsc::channel(SAID);
         let (notes_in, notes) = mpsc::channel(NOTES);
-        let (shared, threads) = super::start::start(&config, registry, notes_in, user)?;
+        let (shared, threads) = super::start::start(&config, registry, (notes_in, said_in), user)?;
         Ok(Runtime {
             handle: Handle::new(shared),
             threads,
             notes: Some(notes),
+            said: Some(said),
         })
     }
 

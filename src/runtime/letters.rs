@@ -54,6 +54,13 @@ impl<M: Machine> Core<M> {
             }
             Letter::Answer { part, result, map } => self.answer_part(part, result, map),
             Letter::Client(socket) => self.clients.welcome(socket, &mut self.desk),
+            Letter::Frame {
+                from,
+                to,
+                disk,
+                frame,
+                payload,
+            } => self.open_frame((from, to), disk, (frame, payload)),
             Letter::Hungry => {
                 self.desk.buffers.give_all_back();
                 self.desk.begin_round();

@@ -3,7 +3,7 @@
 
 use crate::base::Time;
 use crate::shard::{DiskSlot, Input, Outbox, Shard};
-use crate::store::{Levels, Stats};
+use crate::store::{Levels, Openings, Stats, Store};
 
 /// A machine of one core, as `shard::door` has it.
 pub(super) trait Machine {
@@ -12,6 +12,12 @@ pub(super) trait Machine {
     fn expire(&mut self, now: Time, out: &mut Outbox);
     /// What the store in a slot counts and holds.
     fn disk(&self, slot: DiskSlot) -> Option<(Stats, Levels)>;
+    /// What the store in a slot keeps of its openings, where it is open.
+    fn openings(&self, slot: DiskSlot) -> Option<Openings>;
+    /// The last order that was carried out.
+    fn upto(&self) -> u64;
+    /// Whether it wants a turn though nothing has come.
+    fn wants_turn(&self) -> bool;
 }
 
 impl Machine for Shard {
@@ -29,5 +35,18 @@ impl Machine for Shard {
 
     fn disk(&self, slot: DiskSlot) -> Option<(Stats, Levels)> {
         Shard::disk(self, slot).map(|(_, stats, levels)| (stats, levels))
+    }
+
+    fn openings(&self, slot: DiskSlot) -> Option<Openings> {
+        let store = Shard::store(self, slot).filter(|store| store.is_open());
+        store.map(Store::openings)
+    }
+
+    fn upto(&self) -> u64 {
+        Shard::upto(self)
+    }
+
+    fn wants_turn(&self) -> bool {
+        Shard::wants_turn(self)
     }
 }

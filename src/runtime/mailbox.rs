@@ -12,9 +12,10 @@ use super::handle::{AttachError, BenchError, ListenError};
 use super::links::{LinkError, LinkId, Peer};
 use super::post::Letter;
 use super::served::{Queue, ServeError};
-use crate::base::{IoError, MapRun, RequestKind, VolumeId};
+use crate::base::{DiskId, IoError, MapRun, NodeId, RequestKind, VolumeId};
 use crate::io;
 use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
+use crate::store::Openings;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -71,6 +72,17 @@ pub(super) enum Mail {
     GiveUp {
         link: LinkId,
         done: oneshot::Sender<()>,
+    },
+    /// These are the disks of a node.
+    PeerDisks {
+        node: NodeId,
+        disks: Vec<(DiskId, ShardNo)>,
+        done: oneshot::Sender<()>,
+    },
+    /// What does the store of a disk keep of its openings?
+    Openings {
+        disk: DiskId,
+        done: oneshot::Sender<Option<Openings>>,
     },
     Ask(Ask),
     /// The payload memory is made, and can be registered.
@@ -183,6 +195,10 @@ impl Postbox {
     }
 
     /// Leaves a letter of another shard. [`Postbox::wake`] is to follow when all that go together are there.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a letter goes back to its tray as it came, without an allocation"
+    )]
     pub fn post(&self, letter: Letter) -> Result<(), Undelivered> {
         self.letters
             .try_send(letter)

@@ -16,8 +16,8 @@
 //! a client asks of another shard's extents goes there by letter, once a turn, and its answer comes back
 //! the same way (`desk`, `joins`, `post`, `letters`). Payload is not copied: all shards work on one arena.
 //!
-//! What is said to shards of other nodes, and heard of them, goes over [`links`], which the control plane hands in when their handshake is done. Nothing connects
-//! them to the shard's machines yet: a [`links::LinkUser`] stands in their place.
+//! On a node of a cluster ([`Config::cluster`]) what is said to shards of other nodes, and heard of them, goes over [`links`], which the control plane hands in when their handshake is done;
+//! frames between shards of this node go by letter (`cluster`, `peers`). The control plane gives orders ([`Handle::order`]) and hears what comes of them ([`Runtime::said`]).
 //!
 //! A guest's disk has a thread for what its front end says, and queues on the shards (`guests`); their requests take the same way.
 //!
@@ -25,9 +25,11 @@
 //! completions, reads the clock once, steps the shard, carries out its outputs, and submits in the
 //! same system call that waits for the next completions.
 
+mod asker;
 mod asks;
 mod bench;
 mod clients;
+mod cluster;
 mod connection;
 mod core_loop;
 mod counters;
@@ -42,9 +44,11 @@ mod letters;
 pub mod links;
 mod machine;
 mod mailbox;
+mod peers;
 mod perform;
 mod places;
 mod post;
+mod said;
 mod served;
 mod start;
 mod tags;
@@ -56,4 +60,5 @@ pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;
 pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};
+pub use said::{Reach, Said, SaidReceiver, What};
 pub use served::{Ended, Queue, ServeError};

@@ -5,6 +5,7 @@ use super::desk::{Owner, Pending};
 use super::disks::Source;
 use super::machine::Machine;
 use super::post::{Letter, PartOf};
+use super::said::What;
 use crate::base::{DiskId, IoError, MapRun, Token};
 use crate::observe::Operation;
 use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
@@ -19,6 +20,9 @@ impl<M: Machine> Core<M> {
             let output = self.out.list[at].clone();
             at += 1;
             self.carry_out(output);
+        }
+        if !self.out.fabric.is_empty() {
+            self.hand_out();
         }
         self.out.clear();
     }
@@ -58,6 +62,9 @@ impl<M: Machine> Core<M> {
             Output::Fill { buf, blocks } => memory.zero_blocks(buf, blocks),
             Output::Pin { buf, blocks } => memory.hold(buf.id, blocks),
             Output::Unpin { buf, blocks } => self.desk.release(buf.id, blocks),
+            Output::Release { payload } => {
+                (self.peers).released(payload, &mut self.links, &mut self.desk);
+            }
             Output::Reply { token, result, map } => self.reply(token, result, map),
             Output::ControlDone { id, result } => self.control_done(id, result),
             Output::Note { disk, note } => self.note(disk, note),
@@ -143,6 +150,9 @@ impl<M: Machine> Core<M> {
     fn note(&mut self, disk: DiskSlot, note: Note) {
         let known = self.known.iter().find(|known| known.slot == disk);
         let id = known.map_or(DiskId::default(), |known| known.id);
+        if note == Note::DiskFailed {
+            self.say(What::DiskFailed { disk: id });
+        }
         if self.notes.try_send((id, note)).is_err() {
             // The control plane does not keep up, or has gone. Said with the next one that gets through.
             self.notes_dropped += 1;

@@ -54,7 +54,7 @@ impl Places {
         Some(known.router.volume(volume)?.shards())
     }
 
-    fn disk(&self, disk: DiskId) -> Option<ShardNo> {
+    pub(super) fn disk(&self, disk: DiskId) -> Option<ShardNo> {
         self.known().router.disk(disk)
     }
 
@@ -90,6 +90,7 @@ impl Handle {
     pub async fn control(&self, control: Control) -> Result<(), ControlError> {
         match control {
             Control::OpenDisk { disk, .. }
+            | Control::PutOpenings { disk, .. }
             | Control::Grow { disk, .. }
             | Control::Scrub { disk } => {
                 let shard = self.shared.places.disk(disk);
@@ -107,7 +108,7 @@ impl Handle {
                 let shards = shards.ok_or(ControlError::NoSuchVolume)?;
                 self.ask_control(&shards, &control).await
             }
-            Control::Checkpoint | Control::Close { .. } => {
+            Control::PutVolume { .. } | Control::Checkpoint | Control::Close { .. } => {
                 self.ask_control(&self.all(), &control).await
             }
         }
@@ -176,7 +177,7 @@ impl Handle {
     }
 
     /// Tells every router of a change.
-    async fn tell(&self, change: RouteChange) -> Result<(), Silent> {
+    pub(super) async fn tell(&self, change: RouteChange) -> Result<(), Silent> {
         let mail = |done| Mail::Route {
             change: Box::new(change.clone()),
             done,

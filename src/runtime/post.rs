@@ -3,12 +3,15 @@
 //! Letters go out once a turn, with one wake for each shard that they go to. Where a box is full the rest stays in its
 //! tray, in order: the sender goes on with its turns, so two shards whose boxes are full for each other
 //! both still read theirs. *Nothing is dropped*, and trays are bounded by what is in flight: each letter belongs to a
-//! request, to its reply, to an accepted socket, or to a round of memory, of which there is one a turn.
+//! request, to its reply, to an accepted socket, or to a round of memory, of which there is one a turn. But for frames of the machines, which may be lost: who puts them looks
+//! how many letters wait already ([`Trays::waiting`]).
 
 use super::handle::Shared;
 use super::mailbox::Undelivered;
-use crate::base::{IoError, MapRun, Request};
+use crate::base::{DiskId, IoError, MapRun, Request, Span};
+use crate::protocol::replication::replica::Asker;
 use crate::shard::ShardNo;
+use crate::wire::Frame;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,6 +23,15 @@ pub(super) struct PartOf {
     pub origin: ShardNo,
     pub whole: u32,
     pub place: u32,
+}
+
+/// Whom a frame is for at the shard that gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// The disk of its head, which the shard has.
+    Disk,
+    /// Who asked: the shard's machine, or a link of it.
+    Asker(Asker),
 }
 
 /// What one shard tells another.
@@ -36,6 +48,14 @@ pub(super) enum Letter {
     },
     /// A client that the receiver is to serve.
     Client(OwnedFd),
+    /// A frame of the sender's machine, or one that came over a link of the sender. Its payload is held once for the receiver.
+    Frame {
+        from: Asker,
+        to: Whom,
+        disk: DiskId,
+        frame: Frame,
+        payload: Option<Span>,
+    },
     /// The sender waits for payload memory: what the receiver keeps at hand is to be given back.
     Hungry,
     /// There is payload memory: the receiver takes what it waits for, and so do as many others that wait after it.
@@ -67,6 +87,11 @@ impl Trays {
         debug_assert_ne!(to, self.me, "a shard writes no letters to itself");
         self.filled |= 1 << to.0;
         self.trays[usize::from(to.0)].push_back(letter);
+    }
+
+    /// How many letters wait for a shard.
+    pub fn waiting(&self, to: ShardNo) -> usize {
+        self.trays[usize::from(to.0)].len()
     }
 
     /// Puts a letter for every other shard.

@@ -1,5 +1,6 @@
 //! Starts the shard threads.
 
+use super::asker::Who;
 use super::asks::Asks;
 use super::clients::Clients;
 use super::core_loop::Core;
@@ -11,11 +12,14 @@ use super::guests::Guests;
 use super::handle::{Config, Line, Shared};
 use super::links::{Limits, LinkUser, Links};
 use super::mailbox::{Mail, Mailbox, mailbox};
+use super::peers::Peers;
 use super::places::Places;
-use crate::base::{BLOCK, Breaks, BufRef, DiskId, Slab};
+use super::said::{Said, Saying};
+use crate::base::{BLOCK, Breaks, BufId, BufRef, DiskId, Slab};
 use crate::frontend::nbd;
 use crate::io::{Arena, Buffers, Ring, Zone, clock};
 use crate::observe::Registry;
+use crate::protocol::membership::Incarnation;
 use crate::shard::{Input, Outbox, Shard, ShardNo};
 use crate::store::Note;
 use std::io;
@@ -35,6 +39,8 @@ const LEAST_BYTES: u64 = 64 << 20;
 const DRIVER_BYTES: u64 = 32 << 20;
 /// Memory that each shard reads into before it hands on what it read: 256 reads of a block and 112 of a chunk at once.
 const LENT_BYTES: u64 = 8 << 20;
+/// Memory of each shard of a cluster for what peers answer, in bytes: 128 reads of a chunk at once.
+const ROOM_BYTES: u64 = 8 << 20;
 
 /// A shard thread. When it ends it leaves its ring's descriptor: see [`live`].
 pub(super) type Thread = JoinHandle<Option<OwnedFd>>;
@@ -47,25 +53,31 @@ struct Birth {
     mailbox: Mailbox,
     registry: Arc<Registry>,
     notes: mpsc::Sender<(DiskId, Note)>,
+    said: mpsc::Sender<Said>,
+    cluster: Option<Incarnation>,
     cpu: Option<usize>,
     link_limits: Limits,
-    link_user: Box<dyn LinkUser>,
+    link_user: Option<Box<dyn LinkUser>>,
 }
 
 /// Starts a thread for each shard and waits until all of them serve.
 pub(super) fn start(
     config: &Config,
     registry: Arc<Registry>,
-    notes: mpsc::Sender<(DiskId, Note)>,
-    mut link_user: impl FnMut(ShardNo) -> Box<dyn LinkUser>,
+    (notes, said): (mpsc::Sender<(DiskId, Note)>, mpsc::Sender<Said>),
+    mut link_user: impl FnMut(ShardNo) -> Option<Box<dyn LinkUser>>,
 ) -> io::Result<(Arc<Shared>, Vec<Thread>)> {
     check(config)?;
     crate::io::raise_limits();
     let driver_bytes = (DRIVER_BYTES + LENT_BYTES) * config.shards as u64;
-    let arena = Arc::new(Arena::with_peers(
+    let room_bytes = config
+        .cluster
+        .map_or(0, |_| ROOM_BYTES * config.shards as u64);
+    let arena = Arc::new(Arena::with_rooms(
         config.buffer_bytes.max(LEAST_BYTES),
         driver_bytes,
         config.link_bytes,
+        room_bytes,
     )?);
     let mut lines = Vec::new();
     let mut mailboxes = Vec::new();
@@ -81,6 +93,8 @@ pub(super) fn start(
         exports: Default::default(),
         guests: Default::default(),
         hunger: AtomicU64::new(0),
+        #[cfg(test)]
+        arena: Arc::clone(&arena),
     });
     let (born, births) = channel();
     let mut threads = Vec::new();
@@ -92,6 +106,8 @@ pub(super) fn start(
             mailbox,
             registry: Arc::clone(&registry),
             notes: notes.clone(),
+            said: said.clone(),
+            cluster: config.cluster,
             cpu: config.pin.as_ref().map(|cpus| cpus[number]),
             link_limits: config.link_limits,
             link_user: link_user(ShardNo(number as u16)),
@@ -134,6 +150,14 @@ fn check(config: &Config) -> io::Result<()> {
         return wrong(format!(
             "shards is {}, and must be 1 to {SHARDS}",
             config.shards
+        ));
+    }
+    if config.cluster.is_some()
+        && config.link_bytes < config.shards as u64 * Limits::LEAST_LINK_BYTES
+    {
+        let (least, bytes) = (Limits::LEAST_LINK_BYTES, config.link_bytes);
+        return wrong(format!(
+            "link_bytes is {bytes}, and a node of a cluster needs {least} for each of its shards at least"
         ));
     }
     match &config.pin {
@@ -183,13 +207,24 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         shards: birth.shared.lines.len() as u16,
     };
     let peers = Buffers::new(Arc::clone(&birth.arena), peers);
+    let rooms = Zone::Rooms {
+        shard: birth.me.0,
+        shards: birth.shared.lines.len() as u16,
+    };
+    let rooms = Buffers::new(Arc::clone(&birth.arena), rooms);
     let link_stats = birth.registry.links(usize::from(birth.me.0));
     let mut disks = Disks::new(Buffers::new(Arc::clone(&birth.arena), zone))?;
     let ring = Ring::new(disks.buffers())?;
     let buffers = Buffers::new(birth.arena, Zone::Clients);
     let counters = Counters::new(Arc::clone(&birth.registry));
+    let shard_stats = birth.registry.shard(usize::from(birth.me.0));
+    let shards = birth.shared.lines.len() as u16;
+    let whole = birth.cluster.map(|start| (birth.me, shards, start));
+    let (machine, lent) = machine(disks.buffers(), whole)?;
+    let of_peers = (lent, rooms);
+    let is_of_cluster = birth.cluster.is_some();
     Ok(Core {
-        machine: machine(disks.buffers())?,
+        machine,
         out: Outbox::default(),
         desk: Desk::new(ring, buffers, birth.shared, birth.me, counters),
         disks,
@@ -204,7 +239,11 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
         known: Vec::new(),
         notes: birth.notes,
         notes_dropped: 0,
-        shard_stats: birth.registry.shard(usize::from(birth.me.0)),
+        peers: Peers::new(birth.me, is_of_cluster, of_peers, Arc::clone(&shard_stats)),
+        orders: Vec::new(),
+        has_orders: false,
+        saying: Saying::new(birth.me, birth.said),
+        shard_stats,
         registry: birth.registry,
         disks_told_at: crate::base::Time::default(),
         mailbox: birth.mailbox,
@@ -215,15 +254,24 @@ fn prepare(birth: Birth) -> io::Result<Core<Shard>> {
 }
 
 /// The shard's machine, with memory of its own.
-fn machine(buffers: &mut Buffers) -> io::Result<Shard> {
+fn machine(
+    buffers: &mut Buffers,
+    whole: Option<(ShardNo, u16, Incarnation)>,
+) -> io::Result<(Shard, BufId)> {
     let blocks = (LENT_BYTES / BLOCK) as u32;
     let id = buffers.allocate(blocks);
     let id = id.ok_or_else(|| io::Error::other("there is no payload memory for a shard's own"))?;
     let buf = BufRef { id, block: 0 };
-    let mut shard = Shard::alone(Breaks::NONE);
+    let mut shard = match whole {
+        None => Shard::alone(Breaks::NONE),
+        Some((me, shards, start)) => {
+            let name = Who::Machine(me).asker();
+            Shard::of_node((me, shards), name, start, Breaks::NONE)
+        }
+    };
     let input = Input::Memory { buf, blocks };
     shard.step(clock::now(), input, &mut Outbox::default());
-    Ok(shard)
+    Ok((shard, id))
 }
 
 fn pin(cpu: usize) -> io::Result<()> {

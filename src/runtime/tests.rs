@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod cluster;
 mod guest_driver;
 mod guest_log;
 mod guests;

@@ -25,6 +25,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 enum Kind {
     OpenDisk(DiskSlot),
+    PutVolume,
     /// The volume is put into the coordinator when every store has recorded it. Until
     /// then it may have to drain, because its layer changes.
     OpenVolume {
@@ -80,6 +81,27 @@ impl Shard {
                 options,
             } => {
                 self.open_disk(now, (id, disk, slot), options, out);
+            }
+            Control::PutOpenings { disk, openings } => {
+                let put = |op| store::Input::PutOpenings { op, openings };
+                self.ask_one(now, id, disk, put, out);
+            }
+            Control::PutVolume { meta } => {
+                if let Some(task) = self.new_task(id, Kind::PutVolume, out) {
+                    let slots = self.disks.slots();
+                    // What opens later is told of all volumes then.
+                    let is_open = |slot: &DiskSlot| self.store(*slot).is_some_and(Store::is_open);
+                    let slots: Vec<_> = slots.filter(is_open).collect();
+                    let put = |op| {
+                        let volume = meta.clone();
+                        Some(store::Input::PutVolume { op, volume })
+                    };
+                    self.ask_slots(now, task, &slots, put, out);
+                }
+            }
+            Control::OpenVolume { .. } if self.is_of_node() => {
+                let result = Err(ControlError::OfCluster);
+                out.list.push(Output::ControlDone { id, result });
             }
             Control::OpenVolume { meta, pgs } => self.open_volume(now, id, meta, &pgs, out),
             Control::HoldVolume { volume } => self.hold_volume(now, id, volume, out),
@@ -191,6 +213,8 @@ impl Shard {
         };
         let disk = self.disks.get(slot).map(|disk| disk.id);
         match (&result, disk) {
+            // In a cluster the manager records its opening first.
+            (Ok(()), Some(_)) if self.is_of_node() => {}
             (Ok(()), Some(disk)) => self.order(now, Order::Disk { disk }),
             _ => drop(self.disks.take(slot)),
         }
@@ -376,7 +400,7 @@ impl Shard {
             // either, and what lies on the others, here and at other shards, is to be served with the layers that
             // they have recorded. When the disk is back it is told again.
             Err(StoreError::ReadOnly | StoreError::DiskFailed)
-                if matches!(task.kind, Kind::OpenVolume { .. }) => {}
+                if matches!(task.kind, Kind::OpenVolume { .. } | Kind::PutVolume) => {}
             Err(error) => {
                 task.error.get_or_insert(error);
             }

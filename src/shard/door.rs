@@ -4,13 +4,22 @@
 //! 1. Answer [`Output::Checksum`] at once with [`Input::Checksummed`].
 //! 2. Keep a request's buffer until its [`Output::Reply`], and its pinned blocks until they are unpinned.
 //! 3. Say [`Input::TurnEnded`] once a turn, when all that was gathered has been stepped.
+//!
+//! That of a shard of a node of a cluster, besides:
+//!
+//! 4. Hold what goes with [`fabric::Output::Send`] until it has left, and drop it then; what lies in the memory that was lent ([`Input::Memory`]) is the shard's again from then on, also while
+//!    others still look at it: it has to be copied.
+//! 5. Keep the payload of an [`Input::Frame`] until its [`Output::Release`], and its pinned blocks until they are unpinned.
+//! 6. Take another turn where [`Shard::wants_turn`](super::Shard::wants_turn) says so.
 
 use super::fabric;
 pub use crate::base::DiskSlot;
 use crate::base::{
-    BlockNo, BufRef, DiskId, IoError, LayerId, MapRun, PgId, Request, Token, VolumeId,
+    BlockNo, BufRef, DiskId, IoError, LayerId, MapRun, PgId, Request, Span, Token, VolumeId,
 };
+use crate::protocol::replication::replica::Asker;
 use crate::store::{self, DiskFault, DiskOp, IoData, IoId, Note, VolumeMeta};
+use crate::wire::Frame;
 use std::ops::Range;
 
 /// The caller's name for a control operation.
@@ -41,6 +50,18 @@ pub enum Input<'a> {
         buf: BufRef,
         blocks: u32,
     },
+    /// What the node's control plane wants. Numbers rise, from 1 on.
+    Order {
+        number: u64,
+        order: fabric::Order,
+    },
+    /// A frame of another shard. `disk` is that of its head.
+    Frame {
+        from: Asker,
+        disk: DiskId,
+        frame: Frame,
+        payload: Option<Span>,
+    },
     TurnEnded,
 }
 
@@ -53,7 +74,16 @@ pub enum Control {
         slot: DiskSlot,
         options: store::Options,
     },
-    /// Serve a volume: its PGs, in the order of their numbers, and the disk of each. Records the volume on
+    /// Have the store keep the numbers of its openings, durably.
+    PutOpenings {
+        disk: DiskId,
+        openings: store::Openings,
+    },
+    /// Have every store that is open record a volume. Serves nothing. A store that takes no changes is passed over.
+    PutVolume {
+        meta: VolumeMeta,
+    },
+    /// On a node that is alone: serve a volume: its PGs, in the order of their numbers, and the disk of each. Records the volume on
     /// every disk. Said again, it changes name, size or layers of a volume that is open.
     OpenVolume {
         meta: VolumeMeta,
@@ -99,6 +129,8 @@ pub enum ControlError {
     Open(store::OpenError),
     NoSuchVolume,
     NoSuchDisk,
+    /// The node is one of a cluster: orders open its volumes.
+    OfCluster,
 }
 
 /// What one core wants done.
@@ -141,6 +173,10 @@ pub enum Output {
         buf: BufRef,
         blocks: u32,
     },
+    /// The payload of an [`Input::Frame`] is the driver's again, but for blocks that are pinned.
+    Release {
+        payload: Span,
+    },
     /// The answer to a request; `map` is a part of [`Outbox::map`].
     Reply {
         token: Token,
@@ -161,7 +197,7 @@ pub enum Output {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub list: Vec<Output>,
-    /// For other nodes, and for who drives this one; after what is in the list.
+    /// For other shards, and for who drives this node; after what is in the list. Empty on a node that is alone.
     pub fabric: Vec<fabric::Output>,
     /// Arena, spans and runs of the stores' outputs; its list is empty when a step returns.
     pub store: store::Outbox,

@@ -8,7 +8,11 @@ use super::door::{Input, Outbox, Output};
 use super::fabric::{self, Fabric, Order, StoreAsk, To};
 use super::operation::{self, Answer, Failure, Next, Operation, Outcome};
 use super::pool::Pool;
-use crate::base::{BlockRun, Breaks, DiskId, DiskSlot, IoError, MapRun, PgId, Slab, Span, Time};
+use super::remote::{Came, Whole};
+use super::route::ShardNo;
+use crate::base::{
+    BlockRun, Breaks, CHUNK, DiskId, DiskSlot, IoError, MapRun, PgId, Slab, Span, Time,
+};
 use crate::protocol::membership::Incarnation;
 use crate::protocol::replication::replica::Asker;
 use crate::protocol::scrub::compare::Rests;
@@ -56,6 +60,10 @@ pub enum StoreAnswer {
 /// One core as one machine.
 pub struct Shard {
     me: Asker,
+    pub(super) whole: Whole,
+    /// See [`Shard::upto`].
+    pub(super) upto: u64,
+    pub(super) came: Came,
     pub(super) fabric: Fabric,
     pub(super) disks: Disks,
     pub(super) ops: Slab<Whose>,
@@ -75,13 +83,35 @@ pub struct Shard {
 impl Shard {
     /// A shard of a node that is alone: nobody else can have what is its own.
     pub fn alone(breaks: Breaks) -> Shard {
+        let mut shard = Shard::new(Asker(0), Whole::Alone, Incarnation(1), breaks);
+        let until = Time(u64::MAX);
+        shard.order(Time(0), Order::Leased { until });
+        shard
+    }
+
+    /// A shard of a node of a cluster, by its number among so many, in this start of the node. `me` is its name for itself: no frame that comes has it.
+    pub fn of_node(
+        (number, shards): (ShardNo, u16),
+        me: Asker,
+        incarnation: Incarnation,
+        breaks: Breaks,
+    ) -> Shard {
+        debug_assert!(number.0 < shards, "a shard is one of those of its node");
+        let whole = Whole::Node { me: number, shards };
+        Shard::new(me, whole, incarnation, breaks)
+    }
+
+    fn new(me: Asker, whole: Whole, incarnation: Incarnation, breaks: Breaks) -> Shard {
         let off = fabric::Off {
             breaks,
             ..fabric::Off::default()
         };
-        let mut shard = Shard {
-            me: Asker(0),
-            fabric: Fabric::new(Incarnation(1), RESTS, off),
+        Shard {
+            me,
+            whole,
+            upto: 0,
+            came: Came::default(),
+            fabric: Fabric::new(incarnation, RESTS, off),
             disks: Disks::default(),
             ops: Slab::new(OPS_MAX),
             asks: Slab::new(OPS_MAX),
@@ -93,10 +123,7 @@ impl Shard {
             spare: Vec::new(),
             #[cfg(feature = "sim")]
             store_answers: Vec::new(),
-        };
-        let until = Time(u64::MAX);
-        shard.order(Time(0), Order::Leased { until });
-        shard
+        }
     }
 
     /// Takes one input, and puts into `out` what follows from it.
@@ -112,6 +139,13 @@ impl Shard {
             }
             Input::Memory { buf, blocks } => self.pool.lend(buf, blocks),
             Input::Control { id, control } => self.on_control(now, id, control, out),
+            Input::Order { number, order } => self.on_order(now, number, order),
+            Input::Frame {
+                from,
+                disk,
+                frame,
+                payload,
+            } => self.on_frame(now, (from, disk), frame, payload),
             Input::TurnEnded => {
                 for slot in self.disks.slots() {
                     self.step_store(now, slot, store::Input::TurnEnded, out);
@@ -167,7 +201,7 @@ impl Shard {
         self.tell(now, fabric::Input::Order(order));
     }
 
-    fn tell(&mut self, now: Time, input: fabric::Input<'_>) {
+    pub(super) fn tell(&mut self, now: Time, input: fabric::Input<'_>) {
         (self.fabric).step(now, input, &self.disks, &mut self.wanted);
     }
 
@@ -257,7 +291,10 @@ impl Shard {
             }),
             fabric::Output::Pin { buf, blocks } => out.list.push(Output::Pin { buf, blocks }),
             fabric::Output::Unpin { buf, blocks } => {
-                if !self.pool.give_back(Span { buf, blocks }) {
+                let payload = Span { buf, blocks };
+                if self.came.take(buf) {
+                    out.list.push(Output::Release { payload });
+                } else if !self.pool.give_back(payload) {
                     out.list.push(Output::Unpin { buf, blocks });
                 }
             }
@@ -277,6 +314,17 @@ impl Shard {
             } => {
                 let op = self.new_op(Whose::Map(piece));
                 match (op, self.disks.slot_of(disk)) {
+                    // Another shard of this node has it, which is not asked: that all of it is data is never wrong.
+                    (op, None) if self.is_of_node() => {
+                        op.map(|op| self.ops.remove(op.0));
+                        let all = MapRun {
+                            len: u64::from(count) * CHUNK,
+                            zero: false,
+                            hole: false,
+                        };
+                        let result = Ok(&[all][..]);
+                        self.tell(now, fabric::Input::Mapped { piece, result });
+                    }
                     (Some(op), Some(slot)) => {
                         let input = store::Input::Map { op, at, count };
                         self.step_store(now, slot, input, out);
@@ -305,14 +353,16 @@ impl Shard {
                     self.step_store(now, slot, input, out);
                 }
             }
-            fabric::Output::Drained { volume } => self.on_drained(now, volume, out),
-            // For who drives the node; one that is alone has nobody to tell.
+            fabric::Output::Drained { volume } => {
+                self.hand_out(fabric::Output::Drained { volume }, out);
+                self.on_drained(now, volume, out);
+            }
             fabric::Output::Send { .. }
             | fabric::Output::Report(_)
             | fabric::Output::Cut { .. }
             | fabric::Output::Settled { .. }
             | fabric::Output::Waits { .. }
-            | fabric::Output::Paced { .. } => out.fabric.push(output),
+            | fabric::Output::Paced { .. } => self.hand_out(output, out),
         }
     }
 
@@ -339,8 +389,9 @@ impl Shard {
         }
         let place = self.pool.take(blocks);
         let is_there = place.is_some();
-        if let Some(place) = place {
-            asked.read_into(self.fabric.holds().hold(place));
+        if let Some(Span { buf, .. }) = place {
+            // As many as are read: so many go with an answer.
+            asked.read_into(self.fabric.holds().hold(Span { buf, blocks }));
         }
         is_there
     }
@@ -510,7 +561,7 @@ impl Shard {
             (Some(Whose::Ask(key)), answer) => {
                 let fenced = self.asks.get(key).and_then(Asked::fences);
                 self.answered(now, key, answer);
-                if let Some((slot, pg, version)) = fenced {
+                if let Some((slot, pg, version)) = fenced.filter(|_| !self.is_of_node()) {
                     // Its only replica is in sync, for ever: nobody will ask when a chunk was discarded (R20).
                     self.step_store(now, slot, store::Input::Forget { pg, version }, out);
                 }

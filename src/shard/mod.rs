@@ -13,8 +13,8 @@
 //! It is driven by `runtime` (real) and `sim` (simulated); see `door` for their duties. It owns the stores of its
 //! disks and coordinates the extents of every volume whose PGs live on them.
 //!
-//! So far it serves nodes that are alone ([`Shard::alone`]): each PG has one replica for ever, the lease never ends, and [`Control::OpenVolume`] says what orders of
-//! the node's control plane will say.
+//! On a node that is alone ([`Shard::alone`]) each PG has one replica for ever, the lease never ends, and [`Control::OpenVolume`] says what orders of
+//! the node's control plane say to a shard of a node of a cluster ([`Shard::of_node`], `remote`).
 
 mod asks;
 mod control;
@@ -24,6 +24,7 @@ pub mod fabric;
 mod machine;
 pub mod operation;
 mod pool;
+mod remote;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -34,4 +35,5 @@ pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output
 pub use machine::Shard;
 #[cfg(feature = "sim")]
 pub use machine::StoreAnswer;
+pub use remote::coordinator_of;
 pub use route::{RouteChange, Router, Routes, ShardNo};

@@ -1,9 +1,11 @@
-//! Which shard of this node coordinates an extent: the one that has the disk of its PG.
+//! Which shard of this node coordinates an extent: on a node that is alone the one that has the disk of its PG, on one of a cluster that
+//! of the PG's number ([`coordinator_of`]).
 //!
 //! Each shard has a router of its own, and the control plane has one; all are told the same changes. A router that
 //! is behind sends a request to a shard that does not coordinate the extent, which refuses it: *a wrong
 //! way is an error, never wrong data*.
 
+use super::remote::coordinator_of;
 use crate::base::{ChunkNo, DiskId, EXTENT, FamilyId, FixedMap, PgId, VolumeId};
 use crate::protocol::volume::pg_of;
 
@@ -23,6 +25,15 @@ pub enum RouteChange {
         /// In bytes.
         size: u64,
         pgs: Vec<(PgId, DiskId)>,
+    },
+    /// The same on a node of a cluster, of so many shards.
+    Serve {
+        volume: VolumeId,
+        family: FamilyId,
+        /// In bytes.
+        size: u64,
+        pgs: Vec<PgId>,
+        shards: u16,
     },
     /// A volume is not served any more.
     Close { volume: VolumeId },
@@ -63,13 +74,18 @@ impl Router {
                 let known = || pgs.iter().map(|(_, disk)| self.disk(*disk));
                 let other = known().flatten().next().unwrap_or(ShardNo(0));
                 let shards: Vec<_> = known().map(|shard| shard.unwrap_or(other)).collect();
-                let first = shards.first().copied();
-                let routes = Routes {
-                    family: *family,
-                    size: *size,
-                    only: first.filter(|first| shards.iter().all(|shard| shard == first)),
-                    shards,
-                };
+                let routes = Routes::new(*family, *size, shards);
+                self.volumes.insert(*volume, routes);
+            }
+            RouteChange::Serve {
+                volume,
+                family,
+                size,
+                pgs,
+                shards,
+            } => {
+                let of = |&pg: &PgId| coordinator_of(pg, *shards);
+                let routes = Routes::new(*family, *size, pgs.iter().map(of).collect());
                 self.volumes.insert(*volume, routes);
             }
             RouteChange::Close { volume } => {
@@ -90,6 +106,16 @@ impl Router {
 }
 
 impl Routes {
+    fn new(family: FamilyId, size: u64, shards: Vec<ShardNo>) -> Routes {
+        let first = shards.first().copied();
+        Routes {
+            family,
+            size,
+            only: first.filter(|first| shards.iter().all(|shard| shard == first)),
+            shards,
+        }
+    }
+
     /// The volume's size in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -162,6 +188,26 @@ mod tests {
         let volume = VolumeId(1);
         router.apply(&RouteChange::Close { volume });
         assert!(router.volume(volume).is_none());
+    }
+
+    #[test]
+    fn in_a_cluster_an_extent_goes_to_the_shard_of_its_pgs_number_wherever_its_disks_are() {
+        let mut router = Router::default();
+        let volume = VolumeId(1);
+        router.apply(&RouteChange::Serve {
+            volume,
+            family: FamilyId(1),
+            size: 1 << 30,
+            pgs: [5, 8, 11, 12].map(PgId).to_vec(),
+            shards: 3,
+        });
+        let routes = router.volume(volume).unwrap();
+        assert_eq!(routes.shards(), [ShardNo(0), ShardNo(2)]);
+        for extent in 0..64 {
+            let place = pg_of(FamilyId(1), ChunkNo::of_byte(extent * EXTENT).extent(), 4);
+            let shard = ShardNo([2, 2, 2, 0][place]);
+            assert_eq!(routes.run(extent * EXTENT, extent * EXTENT + 1).0, shard);
+        }
     }
 
     #[test]

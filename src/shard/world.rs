@@ -259,7 +259,7 @@ impl World {
                     self.blocks(to, blocks).copy_from_slice(&bytes);
                 }
                 Output::Fill { buf, blocks } => self.blocks(buf, blocks).fill(0),
-                Output::Pin { .. } | Output::Unpin { .. } => {}
+                Output::Pin { .. } | Output::Unpin { .. } | Output::Release { .. } => {}
                 Output::Reply { result, .. } => self.replies.push(result),
                 Output::ControlDone { id, result } if id == OPENING => self.opened = result,
                 Output::ControlDone { result, .. } => self.refused = result.err(),

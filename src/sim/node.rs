@@ -330,6 +330,8 @@ impl<M: Machine> Node<M> {
             Input::Control { id, .. } => [6, id.0, 0, 0],
             Input::TurnEnded => [7, 0, 0, 0],
             Input::Memory { blocks, .. } => [8, u64::from(*blocks), 0, 0],
+            Input::Order { number, .. } => [31, *number, 0, 0],
+            Input::Frame { disk, .. } => [32, u64::from(disk.0), 0, 0],
         };
         self.trace.event(self.now, numbers, || match input {
             Input::Disk { disk, id, result } => match result {
@@ -405,6 +407,7 @@ impl<M: Machine> Node<M> {
                 .map(|bytes| bytes.fill(0)),
             Output::Pin { buf, blocks } => self.buffers.pin(buf, blocks),
             Output::Unpin { buf, blocks } => self.buffers.unpin(buf, blocks),
+            Output::Release { .. } => unreachable!("no frame comes to a node that is alone"),
             Output::Reply {
                 token,
                 result,
@@ -447,6 +450,7 @@ impl<M: Machine> Node<M> {
             Output::Note { disk, .. } => [22, u64::from(disk.0), 0, 0],
             Output::Pin { buf, blocks } => [23, u64::from(buf.id.0), u64::from(*blocks), 0],
             Output::Unpin { buf, blocks } => [24, u64::from(buf.id.0), u64::from(*blocks), 0],
+            Output::Release { payload } => [30, u64::from(payload.buf.id.0), 0, 0],
             Output::Merge { from, into, .. } => {
                 [25, u64::from(from.block), u64::from(into.block), 0]
             }

@@ -289,6 +289,7 @@ pub(super) fn control_error(error: &ControlError, subject: &str) -> ErrorBody {
         ControlError::Open(error) => (error.to_string(), CHECK),
         ControlError::NoSuchVolume => ("it is not open".into(), "restart the daemon"),
         ControlError::NoSuchDisk => ("a disk that it lies on is not open".into(), LOOK),
+        ControlError::OfCluster => ("its node is one of a cluster".into(), "attach it"),
     };
     ErrorBody::io(format!("{subject}: {why}"), hint)
 }

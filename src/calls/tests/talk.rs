@@ -543,3 +543,32 @@ fn calls_work_on_the_daemons_runtime() {
         assert_eq!((both.1.unwrap().shard, both.2.unwrap().peer), (3, ONE));
     });
 }
+
+#[test]
+fn leases_have_a_connection_of_their_own_which_is_made_before_anything_is_asked() {
+    run(async {
+        let site = Site::new();
+        let (one, two) = pair(&site).await;
+        for service in [Service::Lease, Service::Manager] {
+            two.echoes(service);
+        }
+        for _ in 0..3 {
+            one.calls.connect(TWO, Service::Lease).await.unwrap();
+        }
+        let calls = &two.calls;
+        let welcomed = |count| move || calls.counts().welcomed == count;
+        eventually("it is made once", welcomed(1)).await;
+        let say = async |service| one.calls.call(TWO, service, vec![1], SOON).await.unwrap();
+        say(Service::Lease).await;
+        assert_eq!(two.calls.counts().welcomed, 1, "it was there");
+        say(Service::Manager).await;
+        eventually("Raft has another one", welcomed(2)).await;
+        one.calls.connect(ONE, Service::Lease).await.unwrap();
+        let nobody = one
+            .calls
+            .connect(NodeId(9), Service::Lease)
+            .await
+            .unwrap_err();
+        assert_says(nobody, &["no address of node 9"]);
+    });
+}

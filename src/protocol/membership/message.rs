@@ -44,7 +44,8 @@ impl LeaseNumber {
 }
 
 /// What a holder has as it asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// This lease, still valid at the send.
     Holds(LeaseNumber),
@@ -53,7 +54,8 @@ pub enum Standing {
 }
 
 /// What a holder wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Want {
     /// To have the lease, or to have it longer.
     Lease,
@@ -62,7 +64,7 @@ pub enum Want {
 }
 
 /// An earlier request that was answered, and how long the round trip took by the asker's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     pub request: u64,
     /// Of the leader that answered. A copy of the request that reaches a later one is not this one's round trip.
@@ -71,7 +73,7 @@ pub struct Answered {
 }
 
 /// A holder asks a member of the manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     pub node: NodeId,
     pub incarnation: Incarnation,
@@ -87,7 +89,8 @@ pub struct Ask {
 }
 
 /// Why a leader refuses a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The catalog has no such node (any more).
     UnknownNode,
@@ -98,7 +101,8 @@ pub enum Refusal {
 }
 
 /// What a member of the manager answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The lease is good for `length` counted from the send of the request, less the drift.
     Granted {

@@ -1,5 +1,6 @@
 //! The links of a shard on its ring: sockets, completions, and the end of a turn, when every link that something happened to sends and receives.
 
+use super::super::asker::LinkName;
 use super::super::desk::Desk;
 use super::super::tags::Completed;
 use super::limits::Limits;
@@ -22,6 +23,8 @@ use std::time::Duration;
 const LINKS: usize = 1024;
 /// Bytes of memory that a byte of credit may take: buffers have a power of two of blocks, so that one is less than half empty.
 const MEMORY_OF_CREDIT: u64 = 2;
+/// How long the peer's kernel may be silent until the link is given up: longer than any lease, so that nothing waits for that.
+const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// How often those are looked at that wait for something.
 const SWEEP: Duration = Duration::from_millis(250);
 /// How soon memory is looked for again: what frees it may be another shard, which tells nobody.
@@ -133,6 +136,7 @@ impl Links {
         }
         io::with_waiting(&socket).map_err(|_| LinkError::Socket)?;
         io::without_delay(&socket);
+        io::with_patience(&socket, DEAD_AFTER);
         let file = desk.ring.adopt(socket);
         let file = file.map_err(|_| LinkError::Socket)?;
         let credit = Credit {
@@ -191,6 +195,14 @@ impl Links {
         self.free(payload.buf.id, desk);
     }
 
+    /// The payload of an ask is somebody else's from now on, who frees it: the peer may send as much again where there is memory for it.
+    pub fn hand_on(&mut self, link: LinkId, blocks: u32) {
+        if let Some(held) = self.find(link) {
+            held.link.payload_released(blocks);
+            self.touch(link.place);
+        }
+    }
+
     /// Memory of what peers are granted, for an answer: they have paid for that as well.
     pub fn allocate(&mut self, blocks: u32) -> Option<BufId> {
         self.buffers.allocate(blocks)
@@ -200,6 +212,12 @@ impl Links {
     pub fn free(&mut self, id: BufId, desk: &mut Desk) {
         let peers = &mut self.buffers;
         Real { peers, desk }.release(id);
+    }
+
+    /// The link that an asker names; `None`: it is gone.
+    pub fn named(&self, name: LinkName) -> Option<LinkId> {
+        let link = self.held.get(name.place)?.link.id;
+        (LinkName::of(link) == name).then_some(link)
     }
 
     pub fn forget(&mut self, link: LinkId, question: &Question) -> Option<Span> {
@@ -332,6 +350,10 @@ impl Links {
         let mut touched = Vec::new();
         for (place, held) in self.held.iter_mut() {
             held.link.expire(now, &mut self.events);
+            held.link.let_forgotten_go(&mut Real {
+                peers: &mut self.buffers,
+                desk,
+            });
             if !held.link.is_up() {
                 touched.push(place);
             } else if held.link.is_waiting() {

@@ -40,6 +40,8 @@ impl Limits {
 
     /// Bytes of credit below which an ask could wait for ever: grants are told when a quarter has come back.
     pub const LEAST_BYTES: u64 = Cost::MAX * 4 / 3 + 1;
+    /// What a shard of a cluster needs for its links at least, in bytes: one link with little credit.
+    pub const LEAST_LINK_BYTES: u64 = 2 << 20;
 }
 
 impl Default for Limits {

@@ -142,6 +142,8 @@ pub(super) struct Asked {
     /// Where its payload goes.
     pub into: Option<Span>,
     round: u32,
+    /// When it was asked last.
+    since: Time,
 }
 
 /// An ask of the peer's that has no answer.
@@ -175,8 +177,12 @@ pub(super) struct Link {
     round_at: Time,
     /// Answers that nobody waited for.
     pub unasked: u64,
+    /// Rooms of asks that were forgotten, to be let go.
+    forgotten: Vec<Span>,
 }
 
+/// How long an ask keeps the room for its answer: well above the time after which silence is told, which asks without an answer are needed for.
+const ROOM_FOR: Duration = Duration::from_secs(3);
 /// Asks without an answer at most, whatever the peer grants.
 pub(super) const ASKED_MAX: usize = 4096;
 
@@ -204,6 +210,7 @@ impl Link {
             round: 0,
             round_at: now + limits.forget_after / 2,
             unasked: 0,
+            forgotten: Vec::new(),
         };
         link.tell_credit();
         link
@@ -234,6 +241,7 @@ impl Link {
             wanted,
             into,
             round,
+            since: now,
         };
         self.asked.insert(question, asked)?.into
     }
@@ -307,19 +315,36 @@ impl Link {
             let link = self.id;
             events.push_back(Event::Silent { link, since });
         }
+        self.forget_rooms(now);
         if now >= self.round_at {
             self.round_at = now + self.limits.forget_after / 2;
             self.begin_round();
         }
     }
 
-    /// What was there two rounds before the last one began is forgotten, but for what holds room.
+    /// Asks that hold room, and were not asked again for long, are forgotten: who still wants the answer asks again much sooner. Else a peer that hangs would keep the
+    /// rooms of all that was ever asked of it, and nothing could be asked of others.
+    fn forget_rooms(&mut self, now: Time) {
+        let forgotten = &mut self.forgotten;
+        self.asked.retain(|_, asked| {
+            let is_old = now.since(asked.since) >= ROOM_FOR;
+            let room = asked.into.filter(|_| is_old);
+            forgotten.extend(room);
+            room.is_none()
+        });
+    }
+
+    /// What was there two rounds before the last one began is forgotten. Of an ask that holds room that is let go: its answer is read and dropped should it come.
     fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
         let is_old = |since: u32| round - since > 2;
-        self.asked
-            .retain(|_, asked| asked.into.is_some() || !is_old(asked.round));
+        let forgotten = &mut self.forgotten;
+        self.asked.retain(|_, asked| {
+            let keeps = !is_old(asked.round);
+            forgotten.extend(asked.into.filter(|_| !keeps));
+            keeps
+        });
         let mut back = Credit::default();
         self.open.retain(|_, open| {
             let keeps = !is_old(open.round);
@@ -332,11 +357,18 @@ impl Link {
         self.grant.give_back(back);
     }
 
+    /// Lets the rooms go of asks that were forgotten.
+    pub fn let_forgotten_go(&mut self, memory: &mut impl Memory) {
+        let forgotten = self.forgotten.drain(..);
+        forgotten.for_each(|room| memory.release(room.buf.id));
+    }
+
     /// Lets go of everything that was given to it, once it is down and nothing of it is in flight.
     pub fn let_go(&mut self, memory: &mut impl Memory) {
         assert!(!self.is_up(), "a link that is up keeps what it has");
         self.outbound.let_go(memory);
         self.inbound.let_go(memory);
+        self.let_forgotten_go(memory);
         for (_, asked) in self.asked.drain() {
             if let Some(into) = asked.into {
                 memory.release(into.buf.id);

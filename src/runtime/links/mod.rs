@@ -41,7 +41,7 @@ pub(super) use drive::Links;
 pub use limits::Limits;
 pub use link::Why;
 pub use send::Refused;
-pub use user::{Door, LinkUser, NoUser, Outgoing};
+pub use user::{Door, LinkUser, Outgoing};
 
 use crate::base::{DiskId, NodeId, Span, Time};
 use crate::shard::ShardNo;
@@ -53,6 +53,18 @@ use std::fmt;
 pub struct LinkId {
     place: u32,
     life: u32,
+}
+
+impl LinkId {
+    /// Its place among the links of its shard, below 1,024, and its number, of which no two that live have the lower bits in common.
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.place, self.life)
+    }
+}
+
+/// How many blocks the answer to a frame may bring, for which it needs a place.
+pub(super) fn room_for(frame: &Frame) -> u32 {
+    check::Wanted::of(frame).blocks()
 }
 
 impl fmt::Display for LinkId {

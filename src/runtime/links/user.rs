@@ -37,27 +37,9 @@ impl Outgoing {
     }
 }
 
-/// Who gets what comes of a shard's links: the shard's machines, or in tests whatever plays them. Runs on the shard's thread, and does not wait.
+/// Who gets what comes of a shard's links in place of its machine: in tests and benches, whatever plays one. Runs on the shard's thread, and does not wait.
 pub trait LinkUser: Send {
     fn on_event(&mut self, event: Event, door: &mut Door<'_>);
-}
-
-/// Nobody: every link is given up as soon as it comes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoUser;
-
-impl LinkUser for NoUser {
-    fn on_event(&mut self, event: Event, door: &mut Door<'_>) {
-        match event {
-            Event::Up { link, .. } => door.give_up(link),
-            Event::Ask {
-                link,
-                payload: Some(payload),
-                ..
-            } => door.release(link, payload),
-            _ => {}
-        }
-    }
 }
 
 /// What a user of links can do while he is told an event.

@@ -19,7 +19,7 @@ use crate::base::{
     BufRef, DiskId, Epoch, Holds, IoError, LayerId, NodeId, Payload, PgId, Request, Span, Time,
     Token,
 };
-use crate::node::{self, Link, Numbers};
+use crate::node::{self, Link, Numbers, Said, Shards};
 use crate::protocol::catalog::{Catalog, Event};
 use crate::protocol::membership::{self, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{Asker, Durable};
@@ -28,6 +28,7 @@ use crate::protocol::report::Report;
 use crate::protocol::scrub::compare::Rests;
 use crate::protocol::volume::Coordinator;
 use crate::protocol::volume::groups::Groups;
+use crate::shard::ShardNo;
 use crate::shard::fabric::{self, Fabric, Order, Output, Pace, Stores, To};
 use crate::wire::Frame;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -107,6 +108,8 @@ pub struct Node {
     pub id: NodeId,
     members: Vec<NodeId>,
     machine: node::Node,
+    /// Of one shard.
+    shards: Shards,
     fabric: Fabric,
     asks: Asks,
     disks: BTreeSet<DiskId>,
@@ -160,6 +163,7 @@ impl Node {
             id,
             members,
             machine: machine.expect("the parameters are sound"),
+            shards: Shards::new(1),
             fabric: Fabric::new(incarnation, RESTS, fabric_off),
             asks: Asks::new(off.scrub),
             disks: disks.into_iter().collect(),
@@ -301,8 +305,10 @@ impl Node {
         shelves: &Shelves,
         buffers: &mut Buffers,
     ) {
-        let input = node::Input::Link { peer, link };
-        self.tell_node(now, input, shelves, buffers);
+        for link in self.shards.linked(ShardNo(0), peer, link) {
+            let input = node::Input::Link { peer, link };
+            self.tell_node(now, input, shelves, buffers);
+        }
         self.settle(now, shelves, buffers);
     }
 
@@ -429,6 +435,7 @@ impl Node {
     pub fn check(&self) {
         self.fabric.check();
         self.machine.check();
+        self.shards.check();
     }
 
     fn tell_node(
@@ -461,7 +468,7 @@ impl Node {
                         let scrubs = scrubs.map(|&disk| Effect::Scrub { disk });
                         self.effects.extend(scrubs);
                     }
-                    self.tell_fabric(now, fabric::Input::Order(order), shelves, buffers);
+                    self.order(now, order, shelves, buffers);
                 }
                 node::Output::Report(report) => self.report(report),
                 node::Output::Ask { to, ask } => self.send(to, Msg::Lease(ask)),
@@ -514,8 +521,24 @@ impl Node {
             };
             self.effects.extend(parent.into_iter().flat_map(effect));
         }
-        let order = Order::Layers { volume, layers };
+        self.order(now, Order::Layers { volume, layers }, shelves, buffers);
+    }
+
+    fn order(&mut self, now: Time, order: Order, shelves: &Shelves, buffers: &mut Buffers) {
+        self.shards.ordered(&order);
         self.tell_fabric(now, fabric::Input::Order(order), shelves, buffers);
+    }
+
+    /// The one shard has carried out every order that was given.
+    fn said(&mut self, now: Time, said: Said, shelves: &Shelves, buffers: &mut Buffers) {
+        let joined = self.shards.said(ShardNo(0), self.shards.last(), said);
+        let input = match joined {
+            Some(Said::Drained { volume }) => node::Input::Drained { volume },
+            Some(Said::Cut { volume }) => node::Input::Cut { volume },
+            Some(Said::Settled { volume }) => node::Input::Settled { volume },
+            None => return,
+        };
+        self.tell_node(now, input, shelves, buffers);
     }
 
     fn tell_fabric(
@@ -604,13 +627,13 @@ impl Node {
                 Output::Report(report) => self.report(report),
                 Output::Paced { how, .. } => self.effects.push(Effect::Paced(how)),
                 Output::Drained { volume } => {
-                    self.tell_node(now, node::Input::Drained { volume }, shelves, buffers);
+                    self.said(now, Said::Drained { volume }, shelves, buffers);
                 }
                 Output::Cut { volume } => {
-                    self.tell_node(now, node::Input::Cut { volume }, shelves, buffers);
+                    self.said(now, Said::Cut { volume }, shelves, buffers);
                 }
                 Output::Settled { volume } => {
-                    self.tell_node(now, node::Input::Settled { volume }, shelves, buffers);
+                    self.said(now, Said::Settled { volume }, shelves, buffers);
                 }
                 Output::Waits { volume } => {
                     self.tell_node(now, node::Input::Waits { volume }, shelves, buffers);

@@ -6,6 +6,7 @@
 use super::comparer::{Comparer, Output};
 use crate::base::{ChunkId, DiskId, PgId, Time};
 use crate::protocol::replication::Role;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Replicas that are named at once for what a comparison found: more at one disk's word is another trouble.
@@ -16,7 +17,8 @@ pub const UNKNOWN_MAX: usize = 1024;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is wrong with a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wrong {
     /// It lacks a write that was acknowledged.
     LostWrite,
