@@ -290,6 +290,7 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         block_size: 512,
         read_only: false,
         refused: None,
+        is_away: false,
     };
     let executor = tokio::runtime::Builder::new_current_thread().build();
     executor.expect("an executor").block_on(async {

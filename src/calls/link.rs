@@ -105,6 +105,15 @@ impl LinkCover {
         }
     }
 
+    /// What [`LinkCover::into_parts`] has taken apart.
+    pub(super) fn from_parts(tls: LinkTls, sealed: Vec<u8>, opened: Vec<u8>) -> LinkCover {
+        LinkCover {
+            sealed,
+            opened,
+            ..LinkCover::new(tls)
+        }
+    }
+
     /// Seals bytes, and appends what is to be sent to `out`.
     ///
     /// # Errors

@@ -55,6 +55,7 @@ mod limits;
 mod link;
 mod node;
 mod peer;
+mod relay;
 mod renew;
 mod security;
 mod serve;

@@ -7,7 +7,7 @@ use super::tend;
 use crate::base::NodeId;
 use crate::calls::{Calls, Service};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -24,6 +24,18 @@ pub(super) struct Here {
     /// The last entry of the manager's log that its catalog has.
     pub index: u64,
     pub version: String,
+    /// Of older builds nothing: they have no links.
+    #[serde(default)]
+    pub places: Places,
+}
+
+/// Where data links of a node lead.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// How many shards it has; 0: it takes no links.
+    pub shards: u16,
+    /// The shard that has each of its disks.
+    pub disks: BTreeMap<u32, u16>,
 }
 
 /// What was last seen of a node.
@@ -118,6 +130,7 @@ mod tests {
         let here = |index| Here {
             index,
             version: "0.1.0".into(),
+            places: Places::default(),
         };
         let seen = Seen::after(None, 10, Ok(here(1)));
         let seen = Seen::after(Some(seen), 11, Ok(here(2)));

@@ -48,6 +48,7 @@ mod view;
 mod wires;
 
 pub use error::ClusterError;
+pub use look::Places;
 pub use settings::{Protection, Settings};
 pub use site::{Cluster, Founded, Issued, Join};
 pub use view::{Place, Presence, View, Viewed};

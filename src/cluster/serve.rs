@@ -40,10 +40,11 @@ impl Inner {
             let weak = weak.clone();
             async move {
                 known(caller)?;
-                let (_, manager) = alive(&weak)?;
+                let (inner, manager) = alive(&weak)?;
                 let here = Here {
                     index: manager.index().0,
                     version: env!("CARGO_PKG_VERSION").into(),
+                    places: lock(&inner.places).clone(),
                 };
                 serde_json::to_vec(&here).map_err(|error| error.to_string())
             }

@@ -2,7 +2,7 @@
 
 use super::error::ClusterError;
 use super::kept::{How, Kept};
-use super::look::{self, Seen};
+use super::look::{self, Places, Seen};
 use super::settings::{Protection, Settings};
 use super::tend;
 use super::view::View;
@@ -43,12 +43,15 @@ pub(super) struct Inner {
     pub kept: Mutex<Option<Kept>>,
     pub running: Mutex<Option<Running>>,
     pub seen: Mutex<BTreeMap<NodeId, Seen>>,
+    /// Of this node.
+    pub places: Mutex<Places>,
     /// Held over a founding or joining.
     changing: tokio::sync::Mutex<()>,
 }
 
 /// What there is as long as this node is of a cluster.
 pub(super) struct Running {
+    pub calls: Calls,
     pub keeper: Arc<Keeper>,
     pub authority: Option<Arc<Authority>>,
     /// Where others reach this node.
@@ -135,6 +138,7 @@ impl Cluster {
             kept: Mutex::new(kept),
             running: Mutex::default(),
             seen: Mutex::default(),
+            places: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         })))
     }
@@ -167,6 +171,26 @@ impl Cluster {
     /// The node that this is; nothing where it is alone, and the catalog says it.
     pub fn node(&self) -> Option<NodeId> {
         lock(&self.0.kept).as_ref().map(|kept| kept.node)
+    }
+
+    /// The cluster's number, and what is said to other nodes; nothing where this node is alone, or its daemon is not started as one of the cluster.
+    pub fn calls(&self) -> Option<(ClusterId, Calls)> {
+        let running = lock(&self.0.running);
+        let running = running.as_ref()?;
+        Some((running.cluster(), running.calls.clone()))
+    }
+
+    /// Tells others from now on where links to this node lead.
+    pub fn set_places(&self, places: Places) {
+        *lock(&self.0.places) = places;
+    }
+
+    /// Where links to the others lead, as far as they answer.
+    pub fn places(&self) -> Vec<(NodeId, Places)> {
+        let seen = lock(&self.0.seen);
+        let answering = seen.iter().filter(|(_, seen)| seen.silent.is_none());
+        let places = answering.filter_map(|(node, seen)| Some((*node, seen.here.clone()?.places)));
+        places.filter(|(_, places)| places.shards > 0).collect()
     }
 
     /// Speaks for this manager from now on. Where this node is of a cluster, listens, and tends to it.
@@ -395,10 +419,11 @@ impl Inner {
         let tasks = [
             tokio::spawn(tend::tend(weak.clone(), calls.clone(), reached_at)).abort_handle(),
             tokio::spawn(look::look(weak.clone(), calls.clone())).abort_handle(),
-            tokio::spawn(tend::renew(weak, calls, Arc::clone(&keeper))).abort_handle(),
+            tokio::spawn(tend::renew(weak, calls.clone(), Arc::clone(&keeper))).abort_handle(),
         ];
         *lock(&self.kept) = Some(kept);
         *lock(&self.running) = Some(Running {
+            calls,
             keeper,
             authority,
             reached_at,

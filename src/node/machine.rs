@@ -32,6 +32,8 @@ pub struct Node {
     pub(super) open: BTreeSet<VolumeId>,
     /// Peers whose version has no word for that (R18).
     cannot_confirm: BTreeSet<NodeId>,
+    /// Peers that there is a link to.
+    linked: BTreeSet<NodeId>,
     has_catalog: bool,
     pub(super) again_at: Time,
 }
@@ -57,6 +59,7 @@ impl Node {
             openings: Openings::default(),
             open: BTreeSet::new(),
             cannot_confirm: BTreeSet::new(),
+            linked: BTreeSet::new(),
             has_catalog: false,
             again_at: now,
         })
@@ -175,6 +178,9 @@ impl Node {
                 false => self.cannot_confirm.insert(peer),
             };
             self.say_without_lease(out);
+            self.linked.insert(peer);
+        } else {
+            self.linked.remove(&peer);
         }
         let disks: Vec<DiskId> = catalog.disks_of(peer).map(|disk| disk.id).collect();
         if self.has_catalog && !disks.is_empty() {
@@ -195,6 +201,10 @@ impl Node {
 
     fn on_snapshot(&mut self, now: Time, catalog: &Catalog, out: &mut Vec<Output>) {
         self.has_catalog = true;
+        for &peer in &self.linked {
+            let disks: Vec<DiskId> = catalog.disks_of(peer).map(|disk| disk.id).collect();
+            out.push(Output::Order(Order::Connected { disks }));
+        }
         let volumes: Vec<VolumeId> = catalog.volumes().map(|volume| volume.id).collect();
         let layers = volumes.iter().map(|&volume| Output::Layers { volume });
         out.extend(layers);
@@ -231,10 +241,15 @@ impl Node {
             }
             Event::DiskAdded { disk, pgs, .. } => {
                 self.look_at_disk(disk.id, catalog, out);
+                if self.linked.contains(&disk.node) {
+                    let disks = vec![disk.id];
+                    out.push(Output::Order(Order::Connected { disks }));
+                }
                 pgs.iter().for_each(|pg| tell_pg(pg.id, catalog, out));
             }
             Event::NodeRemoved { node } => {
                 self.cannot_confirm.remove(node);
+                self.linked.remove(node);
                 self.say_without_lease(out);
             }
             Event::DiskRemoved { disk } => self.drop_disk(*disk, out),

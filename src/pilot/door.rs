@@ -14,11 +14,12 @@ use crate::protocol::steward;
 use crate::shard::ShardNo;
 use crate::shard::fabric::Order;
 use crate::store::{LayerMeta, Openings, VolumeMeta};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// What peers have said and the pilot has not looked at yet: two words of each of a thousand nodes. More is refused, and said again.
@@ -153,13 +154,14 @@ pub(super) enum Door {
 pub struct Pilot {
     doors: mpsc::Sender<Door>,
     view: Arc<Mutex<View>>,
-    ended: oneshot::Receiver<()>,
+    served: watch::Receiver<BTreeSet<VolumeId>>,
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
     calls: Calls,
 }
 
 /// What is behind this lock is changed in single steps.
-pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
-    view.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pilot {
@@ -181,12 +183,14 @@ impl Pilot {
         let view = Arc::new(Mutex::new(View::new(now)));
         let calls = parts.calls.clone();
         main.spawn(forward(calls.clone(), told));
+        let (serves, served) = watch::channel(BTreeSet::new());
         let ways = drive::Ways {
             doors: opened,
             heard,
             tells,
             main,
             view: Arc::clone(&view),
+            served: serves,
         };
         let thread = std::thread::Builder::new().name("sarsen-pilot".into());
         let runs = move || {
@@ -204,7 +208,8 @@ impl Pilot {
         Ok(Pilot {
             doors,
             view,
-            ended,
+            served,
+            ended: Mutex::new(Some(ended)),
             calls,
         })
     }
@@ -234,15 +239,23 @@ impl Pilot {
         lock(&self.view).clone()
     }
 
-    /// Ends, and waits for it. Nothing is given back: the lease runs out, because a shard may serve until it has, and volumes are taken over then.
-    pub async fn end(self) {
+    /// The volumes that are served here: the shards were ordered to take requests of them, or to have them wait for a turn.
+    pub fn served(&self) -> watch::Receiver<BTreeSet<VolumeId>> {
+        self.served.clone()
+    }
+
+    /// Ends, and waits for it where it is the first that is told so. Nothing is given back: the lease runs out, because a shard may serve until it has, and volumes are taken over then.
+    pub async fn end(&self) {
+        let Some(ended) = lock(&self.ended).take() else {
+            return;
+        };
         for service in [Service::Lease, Service::Report, Service::Node] {
             self.calls.stop_handling(service);
         }
         let ends = async {
             self.doors.send(Door::End).await.ok();
             // An error means that it has ended.
-            self.ended.await.ok();
+            ended.await.ok();
         };
         if timeout(END_MAX, ends).await.is_err() {
             tracing::error!("the pilot does not end; its lease is not renewed by anybody else");

@@ -6,7 +6,7 @@ use super::orders::{Keep, Next, Orders};
 use super::seat::{Asker, Seat};
 use super::silence::Silence;
 use super::view::{Role, View};
-use crate::base::{DiskId, NodeId, Time};
+use crate::base::{DiskId, NodeId, Time, VolumeId};
 use crate::calls::{Calls, Service};
 use crate::manager::{self, Index, Manager, News, Watch};
 use crate::node::{self, Link, Member, Node, Numbers};
@@ -18,11 +18,11 @@ use crate::protocol::report::Report;
 use crate::protocol::steward;
 use crate::shard::ShardNo;
 use crate::store::Openings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
@@ -57,6 +57,7 @@ pub(super) struct Ways {
     /// The control plane's runtime.
     pub main: Handle,
     pub view: Arc<Mutex<View>>,
+    pub served: watch::Sender<BTreeSet<VolumeId>>,
 }
 
 /// What was begun has ended.
@@ -101,6 +102,7 @@ pub(super) struct Driver<S> {
     pub main: Handle,
     tells: mpsc::Sender<Told>,
     pub view: Arc<Mutex<View>>,
+    pub served: watch::Sender<BTreeSet<VolumeId>>,
     pub tasks: JoinSet<Done>,
     pub machine: Node,
     pub seat: Option<Seat>,
@@ -163,6 +165,7 @@ pub(super) async fn run<S: Shards>(parts: Parts<S>, mut ways: Ways) {
         tells,
         main,
         view,
+        served,
     } = ways;
     lock(&view).members.clone_from(&members);
     let driver = Driver {
@@ -177,6 +180,7 @@ pub(super) async fn run<S: Shards>(parts: Parts<S>, mut ways: Ways) {
         main,
         tells,
         view,
+        served,
         tasks: JoinSet::new(),
         machine,
         seat: None,

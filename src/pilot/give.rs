@@ -61,15 +61,30 @@ impl<S: Shards> Driver<S> {
                 self.silence.told(*until);
             }
             Order::Open { open, epoch, .. } => {
-                lock(&self.view).volumes.insert(open.id, *epoch);
+                lock(&self.view).volumes.insert(open.id, Some(*epoch));
             }
-            Order::Close { volume } | Order::Suspend { volume } => {
+            Order::Offer(open) => {
+                lock(&self.view).volumes.entry(open.id).or_default();
+            }
+            Order::Close { volume } => {
                 lock(&self.view).volumes.remove(volume);
             }
             _ => {}
         }
+        let serves = match &order {
+            Order::Open { open, .. } | Order::Offer(open) => Some((open.id, true)),
+            Order::Close { volume } => Some((*volume, false)),
+            _ => None,
+        };
         let number = self.joined.ordered(&order);
         self.shards.order(number, order);
+        if let Some((volume, is_served)) = serves {
+            // After the order: who hears of it asks the shards behind it.
+            self.served.send_if_modified(|served| match is_served {
+                true => served.insert(volume),
+                false => served.remove(&volume),
+            });
+        }
     }
 
     pub(super) fn begin(&mut self, keep: Keep) {

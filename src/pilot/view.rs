@@ -53,8 +53,8 @@ pub struct View {
     pub role: Role,
     /// Of the manager; this node asks them for its lease.
     pub members: Vec<NodeId>,
-    /// Volumes that are ordered to be open here, each with the epoch of its turn.
-    pub volumes: BTreeMap<VolumeId, Epoch>,
+    /// Volumes that are served here, each with the epoch of its last turn; of one that is shared there may have been none yet.
+    pub volumes: BTreeMap<VolumeId, Option<Epoch>>,
     /// While this node leads: nodes whose clocks run out of bounds, and which are refused.
     pub clocks_out_of_bounds: BTreeSet<NodeId>,
     /// Most clocks disagree with this node's, while it leads: the leadership belongs elsewhere.

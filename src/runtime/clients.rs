@@ -73,6 +73,10 @@ pub(super) struct Clients {
     /// Listeners that accept nothing until the next sweep, for lack of files or memory.
     deaf: Vec<u32>,
     awake: Vec<u32>,
+    /// Connections that wait for an export that is away.
+    waiting: Vec<u32>,
+    /// What they want, for the control plane.
+    wanted: Vec<VolumeId>,
     sweep_at: Option<Time>,
     /// Empty messages with their memory.
     messages: Vec<Message>,
@@ -90,6 +94,8 @@ impl Clients {
             hungry: VecDeque::new(),
             deaf: Vec::new(),
             awake: Vec::new(),
+            waiting: Vec::new(),
+            wanted: Vec::new(),
             sweep_at: None,
             messages: Vec::new(),
         }
@@ -192,8 +198,8 @@ impl Clients {
         }
     }
 
-    /// Takes a new table of exports, and tells live sessions what sizes changed.
-    pub fn set_exports(&mut self, exports: Arc<Exports>) {
+    /// Takes a new table of exports, tells live sessions what sizes changed, and answers who waits for an export that is not away any more.
+    pub fn set_exports(&mut self, exports: Arc<Exports>, desk: &mut Desk) {
         for (_, connection) in self.connections.iter_mut() {
             let export = connection
                 .volume
@@ -203,6 +209,15 @@ impl Clients {
             }
         }
         self.exports = exports;
+        for key in std::mem::take(&mut self.waiting) {
+            self.open(key, Purpose::Attach, desk);
+            self.touch(key);
+        }
+    }
+
+    /// The next volume that somebody waits for.
+    pub fn next_wanted(&mut self) -> Option<VolumeId> {
+        self.wanted.pop()
     }
 
     /// Notes that a connection is to be looked at, at the end of the turn.

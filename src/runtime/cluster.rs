@@ -6,7 +6,7 @@
 use super::asker::Who;
 use super::core_loop::Core;
 use super::handle::{Handle, Runtime};
-use super::links::Event;
+use super::links::{Event, Peer};
 use super::machine::Machine;
 use super::mailbox::Mail;
 use super::post::Whom;
@@ -56,15 +56,16 @@ impl Orders {
 }
 
 impl<M: Machine> Core<M> {
-    /// Carries out the next orders.
-    pub fn take_orders(&mut self) {
+    /// Carries out the next orders; whether there are more.
+    pub fn take_orders(&mut self) -> bool {
         let mut orders = std::mem::take(&mut self.orders);
         let line = &self.desk.shared.lines[usize::from(self.desk.me.0)];
-        self.has_orders = line.orders.take(&mut orders);
+        let has_more = line.orders.take(&mut orders);
         for (number, order) in orders.drain(..) {
             self.step(Input::Order { number, order });
         }
         self.orders = orders;
+        has_more
     }
 
     /// Brings what the machine has for others to them.
@@ -97,6 +98,13 @@ impl<M: Machine> Core<M> {
     pub fn say(&mut self, what: What) {
         if self.peers.is_of_cluster {
             self.saying.say(self.machine.upto(), what);
+        }
+    }
+
+    /// Tells which volumes clients wait for.
+    pub fn tell_wanted(&mut self) {
+        while let Some(volume) = self.clients.next_wanted() {
+            self.say(What::Wanted { volume });
         }
     }
 
@@ -257,6 +265,20 @@ impl Handle {
         };
         // Where the shards have stopped nothing is sent any more.
         let _ = self.ask_shards(&self.all(), mail).await;
+    }
+
+    /// The links that a shard has now: to whom.
+    pub async fn links(&self, shard: ShardNo) -> Vec<Peer> {
+        let answer = self.ask_shard(shard, |done| Mail::Links { done });
+        // Where the shards have stopped, so have the links.
+        answer.await.unwrap_or_default()
+    }
+
+    /// Which shard has which of these disks of this node.
+    pub fn shards_of(&self, disks: impl IntoIterator<Item = DiskId>) -> Vec<(DiskId, ShardNo)> {
+        let places = &self.shared.places;
+        let of = |disk| Some((disk, places.disk(disk)?));
+        disks.into_iter().filter_map(of).collect()
     }
 
     /// What the store of a disk keeps of its openings; `None`: the disk was given to no shard, or is not open.

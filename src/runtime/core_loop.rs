@@ -195,7 +195,7 @@ impl<M: Machine> Core<M> {
         }
         self.share_memory();
         if self.has_orders {
-            self.take_orders();
+            self.has_orders = self.take_orders();
         }
         // Before the turn of the machine ends: what is asked there goes into its next batch.
         self.links.sweep(&mut self.desk);
@@ -211,6 +211,7 @@ impl<M: Machine> Core<M> {
         self.clients.sweep(&mut self.desk);
         self.devices.try_again(&mut self.desk);
         self.clients.settle(&mut self.desk);
+        self.tell_wanted();
         self.guests.settle(&mut self.desk);
         self.links.settle(&mut self.desk);
         self.disks.start_parked(&mut self.desk.ring);
@@ -321,7 +322,7 @@ impl<M: Machine> Core<M> {
         while let Some(mail) = self.mailbox.take() {
             self.open_mail(mail);
         }
-        self.take_orders();
+        self.has_orders = self.take_orders();
     }
 
     fn open_mail(&mut self, mail: Mail) {
@@ -332,11 +333,13 @@ impl<M: Machine> Core<M> {
                 let _ = done.send(self.disks.attach(slot, disk, &mut desk.ring));
             }
             Mail::Route { change, done } => {
-                desk.router.apply(&change);
+                // What comes by the new way finds done what was ordered before.
+                while self.take_orders() {}
+                self.desk.router.apply(&change);
                 let _ = done.send(());
             }
             Mail::Exports { exports, done } => {
-                self.clients.set_exports(exports);
+                self.clients.set_exports(exports, desk);
                 let _ = done.send(());
             }
             Mail::Listen { socket, done } => {
@@ -374,6 +377,9 @@ impl<M: Machine> Core<M> {
             Mail::GiveUp { link, done } => {
                 self.links.give_up(link);
                 let _ = done.send(());
+            }
+            Mail::Links { done } => {
+                let _ = done.send(self.peers.links());
             }
             Mail::PeerDisks { node, disks, done } => {
                 self.peers.know_disks(node, &disks);

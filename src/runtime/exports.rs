@@ -20,6 +20,9 @@ pub struct Export {
     pub read_only: bool,
     /// Why a client may not attach now, for a person; `None` where it may.
     pub refused: Option<String>,
+    /// Whether this node would have to take it first: who wants to attach waits until the control plane, which is told, has brought that about or
+    /// says why not.
+    pub is_away: bool,
 }
 
 /// The exports of a node, by name.

@@ -73,6 +73,10 @@ pub(super) enum Mail {
         link: LinkId,
         done: oneshot::Sender<()>,
     },
+    /// To whom are there links?
+    Links {
+        done: oneshot::Sender<Vec<Peer>>,
+    },
     /// These are the disks of a node.
     PeerDisks {
         node: NodeId,

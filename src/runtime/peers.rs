@@ -134,6 +134,20 @@ impl Peers {
         is_last
     }
 
+    /// To whom there are links.
+    pub fn links(&self) -> Vec<Peer> {
+        let of = |(node, ways): (&NodeId, &Vec<Way>)| {
+            let node = *node;
+            let peer = move |way: &Way| Peer {
+                node,
+                shard: way.shard,
+                version: way.version,
+            };
+            ways.iter().map(peer).collect::<Vec<_>>()
+        };
+        self.ways.iter().flat_map(of).collect()
+    }
+
     /// These are the disks of a node, each with the shard that has it.
     pub fn know_disks(&mut self, node: NodeId, disks: &[(DiskId, ShardNo)]) {
         self.disks.retain(|_, (of, _)| *of != node);

@@ -50,6 +50,10 @@ pub enum What {
     DiskFailed {
         disk: DiskId,
     },
+    /// Somebody waits for a volume that is away ([`Export::is_away`](super::Export::is_away)).
+    Wanted {
+        volume: VolumeId,
+    },
     /// This shard's first link to a node is there, or its last one is gone.
     Link {
         node: NodeId,
@@ -71,12 +75,13 @@ pub type SaidReceiver = mpsc::Receiver<Said>;
 impl What {
     /// Whether one takes the place of the other.
     fn is_about_the_same(&self, other: &What) -> bool {
-        use What::{Cut, DiskFailed, Drained, Link, Settled, Waits};
+        use What::{Cut, DiskFailed, Drained, Link, Settled, Waits, Wanted};
         match (self, other) {
             (Drained { volume: a }, Drained { volume: b })
             | (Cut { volume: a }, Cut { volume: b })
             | (Settled { volume: a }, Settled { volume: b })
-            | (Waits { volume: a }, Waits { volume: b }) => a == b,
+            | (Waits { volume: a }, Waits { volume: b })
+            | (Wanted { volume: a }, Wanted { volume: b }) => a == b,
             (DiskFailed { disk: a }, DiskFailed { disk: b }) => a == b,
             (Link { node: a, .. }, Link { node: b, .. }) => a == b,
             _ => false,

@@ -73,6 +73,7 @@ fn export(size: u64, refused: Option<&str>) -> Export {
         block_size: 512,
         read_only: false,
         refused: refused.map(str::to_owned),
+        is_away: false,
     }
 }
 

@@ -7,10 +7,13 @@
 //! A shared volume has one more at each other node that uses it. Where the first is detached and nothing comes in, the one at the lowest of
 //! those nodes is the first from then on.
 //!
+//! An attachment without a front end *holds* the volume: a node uses it itself, for who comes by NBD or over the API, for as long as they are there. Any other
+//! attachment at that node takes its place; at another node it is as good as any.
+//!
 //! The catalog knows what is wanted, not whether it works: the host starts and stops what serves an attachment.
 
 use super::index::Place;
-use super::state::{Attachment, AttachmentKey, FrontEnd, Sharing, Volume};
+use super::state::{Attachment, AttachmentKey, FrontEnd, Sharing, Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, QUEUES_MAX, Refusal};
 use crate::base::{NodeId, VolumeId};
@@ -30,7 +33,13 @@ impl Catalog {
         front_end: &FrontEnd,
     ) -> Result<Vec<Event>, Refusal> {
         let volume = self.volume(id).ok_or_else(|| no_volume(id))?;
-        if volume.state != super::VolumeState::Ready {
+        let is_usable = match volume.state {
+            VolumeState::Ready => true,
+            // Who fills it has to hold it.
+            VolumeState::Importing { .. } => *front_end == FrontEnd::None,
+            VolumeState::Deleting => false,
+        };
+        if !is_usable {
             return Err(not_ready(volume));
         }
         self.known_node(node)?;
@@ -53,6 +62,16 @@ impl Catalog {
             front_end: front_end.clone(),
         };
         self.next.attachment += 1;
+        let held = self.attached_at(id, node).filter(|one| is_held(one));
+        if let Some(node) = held.map(|held| held.node) {
+            let is_first = self.attachments.get(&id).is_some_and(|first| first.node == node);
+            let place = match is_first {
+                true => Place::First,
+                false => Place::Shared(node),
+            };
+            self.put_attachment(place, attachment.clone());
+            return Ok(vec![Event::Attached { attachment }]);
+        }
         let first = self.attachments.get(&id).map(|first| first.node);
         let place = match first {
             Some(first) if first != node => Place::Shared(node),
@@ -139,6 +158,10 @@ impl Catalog {
     /// Whether the volume has a place for another attachment of this kind.
     fn check_place(&self, volume: &Volume, node: NodeId, wanted: &FrontEnd) -> Result<(), Refusal> {
         let name = &volume.name;
+        let held = self.attached_at(volume.id, node).is_some_and(is_held);
+        if held && !wanted.is_incoming() {
+            return Ok(());
+        }
         let Some(first) = self.attachments.get(&volume.id) else {
             if wanted.is_incoming() {
                 let reason = format!("{name} is not attached, so no guest can move away from it");
@@ -197,9 +220,14 @@ impl Catalog {
     }
 }
 
+/// Whether it gives its place to another one of its node.
+fn is_held(attachment: &Attachment) -> bool {
+    attachment.front_end == FrontEnd::None
+}
+
 fn check_front_end(front_end: &FrontEnd) -> Result<(), Refusal> {
     let queues = match front_end {
-        // As it came from a log of before there were front ends: nothing to check.
+        // It only holds the volume: nothing to check.
         FrontEnd::None => return Ok(()),
         FrontEnd::VhostUser { socket, queues, .. } => {
             check_socket(socket)?;

@@ -1,7 +1,8 @@
 //! Who owns a volume's range: a node, by a turn that has an epoch.
 //!
 //! A plain volume is one range. The epoch of a turn is the last one with the host's part raised by one, so none is given twice
-//! (R4), not by a restart and not by another node. Who takes a range names the epoch that it saw, so of two that take at once
+//! (R4), not by a restart and not by another node. Sites count from one: a node that is alone has nobody to give its volumes' epochs, and those that it makes
+//! itself are of site zero, below all of these. Who takes a range names the epoch that it saw, so of two that take at once
 //! one is refused.
 //!
 //! A range that another node owns is taken only after that one gave it up, or with the number of a lease that surely has ended
@@ -20,6 +21,9 @@ use super::{Catalog, Code, Event, Refusal};
 use crate::base::{Epoch, NodeId, VolumeId};
 use crate::protocol::membership::LeaseNumber;
 use serde::{Deserialize, Serialize};
+
+/// Below it are the epochs of nodes that are alone.
+const FIRST_SITE: u32 = 1;
 
 /// A node's turn at a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +241,7 @@ impl Catalog {
         let range = Ownership {
             epoch: Epoch {
                 generation,
-                site: last.site,
+                site: last.site.max(FIRST_SITE),
                 host,
             },
             owner: Some(owner),

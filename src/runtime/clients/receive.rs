@@ -98,7 +98,7 @@ impl Clients {
                 self.command(key, command, desk.now, desk);
                 return true;
             }
-            // Lookups are answered at once, and a write's data goes to `incoming` before this is asked.
+            // A lookup is answered at once or with a later table of exports, and a write's data goes to `incoming` before this is asked.
             Event::NeedMore | Event::Waiting | Event::Payload { .. } => {}
             Event::Full => self.connections[key].stall = Some(Stall::Full),
             Event::Disconnect => self.connections[key].life = Life::Ending,
@@ -110,13 +110,21 @@ impl Clients {
         false
     }
 
-    fn open(&mut self, key: u32, purpose: Purpose, desk: &mut Desk) {
+    /// Answers the lookup of an export; one that is away later.
+    pub(super) fn open(&mut self, key: u32, purpose: Purpose, desk: &mut Desk) {
         let connection = &mut self.connections[key];
         let name = connection.session.export_wanted();
         let found = match (name, self.exports.iter().count()) {
             ("", 1) => self.exports.iter().next(),
             _ => self.exports.by_name(name),
         };
+        if let (Purpose::Attach, Some(export)) = (purpose, found)
+            && export.is_away
+            && export.refused.is_none()
+        {
+            self.wanted.push(export.volume);
+            return self.waiting.push(key);
+        }
         let result = match found {
             None => Err(Refusal::Unknown),
             Some(export) => match &export.refused {
@@ -135,9 +143,11 @@ impl Clients {
             connection.volume = Some(info.volume);
             self.strangers -= 1;
         }
-        if let Some(message) = &mut connection.gathered {
-            connection.session.opened(result, message.bytes());
-        }
+        let pool = &mut self.messages;
+        let message = connection
+            .gathered
+            .get_or_insert_with(|| pool.pop().unwrap_or_default());
+        connection.session.opened(result, message.bytes());
     }
 
     fn list(&mut self, key: u32) {

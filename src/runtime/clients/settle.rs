@@ -127,6 +127,7 @@ impl Clients {
             None => self.strangers -= 1,
         }
         self.awake.retain(|&other| other != key);
+        self.waiting.retain(|&other| other != key);
         self.hungry.retain(|hungry| match *hungry {
             Hungry::Command(other) | Hungry::Job(other, _) => other != key,
         });
