@@ -166,7 +166,7 @@ const ROOMS: &[Room] = &[
         // `frontend`: what the kernel is told to make devices, which is control and not data.
         rooms: &[
             "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime",
-            "manager", "cluster",
+            "manager", "cluster", "pilot",
         ],
         crates: &[
             "axum",
@@ -205,7 +205,7 @@ const ROOMS: &[Room] = &[
         pure: false,
         rooms: &[
             "base", "protocol", "wire", "store", "shard", "io", "frontend", "observe", "runtime",
-            "manager", "cluster", "trust", "api",
+            "manager", "cluster", "trust", "api", "node", "calls", "pilot",
         ],
         crates: &["nix", "serde", "tokio", "tokio_uring", "toml", "tracing"],
     },

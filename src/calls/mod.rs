@@ -74,5 +74,6 @@ pub use join::{Admitted, JoinError, Joined, Joiner, Joining, Member, join};
 pub use limits::Limits;
 pub use link::{End, Link, LinkCover, LinkTls};
 pub use node::Caller;
+pub use relay::Clear;
 pub use security::Security;
 pub use service::{Class, Service};

@@ -11,7 +11,6 @@
 use super::link::{Link, LinkCover, LinkTls};
 use super::node::lock;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,6 +21,15 @@ use tokio::sync::Notify;
 
 /// Bytes that are read at once, and so what a direction holds.
 const PIECE: usize = 128 << 10;
+
+/// A socket on which a link's bytes are in the clear.
+#[derive(Debug)]
+pub enum Clear {
+    /// The link's own: it has no TLS.
+    Tcp(std::net::TcpStream),
+    /// To where TLS is done.
+    Unix(std::os::unix::net::UnixStream),
+}
 
 struct Covered {
     cover: LinkCover,
@@ -39,19 +47,20 @@ impl Link {
     ///
     /// # Errors
     /// Where there are no more descriptors.
-    pub fn into_clear(self, on: &Handle) -> io::Result<OwnedFd> {
+    pub fn into_clear(self, on: &Handle) -> io::Result<Clear> {
         let Link { socket, cover, .. } = self;
         let (tls, sealed, opened) = cover.into_parts();
         if matches!(tls, LinkTls::Plain) {
-            return Ok(socket.into());
+            return Ok(Clear::Tcp(socket));
         }
         let (theirs, ours) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
         let cover = LinkCover::from_parts(tls, sealed, opened);
         let _on = on.enter();
         let (socket, ours) = (TcpStream::from_std(socket)?, UnixStream::from_std(ours)?);
         on.spawn(relay(socket, ours, cover));
-        Ok(theirs.into())
+        Ok(Clear::Unix(theirs))
     }
 }
 
@@ -76,11 +85,7 @@ async fn relay(socket: TcpStream, clear: UnixStream, cover: LinkCover) {
 }
 
 impl Relay {
-    async fn seal(
-        &self,
-        mut from: unix::OwnedReadHalf,
-        mut to: OwnedWriteHalf,
-    ) -> io::Result<()> {
+    async fn seal(&self, mut from: unix::OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
         let mut piece = vec![0; PIECE];
         let mut sending = Vec::new();
         loop {
@@ -102,11 +107,7 @@ impl Relay {
         }
     }
 
-    async fn open(
-        &self,
-        mut from: OwnedReadHalf,
-        mut to: unix::OwnedWriteHalf,
-    ) -> io::Result<()> {
+    async fn open(&self, mut from: OwnedReadHalf, mut to: unix::OwnedWriteHalf) -> io::Result<()> {
         let mut piece = vec![0; PIECE];
         let mut read = 0;
         loop {

@@ -12,7 +12,9 @@
 //! a replay of the journal and nothing else.
 
 mod config;
+mod fleet;
 mod handover;
+mod links;
 mod listeners;
 mod notify;
 mod run;

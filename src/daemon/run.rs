@@ -1,6 +1,7 @@
 //! A daemon's life: start, serve, stop or become another binary.
 
 use super::config::Config;
+use super::fleet::{self, Fleet};
 use super::handover;
 use super::listeners::Listeners;
 use super::notify::{self, Notice};
@@ -108,8 +109,12 @@ async fn live(
     let cluster = start::cluster(&config)?;
     let (manager, node) = start::catalog(&config, &cluster).await?;
     let registry = Arc::new(Registry::default());
-    let (shards, notes) = start::shards(&config, &registry)?;
+    let of_cluster = fleet::next_start(&config.data_dir, &cluster, &manager)?;
+    let incarnation = of_cluster.as_ref().map(|(start, _)| start.incarnation);
+    let (mut shards, notes) = start::shards(&config, &registry, incarnation)?;
     let handle = shards.handle();
+    let fleet = of_cluster.map(|start| Fleet::start(start, manager.clone(), &mut shards));
+    let fleet = fleet.transpose()?;
     let known = (manager.clone(), node);
     let host = start::host(
         &config,
@@ -119,7 +124,11 @@ async fn live(
         registry,
         inherited,
         handed,
+        fleet.as_ref().map(|fleet| Arc::clone(&fleet.pilot)),
     )?;
+    if let Some(fleet) = fleet {
+        fleet.begin(&host);
+    }
     let noting = host.clone();
     tokio::spawn(async move { noting.take_notes(notes).await });
     let watching = host.clone();
@@ -208,6 +217,7 @@ async fn serve(
     if host.cluster().has_catalog(CATALOG_WAIT).await {
         start::check_known(config, manager, node)?;
         start::disks(config, (manager, node), host).await?;
+        host.wait_for_volumes().await;
         host.take_up_attachments().await;
     } else {
         tracing::warn!(
@@ -289,11 +299,6 @@ async fn end(
             Err(_) => tracing::warn!("API requests were cut off"),
         }
     }
-    host.cluster().stop();
-    // Nothing changes the catalog any more: closed in good order, the next start need not repair it first.
-    if timeout(CATALOG_STOP, host.close_catalog()).await.is_err() {
-        tracing::warn!("closing the catalog takes too long: the next start repairs its file");
-    }
     let handle = shards.handle();
     if guests {
         checkpoint(&handle).await;
@@ -323,6 +328,12 @@ async fn end(
         tracing::error!(%error, "the shards did not end well");
         Vec::new()
     });
+    // What was in flight has ended under the lease; nothing changes the catalog any more: closed in good order, the next start need not repair it first.
+    host.end_pilot().await;
+    host.cluster().stop();
+    if timeout(CATALOG_STOP, host.close_catalog()).await.is_err() {
+        tracing::warn!("closing the catalog takes too long: the next start repairs its file");
+    }
     tracing::info!(
         ms = clock::now().since(stopped).as_millis() as u64,
         guests = handed.len(),

@@ -9,7 +9,9 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::io::Inherited;
 use crate::manager::{Manager, ProposeError};
 use crate::observe::{Registry, start_logs};
+use crate::pilot::Pilot;
 use crate::protocol::catalog::{Command, DEFAULT_POOL};
+use crate::protocol::membership::Incarnation;
 use crate::runtime::{self, Handle, Notes, Runtime};
 use crate::trust::Clock;
 use std::fmt;
@@ -19,6 +21,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
+
+/// Memory of each shard of a node of a cluster for what peers send, in bytes: of eight links with full credit, or of more with less.
+const LINK_BYTES: u64 = 64 << 20;
 
 /// Why a daemon did not start: in which step, and what to do.
 #[derive(Debug)]
@@ -185,8 +190,12 @@ fn node_name(config: &Config) -> String {
 pub(super) fn shards(
     config: &Config,
     registry: &Arc<Registry>,
+    cluster: Option<Incarnation>,
 ) -> Result<(Runtime, Notes), StartError> {
+    let links = cluster.map_or(0, |_| LINK_BYTES * config.shards as u64);
     let wanted = runtime::Config {
+        cluster,
+        link_bytes: links,
         shards: config.shards,
         pin: config.pin.clone(),
         buffer_bytes: config.memory,
@@ -209,6 +218,7 @@ pub(super) fn host(
     registry: Arc<Registry>,
     inherited: Vec<Inherited>,
     handed: HandedOver,
+    pilot: Option<Arc<Pilot>>,
 ) -> Result<Host, StartError> {
     let VhostUser { dir, group, mode } = &config.vhost_user;
     let group = group_of("vhost_user.group", group.as_deref())?;
@@ -221,6 +231,7 @@ pub(super) fn host(
     Ok(Host::new(Parts {
         manager,
         cluster,
+        pilot,
         name: node_name(config),
         runtime,
         registry,

@@ -157,7 +157,7 @@ pub fn without_delay(socket: &OwnedFd) {
 
 /// Has the kernel end a TCP connection whose other side has not confirmed anything for that long, also where nothing is said. Unix sockets need no such thing, and
 /// where it cannot be set a dead peer is found out later.
-pub fn with_patience(socket: &OwnedFd, patience: std::time::Duration) {
+pub fn with_patience(socket: &impl AsRawFd, patience: std::time::Duration) {
     let third = (patience.as_secs() / 3).clamp(1, 3600) as libc::c_int;
     let whole = patience.as_millis().min(1 << 30) as libc::c_int;
     for (level, name, value) in [

@@ -288,6 +288,15 @@ impl Handle {
         answer.await.unwrap_or(None)
     }
 
+    /// The volumes that the store of a disk knows; none where it is not open.
+    pub async fn volumes_of(&self, disk: DiskId) -> Vec<VolumeId> {
+        let Some(shard) = self.shared.places.disk(disk) else {
+            return Vec::new();
+        };
+        let answer = self.ask_shard(shard, |done| Mail::Volumes { disk, done });
+        answer.await.unwrap_or_default()
+    }
+
     /// Brings requests of a volume to the shards that coordinate its PGs, by their numbers; said again it changes the volume's size. Whether they are served is for orders to say: a
     /// shard refuses what was not opened.
     pub async fn serve_volume(

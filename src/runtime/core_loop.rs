@@ -389,6 +389,11 @@ impl<M: Machine> Core<M> {
                 let known = self.known.iter().find(|known| known.id == disk);
                 let _ = done.send(known.and_then(|known| self.machine.openings(known.slot)));
             }
+            Mail::Volumes { disk, done } => {
+                let known = self.known.iter().find(|known| known.id == disk);
+                let volumes = known.map(|known| self.machine.volumes(known.slot));
+                let _ = done.send(volumes.unwrap_or_default());
+            }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),

@@ -1,7 +1,7 @@
 //! What the loop drives: `shard::Shard`, or in tests a script in its place. Costs nothing: the loop is
 //! compiled for the one machine it is given.
 
-use crate::base::Time;
+use crate::base::{Time, VolumeId};
 use crate::shard::{DiskSlot, Input, Outbox, Shard};
 use crate::store::{Levels, Openings, Stats, Store};
 
@@ -14,6 +14,8 @@ pub(super) trait Machine {
     fn disk(&self, slot: DiskSlot) -> Option<(Stats, Levels)>;
     /// What the store in a slot keeps of its openings, where it is open.
     fn openings(&self, slot: DiskSlot) -> Option<Openings>;
+    /// The volumes that the store in a slot knows.
+    fn volumes(&self, slot: DiskSlot) -> Vec<VolumeId>;
     /// The last order that was carried out.
     fn upto(&self) -> u64;
     /// Whether it wants a turn though nothing has come.
@@ -40,6 +42,12 @@ impl Machine for Shard {
     fn openings(&self, slot: DiskSlot) -> Option<Openings> {
         let store = Shard::store(self, slot).filter(|store| store.is_open());
         store.map(Store::openings)
+    }
+
+    fn volumes(&self, slot: DiskSlot) -> Vec<VolumeId> {
+        let store = Shard::store(self, slot).filter(|store| store.is_open());
+        let volumes = store.into_iter().flat_map(Store::volumes);
+        volumes.map(|volume| volume.id).collect()
     }
 
     fn upto(&self) -> u64 {

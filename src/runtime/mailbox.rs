@@ -88,6 +88,11 @@ pub(super) enum Mail {
         disk: DiskId,
         done: oneshot::Sender<Option<Openings>>,
     },
+    /// Which volumes does the store of a disk know?
+    Volumes {
+        disk: DiskId,
+        done: oneshot::Sender<Vec<VolumeId>>,
+    },
     Ask(Ask),
     /// The payload memory is made, and can be registered.
     Memory,

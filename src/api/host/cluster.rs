@@ -1,7 +1,6 @@
 //! This node in its cluster: what is asked of that by the API, and what of the cluster concerns the host.
 //!
-//! As long as data does not travel between nodes, a volume lies on the disks of the node that it is made on. The others list it and its
-//! disks, with the node's name, and refuse the rest with the same name.
+//! How volumes come to a node is in `held`.
 
 use super::alerts::unix_seconds;
 use super::{AlertKind, Host, lock};
@@ -9,10 +8,10 @@ use crate::api::model::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
     ClusterToken, ErrorBody, ErrorCode,
 };
-use crate::base::NodeId;
+use crate::base::{DiskId, NodeId, VolumeId};
 use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View, Viewed};
 use crate::manager::MembersError;
-use crate::protocol::catalog::{self, Catalog, DEFAULT_POOL, DiskState, Locality};
+use crate::protocol::catalog::{Catalog, DiskState};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -41,10 +40,15 @@ impl Host {
         Some(shown(self.cluster().view()?))
     }
 
+    /// Founds a cluster, and has the daemon start again as its first node. Answered before it does.
     pub async fn found_cluster(&self) -> Result<ClusterFounded, ErrorBody> {
         let founded = self.cluster().found().await?;
         let (cluster, at, existed) = match founded {
-            Founded::Now { cluster, at } => (cluster, at, false),
+            Founded::Now { cluster, at } => {
+                // Its shards are those of a node alone.
+                self.start_again();
+                (cluster, at, false)
+            }
             Founded::Before { cluster, at } => (cluster, at, true),
         };
         Ok(ClusterFounded {
@@ -114,71 +118,11 @@ impl Host {
         self.cluster_status()
     }
 
-    /// The node on whose disks a volume lies.
-    pub(super) fn home_of(&self, catalog: &Catalog, volume: &catalog::Volume) -> NodeId {
-        let me = self.inner.parts.node;
-        if let Locality::Local { home } = volume.locality {
-            return home;
-        }
-        // Made when there was one node, so its disks are all of one.
-        let placement = catalog.placement(volume);
-        let first = placement.first().and_then(|(_, disk)| catalog.disk(*disk));
-        first.map_or(me, |disk| disk.node)
-    }
-
-    /// The name of the node that a volume lies on, where that is another one.
-    pub(super) fn elsewhere(&self, catalog: &Catalog, volume: &catalog::Volume) -> Option<String> {
-        let home = self.home_of(catalog, volume);
-        (home != self.inner.parts.node).then(|| name_of(catalog, home))
-    }
-
-    /// Refuses what only the node can do that a volume lies on.
-    pub(super) fn must_be_here(
-        &self,
-        catalog: &Catalog,
-        volume: &catalog::Volume,
-    ) -> Result<(), ErrorBody> {
-        let Some(node) = self.elsewhere(catalog, volume) else {
-            return Ok(());
-        };
-        let name = &volume.name;
-        let message = format!(
-            "the volume {name} lies on node {node}, and data does not travel between nodes yet"
-        );
-        Err(ErrorBody::conflict("name", message, "say it on that node"))
-    }
-
-    /// Where a new volume is to lie: on this node's disks.
-    pub(super) fn locality(&self, catalog: &Catalog) -> Result<Locality, ErrorBody> {
-        let node = self.inner.parts.node;
-        if catalog.nodes().nth(1).is_none() {
-            return Ok(Locality::Spread);
-        }
-        let copies = catalog
-            .pool_named(DEFAULT_POOL)
-            .map_or(1, |pool| pool.copies);
-        if copies > 1 {
-            let message = format!(
-                "{copies} copies would have to lie on other nodes, and data does not travel between nodes yet"
-            );
-            let hint = "volumes can be made in a pool of one copy";
-            return Err(ErrorBody::conflict("pool", message, hint));
-        }
-        if catalog.disks_of(node).next().is_none() {
-            let message = format!(
-                "node {} has no disk, and a volume lies on the disks of the node that it is made on: data does not travel between nodes yet",
-                name_of(catalog, node)
-            );
-            let hint = "add a disk here with `sarsen disk add`, or say it on a node that has one";
-            return Err(ErrorBody::conflict("", message, hint));
-        }
-        Ok(Locality::Local { home: node })
-    }
-
     /// Opens what the catalog comes to have of this node without its doing: all of it, where a start did not get to know the catalog. And keeps
     /// what clients see in step with what other nodes change.
     pub async fn watch_catalog(&self) {
         let mut watch = self.manager().watch();
+        let mut volumes: BTreeSet<VolumeId> = BTreeSet::new();
         loop {
             watch.next().await;
             // What comes at once is one change for clients.
@@ -191,11 +135,20 @@ impl Host {
                 .disks_of(node)
                 .filter(|disk| disk.state == DiskState::Serving);
             let new = ours.filter(|disk| !known.contains(&disk.id)).count();
-            let others = catalog.nodes().nth(1).is_some();
+            let open: Vec<DiskId> = catalog
+                .disks_of(node)
+                .map(|disk| disk.id)
+                .filter(|id| known.contains(id))
+                .collect();
+            let now: BTreeSet<_> = catalog.volumes().map(|volume| volume.id).collect();
             drop(catalog);
+            if volumes.difference(&now).next().is_some() {
+                self.drop_forgotten(&open).await;
+            }
+            volumes = now;
             if new == 0 {
-                if others {
-                    self.show_exports().await;
+                if self.is_of_cluster() {
+                    self.look_at_served().await;
                 }
                 continue;
             }

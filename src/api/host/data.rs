@@ -30,6 +30,7 @@ impl Host {
             ));
         }
         check_range(&volume, offset, len)?;
+        let _held = self.hold(volume.id).await?;
         let read = self.runtime().read(volume.id, offset, len).await;
         read.map_err(|error| io_error(name, error))
     }
@@ -38,6 +39,7 @@ impl Host {
     pub async fn map(&self, name: &str, offset: u64, len: u64) -> Result<Map, ErrorBody> {
         let volume = self.ready_volume(name)?;
         check_range(&volume, offset, len)?;
+        let _held = self.hold(volume.id).await?;
         let len = len.min(MAP_BYTES_MAX);
         let runs = self.runtime().map(volume.id, offset, len).await;
         let mut at = offset;
@@ -63,6 +65,7 @@ impl Host {
     pub async fn bench(&self, bench: BenchRequest) -> Result<BenchResult, ErrorBody> {
         let volume = self.ready_volume(&bench.volume)?;
         check_bench(&bench, &volume)?;
+        let _held = self.hold(volume.id).await?;
         let spec = BenchSpec {
             volume: volume.id,
             span_bytes: volume.size,

@@ -8,6 +8,7 @@ use super::volumes::{LOOK, control_error};
 use super::{AlertKind, Host, lock};
 use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResult};
 use crate::base::{BLOCK, Breaks, BufRef, DiskId};
+use crate::cluster::Places;
 use crate::io::DiskKind;
 use crate::protocol::catalog::{self, Catalog, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
@@ -133,6 +134,12 @@ impl Host {
         };
         let done = self.runtime().control(control).await;
         done.map_err(|error| control_error(&error, &subject))?;
+        if let Some(pilot) = self.pilot() {
+            self.tell_places();
+            self.drop_forgotten(&[disk.id]).await;
+            let kept = self.runtime().openings(disk.id).await;
+            pilot.disk_found(disk.id, kept.unwrap_or_default()).await;
+        }
         self.registry().name_disk(disk.id, &disk.path);
         let mut disks = lock(&self.inner.disks);
         let now = disks.entry(disk.id).or_default();
@@ -140,6 +147,17 @@ impl Host {
         drop(disks);
         self.alerts().clear(AlertKind::DiskFailed, &subject);
         Ok(())
+    }
+
+    /// Tells other nodes which shard has which disk.
+    pub fn tell_places(&self) {
+        let catalog = self.manager().catalog();
+        let disks = catalog.disks_of(self.inner.parts.node).map(|disk| disk.id);
+        let disks = self.runtime().shards_of(disks).into_iter();
+        self.cluster().set_places(Places {
+            shards: self.runtime().shards() as u16, // at most 64
+            disks: disks.map(|(disk, shard)| (disk.0, shard.0)).collect(),
+        });
     }
 
     /// Makes a disk longer. The disk comes first and the catalog last, because a catalog that promised what the

@@ -25,6 +25,10 @@ pub(super) enum Health {
 
 impl Host {
     pub(super) fn health(&self, catalog: &Catalog, volume: &catalog::Volume) -> Health {
+        if self.is_of_cluster() {
+            // Its placement groups have replicas elsewhere; how those are is not a matter of this node's disks.
+            return Health::Whole;
+        }
         let placement = catalog.placement(volume);
         let disks = lock(&self.inner.disks);
         let open = |disk: DiskId| disks.get(&disk).is_some_and(|now| now.open);
@@ -50,7 +54,7 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         for volume in catalog.volumes() {
-            if volume.state != VolumeState::Ready || self.elsewhere(&catalog, volume).is_some() {
+            if volume.state != VolumeState::Ready {
                 continue;
             }
             if let Health::Failed(reason) = self.health(&catalog, volume) {

@@ -59,6 +59,7 @@ impl Host {
             let hint = "send 1 byte to 4 MiB inside the volume";
             return Err(ErrorBody::invalid("offset", message, hint));
         }
+        let _held = self.hold(volume.id).await?;
         let session = self.session(&volume);
         let mut session = session.lock().await;
         let through = session.stream.len();
@@ -89,6 +90,7 @@ impl Host {
         finish: ImportFinish,
     ) -> Result<Volume, ErrorBody> {
         let volume = self.importing_volume(name)?;
+        let _held = self.hold(volume.id).await?;
         let session = self.session(&volume);
         let mut session = session.lock().await;
         let through = session.stream.len();
@@ -140,7 +142,6 @@ impl Host {
     fn importing_volume(&self, name: &str) -> Result<catalog::Volume, ErrorBody> {
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        self.must_be_here(&catalog, volume)?;
         if matches!(volume.state, VolumeState::Importing { .. }) {
             return Ok(volume.clone());
         }

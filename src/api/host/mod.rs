@@ -13,6 +13,7 @@
 //! | `health` | exports, where a disk fails |
 //! | `notes` | what stores say, turned into logs and alerts |
 //! | `space` | nothing: warns before a disk is full |
+//! | `held` | nothing of the cluster's volumes: this node comes to have them, and lets go of them |
 //! | `upgrade` | the daemon's own binary |
 //! | `cluster` | this node in its cluster, and what of other nodes concerns it |
 //! | `alerts` | what a person should know |
@@ -28,6 +29,7 @@ mod data;
 mod devices;
 mod disks;
 mod health;
+mod held;
 pub mod image;
 mod import;
 mod metrics;
@@ -48,6 +50,7 @@ use crate::cluster::Cluster;
 use crate::io::clock;
 use crate::manager::Manager;
 use crate::observe::Registry;
+use crate::pilot::Pilot;
 use crate::runtime::Handle;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -60,6 +63,8 @@ use std::time::Instant;
 pub struct Parts {
     pub manager: Manager,
     pub cluster: Cluster,
+    /// Of a node of a cluster.
+    pub pilot: Option<Arc<Pilot>>,
     /// The name that this node has, or is to have in a cluster that it joins.
     pub name: String,
     pub runtime: Handle,
@@ -115,6 +120,9 @@ struct Inner {
     noted: tokio::sync::Notify,
     /// Why a volume that should be served is not.
     unavailable: Mutex<BTreeMap<VolumeId, String>>,
+    taken: held::Taken,
+    /// Held while clients are told what they can have, so that what was told last is what is so.
+    showing: tokio::sync::Mutex<()>,
     imports: Mutex<BTreeMap<VolumeId, Arc<tokio::sync::Mutex<import::Session>>>>,
 }
 
@@ -133,6 +141,8 @@ impl Host {
                 disks: Mutex::default(),
                 noted: tokio::sync::Notify::new(),
                 unavailable: Mutex::default(),
+                taken: held::Taken::default(),
+                showing: tokio::sync::Mutex::default(),
                 imports: Mutex::default(),
             }),
         }

@@ -67,10 +67,7 @@ impl Host {
         let catalog = self.manager().catalog();
         let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
         let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
-        let harmed = |volume: &&catalog::Volume| {
-            self.elsewhere(&catalog, volume).is_none()
-                && self.health(&catalog, volume) != Health::Whole
-        };
+        let harmed = |volume: &&catalog::Volume| self.health(&catalog, volume) != Health::Whole;
         let attachments = self.attachments().attachments;
         let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
@@ -113,7 +110,7 @@ impl Host {
         Volume {
             id: volume.id.0,
             name: volume.name.clone(),
-            node: name_of(catalog, self.home_of(catalog, volume)),
+            node: self.who_has(catalog, volume),
             pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
             size_bytes: volume.size,
             block_size_bytes: volume.block_size,
@@ -135,6 +132,15 @@ impl Host {
         }
     }
 
+    /// The name of the node that has a volume; nothing where none has it.
+    fn who_has(&self, catalog: &Catalog, volume: &catalog::Volume) -> String {
+        if !self.is_of_cluster() {
+            return name_of(catalog, self.inner.parts.node);
+        }
+        let owner = catalog.range(volume.id).and_then(|range| range.owner);
+        owner.map_or_else(String::new, |owner| name_of(catalog, owner.node))
+    }
+
     /// Where a volume is in its life, and why it is not whole or not served where that is so.
     fn state_of(&self, catalog: &Catalog, volume: &catalog::Volume) -> (VolumeState, String) {
         let state = match volume.state {
@@ -142,9 +148,6 @@ impl Host {
             catalog::VolumeState::Importing { .. } => VolumeState::Importing,
             catalog::VolumeState::Deleting => VolumeState::Deleting,
         };
-        if self.elsewhere(catalog, volume).is_some() {
-            return (state, String::new());
-        }
         let unavailable = lock(&self.inner.unavailable).get(&volume.id).cloned();
         match (state, self.health(catalog, volume), unavailable) {
             (VolumeState::Ready, Health::Failed(why), _) => (VolumeState::Failed, why),

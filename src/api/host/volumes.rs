@@ -1,19 +1,19 @@
 //! Changes of volumes: the catalog first, then the shards, then what clients see.
 
 use super::health::Health;
+use super::held::Found;
 use super::{AlertKind, Host, lock};
 use crate::api::model::{ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
 use crate::base::VolumeId;
 use crate::manager::ProposeError;
-use crate::protocol::catalog::{self, Command, LayerState, Purpose, VolumeState, check_name};
+use crate::pilot;
+use crate::protocol::catalog::{self, Command, Locality, Purpose, VolumeState, check_name};
 use crate::runtime::Export;
 use crate::shard::{Control, ControlError};
-use crate::store::{LayerMeta, VolumeMeta};
 
 impl Host {
     pub async fn create_volume(&self, create: VolumeCreate) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
-        let locality = self.locality(&self.manager().catalog())?;
         let command = Command::CreateVolume {
             name: create.name.clone(),
             size: create.size_bytes,
@@ -24,7 +24,7 @@ impl Host {
                 VolumeCreatePurpose::Bench => Purpose::Bench,
             },
             pool: None,
-            locality,
+            locality: Locality::Spread,
         };
         let asked = self.manager().propose(command).await;
         self.known(&format!("volume {}", create.name), asked)?;
@@ -32,6 +32,12 @@ impl Host {
         let volume = catalog.volume_named(&create.name)?;
         if create.purpose == VolumeCreatePurpose::Import {
             self.begin_import(volume.id);
+        }
+        if self.is_of_cluster() {
+            // It comes to where it is used.
+            self.show_exports().await;
+            tracing::info!(volume = %volume.id, name = volume.name, size = volume.size, "volume created");
+            return self.volume(&create.name);
         }
         let opened = match self.health(&catalog, volume) {
             Health::Whole => self.open_volume(volume).await,
@@ -57,8 +63,6 @@ impl Host {
     pub async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
         let name = name.to_owned();
-        let catalog = self.manager().catalog();
-        self.must_be_here(&catalog, catalog.volume_named(&name)?)?;
         let resize = Command::ResizeVolume {
             name: name.clone(),
             size,
@@ -67,8 +71,13 @@ impl Host {
         self.known(&format!("volume {name}"), asked)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(&name)?;
-        self.open_volume(volume).await?;
-        self.show_exports().await;
+        match self.is_of_cluster() {
+            true => self.look_at_served().await,
+            false => {
+                self.open_volume(volume).await?;
+                self.show_exports().await;
+            }
+        }
         self.resized_attachment(&catalog, volume.id).await;
         tracing::info!(volume = %volume.id, name, size, "volume resized");
         self.volume(&name)
@@ -76,9 +85,11 @@ impl Host {
 
     pub async fn delete_volume(&self, name: &str) -> Result<(), ErrorBody> {
         let _changing = self.inner.changing.lock().await;
+        if self.is_of_cluster() {
+            return self.delete_of_cluster(name).await;
+        }
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        self.must_be_here(&catalog, volume)?;
         // Before anything is taken away from those who use it.
         catalog.may_delete(volume)?;
         // First no new client, then count those that are there: the number can be believed.
@@ -140,9 +151,11 @@ impl Host {
 
     /// Serves what the catalog says: after a start, or after a crash between two steps of a change.
     pub(super) async fn open_volumes(&self) {
+        if self.is_of_cluster() {
+            return self.show_exports().await;
+        }
         let catalog = self.manager().catalog();
-        let here = |volume: &&catalog::Volume| self.elsewhere(&catalog, volume).is_none();
-        for volume in catalog.volumes().filter(here) {
+        for volume in catalog.volumes() {
             if volume.state != VolumeState::Deleting {
                 // What is wrong with it is an alert.
                 let _ = self.open_volume(volume).await;
@@ -190,7 +203,7 @@ impl Host {
         }
         let pgs = catalog.placement(volume);
         let open = Control::OpenVolume {
-            meta: meta(volume),
+            meta: pilot::meta(volume),
             pgs,
         };
         let done = self.runtime().control(open).await;
@@ -203,23 +216,30 @@ impl Host {
     }
 
     async fn set_exports_without(&self, closing: Option<VolumeId>) {
+        let _showing = self.inner.showing.lock().await;
         let catalog = self.manager().catalog();
         let unavailable = lock(&self.inner.unavailable).clone();
-        let export = |volume: &catalog::Volume| Export {
-            name: volume.name.clone(),
-            volume: volume.id,
-            size: volume.size,
-            block_size: volume.block_size,
-            read_only: false,
-            refused: match volume.state {
-                _ if closing == Some(volume.id) => Some("it is being deleted".into()),
-                VolumeState::Importing { .. } => Some("it is being imported".into()),
-                VolumeState::Deleting => Some("it is being deleted".into()),
-                VolumeState::Ready => match self.elsewhere(&catalog, volume) {
-                    Some(node) => Some(format!("it lies on node {node}")),
-                    None => unavailable.get(&volume.id).cloned(),
+        let export = |volume: &catalog::Volume| {
+            let (refused, is_away) = match volume.state {
+                _ if closing == Some(volume.id) => (Some("it is being deleted".into()), false),
+                VolumeState::Importing { .. } => (Some("it is being imported".into()), false),
+                VolumeState::Deleting => (Some("it is being deleted".into()), false),
+                VolumeState::Ready if self.is_of_cluster() => match self.find(&catalog, volume) {
+                    Found::Here => (None, false),
+                    Found::Away => (None, true),
+                    Found::Refused(why) => (Some(why), false),
                 },
-            },
+                VolumeState::Ready => (unavailable.get(&volume.id).cloned(), false),
+            };
+            Export {
+                name: volume.name.clone(),
+                volume: volume.id,
+                size: volume.size,
+                block_size: volume.block_size,
+                read_only: false,
+                refused,
+                is_away,
+            }
         };
         self.runtime()
             .set_exports(catalog.volumes().map(export).collect())
@@ -231,7 +251,6 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        self.must_be_here(&catalog, volume)?;
         let why = match volume.state {
             VolumeState::Ready => return Ok(volume.clone()),
             VolumeState::Importing { .. } => "is being imported",
@@ -244,21 +263,6 @@ impl Host {
             format!("the volume {name} {why}"),
             hint,
         ))
-    }
-}
-
-fn meta(volume: &catalog::Volume) -> VolumeMeta {
-    let layers = volume.layers.iter().map(|layer| LayerMeta {
-        id: layer.id,
-        parent: layer.parent,
-        frozen: layer.state == LayerState::Frozen,
-    });
-    VolumeMeta {
-        id: volume.id,
-        family: volume.family,
-        name: volume.name.clone(),
-        size: volume.size,
-        layers: layers.collect(),
     }
 }
 

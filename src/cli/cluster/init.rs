@@ -1,6 +1,7 @@
 //! `sarsen cluster init`
 
 use crate::api::model::ClusterFounded;
+use crate::cli::upgrade::next_serves;
 use crate::cli::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -8,7 +9,11 @@ pub struct Init {}
 
 impl Init {
     pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let instance = context.client.status().await?.instance;
         let founded = context.client.found_cluster().await?;
+        if !founded.existed {
+            next_serves(context, &instance).await?;
+        }
         context.output.show(&founded, for_people)
     }
 }

@@ -28,7 +28,7 @@ fn a_volume_is_open_at_the_node_where_it_is_attached_and_nowhere_else() {
         let open = |site: &Site| site.shards(2).epoch(volume).is_some();
         site.eventually("it is open", open).await;
         let first = site.shards(2).epoch(volume);
-        assert_eq!(site.view(2).volumes.get(&volume).copied(), first);
+        assert_eq!(site.view(2).volumes.get(&volume).copied().flatten(), first);
         let released = |site: &Site| {
             let orders = site.shards(2).orders();
             let is =

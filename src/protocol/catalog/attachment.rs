@@ -64,7 +64,10 @@ impl Catalog {
         self.next.attachment += 1;
         let held = self.attached_at(id, node).filter(|one| is_held(one));
         if let Some(node) = held.map(|held| held.node) {
-            let is_first = self.attachments.get(&id).is_some_and(|first| first.node == node);
+            let is_first = self
+                .attachments
+                .get(&id)
+                .is_some_and(|first| first.node == node);
             let place = match is_first {
                 true => Place::First,
                 false => Place::Shared(node),

@@ -4,6 +4,10 @@ use super::DeviceKind;
 use crate::api::host::Host;
 use crate::api::model::{Attach, Attachment, ErrorBody, FrontEnd};
 use crate::protocol::catalog::{self, Command, Event, QUEUES_MAX, check_name};
+use std::time::Duration;
+
+/// How long it may take until this node has the volume.
+const WITHIN: Duration = Duration::from_secs(10);
 
 impl Host {
     pub async fn attach(&self, name: &str, attach: Attach) -> Result<Attachment, ErrorBody> {
@@ -11,8 +15,8 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        self.must_be_here(&catalog, volume)?;
-        let taken = catalog.attachments_of(volume.id).0.is_some();
+        let first = catalog.attachments_of(volume.id).0;
+        let taken = first.is_some_and(|first| first.front_end != catalog::FrontEnd::None);
         let front_end = self.front_end(name, &attach, taken)?;
         let command = Command::Attach {
             volume: volume.id,
@@ -24,7 +28,11 @@ impl Host {
             let message = "the catalog did not say what it attached";
             return Err(ErrorBody::unavailable(message, "see `sarsen attachments`"));
         };
-        if let Err(error) = self.start_attachment(&attachment).await {
+        let started = async {
+            self.comes_here(attachment.volume, WITHIN).await?;
+            self.start_attachment(&attachment).await
+        };
+        if let Err(error) = started.await {
             self.take_back(&attachment).await;
             return Err(error);
         }

@@ -39,7 +39,7 @@ impl Host {
         }
     }
 
-    pub(super) async fn look_after_attachments(&self) {
+    pub(in crate::api::host) async fn look_after_attachments(&self) {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         for attachment in catalog.attachments() {
@@ -126,7 +126,12 @@ impl Host {
     }
 
     async fn take_up(&self, catalog: &Catalog, attachment: &Attachment) {
-        match self.start_attachment(attachment).await {
+        let started = async {
+            // When it comes, it is tried again.
+            self.comes_here(attachment.volume, Duration::ZERO).await?;
+            self.start_attachment(attachment).await
+        };
+        match started.await {
             Ok(()) => {
                 let (volume, key) = (attachment.volume, attachment.key);
                 tracing::info!(%volume, %key, front_end = %attachment.front_end, "taken up");
