@@ -41,6 +41,9 @@ pub struct Attach {
     /// A second socket of an attached volume, for a guest that migrates to it
     #[arg(long, requires = "vhost_user", conflicts_with_all = DEVICES)]
     incoming: bool,
+    /// Take the volume from a node of the cluster that does not answer; it comes here when that node's lease has ended
+    #[arg(long, conflicts_with = "incoming")]
+    take_over: bool,
     /// Print what gives the disk to a guest, and nothing else
     #[arg(long, value_name = "FOR", requires = "vhost_user", conflicts_with_all = DEVICES)]
     print: Option<Print>,
@@ -75,6 +78,7 @@ impl Attach {
             socket,
             queues: self.queues,
             incoming: self.incoming,
+            take_over: self.take_over,
         };
         let attached = context.client.attach(&self.name, &wanted).await?;
         let Some(print) = self.print else {

@@ -118,6 +118,14 @@ impl Host {
         self.cluster_status()
     }
 
+    /// Whether another node does not answer.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        let view = self.cluster().view();
+        let seen = view.iter().flat_map(|view| &view.nodes);
+        let of_node = seen.into_iter().find(|seen| seen.node == node);
+        of_node.is_some_and(|seen| matches!(seen.presence, Presence::Unreachable { .. }))
+    }
+
     /// Opens what the catalog comes to have of this node without its doing: all of it, where a start did not get to know the catalog. And keeps
     /// what clients see in step with what other nodes change.
     pub async fn watch_catalog(&self) {

@@ -17,7 +17,7 @@
 
 use super::{Host, lock};
 use crate::api::model::ErrorBody;
-use crate::base::{DiskId, VolumeId};
+use crate::base::{DiskId, NodeId, VolumeId};
 use crate::pilot::{Lease, Pilot};
 use crate::protocol::catalog::{
     self, AttachmentKey, Catalog, Command, FrontEnd, Sharing, VolumeState,
@@ -30,9 +30,13 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// How long nobody uses what is held in passing until it is let go.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(2);
 /// Between two looks at that.
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(500);
+/// How long one who wants what another node holds in passing waits for that node to let go of it.
+const LETS_GO: Duration = Duration::from_secs(4);
+/// Between two looks at that.
+const LOOKS: Duration = Duration::from_millis(50);
 /// How long one who uses a volume waits until this node has it: longer than the lease of a node that died lasts.
 const WITHIN: Duration = Duration::from_secs(10);
 /// How long a start waits for the volumes of its guests.
@@ -117,22 +121,51 @@ impl Host {
         }
         *lock(&self.inner.taken.uses).entry(volume).or_default() += 1;
         let hold = Hold(Some((self.clone(), volume)));
-        {
-            let _holding = self.inner.taken.holding.lock().await;
-            let node = self.inner.parts.node;
-            let is_attached = self.manager().catalog().attached_at(volume, node).is_some();
-            if !is_attached {
-                let front_end = FrontEnd::None;
-                let command = Command::Attach {
-                    volume,
-                    node,
-                    front_end,
-                };
-                self.manager().propose(command).await?;
-            }
-        }
+        self.attach_in_passing(volume).await?;
         self.comes_here(volume, WITHIN).await?;
         Ok(hold)
+    }
+
+    async fn attach_in_passing(&self, volume: VolumeId) -> Result<(), ErrorBody> {
+        let _holding = self.inner.taken.holding.lock().await;
+        let node = self.inner.parts.node;
+        // Where it is not let go, the catalog says who has it.
+        self.wait_until_let_go(volume).await;
+        let is_attached = self.manager().catalog().attached_at(volume, node).is_some();
+        if !is_attached {
+            let front_end = FrontEnd::None;
+            let command = Command::Attach {
+                volume,
+                node,
+                front_end,
+            };
+            self.manager().propose(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for some seconds until another node lets go of a volume that it holds in passing. From one that does not answer it is taken: whoever used it there
+    /// is not served any more, or will not be when that node's lease has ended, and before that nobody else has it.
+    pub(super) async fn wait_until_let_go(&self, volume: VolumeId) {
+        let node = self.inner.parts.node;
+        let holder = || {
+            let catalog = self.manager().catalog();
+            let of = catalog.volume(volume)?;
+            let first = catalog.attachments_of(volume).0?;
+            is_in_passing_elsewhere(&catalog, of, node).then_some((first.node, first.key))
+        };
+        let let_go = async {
+            while let Some((holder, key)) = holder() {
+                if self.is_silent(holder) {
+                    tracing::info!(%volume, node = %holder, "what a node that does not answer held in passing is taken from it");
+                    let key = Some(key);
+                    let taken = self.manager().propose(Command::Detach { volume, key });
+                    taken.await.ok(); // it is looked at again
+                }
+                sleep(LOOKS).await;
+            }
+        };
+        timeout(LETS_GO, let_go).await.ok();
     }
 
     /// Waits until this node has a volume that is attached to it.
@@ -204,6 +237,8 @@ impl Host {
         let (first, _) = catalog.attachments_of(volume.id);
         let theirs = first.filter(|first| first.node != me && volume.sharing == Sharing::Exclusive);
         match theirs {
+            // It may let go of it.
+            Some(_) if is_in_passing_elsewhere(catalog, volume, me) => Found::Away,
             Some(first) => {
                 let node = super::cluster::name_of(catalog, first.node);
                 Found::Refused(format!("it is attached to node {node}"))
@@ -414,4 +449,11 @@ impl Host {
             }
         }
     }
+}
+
+/// Whether another node holds a volume for who uses it there in passing, so that this one cannot.
+fn is_in_passing_elsewhere(catalog: &Catalog, volume: &catalog::Volume, me: NodeId) -> bool {
+    let (first, _) = catalog.attachments_of(volume.id);
+    volume.sharing == Sharing::Exclusive
+        && first.is_some_and(|first| first.node != me && first.front_end == FrontEnd::None)
 }

@@ -33,6 +33,9 @@ pub struct Attach {
     /// Of `vhost_user`: the second socket, to which a guest migrates that uses the first.
     #[serde(default)]
     pub incoming: bool,
+    /// In a cluster: where the volume is attached to a node that does not answer, take it from there. It is served here when that node's lease has ended.
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// Where an attachment is in its life.

@@ -196,6 +196,7 @@ fn an_attachment_is_asked_for_with_defaults_and_refuses_unknown_fields() {
         socket: Some("/run/a".into()),
         queues: Some(4),
         incoming: true,
+        take_over: false,
     };
     let text = r#"{"front_end":"vhost_user","socket":"/run/a","queues":4,"incoming":true}"#;
     golden(&whole, text);
@@ -205,6 +206,7 @@ fn an_attachment_is_asked_for_with_defaults_and_refuses_unknown_fields() {
         socket: None,
         queues: None,
         incoming: false,
+        take_over: false,
     };
     assert_eq!(short, expected);
     let odd = serde_json::from_str::<Attach>(r#"{"front_end":"floppy"}"#).unwrap_err();

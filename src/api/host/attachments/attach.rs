@@ -2,8 +2,9 @@
 
 use super::DeviceKind;
 use crate::api::host::Host;
+use crate::api::host::cluster::name_of;
 use crate::api::model::{Attach, Attachment, ErrorBody, FrontEnd};
-use crate::protocol::catalog::{self, Command, Event, QUEUES_MAX, check_name};
+use crate::protocol::catalog::{self, Catalog, Command, Event, QUEUES_MAX, Sharing, check_name};
 use std::time::Duration;
 
 /// How long it may take until this node has the volume.
@@ -15,6 +16,8 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
+        self.come_from_elsewhere(&catalog, volume, attach.take_over)
+            .await?;
         let first = catalog.attachments_of(volume.id).0;
         let taken = first.is_some_and(|first| first.front_end != catalog::FrontEnd::None);
         let front_end = self.front_end(name, &attach, taken)?;
@@ -41,6 +44,51 @@ impl Host {
         // With the device's number, which came after the event.
         let now = catalog.attachment(attachment.key).unwrap_or(&attachment);
         Ok(self.view_attachment(&catalog, now))
+    }
+
+    /// Takes a volume from the node that it is attached to, where that has it for nobody any more, or does not answer and this is asked for.
+    async fn come_from_elsewhere(
+        &self,
+        catalog: &Catalog,
+        volume: &catalog::Volume,
+        take_over: bool,
+    ) -> Result<(), ErrorBody> {
+        let me = self.inner.parts.node;
+        let (first, _) = catalog.attachments_of(volume.id);
+        let Some(first) = first.filter(|first| first.node != me) else {
+            return Ok(());
+        };
+        if volume.sharing == Sharing::Shared {
+            return Ok(());
+        }
+        let (name, node) = (&volume.name, name_of(catalog, first.node));
+        if !self.is_silent(first.node) {
+            self.wait_until_let_go(volume.id).await;
+            let now = self.manager().catalog();
+            if now
+                .attachments_of(volume.id)
+                .0
+                .is_none_or(|of| of.node == me)
+            {
+                return Ok(());
+            }
+            let message = format!("the volume {name} is attached to node {node}, which answers");
+            let hint = "detach it there first";
+            return Err(ErrorBody::conflict("name", message, hint));
+        }
+        if !take_over {
+            let message =
+                format!("the volume {name} is attached to node {node}, which does not answer");
+            let hint = "`--take-over` takes it from there when that node's lease has ended";
+            return Err(ErrorBody::conflict("name", message, hint));
+        }
+        tracing::warn!(volume = %name, node, "a volume is taken over from a node that does not answer");
+        let command = Command::Detach {
+            volume: volume.id,
+            key: Some(first.key),
+        };
+        self.manager().propose(command).await?;
+        Ok(())
     }
 
     /// What was asked for, with everything that was left open.

@@ -16,7 +16,10 @@ impl Host {
     pub async fn take_up_attachments(&self) {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
-        let own = |attachment: &&Attachment| attachment.node == self.inner.parts.node;
+        // What is only held has nothing that would have to be served.
+        let own = |one: &&Attachment| {
+            one.node == self.inner.parts.node && one.front_end != FrontEnd::None
+        };
         let sockets = &self.front_ends().sockets;
         sockets.retain(|key| catalog.attachment(key).is_some());
         let handed = &self.front_ends().handed;
@@ -42,7 +45,9 @@ impl Host {
     pub(in crate::api::host) async fn look_after_attachments(&self) {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
-        for attachment in catalog.attachments() {
+        self.end_what_was_taken_over(&catalog).await;
+        let own = |one: &&Attachment| one.node == self.inner.parts.node;
+        for attachment in catalog.attachments().filter(own) {
             let now = lock(&self.inner.attached.now).get(&attachment.key).cloned();
             let Some(now) = now else { continue };
             if now.failed.is_some() || self.is_lost(attachment) {
@@ -51,6 +56,28 @@ impl Host {
                 self.tell_device_of_size(&catalog, attachment).await;
             }
         }
+    }
+
+    /// Ends what is served here and is another node's by now: that one has taken it over. Nothing of it can have been carried out here since.
+    async fn end_what_was_taken_over(&self, catalog: &Catalog) {
+        let keys: Vec<_> = lock(&self.inner.attached.now).keys().copied().collect();
+        for key in keys {
+            if catalog.attachment(key).is_some() {
+                continue;
+            }
+            tracing::warn!(%key, "an attachment of this node was taken over by another one");
+            let front_ends = self.front_ends();
+            let ended = match front_ends.guests.state(key.0) {
+                Some(_) => front_ends.guests.end(key.0, true).await,
+                None => front_ends.devices.stop(key.0, true).await,
+            };
+            if let Err(why) = ended {
+                tracing::warn!(%key, why, "what served it did not end well");
+            }
+            lock(&self.inner.attached.now).remove(&key);
+        }
+        let sockets = &self.front_ends().sockets;
+        sockets.retain(|key| catalog.attachment(key).is_some());
     }
 
     /// Tells what serves a volume that it has another size. Guests learn it by the exports.

@@ -206,6 +206,7 @@ fn guest(socket: &str) -> Attach {
         socket: Some(socket.into()),
         queues: None,
         incoming: false,
+        take_over: false,
     }
 }
 
@@ -215,6 +216,7 @@ fn device() -> Attach {
         socket: None,
         queues: Some(2),
         incoming: false,
+        take_over: false,
     }
 }
 
@@ -408,6 +410,7 @@ fn a_guest_migrates_to_the_incoming_socket() {
         world.host.attach("a", guest(&first)).await.unwrap();
         let incoming = Attach {
             incoming: true,
+            take_over: false,
             ..guest(&second)
         };
         world.host.attach("a", incoming.clone()).await.unwrap();
