@@ -4,8 +4,8 @@ use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
     ClusterTokenMake, Detach, Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map,
-    ScrubResult, Status, Upgrade, Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize,
-    crc_of_text, crc_text,
+    Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume,
+    VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -195,6 +195,22 @@ impl Client {
         .await
     }
 
+    pub async fn pools(&mut self) -> Result<PoolList, ClientError> {
+        self.get("/v1/pools").await
+    }
+
+    pub async fn pool(&mut self, name: &str) -> Result<Pool, ClientError> {
+        self.get(&pool_path(name)).await
+    }
+
+    pub async fn create_pool(&mut self, create: &PoolCreate) -> Result<Pool, ClientError> {
+        self.send(Method::POST, "/v1/pools", create).await
+    }
+
+    pub async fn set_pool(&mut self, name: &str, set: &PoolSet) -> Result<Pool, ClientError> {
+        self.send(Method::PATCH, &pool_path(name), set).await
+    }
+
     pub async fn disks(&mut self) -> Result<DiskList, ClientError> {
         self.get("/v1/disks").await
     }
@@ -334,7 +350,15 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
 
 /// Where a volume is in the API. What is not a name gets there all the same, to be refused with a reason.
 fn volume_path(name: &str) -> String {
-    let mut path = String::from("/v1/volumes/");
+    path_of("/v1/volumes/", name)
+}
+
+fn pool_path(name: &str) -> String {
+    path_of("/v1/pools/", name)
+}
+
+fn path_of(folder: &str, name: &str) -> String {
+    let mut path = String::from(folder);
     for byte in name.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => path.push(byte.into()),

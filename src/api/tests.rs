@@ -88,6 +88,7 @@ fn world<F: Future<Output = ()>>(name: &str, story: impl FnOnce(Arc<World>) -> F
         let shards = Runtime::start(config, Arc::clone(&registry)).unwrap();
         let host = Host::new(Parts {
             manager: manager.clone(),
+            pilot: None,
             cluster: Cluster::open(None, &folder, crate::trust::Clock::system()).unwrap(),
             name: "a".into(),
             runtime: shards.handle(),

@@ -18,6 +18,7 @@ mod failure;
 mod generate;
 mod join;
 mod output;
+mod pool;
 mod status;
 mod top;
 mod upgrade;
@@ -74,6 +75,9 @@ enum Verb {
     /// Add and check disks
     #[command(subcommand)]
     Disk(disk::Verb),
+    /// Show and change how many copies there are
+    #[command(subcommand)]
+    Pool(pool::Verb),
     /// Make a cluster of several hosts, and see to it
     #[command(subcommand)]
     Cluster(cluster::Verb),
@@ -132,6 +136,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
         match cli.verb {
             Verb::Volume(verb) => verb.run(&mut context).await,
             Verb::Disk(verb) => verb.run(&mut context).await,
+            Verb::Pool(verb) => verb.run(&mut context).await,
             Verb::Attach(attach) => attach.run(&mut context).await,
             Verb::Detach(detach) => detach.run(&mut context).await,
             Verb::Attachments(attachments) => attachments.run(&mut context).await,
@@ -195,6 +200,10 @@ mod tests {
             "sarsen disk list",
             "sarsen disk show 1",
             "sarsen disk scrub 1",
+            "sarsen pool list",
+            "sarsen pool show default",
+            "sarsen pool create fast --copies 3 --min-copies 2 --level rack",
+            "sarsen pool set default --copies 2",
             "sarsen disk format /srv/disk1 --size 1G",
             "sarsen disk inspect /srv/disk1",
             "sarsen disk check /srv/disk1",

@@ -116,15 +116,15 @@ async fn live(
     let fleet = of_cluster.map(|start| Fleet::start(start, manager.clone(), &mut shards));
     let fleet = fleet.transpose()?;
     let known = (manager.clone(), node);
+    let pilot = fleet.as_ref().map(|fleet| Arc::clone(&fleet.pilot));
     let host = start::host(
         &config,
         known,
-        cluster,
+        (cluster, pilot),
         handle.clone(),
         registry,
         inherited,
         handed,
-        fleet.as_ref().map(|fleet| Arc::clone(&fleet.pilot)),
     )?;
     if let Some(fleet) = fleet {
         fleet.begin(&host);

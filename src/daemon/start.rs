@@ -213,12 +213,11 @@ pub(super) fn shards(
 pub(super) fn host(
     config: &Config,
     (manager, node): (Manager, NodeId),
-    cluster: Cluster,
+    (cluster, pilot): (Cluster, Option<Arc<Pilot>>),
     runtime: Handle,
     registry: Arc<Registry>,
     inherited: Vec<Inherited>,
     handed: HandedOver,
-    pilot: Option<Arc<Pilot>>,
 ) -> Result<Host, StartError> {
     let VhostUser { dir, group, mode } = &config.vhost_user;
     let group = group_of("vhost_user.group", group.as_deref())?;

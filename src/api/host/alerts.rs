@@ -27,10 +27,12 @@ pub enum AlertKind {
     ChangeUnknown,
     NodeUnreachable,
     NoLeader,
+    /// Copies are missing.
+    PoolDegraded,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 13] = [
+    pub const ALL: [AlertKind; 14] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -44,6 +46,7 @@ impl AlertKind {
         AlertKind::ChangeUnknown,
         AlertKind::NodeUnreachable,
         AlertKind::NoLeader,
+        AlertKind::PoolDegraded,
     ];
 
     /// Its name in the API and in metrics.
@@ -62,6 +65,7 @@ impl AlertKind {
             AlertKind::ChangeUnknown => "change-unknown",
             AlertKind::NodeUnreachable => "node-unreachable",
             AlertKind::NoLeader => "no-leader",
+            AlertKind::PoolDegraded => "pool-degraded",
         }
     }
 
@@ -101,6 +105,9 @@ impl AlertKind {
             }
             AlertKind::NoLeader => {
                 "bring back most of the members (`sarsen cluster members`): without them nobody can lead"
+            }
+            AlertKind::PoolDegraded => {
+                "bring back the node or disk that the reason names; `sarsen pool list` shows how it goes"
             }
         }
     }

@@ -189,6 +189,7 @@ impl Host {
                 }
                 _ => {}
             }
+            self.look_at_pools();
             let mut now = BTreeSet::new();
             for node in &view.nodes {
                 if let Presence::Unreachable { why, since } = &node.presence

@@ -43,7 +43,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 const AT_START: Duration = Duration::from_secs(5);
 
 /// What this node has, and who uses it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Taken {
     /// The volumes whose requests find their way to the shards, with the size that they go by.
     here: watch::Sender<BTreeMap<VolumeId, u64>>,
@@ -55,18 +55,6 @@ pub(super) struct Taken {
     refused: Mutex<BTreeMap<VolumeId, String>>,
     /// Held while a volume is held or let go.
     holding: tokio::sync::Mutex<()>,
-}
-
-impl Default for Taken {
-    fn default() -> Taken {
-        Taken {
-            here: watch::Sender::default(),
-            uses: Mutex::default(),
-            leaving: Mutex::default(),
-            refused: Mutex::default(),
-            holding: tokio::sync::Mutex::default(),
-        }
-    }
 }
 
 /// Keeps a volume at this node while it is used.

@@ -16,6 +16,7 @@
 //! | `held` | nothing of the cluster's volumes: this node comes to have them, and lets go of them |
 //! | `upgrade` | the daemon's own binary |
 //! | `cluster` | this node in its cluster, and what of other nodes concerns it |
+//! | `pools` | pools, and how whole they are |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
 //!
@@ -34,6 +35,7 @@ pub mod image;
 mod import;
 mod metrics;
 mod notes;
+mod pools;
 mod space;
 mod upgrade;
 mod view;

@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod disk;
 mod error;
+mod pool;
 mod status;
 mod upgrade;
 mod volume;
@@ -21,6 +22,7 @@ pub use cluster::{
 };
 pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
+pub use pool::{Level, Pool, PoolCreate, PoolList, PoolPgs, PoolSet};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use upgrade::{Checked, Upgrade, Upgrading};
 pub use volume::{

@@ -5,6 +5,7 @@ mod attachments;
 mod cluster;
 mod data;
 mod disks;
+mod pools;
 mod reply;
 mod status;
 mod upgrade;
@@ -48,6 +49,8 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/disks/{id}", get(disks::show))
         .route("/v1/disks/{id}/grow", post(disks::grow))
         .route("/v1/disks/{id}/scrub", post(disks::scrub))
+        .route("/v1/pools", get(pools::list).post(pools::create))
+        .route("/v1/pools/{name}", get(pools::show).patch(pools::set))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .merge(
             Router::new()

@@ -1,0 +1,37 @@
+//! `sarsen pool set NAME`
+
+use super::Level;
+use super::show::for_people;
+use crate::api::model::PoolSet;
+use crate::cli::{Context, Failure};
+
+#[derive(Debug, clap::Args)]
+#[group(id = "what", required = true, multiple = true, args = ["copies", "min_copies", "level", "overcommit"])]
+pub struct Set {
+    name: String,
+    /// How many copies there are of everything
+    #[arg(long)]
+    copies: Option<u32>,
+    /// The fewest copies that stay in sync when others are taken out
+    #[arg(long)]
+    min_copies: Option<u32>,
+    /// How far apart copies lie [default: node, where there are to be several from now on]
+    #[arg(long)]
+    level: Option<Level>,
+    /// How much may be promised of what there is, in percent
+    #[arg(long, value_name = "PERCENT")]
+    overcommit: Option<u32>,
+}
+
+impl Set {
+    pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let set = PoolSet {
+            copies: self.copies,
+            min_copies: self.min_copies,
+            level: self.level.map(Into::into),
+            overcommit_percent: self.overcommit,
+        };
+        let pool = context.client.set_pool(&self.name, &set).await?;
+        context.output.show(&pool, for_people)
+    }
+}
