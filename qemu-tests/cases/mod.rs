@@ -13,6 +13,7 @@ mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
 pub mod power_is_cut;
+mod replicated;
 mod several_nodes;
 mod several_shards;
 mod space_runs_low;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Case> {
     all.extend(idle_and_hostile::cases());
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
+    all.extend(replicated::cases());
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());

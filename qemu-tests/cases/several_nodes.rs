@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that comes by itself: a machine may be ten times slower than this needs.
-const COMES: Duration = Duration::from_secs(90);
+pub(super) const COMES: Duration = Duration::from_secs(90);
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// How a node is started: with a port for others that the system chooses.
-fn start(room: &Room, name: &str) -> Step<Start> {
+pub(super) fn start(room: &Room, name: &str) -> Step<Start> {
     node(room, name, "[cluster]\nlisten = \"127.0.0.1:0\"\n")
 }
 
@@ -49,13 +49,13 @@ fn token(of: &Daemon, expires: &str) -> Step<(String, String)> {
     Ok((field("address")?, field("token")?))
 }
 
-fn join_to(joiner: &Daemon, member: &Daemon) -> Step<String> {
+pub(super) fn join_to(joiner: &Daemon, member: &Daemon) -> Step<String> {
     let (address, token) = token(member, "1h")?;
     joiner.tell(&["join", &address, "--token", &token])
 }
 
 /// Waits until `holds` says nothing more against it.
-fn until(what: &str, holds: impl Fn() -> Step<Option<String>>) -> Step<()> {
+pub(super) fn until(what: &str, holds: impl Fn() -> Step<Option<String>>) -> Step<()> {
     let begun = Instant::now();
     loop {
         let Some(why) = holds()? else { return Ok(()) };
@@ -111,7 +111,7 @@ fn settled(nodes: &[&Daemon], members: usize) -> Step<String> {
 }
 
 /// Three nodes that are all members.
-fn three(room: &Room) -> Step<[Daemon; 3]> {
+pub(super) fn three(room: &Room) -> Step<[Daemon; 3]> {
     let a = start(room, "a")?.run()?;
     let (b, c) = (start(room, "b")?.run()?, start(room, "c")?.run()?);
     a.tell(&["cluster", "init"])?;
@@ -121,8 +121,14 @@ fn three(room: &Room) -> Step<[Daemon; 3]> {
     Ok([a, b, c])
 }
 
-fn add_disk(to: &Daemon, path: &Path) -> Step<()> {
+pub(super) fn add_disk(to: &Daemon, path: &Path) -> Step<()> {
     to.tell(&["disk", "add", &path.to_string_lossy(), "--size", "128M"])?;
+    Ok(())
+}
+
+/// A disk that has its size.
+pub(super) fn add_whole_disk(to: &Daemon, path: &Path) -> Step<()> {
+    to.tell(&["disk", "add", &path.to_string_lossy()])?;
     Ok(())
 }
 

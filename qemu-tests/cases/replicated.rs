@@ -1,0 +1,311 @@
+//! Two copies of everything on three real nodes, under load, while nodes, disks and the power of all of them fail.
+//!
+//! Every answer goes into a model, as in `killed_under_load`: what was acknowledged must be there, on whatever node it is read.
+
+use super::several_nodes::{COMES, add_whole_disk, three, until};
+use crate::harness::daemon::{Daemon, Start};
+use crate::harness::load::{Load, Shape, verify};
+use crate::harness::model::Model;
+use crate::harness::nbd::{Connection, Replies};
+use crate::harness::power::PowerDisk;
+use crate::harness::{Case, Outcome, Room, Step, ensure};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Rounds in the gate and in `--full`; one of each kind of fault, in turn.
+const ROUNDS: usize = 5;
+const ROUNDS_IN_FULL: usize = 20;
+/// Acknowledged writes before each fault, and after those that I/O goes on over.
+const WRITES: u64 = 5_000;
+const DISK: usize = 256 << 20;
+const VOLUME: u64 = 64 << 20;
+/// Longer than any lease.
+const ASLEEP: Duration = Duration::from_secs(3);
+/// What is on its way to a disk without power.
+const LAST_BREATH: Duration = Duration::from_millis(30);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "two_copies_lose_nothing_while_nodes_disks_and_power_fail",
+            |room| torture(room, ROUNDS),
+        ),
+        Case::new("two_copies_lose_nothing_over_many_more_faults", |room| {
+            torture(room, ROUNDS_IN_FULL)
+        })
+        .only_in_full(),
+        Case::new(
+            "a_volume_comes_to_where_it_is_used_and_a_lone_nodes_goes_on_in_a_cluster",
+            moves,
+        ),
+        Case::new(
+            "a_dead_nodes_attachment_is_taken_over_when_that_is_asked_for",
+            taken_over,
+        ),
+    ]
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    /// kill -9 of a node that clients do not speak to.
+    PeerDies,
+    /// kill -9 of the node that they speak to.
+    ServerDies,
+    /// SIGSTOP of another node, for longer than its lease.
+    PeerSleeps,
+    /// The disk of another node answers with EIO.
+    DiskDies,
+    /// All nodes lose their power: what was not synced is lost, or torn.
+    AllPower,
+}
+
+impl Fault {
+    const ALL: [Fault; 5] = [
+        Fault::PeerDies,
+        Fault::ServerDies,
+        Fault::PeerSleeps,
+        Fault::DiskDies,
+        Fault::AllPower,
+    ];
+}
+
+/// Three nodes with a disk each that can lose its power.
+struct Site {
+    nodes: Vec<Daemon>,
+    disks: Vec<PowerDisk>,
+    model: Arc<Mutex<Model>>,
+    /// Whom the clients speak to.
+    server: usize,
+}
+
+/// Waits until every placement group has all its copies, as a node sees it.
+fn whole(at: &Daemon) -> Step<()> {
+    until("the pool is whole", || {
+        let said = at.ask(&["--json", "pool", "show", "default"])?;
+        let is_whole = said.code == Some(0) && said.out.contains("\"reason\": \"\"");
+        Ok((!is_whole).then(|| format!("{}{}", said.out, said.err)))
+    })
+}
+
+/// Waits until a node lets a client have the volume.
+fn comes_to(start: &Start, volume: &str) -> Step<()> {
+    until("the volume comes", || {
+        let opened = Connection::open(&start.nbd, volume, Replies::Structured);
+        Ok(opened
+            .and_then(Connection::close)
+            .err()
+            .map(|why| why.to_string()))
+    })
+}
+
+impl Site {
+    fn new(room: &Room) -> Step<Site> {
+        let nodes: Vec<Daemon> = three(room)?.into();
+        let mut disks = Vec::new();
+        for (number, node) in nodes.iter().enumerate() {
+            let disk = PowerDisk::mount(&room.path(&format!("mnt{number}")), DISK, number as u64)?;
+            add_whole_disk(node, disk.path())?;
+            disks.push(disk);
+        }
+        nodes[0].tell(&["pool", "set", "default", "--copies", "2"])?;
+        nodes[0].create("v", &VOLUME.to_string())?;
+        whole(&nodes[0])?;
+        Ok(Site {
+            nodes,
+            disks,
+            model: Arc::new(Mutex::new(Model::new(VOLUME))),
+            server: 0,
+        })
+    }
+
+    fn verify(&self) -> Step<u64> {
+        let start = &self.nodes[self.server].start;
+        comes_to(start, "v")?;
+        Ok(verify(&start.nbd, "v", &self.model)?.in_flight)
+    }
+
+    fn again(&mut self, number: usize) -> Step<()> {
+        let start = self.nodes[number].start.clone();
+        self.nodes[number] = start.run()?;
+        Ok(())
+    }
+
+    /// Puts load on the volume, has something fail in the middle of it, and sees to it that all is there afterwards. How many writes were in flight then.
+    fn round(&mut self, fault: Fault, seed: u64) -> Step<u64> {
+        let shape = Shape {
+            connections: 3,
+            depth: 8,
+        };
+        let socket = self.nodes[self.server].start.nbd.clone();
+        comes_to(&self.nodes[self.server].start, "v")?;
+        let load = Load::start(&socket, "v", &self.model, shape, seed)?;
+        load.reach(WRITES, COMES)?;
+        let peer = (self.server + 1 + seed as usize % 2) % 3;
+        match fault {
+            Fault::PeerDies => {
+                self.nodes[peer].kill()?;
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                self.again(peer)?;
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                load.finish()?;
+            }
+            Fault::PeerSleeps => {
+                self.nodes[peer].signal(libc::SIGSTOP)?;
+                let begun = std::time::Instant::now();
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                std::thread::sleep(ASLEEP.saturating_sub(begun.elapsed()));
+                self.nodes[peer].signal(libc::SIGCONT)?;
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                load.finish()?;
+            }
+            Fault::DiskDies => {
+                self.disks[peer].die();
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                self.nodes[peer].strike()?;
+                let node = &mut self.nodes[peer];
+                self.disks[peer].restore(|| node.reap())?;
+                self.again(peer)?;
+                load.reach(load.acknowledged() + WRITES, COMES)?;
+                load.finish()?;
+            }
+            Fault::ServerDies => {
+                let server = self.server;
+                self.nodes[server].kill()?;
+                let left = load.after_kill()?;
+                self.server = peer;
+                let in_flight = self.verify()?;
+                self.again(server)?;
+                ensure!(left > 0, "nothing was in flight at the kill");
+                whole(&self.nodes[self.server])?;
+                return Ok(in_flight);
+            }
+            Fault::AllPower => {
+                self.disks.iter().for_each(PowerDisk::cut);
+                std::thread::sleep(LAST_BREATH);
+                for node in &mut self.nodes {
+                    node.strike()?;
+                }
+                for (disk, node) in self.disks.iter().zip(&mut self.nodes) {
+                    disk.restore(|| node.reap())?;
+                }
+                let left = load.after_kill()?;
+                ensure!(left > 0, "nothing was in flight at the cut");
+                (0..self.nodes.len()).try_for_each(|number| self.again(number))?;
+                self.server = peer;
+            }
+        }
+        // Another node than the one that wrote reads what there is.
+        whole(&self.nodes[self.server])?;
+        let in_flight = self.verify()?;
+        whole(&self.nodes[self.server])?;
+        Ok(in_flight)
+    }
+}
+
+fn torture(room: &Room, rounds: usize) -> Outcome {
+    let rounds = match std::env::var("SARSEN_ROUNDS") {
+        Ok(text) => text.parse()?,
+        Err(_) => rounds,
+    };
+    let mut site = Site::new(room)?;
+    let mut faults: BTreeMap<Fault, u32> = BTreeMap::new();
+    let mut in_flight = 0;
+    for round in 0..rounds {
+        let fault = Fault::ALL[round % Fault::ALL.len()];
+        let done = site.round(fault, round as u64);
+        in_flight += done.map_err(|why| format!("round {round}, {fault:?}: {why}"))?;
+        *faults.entry(fault).or_default() += 1;
+        site.server = (site.server + 1) % 3;
+    }
+    let missing = Fault::ALL.iter().find(|fault| !faults.contains_key(fault));
+    ensure!(missing.is_none(), "{missing:?} never fired: {faults:?}");
+    Ok(format!(
+        "{faults:?}, {in_flight} writes were in flight at an end"
+    ))
+}
+
+fn moves(room: &Room) -> Outcome {
+    let start = |name: &str| super::several_nodes::start(room, name);
+    let a = start("a")?.run()?;
+    super::several_nodes::add_disk(&a, &room.path("disk-a"))?;
+    a.create("v", "16M")?;
+    let pattern = |byte: u8| vec![byte; 64 << 10];
+    let mut client = a.connect("v")?;
+    client
+        .write(1 << 20, &pattern(1))?
+        .map_err(|error| format!("alone: {error}"))?;
+    client.close()?;
+    // Its shards become those of a node of a cluster, over the same disk.
+    a.tell(&["cluster", "init"])?;
+    let b = start("b")?.run()?;
+    super::several_nodes::join_to(&b, &a)?;
+    for (number, node) in [&b, &a, &b].into_iter().enumerate() {
+        comes_to(&node.start, "v")?;
+        let mut client = node.connect("v")?;
+        let byte = number as u8 + 1;
+        let read = client.read(1 << 20, 64 << 10)?;
+        let read = read.map_err(|error| format!("read {number}: {error}"))?;
+        ensure!(
+            read == pattern(byte),
+            "turn {number} does not see what was written before it"
+        );
+        let written = client.write(1 << 20, &pattern(byte + 1))?;
+        written.map_err(|error| format!("write {number}: {error}"))?;
+        // While it is used here nobody else has it.
+        let other = if number % 2 == 0 { &a } else { &b };
+        ensure!(other.connect("v").is_err(), "two nodes serve one volume");
+        client.close()?;
+    }
+    // What is not attached by name is given up by itself, and can be deleted from anywhere.
+    until("the volume is deleted", || {
+        let said = a.ask(&["volume", "delete", "v"])?;
+        Ok((said.code != Some(0)).then_some(said.err))
+    })?;
+    let left = b.tell(&["volume", "list"])?;
+    ensure!(!left.contains("v "), "it is still there: {left}");
+    Ok(String::new())
+}
+
+fn taken_over(room: &Room) -> Outcome {
+    let [mut a, b, c] = three(room)?;
+    for (node, name) in [(&a, "disk-a"), (&b, "disk-b"), (&c, "disk-c")] {
+        super::several_nodes::add_disk(node, &room.path(name))?;
+    }
+    a.tell(&["pool", "set", "default", "--copies", "2"])?;
+    a.create("v", "16M")?;
+    whole(&a)?;
+    let socket = |name: &str| room.path(name).to_string_lossy().into_owned();
+    let (first, second) = (socket("s1"), socket("s2"));
+    a.tell(&["attach", "v", "--vhost-user", &first])?;
+    let refused = b.ask(&["attach", "v", "--vhost-user", &second, "--take-over"])?;
+    ensure!(
+        refused.code == Some(1) && refused.err.contains("which answers"),
+        "it was taken from a node that lives: {}{}",
+        refused.out,
+        refused.err
+    );
+    a.kill()?;
+    until("the node is missed", || {
+        let said = b.ask(&["attach", "v", "--vhost-user", &second])?;
+        let hints = said.err.contains("--take-over");
+        Ok((!hints).then(|| format!("{}{}", said.out, said.err)))
+    })?;
+    until("it is taken over", || {
+        let said = b.ask(&["attach", "v", "--vhost-user", &second, "--take-over"])?;
+        Ok((said.code != Some(0)).then_some(said.err))
+    })?;
+    let a = a.start.run()?;
+    until("the node that was dead knows", || {
+        let said = a.ask(&["attachments"])?;
+        let row = said.out.lines().find(|line| line.starts_with("v "));
+        let is_so = row.is_some_and(|row| row.contains("another node") || row.contains(&second));
+        Ok((!is_so).then_some(said.out))
+    })?;
+    ensure!(
+        std::os::unix::net::UnixStream::connect(&first).is_err(),
+        "the node that was dead still serves the volume to its guest"
+    );
+    Ok(String::new())
+}
