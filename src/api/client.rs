@@ -3,9 +3,9 @@
 use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
-    ClusterTokenMake, Detach, Disk, DiskAdd, DiskGrow, DiskList, ErrorBody, ImportFinish, Map,
-    Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume,
-    VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
+    ClusterTokenMake, Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody,
+    ImportFinish, Map, Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade,
+    Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -226,6 +226,17 @@ impl Client {
     pub async fn grow_disk(&mut self, id: u32, grow: &DiskGrow) -> Result<Disk, ClientError> {
         self.send(Method::POST, &format!("/v1/disks/{id}/grow"), grow)
             .await
+    }
+
+    pub async fn drain_disk(&mut self, id: u32, drain: &DiskDrain) -> Result<Disk, ClientError> {
+        self.send(Method::POST, &format!("/v1/disks/{id}/drain"), drain)
+            .await
+    }
+
+    pub async fn remove_disk(&mut self, id: u32) -> Result<(), ClientError> {
+        let path = format!("/v1/disks/{id}");
+        let answer = self.call(Method::DELETE, &path, None, Bytes::new()).await?;
+        answer.success().map(|_| ())
     }
 
     pub async fn scrub_disk(&mut self, id: u32) -> Result<ScrubResult, ClientError> {

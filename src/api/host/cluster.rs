@@ -141,7 +141,7 @@ impl Host {
             let node = self.inner.parts.node;
             let ours = catalog
                 .disks_of(node)
-                .filter(|disk| disk.state == DiskState::Serving);
+                .filter(|disk| disk.state != DiskState::OutOfService);
             let new = ours.filter(|disk| !known.contains(&disk.id)).count();
             let open: Vec<DiskId> = catalog
                 .disks_of(node)

@@ -33,8 +33,9 @@ impl Host {
     pub(super) async fn open_new(&self) -> Result<(), ErrorBody> {
         let catalog = self.manager().catalog();
         let tried: BTreeSet<DiskId> = lock(&self.inner.disks).keys().copied().collect();
-        let new =
-            |disk: &&catalog::Disk| disk.state == DiskState::Serving && !tried.contains(&disk.id);
+        let new = |disk: &&catalog::Disk| {
+            disk.state != DiskState::OutOfService && !tried.contains(&disk.id)
+        };
         let (mut open, mut last) = (0, None);
         for disk in catalog.disks_of(self.inner.parts.node).filter(new) {
             match self.open_disk(disk).await {

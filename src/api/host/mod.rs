@@ -8,6 +8,7 @@
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `drain` | disks that are to go |
 //! | `attachments` | what serves volumes to guests and as devices |
 //! | `devices` | block devices of this host's kernel |
 //! | `health` | exports, where a disk fails |
@@ -29,6 +30,7 @@ mod cluster;
 mod data;
 mod devices;
 mod disks;
+mod drain;
 mod health;
 mod held;
 pub mod image;

@@ -172,11 +172,11 @@ impl Host {
             store: disk.store.to_string(),
             size_bytes: disk.size,
             state: match (disk.state, &failed) {
-                _ if disk.node != self.inner.parts.node => "elsewhere",
                 (DiskState::OutOfService, _) => "out_of_service",
                 (DiskState::Missing, _) => "missing",
-                (DiskState::Serving | DiskState::Draining, Some(_)) => "failed",
                 (DiskState::Draining, None) => "draining",
+                _ if disk.node != self.inner.parts.node => "elsewhere",
+                (DiskState::Serving | DiskState::Draining, Some(_)) => "failed",
                 (DiskState::Serving, None) => "serving",
             }
             .into(),

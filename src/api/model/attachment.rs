@@ -34,8 +34,12 @@ pub struct Attach {
     #[serde(default)]
     pub incoming: bool,
     /// In a cluster: where the volume is attached to a node that does not answer, take it from there. It is served here when that node's lease has ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub take_over: bool,
+}
+
+fn is_false(said: &bool) -> bool {
+    !said
 }
 
 /// Where an attachment is in its life.

@@ -12,7 +12,7 @@ pub struct Disk {
     /// The identity of the store on it, as 32 hexadecimal digits.
     pub store: String,
     pub size_bytes: u64,
-    /// `serving`, `out_of_service`, or `failed` where the node could not open it or lost it; `elsewhere` where it is
+    /// `serving`, `draining`, `missing` where it was away for so long that its copies are made anew elsewhere, `out_of_service`, or `failed` where the node could not open it or lost it; `elsewhere` where it is
     /// another node's, which knows how it is.
     pub state: String,
     /// Why it is `failed`; empty else.
@@ -36,6 +36,18 @@ pub struct DiskAdd {
     /// Of a file that is to be created; a block device or a file that is there has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
+}
+
+/// `POST /v1/disks/ID/drain`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskDrain {
+    /// The disk is to stay after all.
+    #[serde(default)]
+    pub undo: bool,
+    /// Nothing is changed: only whether it could be is answered.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// `POST /v1/disks/ID/grow`

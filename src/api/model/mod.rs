@@ -20,7 +20,7 @@ pub use cluster::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
     ClusterToken, ClusterTokenMake,
 };
-pub use disk::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
+pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use pool::{Level, Pool, PoolCreate, PoolList, PoolPgs, PoolSet};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};

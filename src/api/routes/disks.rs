@@ -2,7 +2,7 @@
 
 use super::reply::{Answer, Body, Failure, Named};
 use crate::api::host::Host;
-use crate::api::model::{Disk, DiskAdd, DiskGrow, DiskList, ScrubResult};
+use crate::api::model::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
 use crate::base::DiskId;
 use axum::Json;
 use axum::extract::State;
@@ -37,6 +37,28 @@ pub(super) async fn grow(
         .to_the_end(async move { work.grow_disk(DiskId(id), grow).await })
         .await?;
     Ok(Json(grown))
+}
+
+pub(super) async fn drain(
+    State(host): State<Host>,
+    Named(id): Named<u32>,
+    Body(drain): Body<DiskDrain>,
+) -> Answer<Disk> {
+    let work = host.clone();
+    let drains = host
+        .to_the_end(async move { work.drain_disk(DiskId(id), drain).await })
+        .await?;
+    Ok(Json(drains))
+}
+
+pub(super) async fn remove(
+    State(host): State<Host>,
+    Named(id): Named<u32>,
+) -> Result<StatusCode, Failure> {
+    let work = host.clone();
+    host.to_the_end(async move { work.remove_disk(DiskId(id)).await })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn scrub(State(host): State<Host>, Named(id): Named<u32>) -> Answer<ScrubResult> {

@@ -1,8 +1,10 @@
 //! `sarsen disk`
 
 mod add;
+mod drain;
 mod grow;
 mod list;
+mod remove;
 mod scrub;
 mod show;
 
@@ -21,6 +23,10 @@ pub enum Verb {
     Show(show::Show),
     /// Make a disk longer, or take into use what it has become longer by
     Grow(grow::Grow),
+    /// Have everything on a disk move to others
+    Drain(drain::Drain),
+    /// Take a disk out of the cluster that nothing is on any more
+    Remove(remove::Remove),
     /// Read and compare every block of a disk
     Scrub(scrub::Scrub),
     /// Put an empty store on a disk that no daemon runs
@@ -39,6 +45,8 @@ impl Verb {
             Verb::List(list) => list.run(context).await,
             Verb::Show(show) => show.run(context).await,
             Verb::Grow(grow) => grow.run(context).await,
+            Verb::Drain(drain) => drain.run(context).await,
+            Verb::Remove(remove) => remove.run(context).await,
             Verb::Scrub(scrub) => scrub.run(context).await,
             Verb::Format(format) => format.run(output),
             Verb::Inspect(inspect) => inspect.run(output),

@@ -345,7 +345,10 @@ fn an_import_only_goes_on_and_ends_once() {
     let attach = Command::Attach {
         volume,
         node: NodeId(1),
-        front_end: FrontEnd::default(),
+        front_end: FrontEnd::Ublk {
+            device: None,
+            queues: 1,
+        },
     };
     assert_eq!(refused(&mut catalog, &attach).code, Code::Conflict);
     assert_eq!(

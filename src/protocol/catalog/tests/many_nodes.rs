@@ -362,7 +362,7 @@ fn lease(count: u64) -> LeaseNumber {
 fn take(node: u32, of: u64, after: Option<u32>, why: TakeWhy) -> Command {
     let epoch = |host| Epoch {
         generation: 0,
-        site: 0,
+        site: 1,
         host,
     };
     Command::TakeRange {
@@ -552,4 +552,52 @@ fn an_address_has_a_host_and_a_port_and_a_node_has_few() {
             .contains("9 are more than 8")
     );
     catalog.apply(&set(Vec::new())).unwrap();
+}
+
+#[test]
+fn what_only_holds_a_volume_gives_its_place_to_another_attachment_of_its_node() {
+    let mut catalog = site();
+    let attach = |node: u32, front_end: FrontEnd| Command::Attach {
+        volume: VolumeId(1),
+        node: n(node),
+        front_end,
+    };
+    let ublk = || FrontEnd::Ublk {
+        device: None,
+        queues: 1,
+    };
+    catalog.apply(&attach(1, FrontEnd::None)).unwrap();
+    let held = catalog.attached_at(VolumeId(1), n(1)).unwrap().key;
+    // Held twice is held.
+    catalog.apply(&attach(1, FrontEnd::None)).unwrap();
+    assert_eq!(
+        catalog.attached_at(VolumeId(1), n(1)).unwrap().key,
+        held,
+        "it is the same one"
+    );
+    assert_eq!(refused(&mut catalog, &attach(2, ublk())).field, "name");
+    catalog.apply(&attach(1, ublk())).unwrap();
+    let named = catalog.attached_at(VolumeId(1), n(1)).unwrap();
+    assert_eq!(named.front_end, ublk());
+    assert!(named.key > held && catalog.attachment(held).is_none());
+    // And not the other way round.
+    assert_eq!(
+        refused(&mut catalog, &attach(1, FrontEnd::None)).field,
+        "name"
+    );
+    catalog.check().unwrap();
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog));
+}
+
+#[test]
+fn the_first_epoch_of_a_range_is_above_those_that_a_lone_node_gave() {
+    let mut catalog = site();
+    catalog.apply(&take(1, 5, None, TakeWhy::Free)).unwrap();
+    let first = catalog.range(VolumeId(1)).unwrap().epoch;
+    let alone = Epoch {
+        generation: 0,
+        site: 0,
+        host: u32::MAX,
+    };
+    assert!(first > alone, "{first:?}");
 }

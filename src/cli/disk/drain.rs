@@ -1,0 +1,53 @@
+//! `sarsen disk drain ID`
+
+use super::show::{for_people, id_of};
+use crate::api::model::DiskDrain;
+use crate::cli::{Context, Failure};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between two looks at how far it is.
+const EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub struct Drain {
+    /// The disk's number, or its path
+    disk: String,
+    /// Take it back: the disk stays
+    #[arg(long, conflicts_with = "wait")]
+    undo: bool,
+    /// Only say whether it can be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Return when nothing is on the disk any more; interrupted, it goes on all the same
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+}
+
+impl Drain {
+    pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let id = id_of(context, &self.disk).await?;
+        let drain = DiskDrain {
+            undo: self.undo,
+            dry_run: self.dry_run,
+        };
+        let mut disk = context.client.drain_disk(id, &drain).await?;
+        if self.wait {
+            let style = "{bar:30} {pos} of {len} placement groups moved, {eta} left";
+            // Nothing is drawn where standard error is no terminal.
+            let bar = ProgressBar::new(disk.pgs.into());
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            let all = disk.pgs;
+            while disk.pgs > 0 {
+                sleep(EVERY).await;
+                disk = context.client.disk(id).await?;
+                bar.set_position(all.saturating_sub(disk.pgs).into());
+            }
+            bar.finish_and_clear();
+        }
+        context.output.show(&disk, for_people)
+    }
+}
