@@ -14,6 +14,9 @@ pub struct Daemon {
     /// Read the configuration, say what this version is, and end
     #[arg(long)]
     check: bool,
+    /// End when the process ends that started this one
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
 }
 
 impl Daemon {
@@ -24,6 +27,10 @@ impl Daemon {
         })?;
         if self.check {
             return check(&config);
+        }
+        if self.end_with_parent {
+            let asked = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
+            asked.map_err(|error| Failure::local("--end-with-parent", error))?;
         }
         crate::daemon::run(config, |_| {}).map_err(not_started)
     }

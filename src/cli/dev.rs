@@ -1,4 +1,6 @@
-//! `sarsen dev`: the normal daemon, with a configuration that is made here and everything in one folder.
+//! `sarsen dev`: the normal daemon, with a configuration that is made here and everything in one folder. With `--nodes`, several of them.
+
+mod nodes;
 
 use super::Failure;
 use super::daemon::{check, not_started};
@@ -22,6 +24,12 @@ pub struct Dev {
     /// Payload memory
     #[arg(long, value_name = "SIZE", value_parser = parse, default_value = "256M")]
     memory: u64,
+    /// Run so many daemons as a cluster, with two copies of everything
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    nodes: u32,
+    /// With --nodes: leave a daemon dead that ends, instead of starting it again
+    #[arg(long)]
+    no_restart: bool,
     /// Say whether it would start, and end
     #[arg(long, hide = true)]
     check: bool,
@@ -31,6 +39,17 @@ impl Dev {
     pub(super) fn run(self) -> Result<(), Failure> {
         let data = std::path::absolute(&self.data)
             .map_err(|error| Failure::local(self.data.display(), error))?;
+        if self.nodes > 1 {
+            let nodes = nodes::Nodes {
+                folder: data,
+                count: self.nodes,
+                size: self.size,
+                shards: self.shards,
+                memory: self.memory,
+                again: !self.no_restart,
+            };
+            return nodes.run();
+        }
         let config = self.config(&data);
         if self.check {
             return check(&config);

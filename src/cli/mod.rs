@@ -197,6 +197,7 @@ mod tests {
             "sarsen volume export a -",
             "sarsen disk add /dev/vdb",
             "sarsen disk add /srv/disk1 --size 1T",
+            "sarsen dev --nodes 3 --data /tmp/x --no-restart",
             "sarsen disk list",
             "sarsen disk show 1",
             "sarsen disk drain 1 --wait",
