@@ -75,6 +75,11 @@ impl Node {
         self.holder.lease()
     }
 
+    /// Whether it was told to stop, and the manager knows that, or has waited its lease out.
+    pub fn has_stopped(&self) -> bool {
+        self.holder.is_over()
+    }
+
     /// When [`Node::expire`] is to be called.
     pub fn deadline(&self) -> Time {
         let parts = [

@@ -244,14 +244,11 @@ impl Pilot {
         self.served.clone()
     }
 
-    /// Ends, and waits for it where it is the first that is told so. Nothing is given back: the lease runs out, because a shard may serve until it has, and volumes are taken over then.
+    /// Ends, and waits for it where it is the first that is told so. The shards have ended before: the lease is given back where a member answers, so that what was served here can be taken at once.
     pub async fn end(&self) {
         let Some(ended) = lock(&self.ended).take() else {
             return;
         };
-        for service in [Service::Lease, Service::Report, Service::Node] {
-            self.calls.stop_handling(service);
-        }
         let ends = async {
             self.doors.send(Door::End).await.ok();
             // An error means that it has ended.
@@ -259,6 +256,9 @@ impl Pilot {
         };
         if timeout(END_MAX, ends).await.is_err() {
             tracing::error!("the pilot does not end; its lease is not renewed by anybody else");
+        }
+        for service in [Service::Lease, Service::Report, Service::Node] {
+            self.calls.stop_handling(service);
         }
     }
 }

@@ -28,6 +28,8 @@ use tokio::time::sleep;
 
 /// How often it is looked who the members are. Nothing that waits here waits longer for the clock either, so a machine that slept is noticed.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long it is tried to give the lease back.
+const GIVE_BACK: Duration = Duration::from_millis(300);
 /// How often it is looked whether there is a connection to every member.
 const NEAR: Duration = Duration::from_secs(1);
 /// How often an opening is told that stands in the catalog.
@@ -259,7 +261,8 @@ impl<S: Shards> Driver<S> {
             let wait = self.deadline().since((self.clock)()).min(LOOK);
             tokio::select! {
                 door = ins.doors.recv() => match door {
-                    None | Some(Door::End) => return,
+                    None => return,
+                    Some(Door::End) => return self.give_back(ins).await,
                     Some(door) => self.on_door(door),
                 },
                 Some(heard) = ins.heard.recv() => self.on_heard(heard),
@@ -268,6 +271,27 @@ impl<S: Shards> Driver<S> {
                     None => ins.said = None,
                 },
                 news = ins.watch.next(), if !self.orders.is_full() => self.on_news(news),
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.on_done(done),
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// The shards have ended. Gives the lease back, so that nobody has to wait until it has run out, where a member answers soon.
+    async fn give_back(&mut self, mut ins: Ins) {
+        let now = self.turn();
+        self.silence.shards_have_ended();
+        self.step(now, node::Input::Lease(HolderInput::Stop));
+        let give_up = now + GIVE_BACK;
+        while !self.machine.has_stopped() {
+            let now = self.turn();
+            self.finish();
+            if now >= give_up {
+                return;
+            }
+            let wait = self.deadline().min(give_up).since(now);
+            tokio::select! {
+                Some(heard) = ins.heard.recv() => self.on_heard(heard),
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.on_done(done),
                 () = sleep(wait) => {}
             }

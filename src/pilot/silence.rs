@@ -31,6 +31,11 @@ impl Silence {
         self.until = Time(0);
     }
 
+    /// The shards have ended: they believe in nothing.
+    pub fn shards_have_ended(&mut self) {
+        (self.told, self.until) = (Time(0), Time(0));
+    }
+
     pub fn may_ask(&self, now: Time) -> bool {
         now >= self.until
     }

@@ -225,6 +225,11 @@ impl Holder {
         }
     }
 
+    /// Whether it has stopped, and says nothing any more.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     /// When [`Holder::expire`] wants to be called.
     pub fn deadline(&self) -> Option<Time> {
         let ask = (self.phase != Phase::Over).then_some(self.next_ask);
