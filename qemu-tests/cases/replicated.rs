@@ -43,6 +43,10 @@ pub fn cases() -> Vec<Case> {
             "a_dead_nodes_attachment_is_taken_over_when_that_is_asked_for",
             taken_over,
         ),
+        Case::new(
+            "a_disk_is_drained_under_load_and_removed_and_no_more_than_can_be",
+            drained,
+        ),
     ]
 }
 
@@ -265,6 +269,47 @@ fn moves(room: &Room) -> Outcome {
     })?;
     let left = b.tell(&["volume", "list"])?;
     ensure!(!left.contains("v "), "it is still there: {left}");
+    Ok(String::new())
+}
+
+fn drained(room: &Room) -> Outcome {
+    let [a, b, c] = three(room)?;
+    for (node, name) in [(&a, "disk-a"), (&b, "disk-b"), (&c, "disk-c")] {
+        super::several_nodes::add_disk(node, &room.path(name))?;
+    }
+    a.tell(&["pool", "set", "default", "--copies", "2"])?;
+    const BYTES: u64 = 16 << 20;
+    a.create("v", &BYTES.to_string())?;
+    whole(&a)?;
+    let model = Arc::new(Mutex::new(Model::new(BYTES)));
+    let shape = Shape {
+        connections: 2,
+        depth: 4,
+    };
+    let load = Load::start(&a.start.nbd, "v", &model, shape, 5)?;
+    load.reach(1_000, COMES)?;
+    let early = b.ask(&["disk", "remove", "3"])?;
+    ensure!(
+        early.code == Some(1) && early.err.contains("drain it"),
+        "a disk was removed that is in use: {early:?}"
+    );
+    let dry = b.tell(&["--json", "disk", "drain", "3", "--dry-run"])?;
+    ensure!(!dry.contains("draining"), "a dry run changed it: {dry}");
+    // Of a disk of another node, on this one.
+    b.tell(&["disk", "drain", "3", "--wait"])?;
+    b.tell(&["disk", "remove", "3"])?;
+    let disks = c.tell(&["disk", "list"])?;
+    ensure!(!disks.contains("disk-c"), "it is still there: {disks}");
+    let last = b.ask(&["disk", "drain", "2"])?;
+    ensure!(
+        last.code == Some(1) && last.err.contains("2 copies need as many"),
+        "a disk is drained whose copies have nowhere to go: {last:?}"
+    );
+    load.reach(load.acknowledged() + 1_000, COMES)?;
+    load.finish()?;
+    whole(&a)?;
+    comes_to(&b.start, "v")?;
+    verify(&b.start.nbd, "v", &model)?;
     Ok(String::new())
 }
 

@@ -30,8 +30,8 @@ fn for_people(status: &model::Status) -> String {
             ]
         }),
     );
-    let percent =
-        100 * u128::from(status.promised_bytes) / u128::from(status.capacity_bytes.max(1));
+    let percent = 100 * u128::from(status.taken_bytes.max(status.promised_bytes))
+        / u128::from(status.capacity_bytes.max(1));
     let rest = fields([
         (
             "disks",

@@ -10,7 +10,8 @@
 //! Who uses a volume in passing has it held: this node attaches it for him. When nobody has used it for [`IDLE`], it is let go, so that another
 //! node may have it. Guests' disks and devices are attached by name, and stay.
 //!
-//! On a node that is alone nothing of this happens: it has every volume.
+//! On a node that is alone nothing of this happens: it has every volume. Why so is in
+//! [`docs`](crate::docs::decisions::volumes_come_to_where_they_are_used).
 //!
 //! Invariants: *held-while-used* (what is used is not let go: both are looked at under one lock); *no-way-before-its-order* (requests are
 //! brought to shards after the order that has them serve).
@@ -280,7 +281,7 @@ impl Host {
         let catalog = self.manager().catalog();
         let here = &self.inner.taken.here;
         let before = here.borrow().clone();
-        let mut came = false;
+        let (mut came, mut resized) = (false, Vec::new());
         for volume in served.iter().filter_map(|id| catalog.volume(*id)) {
             if before.get(&volume.id) == Some(&volume.size) {
                 continue;
@@ -294,7 +295,10 @@ impl Host {
             here.send_modify(|here| {
                 here.insert(id, size);
             });
-            came |= !before.contains_key(&id);
+            match before.contains_key(&id) {
+                true => resized.push(id),
+                false => came = true,
+            }
         }
         for volume in before.keys().filter(|id| !served.contains(id)) {
             self.runtime().stop_serving(*volume).await;
@@ -304,6 +308,10 @@ impl Host {
         }
         drop(showing);
         self.show_exports().await;
+        for volume in resized {
+            // Wherever that was asked for.
+            self.resized_attachment(&catalog, volume).await;
+        }
         if came {
             let host = self.clone();
             tokio::spawn(async move { host.look_after_attachments().await });

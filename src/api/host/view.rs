@@ -82,6 +82,10 @@ impl Host {
             failed_attachments: attachments.iter().filter(failed).count() as u32,
             capacity_bytes: catalog.pools().map(|pool| catalog.capacity(pool.id)).sum(),
             promised_bytes: catalog.pools().map(|pool| catalog.promised(pool.id)).sum(),
+            taken_bytes: catalog
+                .pools()
+                .map(|pool| catalog.promised(pool.id).saturating_mul(pool.copies.into()))
+                .fold(0, u64::saturating_add),
             cluster: self.cluster_seen(),
             nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
             alerts: self.alerts().list(),

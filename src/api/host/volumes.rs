@@ -76,9 +76,9 @@ impl Host {
             false => {
                 self.open_volume(volume).await?;
                 self.show_exports().await;
+                self.resized_attachment(&catalog, volume.id).await;
             }
         }
-        self.resized_attachment(&catalog, volume.id).await;
         tracing::info!(volume = %volume.id, name, size, "volume resized");
         self.volume(&name)
     }

@@ -69,6 +69,9 @@ pub struct Status {
     pub capacity_bytes: u64,
     /// What was promised to volumes.
     pub promised_bytes: u64,
+    /// What of the capacity that is, with all copies.
+    #[serde(default)]
+    pub taken_bytes: u64,
     /// The socket that NBD clients connect to.
     pub nbd_socket: String,
     /// The other nodes; nothing where this one is alone.

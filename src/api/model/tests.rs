@@ -135,6 +135,7 @@ fn status_and_alerts_are_written_as_ever() {
             failed_attachments: 4,
             capacity_bytes: 10,
             promised_bytes: 20,
+            taken_bytes: 40,
             cluster: None,
             nbd_socket: "/n".into(),
             alerts: vec![Alert {
@@ -148,7 +149,7 @@ fn status_and_alerts_are_written_as_ever() {
         },
         r#"{"instance":"1f","nodes":[{"name":"a","pid":42,"state":"serving","version":"0.1.0","uptime_seconds":5,
             "shards":2}],"disks":1,"failed_disks":1,"volumes":3,"degraded_volumes":2,"connections":2,"attachments":5,"failed_attachments":4,"capacity_bytes":10,
-            "promised_bytes":20,"nbd_socket":"/n","alerts":[{"name":"disk-failed",
+            "promised_bytes":20,"taken_bytes":40,"nbd_socket":"/n","alerts":[{"name":"disk-failed",
             "subject":"disk 1","since_unix_seconds":1,"reason":"r","cure":"c","count":1}]}"#,
     );
 }

@@ -41,6 +41,7 @@ pages! {
     tokens_are_signed,
     two_connections_to_a_node,
     vhost_user_of_our_own,
+    volumes_come_to_where_they_are_used,
     whole_chunks_to_fresh_slots,
     windows_are_in_the_records,
 }

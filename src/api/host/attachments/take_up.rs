@@ -86,9 +86,9 @@ impl Host {
         catalog: &Catalog,
         volume: VolumeId,
     ) {
-        let (first, _) = catalog.attachments_of(volume);
-        if let Some(first) = first.filter(|first| first.front_end.is_device()) {
-            self.tell_device_of_size(catalog, first).await;
+        let own = catalog.attached_at(volume, self.inner.parts.node);
+        if let Some(own) = own.filter(|own| own.front_end.is_device()) {
+            self.tell_device_of_size(catalog, own).await;
         }
     }
 
