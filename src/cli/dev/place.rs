@@ -1,4 +1,4 @@
-//! Where one of several nodes keeps what it has: `DIR/nodeK`, with the same names in it as in the folder of a node alone.
+//! Where one of several nodes keeps what it has: `DIR/nodeK`.
 
 use super::nodes::Nodes;
 use crate::cli::Failure;
@@ -39,6 +39,10 @@ impl Place {
             folder,
             log_from: 0,
         }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     pub fn api(&self) -> PathBuf {
@@ -99,7 +103,7 @@ impl Place {
              socket = {nbd}\n\n\
              [vhost_user]\n\
              dir = {vhost}\n",
-            data = text(self.folder.clone())?,
+            data = text(self.data())?,
             name = self.name,
             shards = nodes.shards,
             memory = nodes.memory,
@@ -168,7 +172,7 @@ mod tests {
         place.make(&nodes).unwrap();
         assert_eq!(found(&dir), 0, "there is no first node");
         let config = Config::load(&place.config()).unwrap();
-        assert_eq!(config.data_dir, dir.join("node2"));
+        assert_eq!(config.data_dir, dir.join("node2/data"));
         assert_eq!((config.shards, config.memory), (2, 64 << 20));
         assert_eq!(config.api.socket, place.api());
         assert_eq!(config.node.as_deref(), Some("node2"));

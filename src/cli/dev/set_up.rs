@@ -2,7 +2,8 @@
 //! `pool set`.
 //!
 //! Each step is done only where it is not done yet, so that a first start that was cut short goes on where it was, and more nodes come to
-//! those that are there. That the pool has its copies is noted in a file: what a person sets later stays.
+//! those that are there. The pool gets its copies while there is no disk: everything is made with them, and what a person sets later
+//! stays.
 
 use super::nodes::Nodes;
 use super::place::Place;
@@ -15,7 +16,7 @@ use crate::api::size::human;
 use crate::cli::Failure;
 use crate::cli::output::say;
 use crate::cli::upgrade::next_serves;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long one step may take. All of them take seconds; a machine may be far slower.
@@ -52,43 +53,38 @@ pub(super) async fn set_up(nodes: &Nodes, places: &[Place]) -> Result<(), Failur
         let place = other.place;
         step(place, "joins", other.join(first)).await?;
     }
-    let members = if places.len() < MEMBERS { 1 } else { MEMBERS };
-    let is_first = !made(nodes).exists();
-    for node in std::iter::once(&mut *first).chain(others) {
+    // What the first says of disks may be old until it hears the others.
+    let is_new = places.iter().all(|place| is_to_be_made(&place.disk()));
+    // Whom a person made a member later is one, or is none.
+    let members = match is_new && places.len() >= MEMBERS {
+        true => MEMBERS,
+        false => 1,
+    };
+    for node in std::iter::once(&mut *first).chain(&mut *others) {
         let place = node.place;
-        // Whom a person made a member later is one, or is none.
-        let members = if is_first { members } else { 1 };
         step(
             place,
             "hears the others",
             node.settled(places.len(), members),
         )
         .await?;
-        step(place, "adds its disk", node.add_disk(nodes.size)).await?;
     }
-    if is_first {
+    if is_new {
         step(first.place, "sets the pool's copies", first.set_copies()).await?;
-        let at = made(nodes);
-        let noted = std::fs::write(
-            &at,
-            "the pool has got its copies; `sarsen pool set` changes them\n",
-        );
-        noted.map_err(|error| Failure::local(at.display(), error))?;
+    }
+    for node in std::iter::once(first).chain(others) {
+        let place = node.place;
+        step(place, "adds its disk", node.add_disk(nodes.size)).await?;
     }
     Ok(())
 }
 
-/// The file that says that the first start has come to its end.
-fn made(nodes: &Nodes) -> PathBuf {
-    nodes.data.join("set-up")
-}
-
 /// Does a step of a node's; what goes wrong names the node.
-async fn step(
+async fn step<T>(
     place: &Place,
     what: &str,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let done = tokio::time::timeout(STEP_MAX, work).await;
     let late = || {
         let message = format!(
@@ -206,27 +202,27 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Makes the node's disk. One that is there is left alone: it is in use, or was taken out by a person.
     async fn add_disk(&mut self, size: u64) -> Result<(), Failure> {
         let (path, place) = (self.place.disk(), self.place);
-        let add = DiskAdd {
-            // A file that is there keeps its own size.
-            size_bytes: is_to_be_made(&path).then_some(size),
-            path: path.display().to_string(),
-        };
-        // An answer may get lost when members change, and the disk is there all the same: asked before each try.
-        let is_new = patiently(async || {
+        if !is_to_be_made(&path) {
+            return Ok(());
+        }
+        // An answer may get lost while a leader is chosen, and the disk be there all the same: looked for before each try.
+        patiently(async || {
             let disks = self.client.disks().await?.disks;
             if disks.iter().any(|disk| disk.node == place.name) {
-                return Ok(false);
+                return Ok(());
             }
-            self.client.add_disk(&add).await.map(|_| true)
-        });
-        if is_new.await? {
-            tell(
-                place,
-                &format!("has a disk of {}, {}", human(size), add.path),
-            );
-        }
+            let add = DiskAdd {
+                path: path.display().to_string(),
+                size_bytes: is_to_be_made(&path).then_some(size),
+            };
+            self.client.add_disk(&add).await.map(|_| ())
+        })
+        .await?;
+        let what = format!("has a disk of {}, {}", human(size), path.display());
+        tell(place, &what);
         Ok(())
     }
 
