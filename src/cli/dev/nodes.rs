@@ -11,6 +11,7 @@ use crate::api::model::ErrorBody;
 use crate::cli::Failure;
 use crate::cli::output::{say, table};
 use crate::daemon::{Config, ConfigError};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use std::fs::{DirBuilder, File};
@@ -162,9 +163,12 @@ fn lock(data: &Path) -> Result<Flock<File>, Failure> {
         .open(&at);
     let file = file.map_err(|error| Failure::local(at.display(), error))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        let message = format!("{}: {error}", at.display());
-        let hint =
-            "another `sarsen dev` runs there: use that one, or name another folder with --data";
+        let folder = data.display();
+        let message = match error {
+            Errno::EWOULDBLOCK => format!("another `sarsen dev` runs in {folder}"),
+            error => format!("{}: {error}", at.display()),
+        };
+        let hint = "use that one, or name another folder with --data";
         Failure::Refused(ErrorBody::conflict("", message, hint))
     })
 }
