@@ -65,10 +65,8 @@ fn node(room: &Room, number: u32) -> PathBuf {
 
 /// The process of a node's daemon, as it says itself.
 fn pid_at(start: &Start, folder: &Path) -> Step<u32> {
-    let at = Start {
-        api: folder.join("api.sock"),
-        ..start.clone()
-    };
+    let mut at = start.clone();
+    at.api = folder.join("api.sock");
     let said = at.ask(&["--json", "status"])?;
     let from = said
         .out

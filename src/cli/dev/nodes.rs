@@ -3,8 +3,8 @@
 //! This process serves nothing. It may end in any way, and its daemons with it; they may end in any way, and it starts them again.
 
 use super::place::Place;
-use super::process::Process;
-use super::set_up::{COPIES, set_up};
+use super::process::{DEAD_FOR, Process};
+use super::set_up::{COPIES, NEXT, set_up};
 use crate::api::client::Client;
 use crate::api::host::nbd_uri;
 use crate::api::model::ErrorBody;
@@ -194,7 +194,8 @@ async fn first_end(processes: &mut [Process]) -> Failure {
             if let Some(how) = process.ended() {
                 let place = &process.place;
                 let message = format!("{}: its daemon {how} during the start", place.name);
-                return Failure::Refused(ErrorBody::unavailable(message, &place.log_end()));
+                let hint = format!("{NEXT}\n  {}", place.log_end());
+                return Failure::Refused(ErrorBody::unavailable(message, &hint));
             }
         }
         tokio::time::sleep(TURN).await;
@@ -261,8 +262,11 @@ fn usage(nodes: &Nodes, processes: &[Process], volume: Option<&str>) -> String {
         .map(|process| format!("  kill -9 {}    # {}\n", process.pid(), process.place.name))
         .collect();
     let then = match nodes.restart {
-        true => "is started again after 5 s, and is filled with what it missed",
-        false => "stays dead until you start it; how, is said here",
+        true => format!(
+            "is started again after {} s, and is filled with what it missed",
+            DEAD_FOR.as_secs()
+        ),
+        false => "stays dead until you start it; how, is said here".into(),
     };
     format!(
         "\nsarsen is ready: {count} nodes.\n\n\

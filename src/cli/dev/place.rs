@@ -57,6 +57,20 @@ impl Place {
         self.folder.join("disk0")
     }
 
+    /// A file that is there once the node has got its disk. That the disk's file is there does not say so: it may be half made.
+    fn noted(&self) -> PathBuf {
+        self.folder.join("has-disk")
+    }
+
+    pub fn has_disk(&self) -> bool {
+        self.noted().exists()
+    }
+
+    pub fn note_disk(&self) -> Result<(), Failure> {
+        let at = self.noted();
+        std::fs::write(&at, "").map_err(|error| Failure::local(at.display(), error))
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }

@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a node that died stays dead: long enough that the others are seen to go on without it.
-const DEAD_FOR: Duration = Duration::from_secs(5);
+pub(super) const DEAD_FOR: Duration = Duration::from_secs(5);
 /// The most of that, where it does not come to serve: each time it waits twice as long.
 const DEAD_FOR_MAX: Duration = Duration::from_secs(60);
 /// How long a daemon may take to answer a question before others are looked after.

@@ -30,6 +30,8 @@ const MEMBERS: usize = 3;
 const TOKEN_SECONDS: u64 = 600;
 /// How many copies there are of everything.
 pub(super) const COPIES: u32 = 2;
+/// What to do about any failure of the start.
+pub(super) const NEXT: &str = "see to that, and start again: what was done so far is found";
 const POOL: &str = "default";
 
 /// A node that is asked.
@@ -53,8 +55,8 @@ pub(super) async fn set_up(nodes: &Nodes, places: &[Place]) -> Result<(), Failur
         let place = other.place;
         step(place, "joins", other.join(first)).await?;
     }
-    // What the first says of disks may be old until it hears the others.
-    let is_new = places.iter().all(|place| is_to_be_made(&place.disk()));
+    // What the first says of disks may be old until it hears the others, so it is not asked.
+    let is_new = !places.iter().any(Place::has_disk);
     // Whom a person made a member later is one, or is none.
     let members = match is_new && places.len() >= MEMBERS {
         true => MEMBERS,
@@ -72,9 +74,13 @@ pub(super) async fn set_up(nodes: &Nodes, places: &[Place]) -> Result<(), Failur
     if is_new {
         step(first.place, "sets the pool's copies", first.set_copies()).await?;
     }
-    for node in std::iter::once(first).chain(others) {
+    for node in std::iter::once(&mut *first).chain(others) {
         let place = node.place;
         step(place, "adds its disk", node.add_disk(nodes.size)).await?;
+    }
+    if is_new {
+        // Before that no volume can be made.
+        step(first.place, "lays the pool out", first.laid_out()).await?;
     }
     Ok(())
 }
@@ -107,7 +113,7 @@ fn named(place: &Place, failure: Failure) -> Failure {
     let (field, hint) = (std::mem::take(&mut body.field), body.hint);
     let what = [&place.name, &field, &body.message];
     body.message = join(&what.map(String::as_str), ": ");
-    body.hint = join(&[&hint, &place.log_end()], "\n  ");
+    body.hint = join(&[&hint, NEXT, &place.log_end()], "\n  ");
     Failure::Refused(body)
 }
 
@@ -202,10 +208,10 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Makes the node's disk. One that is there is left alone: it is in use, or was taken out by a person.
+    /// Makes the node's disk, where it has not got one before: what a person took out stays out.
     async fn add_disk(&mut self, size: u64) -> Result<(), Failure> {
         let (path, place) = (self.place.disk(), self.place);
-        if !is_to_be_made(&path) {
+        if place.has_disk() {
             return Ok(());
         }
         // An answer may get lost while a leader is chosen, and the disk be there all the same: looked for before each try.
@@ -216,14 +222,27 @@ impl<'a> Node<'a> {
             }
             let add = DiskAdd {
                 path: path.display().to_string(),
+                // A file that is there was made by a try that was cut short, and has its size.
                 size_bytes: is_to_be_made(&path).then_some(size),
             };
             self.client.add_disk(&add).await.map(|_| ())
         })
         .await?;
+        place.note_disk()?;
         let what = format!("has a disk of {}, {}", human(size), path.display());
         tell(place, &what);
         Ok(())
+    }
+
+    /// Waits until the pool is spread over the disks, and whole.
+    async fn laid_out(&mut self) -> Result<(), Failure> {
+        loop {
+            let pool = patiently(async || self.client.pool(POOL).await).await?;
+            if pool.pgs.all > 0 && pool.reason.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn set_copies(&mut self) -> Result<(), Failure> {
