@@ -7,6 +7,7 @@ mod attachments;
 mod attachments_kept;
 mod bits_flip;
 mod clients;
+mod dev_nodes;
 mod guests;
 mod handed_over;
 mod idle_and_hostile;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
     all.extend(replicated::cases());
+    all.extend(dev_nodes::cases());
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());
     all.extend(bits_flip::cases());

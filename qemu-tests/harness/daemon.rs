@@ -60,6 +60,15 @@ impl Start {
         }
     }
 
+    /// The same with several nodes, as these arguments name them. Its sockets are those of the first.
+    pub fn dev_nodes(room: &Room, name: &str, size: &str, more: &[&str]) -> Start {
+        let mut start = Start::dev(room, name, size);
+        let memory = ["--memory", "64M"];
+        let more = more.iter().chain(&memory).map(|&one| one.to_owned());
+        start.arguments.extend(more);
+        start
+    }
+
     /// `sarsen daemon` over these disks (path and, for a file that is to be made, size), with more lines of
     /// configuration at the top.
     pub fn daemon(

@@ -4,6 +4,9 @@ use super::Failure;
 use super::output::Output;
 use crate::api::model::ErrorBody;
 use crate::daemon::{Config, StartError};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -14,9 +17,9 @@ pub struct Daemon {
     /// Read the configuration, say what this version is, and end
     #[arg(long)]
     check: bool,
-    /// End when the process ends that started this one
-    #[arg(long, hide = true)]
-    end_with_parent: bool,
+    /// End, as by kill -9, with this process, which started this one
+    #[arg(long, value_name = "PID", hide = true)]
+    end_with: Option<u32>,
 }
 
 impl Daemon {
@@ -28,11 +31,22 @@ impl Daemon {
         if self.check {
             return check(&config);
         }
-        if self.end_with_parent {
-            let asked = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
-            asked.map_err(|error| Failure::local("--end-with-parent", error))?;
+        if let Some(parent) = self.end_with {
+            end_with(parent)?;
         }
         crate::daemon::run(config, |_| {}).map_err(not_started)
+    }
+}
+
+/// Has the kernel kill this process when its parent ends, however that ends. What was acknowledged survives that, and a
+/// daemon that nobody sees to any more should not hold its disks.
+fn end_with(parent: u32) -> Result<(), Failure> {
+    let failed = |error| Failure::local("--end-with", error);
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+    // Where it ended before this, nobody tells.
+    match getppid().as_raw() == parent as i32 {
+        true => Ok(()),
+        false => Err(Failure::local("--end-with", "that process is not there")),
     }
 }
 

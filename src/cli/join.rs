@@ -22,7 +22,7 @@ impl Join {
             token: self.token,
         };
         let joined = context.client.join_cluster(&join).await?;
-        next_serves(context, &instance).await?;
+        next_serves(&mut context.client, &instance).await?;
         context.output.show(&joined, for_people)
     }
 }

@@ -59,7 +59,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run a one-host cluster in the foreground, for trying out
+    /// Run a node, or a cluster of several, in the foreground, for trying out
     Dev(dev::Dev),
     /// Run the service
     Daemon(daemon::Daemon),
@@ -186,6 +186,7 @@ mod tests {
         for line in [
             "sarsen dev",
             "sarsen dev --data /srv/x --size 16G",
+            "sarsen dev --nodes 3 --no-restart",
             "sarsen daemon --config /etc/sarsen/sarsen.toml",
             "sarsen volume create a --size 10G --block-size 512",
             "sarsen volume list --json",
@@ -197,7 +198,6 @@ mod tests {
             "sarsen volume export a -",
             "sarsen disk add /dev/vdb",
             "sarsen disk add /srv/disk1 --size 1T",
-            "sarsen dev --nodes 3 --data /tmp/x --no-restart",
             "sarsen disk list",
             "sarsen disk show 1",
             "sarsen disk drain 1 --wait",

@@ -1,7 +1,7 @@
 //! `sarsen upgrade [--binary PATH]`
 
 use super::{Context, Failure};
-use crate::api::client::ClientError;
+use crate::api::client::{Client, ClientError};
 use crate::api::model::{ErrorBody, Upgrade as Asked, Upgrading};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl Upgrade {
         let instance = context.client.status().await?.instance;
         let begun = context.client.upgrade(&Asked { binary }).await?;
         let since = Instant::now();
-        next_serves(context, &instance).await?;
+        next_serves(&mut context.client, &instance).await?;
         let milliseconds = since.elapsed().as_millis() as u64;
         let done = Upgraded {
             begun,
@@ -54,11 +54,11 @@ impl Upgrade {
 }
 
 /// Waits until another process than `instance` serves.
-pub(super) async fn next_serves(context: &mut Context, instance: &str) -> Result<(), Failure> {
+pub(super) async fn next_serves(client: &mut Client, instance: &str) -> Result<(), Failure> {
     let since = Instant::now();
     let mut seen = since;
     loop {
-        match context.client.status().await {
+        match client.status().await {
             Ok(status) if status.instance != instance => return Ok(()),
             Err(ClientError::CannotReach { .. }) => {}
             // The old one has not ended yet, or it is in between.

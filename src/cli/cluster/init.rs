@@ -12,7 +12,7 @@ impl Init {
         let instance = context.client.status().await?.instance;
         let founded = context.client.found_cluster().await?;
         if !founded.existed {
-            next_serves(context, &instance).await?;
+            next_serves(&mut context.client, &instance).await?;
         }
         context.output.show(&founded, for_people)
     }

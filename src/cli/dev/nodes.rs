@@ -1,352 +1,317 @@
-//! `sarsen dev --nodes N`: N daemons of this binary on one machine, as a cluster.
+//! Several nodes: a daemon each, as processes of this machine that speak over loopback, watched from here.
 //!
-//! Each has a folder of its own, `DIR/nodeN`, with its configuration, its log and its disk. They speak over the loopback interface, without TLS. Whatever a start that was cut short has
-//! left undone, the next one does. The daemons end with this process, however that ends.
+//! This process serves nothing. It may end in any way, and its daemons with it; they may end in any way, and it starts them again.
 
+use super::place::Place;
+use super::process::{DEAD_FOR, Process};
+use super::set_up::{COPIES, NEXT, set_up};
 use crate::api::client::Client;
 use crate::api::host::nbd_uri;
-use crate::api::model::{ClusterJoin, ClusterTokenMake, DiskAdd, PoolSet, Status};
-use crate::cli::output::{Output, say};
-use crate::cli::upgrade::next_serves;
-use crate::cli::{Context, Failure};
-use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
+use crate::api::model::ErrorBody;
+use crate::cli::Failure;
+use crate::cli::output::{say, table};
+use crate::daemon::{Config, ConfigError};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::signal::unix::{Signal as Arrival, SignalKind, signal};
 
-/// How long a daemon may take until it answers.
-const ANSWERS: Duration = Duration::from_secs(60);
-/// How long the dead stay dead: long enough to be looked at.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How long the daemons may take to end.
-const ENDS: Duration = Duration::from_secs(20);
-/// Lines of a log that are shown of a daemon that does not start.
-const LINES: usize = 12;
-/// How long the token of a node is good: for the joining that follows at once.
-const TOKEN_SECONDS: u64 = 600;
-const POOL: &str = "default";
+/// How often it is looked after the daemons.
+const TURN: Duration = Duration::from_millis(200);
+/// How long they may take to stop; each limits itself to less.
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// The sockets of the first node that are this folder's as well.
+const SOCKETS: [&str; 2] = ["api.sock", "nbd.sock"];
 
-/// What is to run.
+/// What there is to be.
+#[derive(Debug)]
 pub(super) struct Nodes {
-    pub folder: PathBuf,
-    pub count: u32,
-    /// Of each node's disk, in bytes.
+    pub data: PathBuf,
+    pub count: u8,
+    /// Of the disk of each, in bytes.
     pub size: u64,
     pub shards: usize,
-    /// Of each node, in bytes.
+    /// Payload memory of each, in bytes.
     pub memory: u64,
-    /// Whether a daemon that ends is started again.
-    pub again: bool,
-}
-
-/// One daemon.
-struct Node {
-    name: String,
-    dir: PathBuf,
-    pid: u32,
-}
-
-impl Node {
-    fn api(&self) -> PathBuf {
-        self.dir.join("api.sock")
-    }
-
-    fn nbd(&self) -> PathBuf {
-        self.dir.join("nbd.sock")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.join("log")
-    }
-
-    fn context(&self) -> Context {
-        Context {
-            client: Client::new(&self.api()),
-            output: Output { json: false },
-        }
-    }
-
-    /// What it last said, for who wonders why.
-    fn last_words(&self) -> String {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
-    }
-
-    fn failed(&self, what: &str) -> Failure {
-        let what = format!("{}: {what}; the end of {}", self.name, self.log().display());
-        Failure::local(what, format!("\n{}", self.last_words()))
-    }
-
-    /// Starts its daemon.
-    fn start(&mut self) -> Result<Child, Failure> {
-        let failed = |error| Failure::local(format!("{} cannot be started", self.name), error);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .map_err(failed)?;
-        let child = Command::new(std::env::current_exe().map_err(failed)?)
-            .args(["daemon", "--end-with-parent", "--config"])
-            .arg(self.dir.join("sarsen.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(failed)?)
-            .stderr(log)
-            .spawn()
-            .map_err(failed)?;
-        self.pid = child.id().unwrap_or_default();
-        Ok(child)
-    }
-
-    /// Waits until its daemon answers.
-    async fn answers(&self, child: &mut Child) -> Result<Status, Failure> {
-        let begun = Instant::now();
-        let mut client = Client::new(&self.api());
-        loop {
-            if let Ok(status) = client.status().await {
-                return Ok(status);
-            }
-            if let Ok(Some(status)) = child.try_wait() {
-                return Err(self.failed(&format!("it {}", ended(status))));
-            }
-            if begun.elapsed() > ANSWERS {
-                return Err(self.failed("it does not answer"));
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-fn ended(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("was ended by signal {signal}"),
-        (None, Some(code)) => format!("ended by itself, with {code}"),
-        (None, None) => "ended".into(),
-    }
+    /// Whether one that died is started again.
+    pub restart: bool,
 }
 
 impl Nodes {
-    pub fn run(&self) -> Result<(), Failure> {
+    fn places(&self) -> Vec<Place> {
+        let numbers = 1..=self.count;
+        numbers
+            .map(|number| Place::of(&self.data, number))
+            .collect()
+    }
+
+    pub fn run(self) -> Result<(), Failure> {
+        let mut places = self.places();
+        make_folder(&self.data)?;
+        let _lock = lock(&self.data)?;
+        for place in &mut places {
+            is_free(place)?;
+            place.make(&self)?;
+            valid(place)?;
+            place.mark_log();
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::local("the runtime cannot start", error))?;
-        runtime.block_on(self.live())
+        runtime.block_on(self.live(&places))
     }
 
-    async fn live(&self) -> Result<(), Failure> {
-        let failed = |error| Failure::local("signals", error);
-        let mut term = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut nodes = Vec::new();
-        for number in 1..=self.count {
-            nodes.push(self.prepare(number)?);
+    async fn live(&self, places: &[Place]) -> Result<(), Failure> {
+        // From here on they are a wish to stop, also in the middle of the start.
+        let mut signals = Signals::new()?;
+        let mut processes = Vec::new();
+        for place in places {
+            processes.push(Process::start(place).map_err(Failure::Refused)?);
         }
-        let mut children: Vec<Option<Child>> = Vec::new();
-        let told = tokio::select! {
-            served = self.serve(&mut nodes, &mut children) => served,
-            _ = term.recv() => Ok(()),
-            _ = int.recv() => Ok(()),
-        };
-        end(children).await;
-        told
-    }
-
-    /// Makes a node's folder and configuration.
-    fn prepare(&self, number: u32) -> Result<Node, Failure> {
-        let name = format!("node{number}");
-        let dir = self.folder.join(&name);
-        let config = format!(
-            "# Made by `sarsen dev --nodes`\n\
-             data_dir = {data:?}\nnode = {name:?}\nshards = {shards}\nmemory = {memory}\n\
-             [api]\nsocket = {api:?}\n[nbd]\nsocket = {nbd:?}\n[vhost_user]\ndir = {vhost:?}\n\
-             [cluster]\nlisten = \"127.0.0.1:0\"\nsecurity = \"plain-loopback\"\n",
-            data = dir.join("data"),
-            api = dir.join("api.sock"),
-            nbd = dir.join("nbd.sock"),
-            vhost = dir.join("vhost"),
-            shards = self.shards,
-            memory = self.memory,
-        );
-        let written = std::fs::create_dir_all(&dir)
-            .and_then(|()| std::fs::write(dir.join("sarsen.toml"), config));
-        written.map_err(|error| Failure::local(dir.display(), error))?;
-        let pid = 0;
-        Ok(Node { name, dir, pid })
-    }
-
-    /// Brings the cluster about, says how to use it, and keeps it going.
-    async fn serve(
-        &self,
-        nodes: &mut [Node],
-        children: &mut Vec<Option<Child>>,
-    ) -> Result<(), Failure> {
-        for node in nodes.iter_mut() {
-            children.push(Some(node.start()?));
-        }
-        for (node, child) in nodes.iter().zip(children.iter_mut().flatten()) {
-            node.answers(child).await?;
-        }
-        self.join(nodes).await?;
-        self.add_disks(nodes).await?;
-        for socket in ["api.sock", "nbd.sock"] {
-            link(&nodes[0].dir.join(socket), &self.folder.join(socket))?;
-        }
-        say(&self.usage(nodes))?;
-        self.keep(nodes, children).await
-    }
-
-    async fn join(&self, nodes: &[Node]) -> Result<(), Failure> {
-        let mut first = nodes[0].context();
-        if first.client.status().await?.cluster.is_none() {
-            say("node1 makes a cluster")?;
-            let instance = first.client.status().await?.instance;
-            first.client.found_cluster().await?;
-            next_serves(&mut first, &instance).await?;
-        }
-        for node in &nodes[1..] {
-            let mut context = node.context();
-            let status = context.client.status().await?;
-            if status.cluster.is_some() {
-                continue;
-            }
-            say(&format!("{} joins", node.name))?;
-            let make = ClusterTokenMake {
-                expires_seconds: TOKEN_SECONDS,
-            };
-            let token = first.client.cluster_token(&make).await?;
-            let join = ClusterJoin {
-                address: token.address,
-                token: token.token,
-            };
-            context.client.join_cluster(&join).await?;
-            next_serves(&mut context, &status.instance).await?;
-        }
-        Ok(())
-    }
-
-    async fn add_disks(&self, nodes: &[Node]) -> Result<(), Failure> {
-        // First, so that everything is made with two copies.
-        let mut first = nodes[0].context().client;
-        let none = first.disks().await?.disks.is_empty();
-        if none && self.count > 1 {
-            let set = PoolSet {
-                copies: Some(2),
-                ..PoolSet::default()
-            };
-            first.set_pool(POOL, &set).await?;
-        }
-        for node in nodes {
-            let mut client = node.context().client;
-            let path = node.dir.join("disk0").display().to_string();
-            let disks = client.disks().await?.disks;
-            if disks.iter().any(|disk| disk.path == path) {
-                continue;
-            }
-            let size_bytes = Some(self.size);
-            client.add_disk(&DiskAdd { path, size_bytes }).await?;
-        }
-        Ok(())
-    }
-
-    /// Says who ends, and starts it again.
-    async fn keep(
-        &self,
-        nodes: &mut [Node],
-        children: &mut [Option<Child>],
-    ) -> Result<(), Failure> {
-        loop {
-            sleep(Duration::from_millis(100)).await;
-            for number in 0..children.len() {
-                let child = children[number].as_mut();
-                let Some(Ok(Some(status))) = child.map(Child::try_wait) else {
-                    continue;
-                };
-                let node = &mut nodes[number];
-                let what = format!("{} ({}) {}", node.name, node.pid, ended(status));
-                if !self.again {
-                    let config = node.dir.join("sarsen.toml");
-                    say(&format!(
-                        "{what}; `sarsen daemon --config {}` starts it again",
-                        config.display()
-                    ))?;
-                    children[number] = None;
-                    continue;
-                }
-                say(&format!(
-                    "{what}; it is started again in {} s",
-                    AGAIN.as_secs()
-                ))?;
-                sleep(AGAIN).await;
-                let mut child = node.start()?;
-                node.answers(&mut child).await?;
-                say(&format!("{} is back as {}", node.name, node.pid))?;
-                children[number] = Some(child);
-            }
-            if children.iter().all(Option::is_none) {
+        let _ = say(&format!(
+            "{} daemons start in {}",
+            places.len(),
+            self.data.display()
+        ));
+        let begun = tokio::select! {
+            name = signals.next() => {
+                stop(&mut processes, name, &mut signals).await;
                 return Ok(());
             }
-        }
-    }
-
-    fn usage(&self, nodes: &[Node]) -> String {
-        let api = self.folder.join("api.sock");
-        let uri = nbd_uri("first", &self.folder.join("nbd.sock").display().to_string());
-        let mut text = format!(
-            "sarsen is ready: {} nodes, and two copies of everything.\n\n\
-             In another terminal:\n\
-             \x20 export SARSEN_API={}\n\
-             \x20 sarsen status\n\
-             \x20 sarsen volume create first --size 1G\n\n\
-             A client opens, at any of the nodes,\n\
-             \x20 {uri}\n\n",
-            nodes.len(),
-            api.display(),
-        );
-        for node in nodes {
-            text += &format!(
-                "{}: kill -9 {}, SARSEN_API={}, NBD at {}, log {}\n",
-                node.name,
-                node.pid,
-                node.api().display(),
-                node.nbd().display(),
-                node.log().display()
-            );
-        }
-        text += "\nCtrl-C stops all of them; everything is found again at the next start.";
-        text
-    }
-}
-
-/// Makes `at` lead to `to`.
-fn link(to: &Path, at: &Path) -> Result<(), Failure> {
-    let made = match std::fs::remove_file(at) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => std::os::unix::fs::symlink(to, at),
-    };
-    made.map_err(|error| Failure::local(at.display(), error))
-}
-
-/// Ends all daemons in good order; those that do not, at once.
-async fn end(children: Vec<Option<Child>>) {
-    let mut ends = JoinSet::new();
-    for mut child in children.into_iter().flatten() {
-        if let Some(pid) = child.id() {
-            let pid = nix::unistd::Pid::from_raw(pid as i32);
-            // One that has ended meanwhile needs no signal.
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
-        }
-        ends.spawn(async move {
-            if timeout(ENDS, child.wait()).await.is_err() {
-                child.kill().await.ok(); // it has ended
+            failure = first_end(&mut processes) => Err(failure),
+            begun = self.begin(places) => begun,
+        };
+        let volume = match begun {
+            Ok(volume) => volume,
+            Err(failure) => {
+                stop(&mut processes, "a failed start", &mut signals).await;
+                return Err(failure);
             }
-        });
+        };
+        processes.iter_mut().for_each(Process::serves);
+        let _ = say(&usage(self, &processes, volume.as_deref()));
+        let name = self.watch(&mut processes, &mut signals).await;
+        stop(&mut processes, name, &mut signals).await;
+        SOCKETS
+            .iter()
+            .for_each(|socket| unlink(&self.data.join(socket)));
+        Ok(())
     }
-    while ends.join_next().await.is_some() {}
+
+    /// Until they are a cluster that serves; the name of a volume, where there is one.
+    async fn begin(&self, places: &[Place]) -> Result<Option<String>, Failure> {
+        set_up(self, places).await?;
+        let Some(first) = places.first() else {
+            return Ok(None);
+        };
+        for socket in SOCKETS {
+            let at = self.data.join(socket);
+            unlink(&at);
+            let linked = symlink(Path::new(&first.name).join(socket), &at);
+            linked.map_err(|error| Failure::local(at.display(), error))?;
+        }
+        let volumes = Client::new(&first.api()).volumes().await?.volumes;
+        Ok(volumes.into_iter().next().map(|volume| volume.name))
+    }
+
+    /// Sees to the daemons until a signal comes; its name.
+    async fn watch(&self, processes: &mut [Process], signals: &mut Signals) -> &'static str {
+        loop {
+            tokio::select! {
+                name = signals.next() => return name,
+                () = tokio::time::sleep(TURN) => {}
+            }
+            for process in &mut *processes {
+                if let Some(news) = process.look(self.restart).await {
+                    // Where nobody reads any more, they go on.
+                    let _ = say(&news);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the daemon would take its configuration: what is wrong with it is known before anything is started.
+fn valid(place: &Place) -> Result<(), Failure> {
+    let wrong = |error: ConfigError| {
+        let hint = "name another value, or another folder with --data";
+        Failure::Refused(ErrorBody::invalid("", error.to_string(), hint))
+    };
+    Config::load(&place.config()).map(|_| ()).map_err(wrong)
+}
+
+/// For this user only, as a node's own.
+fn make_folder(data: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| Failure::local(data.display(), error))
+}
+
+/// Holds the folder for this process alone.
+fn lock(data: &Path) -> Result<Flock<File>, Failure> {
+    let at = data.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&at);
+    let file = file.map_err(|error| Failure::local(at.display(), error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        let folder = data.display();
+        let message = match error {
+            Errno::EWOULDBLOCK => format!("another `sarsen dev` runs in {folder}"),
+            error => format!("{}: {error}", at.display()),
+        };
+        let hint = "use that one, or name another folder with --data";
+        Failure::Refused(ErrorBody::conflict("", message, hint))
+    })
+}
+
+/// Nobody serves there: a daemon may have been started by hand.
+fn is_free(place: &Place) -> Result<(), Failure> {
+    if UnixStream::connect(place.api()).is_err() {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: a daemon answers at {} already",
+        place.name,
+        place.api().display()
+    );
+    let hint = "it was started by hand, or is ending: end it, and start again";
+    Err(Failure::Refused(ErrorBody::conflict("", message, hint)))
+}
+
+/// Waits for a daemon to end, which none should during the start.
+async fn first_end(processes: &mut [Process]) -> Failure {
+    loop {
+        for process in &mut *processes {
+            if let Some(how) = process.ended() {
+                let place = &process.place;
+                let message = format!("{}: its daemon {how} during the start", place.name);
+                let hint = format!("{NEXT}\n  {}", place.log_end());
+                return Failure::Refused(ErrorBody::unavailable(message, &hint));
+            }
+        }
+        tokio::time::sleep(TURN).await;
+    }
+}
+
+/// Stops all, at once and in good order; what does not end in time, or when it is told again, is killed.
+async fn stop(processes: &mut [Process], why: &str, signals: &mut Signals) {
+    let _ = say(&format!("{why}: the daemons stop"));
+    processes
+        .iter_mut()
+        .for_each(|one| one.signal(Signal::SIGTERM));
+    let begun = Instant::now();
+    while begun.elapsed() < STOP_MAX && processes.iter_mut().any(Process::lives) {
+        tokio::select! {
+            _ = signals.next() => break,
+            () = tokio::time::sleep(TURN / 10) => {}
+        }
+    }
+    for process in processes {
+        if process.lives() {
+            let name = &process.place.name;
+            let _ = say(&format!(
+                "{name}: still runs, and is killed; nothing is lost by that"
+            ));
+            process.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+fn unlink(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            eprintln!("sarsen: {}: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+/// How to use what was started.
+fn usage(nodes: &Nodes, processes: &[Process], volume: Option<&str>) -> String {
+    let socket = |name: &str| nodes.data.join(name).display().to_string();
+    let (api, uri) = (
+        socket(SOCKETS[0]),
+        nbd_uri(volume.unwrap_or("first"), &socket(SOCKETS[1])),
+    );
+    let create = match volume {
+        None => "  sarsen volume create first --size 1G\n",
+        Some(_) => "",
+    };
+    let rows = processes.iter().map(|process| {
+        let place = &process.place;
+        let (api, nbd) = (place.api(), place.nbd());
+        [
+            place.name.clone(),
+            process.pid().to_string(),
+            api.display().to_string(),
+            nbd.display().to_string(),
+        ]
+    });
+    let each = table(["NODE", "PROCESS", "API", "NBD"], rows);
+    let kills: String = processes
+        .iter()
+        .map(|process| format!("  kill -9 {}    # {}\n", process.pid(), process.place.name))
+        .collect();
+    let then = match nodes.restart {
+        true => format!(
+            "is started again after {} s, and is filled with what it missed",
+            DEAD_FOR.as_secs()
+        ),
+        false => "stays dead until you start it; how, is said here".into(),
+    };
+    format!(
+        "\nsarsen is ready: {count} nodes.\n\n\
+         {each}\n\n\
+         In another terminal:\n\
+         \x20 export SARSEN_API={api}\n\
+         \x20 sarsen status\n\
+         \x20 sarsen pool show default\n\
+         {create}\n\
+         A client opens, by the socket of any node,\n\
+         \x20 {uri}\n\
+         for example\n\
+         \x20 nbdinfo '{uri}'\n\
+         \x20 nbdfuse mountpoint '{uri}'\n\n\
+         Kill a node while a client writes by another one: with {COPIES} copies I/O goes on without it. It {then}.\n\
+         {kills}\n\
+         Logs are {data}/nodeK/log. Ctrl-C stops all; everything is found again at the next start.",
+        count = processes.len(),
+        data = nodes.data.display(),
+    )
+}
+
+/// The signals that mean "end".
+struct Signals {
+    all: [(&'static str, Arrival); 3],
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let of = |kind| signal(kind).map_err(|error| Failure::local("signals", error));
+        Ok(Signals {
+            all: [
+                ("SIGTERM", of(SignalKind::terminate())?),
+                ("SIGINT", of(SignalKind::interrupt())?),
+                ("SIGHUP", of(SignalKind::hangup())?),
+            ],
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let [(term, on_term), (int, on_int), (hup, on_hup)] = &mut self.all;
+        tokio::select! {
+            _ = on_term.recv() => term,
+            _ = on_int.recv() => int,
+            _ = on_hup.recv() => hup,
+        }
+    }
 }
