@@ -10,13 +10,12 @@ use crate::calls::Calls;
 use crate::cluster::Cluster;
 use crate::io::clock;
 use crate::manager::Manager;
-use crate::node::Link;
 use crate::pilot::{self, Parts, Pilot};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::steward;
-use crate::runtime::{self, Handle, Reach, Runtime, SaidReceiver};
+use crate::runtime::{Handle, Runtime, SaidReceiver};
 use crate::shard::fabric::Order;
-use crate::shard::{Control, ControlError};
+use crate::shard::{Control, ControlError, Said, What};
 use crate::store::{Openings, VolumeMeta};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ pub(super) struct Fleet {
     calls: Calls,
     handle: Handle,
     said: SaidReceiver,
-    says: mpsc::Sender<pilot::Said>,
+    says: mpsc::Sender<Said>,
 }
 
 impl Fleet {
@@ -119,29 +118,11 @@ impl Fleet {
 }
 
 /// Brings what shards say to whom it concerns, until they have ended.
-async fn pass_on(mut said: SaidReceiver, says: mpsc::Sender<pilot::Said>, host: Host) {
-    use runtime::What;
-    while let Some(runtime::Said { shard, upto, what }) = said.recv().await {
-        let what = match what {
-            What::Wanted { volume } => {
-                host.wanted(volume);
-                continue;
-            }
-            What::Report(report) => pilot::What::Report(report),
-            What::Drained { volume } => pilot::What::Drained { volume },
-            What::Cut { volume } => pilot::What::Cut { volume },
-            What::Settled { volume } => pilot::What::Settled { volume },
-            What::Waits { volume } => pilot::What::Waits { volume },
-            What::DiskFailed { disk } => pilot::What::DiskFailed { disk },
-            What::Link { node, link } => {
-                let link = match link {
-                    Reach::There(version) => Link::There(version),
-                    Reach::Gone => Link::Gone,
-                };
-                pilot::What::Link { node, link }
-            }
-        };
-        if says.send(pilot::Said { shard, upto, what }).await.is_err() {
+async fn pass_on(mut said: SaidReceiver, says: mpsc::Sender<Said>, host: Host) {
+    while let Some(said) = said.recv().await {
+        if let What::Wanted { volume } = said.what {
+            host.wanted(volume);
+        } else if says.send(said).await.is_err() {
             return; // the pilot has ended
         }
     }

@@ -4,8 +4,8 @@ use crate::base::{DiskId, Epoch, NodeId, VolumeId};
 use crate::protocol::catalog::{Event, Owner};
 use crate::protocol::membership::{Ask, HolderInput, Incarnation};
 use crate::protocol::report::Report;
+use crate::shard::Reach;
 use crate::shard::fabric::Order;
-use crate::wire::Version;
 
 use super::openings::Numbers;
 
@@ -30,7 +30,7 @@ pub enum Input<'a> {
     /// A connection to a node is new, or gone.
     Link {
         peer: NodeId,
-        link: Link,
+        link: Reach,
     },
     /// Another node waits for its turn at a shared volume.
     Wanted {
@@ -52,14 +52,6 @@ pub enum Input<'a> {
     Waits {
         volume: VolumeId,
     },
-}
-
-/// See [`Input::Link`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// There is one, on which this version is spoken.
-    There(Version),
-    Gone,
 }
 
 /// What a node wants done.

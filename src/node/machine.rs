@@ -1,6 +1,6 @@
 //! The node as a machine.
 
-use super::door::{Input, Link, Output};
+use super::door::{Input, Output};
 use super::openings::{Openings, Step};
 use crate::base::{DiskId, DiskSlot, Epoch, NodeId, PgId, Time, VolumeId};
 use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
@@ -11,6 +11,7 @@ use crate::protocol::report::Report;
 use crate::protocol::turns::{self, Here, Turns};
 use crate::protocol::volume::OpenVolume;
 use crate::protocol::volume::groups::WithoutLease;
+use crate::shard::Reach;
 use crate::shard::fabric::Order;
 use crate::wire::Feature;
 use std::collections::BTreeSet;
@@ -175,9 +176,9 @@ impl Node {
         self.cuts.check();
     }
 
-    fn on_link(&mut self, peer: NodeId, link: Link, catalog: &Catalog, out: &mut Vec<Output>) {
+    fn on_link(&mut self, peer: NodeId, link: Reach, catalog: &Catalog, out: &mut Vec<Output>) {
         // Of a peer that is away it is not known what it will be when it comes back: what it was counts.
-        if let Link::There(version) = link {
+        if let Reach::There(version) = link {
             match version.has(Feature::Confirm) {
                 true => self.cannot_confirm.remove(&peer),
                 false => self.cannot_confirm.insert(peer),
@@ -190,8 +191,8 @@ impl Node {
         let disks: Vec<DiskId> = catalog.disks_of(peer).map(|disk| disk.id).collect();
         if self.has_catalog && !disks.is_empty() {
             out.push(Output::Order(match link {
-                Link::There(_) => Order::Connected { disks },
-                Link::Gone => Order::Disconnected { disks },
+                Reach::There(_) => Order::Connected { disks },
+                Reach::Gone => Order::Disconnected { disks },
             }));
         }
     }

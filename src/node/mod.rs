@@ -31,7 +31,7 @@ mod openings;
 mod shards;
 mod take;
 
-pub use door::{Input, Link, Output};
+pub use door::{Input, Output};
 pub use machine::Node;
 pub use member::{Member, MemberInput, MemberOutput, Unsound};
 pub use openings::Numbers;

@@ -23,10 +23,9 @@
 //! Invariants: *all-have-said* (an answer is told once, when every shard has given it to this order or a later one); *bounded* (three questions and a
 //! layer a volume that is open, a link a shard and peer). With one shard it tells what that says, when it says it. It does not know what an order does.
 
-use super::door::Link;
 use crate::base::{LayerId, NodeId, VolumeId};
-use crate::shard::ShardNo;
 use crate::shard::fabric::Order;
+use crate::shard::{Reach, ShardNo};
 use crate::wire::Version;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,19 +131,19 @@ impl Shards {
         &mut self,
         shard: ShardNo,
         peer: NodeId,
-        link: Link,
-    ) -> impl Iterator<Item = Link> + use<> {
+        link: Reach,
+    ) -> impl Iterator<Item = Reach> + use<> {
         assert!(shard.0 < self.count, "a shard of this node speaks");
         let links = self.links.entry(peer).or_default();
         let mut again = None;
         match link {
-            Link::There(version) => {
+            Reach::There(version) => {
                 links.insert(shard, version);
             }
-            Link::Gone => {
+            Reach::Gone => {
                 links.remove(&shard);
                 // The lowest version: what one of them cannot say, the peer cannot say.
-                again = links.values().min().copied().map(Link::There);
+                again = links.values().min().copied().map(Reach::There);
             }
         }
         if links.is_empty() {

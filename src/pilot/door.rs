@@ -6,13 +6,12 @@ use super::view::View;
 use crate::base::{DiskId, NodeId, Time, VolumeId};
 use crate::calls::{Caller, Calls, Service};
 use crate::manager::Manager;
-use crate::node::{self, Link};
+use crate::node;
 use crate::protocol::catalog::{LayerState, Volume};
 use crate::protocol::membership::{self, Incarnation};
-use crate::protocol::report::Report;
 use crate::protocol::steward;
-use crate::shard::ShardNo;
 use crate::shard::fabric::Order;
+use crate::shard::{Reach, Said, ShardNo};
 use crate::store::{LayerMeta, Openings, VolumeMeta};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -49,41 +48,6 @@ pub trait Shards: Send + Sync + 'static {
         disk: DiskId,
         of: Openings,
     ) -> impl Future<Output = Result<(), String>> + Send;
-}
-
-/// What a shard says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    pub shard: ShardNo,
-    /// The last order that it had carried out when it said so; 0: none.
-    pub upto: u64,
-    pub what: What,
-}
-
-/// See [`Said`]; see also [`fabric::Output`](crate::shard::fabric::Output).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    Report(Report),
-    Drained {
-        volume: VolumeId,
-    },
-    Cut {
-        volume: VolumeId,
-    },
-    Settled {
-        volume: VolumeId,
-    },
-    Waits {
-        volume: VolumeId,
-    },
-    DiskFailed {
-        disk: DiskId,
-    },
-    /// The shard has a link to a node, or none any more.
-    Link {
-        node: NodeId,
-        link: Link,
-    },
 }
 
 /// What a pilot is made of.
@@ -145,7 +109,7 @@ pub(super) enum Door {
     Link {
         shard: ShardNo,
         node: NodeId,
-        link: Link,
+        link: Reach,
     },
     End,
 }
@@ -224,8 +188,8 @@ impl Pilot {
         self.tell(Door::DiskFailed { disk }).await;
     }
 
-    /// A shard has a link to a node, or none any more: the same as [`What::Link`], for who makes links.
-    pub async fn link(&self, shard: ShardNo, node: NodeId, link: Link) {
+    /// A shard has a link to a node, or none any more: the same as [`What::Link`](crate::shard::What::Link), for who makes links.
+    pub async fn link(&self, shard: ShardNo, node: NodeId, link: Reach) {
         self.tell(Door::Link { shard, node, link }).await;
     }
 

@@ -1,6 +1,6 @@
 //! The pilot's thread: brings news, answers and time to the machines, and carries out what they want.
 
-use super::door::{self, Door, Parts, Said, Shards, What, lock};
+use super::door::{self, Door, Parts, Shards, lock};
 use super::message::{self, Answered, Want};
 use super::orders::{Keep, Next, Orders};
 use super::seat::{Asker, Seat};
@@ -9,14 +9,14 @@ use super::view::{Role, View};
 use crate::base::{DiskId, NodeId, Time, VolumeId};
 use crate::calls::{Calls, Service};
 use crate::manager::{self, Index, Manager, News, Watch};
-use crate::node::{self, Link, Member, Node, Numbers};
+use crate::node::{self, Member, Node, Numbers};
 use crate::protocol::catalog::{Catalog, Command, Event, VolumeState};
 use crate::protocol::membership::{self, Answer, Ask, HolderInput, Incarnation, Term};
 use crate::protocol::placement;
 use crate::protocol::replication;
 use crate::protocol::report::Report;
 use crate::protocol::steward;
-use crate::shard::ShardNo;
+use crate::shard::{Reach, Said, ShardNo, What};
 use crate::store::Openings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -361,7 +361,7 @@ impl<S: Shards> Driver<S> {
         }
     }
 
-    fn link(&mut self, now: Time, shard: ShardNo, peer: NodeId, link: Link) {
+    fn link(&mut self, now: Time, shard: ShardNo, peer: NodeId, link: Reach) {
         for link in self.joined.linked(shard, peer, link) {
             self.step(now, node::Input::Link { peer, link });
         }
@@ -375,6 +375,8 @@ impl<S: Shards> Driver<S> {
             What::DiskFailed { disk } => {
                 return self.step(now, node::Input::DiskFailed { disk });
             }
+            // A client's wish is the host's to see to.
+            What::Wanted { .. } => return,
             What::Waits { volume } => return self.step(now, node::Input::Waits { volume }),
             What::Link { node, link } => return self.link(now, shard, node, link),
             What::Drained { volume } => node::Said::Drained { volume },

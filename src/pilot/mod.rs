@@ -59,6 +59,6 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use door::{Parts, Pilot, Said, Shards, StartError, What, meta};
+pub use door::{Parts, Pilot, Shards, StartError, meta};
 pub use starts::{NoStart, next_start};
 pub use view::{Lease, Noted, Role, View};

@@ -10,11 +10,11 @@ use super::links::{Event, Peer};
 use super::machine::Machine;
 use super::mailbox::Mail;
 use super::post::Whom;
-use super::said::{Reach, SaidReceiver, What};
+use super::said::SaidReceiver;
 use crate::base::{DiskId, FamilyId, NodeId, PgId, Span, VolumeId};
 use crate::protocol::replication::replica::Asker;
 use crate::shard::fabric::{self, Order};
-use crate::shard::{Input, RouteChange, ShardNo};
+use crate::shard::{Input, Reach, RouteChange, ShardNo, What};
 use crate::store::Openings;
 use crate::wire::Frame;
 use std::collections::VecDeque;
@@ -247,7 +247,7 @@ impl<M: Machine> Core<M> {
 /// On a node of a cluster.
 impl Handle {
     /// Orders something of all shards. Does not wait. Orders have rising numbers, from 1 on, and one thread gives them; each shard carries them out in their order, and says by
-    /// their numbers how far it came ([`Said::upto`](super::Said)).
+    /// their numbers how far it came ([`Said::upto`](crate::shard::Said::upto)).
     pub fn order(&self, number: u64, order: Order) {
         for line in &self.shared.lines {
             line.orders.put(number, order.clone());

@@ -60,5 +60,5 @@ pub use bench::{Measurement, Pattern, Spec as BenchSpec};
 pub use exports::Export;
 pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};
-pub use said::{Reach, Said, SaidReceiver, What};
+pub use said::SaidReceiver;
 pub use served::{Ended, Queue, ServeError};

@@ -5,10 +5,9 @@ use super::desk::{Owner, Pending};
 use super::disks::Source;
 use super::machine::Machine;
 use super::post::{Letter, PartOf};
-use super::said::What;
 use crate::base::{DiskId, IoError, MapRun, Token};
 use crate::observe::Operation;
-use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output};
+use crate::shard::{ControlError, ControlId, DiskSlot, Input, Output, What};
 use crate::store::Note;
 use std::ops::Range;
 

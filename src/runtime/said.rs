@@ -5,10 +5,8 @@
 //! disks and nodes that there are, and never waited for. What was said twice meanwhile is said once, with the higher number: who waits for what follows an order waits for
 //! a number that is no less.
 
-use crate::base::{DiskId, NodeId, Time, VolumeId};
-use crate::protocol::report::Report;
-use crate::shard::ShardNo;
-use crate::wire::Version;
+use crate::base::Time;
+use crate::shard::{Said, ShardNo, What};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -19,73 +17,21 @@ pub(super) const SAID: usize = 4096;
 /// How soon it is tried again where there was no room.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// What a shard has said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    pub shard: ShardNo,
-    /// The last order that this shard had carried out when it said so; 0: none.
-    pub upto: u64,
-    pub what: What,
-}
-
-/// What was said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// For the manager's leader.
-    Report(Report),
-    /// See [`fabric::Output`](crate::shard::fabric::Output); of the part of the volume that this shard coordinates.
-    Drained {
-        volume: VolumeId,
-    },
-    Cut {
-        volume: VolumeId,
-    },
-    Settled {
-        volume: VolumeId,
-    },
-    Waits {
-        volume: VolumeId,
-    },
-    /// The disk failed: nothing more is asked of it.
-    DiskFailed {
-        disk: DiskId,
-    },
-    /// Somebody waits for a volume that is away ([`Export::is_away`](super::Export::is_away)).
-    Wanted {
-        volume: VolumeId,
-    },
-    /// This shard's first link to a node is there, or its last one is gone.
-    Link {
-        node: NodeId,
-        link: Reach,
-    },
-}
-
-/// See [`What::Link`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// There is a link, on which this version is spoken.
-    There(Version),
-    Gone,
-}
-
 /// What all shards say.
 pub type SaidReceiver = mpsc::Receiver<Said>;
 
-impl What {
-    /// Whether one takes the place of the other.
-    fn is_about_the_same(&self, other: &What) -> bool {
-        use What::{Cut, DiskFailed, Drained, Link, Settled, Waits, Wanted};
-        match (self, other) {
-            (Drained { volume: a }, Drained { volume: b })
-            | (Cut { volume: a }, Cut { volume: b })
-            | (Settled { volume: a }, Settled { volume: b })
-            | (Waits { volume: a }, Waits { volume: b })
-            | (Wanted { volume: a }, Wanted { volume: b }) => a == b,
-            (DiskFailed { disk: a }, DiskFailed { disk: b }) => a == b,
-            (Link { node: a, .. }, Link { node: b, .. }) => a == b,
-            _ => false,
-        }
+/// Whether one takes the place of the other.
+fn are_about_the_same(one: &What, other: &What) -> bool {
+    use What::{Cut, DiskFailed, Drained, Link, Settled, Waits, Wanted};
+    match (one, other) {
+        (Drained { volume: a }, Drained { volume: b })
+        | (Cut { volume: a }, Cut { volume: b })
+        | (Settled { volume: a }, Settled { volume: b })
+        | (Waits { volume: a }, Waits { volume: b })
+        | (Wanted { volume: a }, Wanted { volume: b }) => a == b,
+        (DiskFailed { disk: a }, DiskFailed { disk: b }) => a == b,
+        (Link { node: a, .. }, Link { node: b, .. }) => a == b,
+        _ => false,
     }
 }
 
@@ -127,7 +73,7 @@ impl Saying {
             self.dropped += 1;
             return;
         }
-        let is_other = |of: &Said| !of.what.is_about_the_same(&said.what);
+        let is_other = |of: &Said| !are_about_the_same(&of.what, &said.what);
         self.unsaid.retain(is_other);
         self.unsaid.push_back(said);
     }
@@ -163,7 +109,8 @@ impl Saying {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::PgId;
+    use crate::base::{DiskId, PgId, VolumeId};
+    use crate::protocol::report::Report;
 
     #[test]
     fn what_has_no_room_is_said_later_and_once_with_its_last_number_and_reports_are_dropped() {

@@ -26,6 +26,7 @@ pub mod operation;
 mod pool;
 mod remote;
 mod route;
+mod said;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -37,3 +38,4 @@ pub use machine::Shard;
 pub use machine::StoreAnswer;
 pub use remote::coordinator_of;
 pub use route::{RouteChange, Router, Routes, ShardNo};
+pub use said::{Reach, Said, What};

@@ -4,7 +4,7 @@
 //! carries out what concerns it. *A placement group has one coordinator*: of a volume that is this node's, the shard `pg % shards` coordinates the PG, under
 //! the one epoch that all of them were told; were it sealed by another shard too, the two would number writes alike.
 //!
-//! *Payload that came is given back once* ([`Output::Release`]): it is held in the fabric's book like all payload there, and `came` knows which of what is dropped was the driver's. What
+//! *Payload that came is given back once* ([`Output::Release`](super::Output::Release)): it is held in the fabric's book like all payload there, and `came` knows which of what is dropped was the driver's. What
 //! stores keep of it longer they have pinned.
 //!
 //! It does not know links, nor where the disks of others are.

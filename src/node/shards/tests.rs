@@ -140,9 +140,9 @@ fn one_shard_is_told_of_as_it_speaks() {
         let number = shards.ordered(&ask);
         assert_eq!(shards.said(ONE, number, said), Some(said));
     }
-    let there = Link::There(Version::Two);
-    for link in [there, Link::Gone, Link::Gone, there] {
-        let told: Vec<Link> = shards.linked(ONE, NodeId(2), link).collect();
+    let there = Reach::There(Version::Two);
+    for link in [there, Reach::Gone, Reach::Gone, there] {
+        let told: Vec<Reach> = shards.linked(ONE, NodeId(2), link).collect();
         assert_eq!(told, [link]);
     }
 }
@@ -159,8 +159,8 @@ fn nothing_is_kept_of_volumes_that_are_closed_and_peers_that_are_gone() {
         assert_eq!(shards.asked.len(), 3);
         shards.ordered(&Order::Close { volume: V });
         let peer = NodeId(2);
-        let _ = shards.linked(TWO, peer, Link::There(Version::Two));
-        let _ = shards.linked(TWO, peer, Link::Gone);
+        let _ = shards.linked(TWO, peer, Reach::There(Version::Two));
+        let _ = shards.linked(TWO, peer, Reach::Gone);
     }
     assert!(shards.asked.is_empty() && shards.layers.is_empty() && shards.links.is_empty());
 }
@@ -169,12 +169,12 @@ fn nothing_is_kept_of_volumes_that_are_closed_and_peers_that_are_gone() {
 fn a_peer_of_which_one_shard_has_lost_its_link_is_asked_anew() {
     let mut shards = Shards::new(2);
     let peer = NodeId(2);
-    let (older, newer) = (Link::There(Version::One), Link::There(Version::Two));
-    let mut told = |shard, link| -> Vec<Link> { shards.linked(shard, peer, link).collect() };
+    let (older, newer) = (Reach::There(Version::One), Reach::There(Version::Two));
+    let mut told = |shard, link| -> Vec<Reach> { shards.linked(shard, peer, link).collect() };
     assert_eq!(told(ONE, older), [older]);
     assert_eq!(told(TWO, newer), [newer]);
-    assert_eq!(told(TWO, Link::Gone), [Link::Gone, older]);
-    assert_eq!(told(ONE, Link::Gone), [Link::Gone]);
+    assert_eq!(told(TWO, Reach::Gone), [Reach::Gone, older]);
+    assert_eq!(told(ONE, Reach::Gone), [Reach::Gone]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Two shards that write down what they are ordered, and answer at once, the second before the first; and their stores.
 
-use super::super::{Said, Shards, What};
+use super::super::Shards;
 use crate::base::{DiskId, Epoch, PgId, Time, VolumeId};
 use crate::protocol::replication::Configuration;
-use crate::shard::ShardNo;
 use crate::shard::fabric::Order;
+use crate::shard::{Said, ShardNo, What};
 use crate::store::{Openings, VolumeMeta};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};

@@ -4,6 +4,7 @@ use super::shelf::Works;
 use super::*;
 use crate::protocol::catalog::Sharing;
 use crate::protocol::report::Report;
+use crate::shard::What;
 use crate::shard::fabric::Order;
 
 /// The role of a disk in every PG that has it, as a node was told.

@@ -19,7 +19,7 @@ use crate::base::{
     BufRef, DiskId, Epoch, Holds, IoError, LayerId, NodeId, Payload, PgId, Request, Span, Time,
     Token,
 };
-use crate::node::{self, Link, Numbers, Said, Shards};
+use crate::node::{self, Numbers, Said, Shards};
 use crate::protocol::catalog::{Catalog, Event};
 use crate::protocol::membership::{self, HolderInput, Incarnation};
 use crate::protocol::replication::replica::{Asker, Durable};
@@ -28,6 +28,7 @@ use crate::protocol::report::Report;
 use crate::protocol::scrub::compare::Rests;
 use crate::protocol::volume::Coordinator;
 use crate::protocol::volume::groups::Groups;
+use crate::shard::Reach;
 use crate::shard::ShardNo;
 use crate::shard::fabric::{self, Fabric, Order, Output, Pace, Stores, To};
 use crate::wire::Frame;
@@ -301,7 +302,7 @@ impl Node {
     pub fn on_link(
         &mut self,
         now: Time,
-        (peer, link): (NodeId, Link),
+        (peer, link): (NodeId, Reach),
         shelves: &Shelves,
         buffers: &mut Buffers,
     ) {

@@ -28,11 +28,11 @@ use super::workload::Workload;
 use crate::base::{
     Breaks, BufRef, DiskId, LayerId, NodeId, PgId, Prng, RequestKind, Time, Token, VolumeId,
 };
-use crate::node::Link;
 use crate::protocol::catalog::{Catalog, Command, Event, Refusal};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::replication::RulesOff;
 use crate::protocol::{scrub, steward};
+use crate::shard::Reach;
 use crate::shard::fabric::Pace;
 use crate::sim::register::Tick;
 use crate::wire::Version;
@@ -585,11 +585,11 @@ impl World {
         };
         match event {
             network::Event::Connected { peer, .. } => {
-                let link = Link::There(spoken);
+                let link = Reach::There(spoken);
                 node.on_link(now, (peer, link), &self.shelves, &mut self.buffers);
             }
             network::Event::ConnectionLost { peer, .. } => {
-                node.on_link(now, (peer, Link::Gone), &self.shelves, &mut self.buffers);
+                node.on_link(now, (peer, Reach::Gone), &self.shelves, &mut self.buffers);
             }
             network::Event::Deliver { from, message, .. } => {
                 if let Some(member) = &mut place.member {

@@ -54,7 +54,7 @@ fn a_block_with_a_wrong_checksum_ends_the_link_and_nothing_else() {
     let writer = std::thread::spawn(move || wait(handle.write(VOLUME, 65536, vec![0xa5; 131_072])));
     soon("the relay strikes", || has_struck.load(Ordering::SeqCst));
     for (a, b) in [(0, 1), (1, 0)] {
-        site.hears_link(a, b, crate::runtime::Reach::Gone);
+        site.hears_link(a, b, crate::shard::Reach::Gone);
     }
     assert_eq!(cuts(&site, 1, "checksum"), 1);
     site.wires.clear();
