@@ -6,7 +6,7 @@
 use super::asker::Who;
 use super::core_loop::Core;
 use super::handle::{Handle, Runtime};
-use super::links::{Event, LinkId, Peer};
+use super::links::{Event, Peer};
 use super::machine::Machine;
 use super::mailbox::Mail;
 use super::post::Whom;
@@ -16,7 +16,7 @@ use crate::protocol::replication::replica::Asker;
 use crate::shard::fabric::{self, Order};
 use crate::shard::{Input, Reach, RouteChange, ShardNo, What};
 use crate::store::Openings;
-use crate::wire::{Frame, Question};
+use crate::wire::Frame;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
@@ -144,7 +144,6 @@ impl<M: Machine> Core<M> {
             } => {
                 let me = self.desk.me;
                 let from = Who::link(me, link).asker();
-                let question = frame.question(disk);
                 match self.desk.router.disk(disk) {
                     Some(shard) if shard == me => {
                         if let Some(payload) = payload {
@@ -156,13 +155,13 @@ impl<M: Machine> Core<M> {
                         let of = (frame, payload);
                         if !(self.peers).write(shard, (from, Whom::Disk), disk, of, &mut self.desk)
                         {
-                            self.drop_ask(link, question, payload);
+                            self.drop_ask(link, payload);
                         } else if let Some(payload) = payload {
                             self.links.hand_on(link, payload.blocks);
                         }
                     }
                     // Its coordinator is behind, or ahead of us.
-                    None => self.drop_ask(link, question, payload),
+                    None => self.drop_ask(link, payload),
                 }
             }
             Event::Answer {
@@ -188,9 +187,8 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn drop_ask(&mut self, link: LinkId, question: Option<Question>, payload: Option<Span>) {
+    fn drop_ask(&mut self, link: super::links::LinkId, payload: Option<Span>) {
         self.shard_stats.count_dropped();
-        self.links.drop_ask(link, question);
         if let Some(payload) = payload {
             self.links.release(link, payload, &mut self.desk);
         }
