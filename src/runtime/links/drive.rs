@@ -363,9 +363,12 @@ impl Links {
                 peers: &mut self.buffers,
                 desk,
             });
-            if !held.link.is_up() {
+            let is_up = held.link.is_up();
+            // Credit of what was forgotten is told though nothing else happens: the peer may wait for just that.
+            if !is_up || held.link.grant.has_news() {
                 touched.push(place);
-            } else if held.link.is_waiting() {
+            }
+            if is_up && held.link.is_waiting() {
                 self.sweep_at = Some(now + SWEEP);
             }
         }

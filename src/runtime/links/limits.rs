@@ -35,8 +35,8 @@ impl Limits {
         unsent_bytes: 16 << 20,
         silent_after: Duration::from_secs(1),
         slow_after: Duration::from_secs(10),
-        // Who still wants an answer asks again every 30 ms. A peer that has just started drops what it cannot know yet, and what its asker gave up on as a group began
-        // anew keeps its credit for so long: with 30 s here a link stood still for that time after a node came back (seen with two nodes, one start in ten).
+        // Who still wants an answer asks again every 30 ms, and keeps it. Others were given up, as a group began anew, or reached a node that had just started and
+        // could not know them yet: as long as their credit is away, nothing else can be asked.
         forget_after: Duration::from_secs(2),
     };
 

@@ -117,12 +117,16 @@ impl Grant {
         );
     }
 
-    /// What the peer is to be told now: a quarter has come back, or it is the first time.
-    pub fn take_news(&mut self) -> Option<Credit> {
+    /// Whether the peer is to be told: a quarter has come back, or it is the first time.
+    pub fn has_news(&self) -> bool {
         let asks = self.total.asks - self.told.asks;
         let bytes = self.total.bytes - self.told.bytes;
-        let is_due = asks >= (self.limit.asks / 4).max(1) || bytes >= self.limit.bytes / 4;
-        is_due.then(|| {
+        asks >= (self.limit.asks / 4).max(1) || bytes >= self.limit.bytes / 4
+    }
+
+    /// What the peer is to be told now.
+    pub fn take_news(&mut self) -> Option<Credit> {
+        self.has_news().then(|| {
             self.told = self.total;
             self.total
         })

@@ -1,7 +1,7 @@
 //! Links on real rings: two nodes in one process, over TCP and over unix sockets, and peers that are no nodes.
 
 use super::frames::{DISK, PEER, contents, done, value, write};
-use crate::base::{BLOCK, BufRef, Prng, Span, Time};
+use crate::base::{BLOCK, BlockRun, BufRef, Prng, Span, Time};
 use crate::observe::{CUTS, LinkNumbers, Registry};
 use crate::protocol::replication::{Answer, Change, Message};
 use crate::runtime::links::limits::Limits;
@@ -291,6 +291,58 @@ fn a_link_that_is_given_up_while_it_waits_for_memory_leaves_no_deadline_that_is_
     runtime.stop();
 }
 
+/// Answers nothing.
+struct Mute;
+
+impl LinkUser for Mute {
+    fn on_event(&mut self, event: Event, _: &mut Door<'_>) {
+        if let Event::Ask { payload, .. } = event {
+            assert_eq!(payload, None, "only reads are sent");
+        }
+    }
+}
+
+/// What the next frame grants.
+fn read_credit(peer: &mut TcpStream) -> Credit {
+    let mut head = [0; HEAD_LEN];
+    peer.read_exact(&mut head).unwrap();
+    let head = Head::decode(Version::PRESENT, &head).unwrap();
+    let mut body = vec![0; head.body_len as usize];
+    peer.read_exact(&mut body).unwrap();
+    match decode(Version::PRESENT, &head, &body) {
+        Ok(Frame::Credit(credit)) => credit,
+        other => panic!("{other:?} is no grant"),
+    }
+}
+
+#[test]
+fn credit_of_asks_that_are_forgotten_is_told_though_nothing_else_happens() {
+    let config = Config {
+        link_limits: Limits {
+            forget_after: Duration::from_millis(200),
+            ..Limits::USUAL
+        },
+        ..Config::default()
+    };
+    let mute = |_| -> Box<dyn LinkUser> { Box::new(Mute) };
+    let runtime = Runtime::start_with(config, Arc::new(Registry::default()), mute).unwrap();
+    let (mut peer, ours) = tcp();
+    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let first = read_credit(&mut peer);
+    let mut bytes = Vec::new();
+    for id in 0..first.asks / 2 {
+        let (at, _) = super::ends::place_of(id);
+        super::frames::read(id, at, BlockRun::new(0, 1).unwrap())
+            .encode(Version::PRESENT, DISK, 0, &mut bytes)
+            .unwrap();
+    }
+    peer.write_all(&bytes).unwrap();
+    let then = read_credit(&mut peer);
+    assert!(then.asks > first.asks && then.bytes > first.bytes);
+    runtime.stop();
+}
+
 #[test]
 fn a_peer_is_granted_half_of_the_memory_because_buffers_may_be_half_empty() {
     let config = Config {
@@ -303,15 +355,7 @@ fn a_peer_is_granted_half_of_the_memory_because_buffers_may_be_half_empty() {
     let (mut peer, ours) = tcp();
     wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut head = [0; HEAD_LEN];
-    peer.read_exact(&mut head).unwrap();
-    let head = Head::decode(Version::PRESENT, &head).unwrap();
-    let mut body = vec![0; head.body_len as usize];
-    peer.read_exact(&mut body).unwrap();
-    let Ok(Frame::Credit(credit)) = decode(Version::PRESENT, &head, &body) else {
-        panic!("first of all is granted");
-    };
-    assert_eq!(credit.bytes, 2 << 20);
+    assert_eq!(read_credit(&mut peer).bytes, 2 << 20);
     // There is nothing left for another one.
     let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), PEER));
     assert_eq!(refused, Err(LinkError::NoMemory));
