@@ -269,7 +269,7 @@ fn what_is_to_come_depends_on_who_is_left() {
     says(
         &two,
         &[2],
-        &["filled when it is back", "such are reached in 1 only"],
+        &["filled when it serves again", "such are reached in 1 only"],
     );
     let three = catalog(3);
     says(&three, &[2], &["made anew elsewhere after 10 minutes"]);
@@ -277,7 +277,7 @@ fn what_is_to_come_depends_on_who_is_left() {
     let node = NodeId(2);
     let maintenance = Maintenance::On;
     apply(&mut held, Command::SetMaintenance { node, maintenance });
-    says(&held, &[2], &["while n2 is under maintenance"]);
+    says(&held, &[2], &["during maintenance of n2"]);
     let mut few = catalog(2);
     state(&mut few, 2, DiskState::OutOfService);
     assert_eq!(seen(&few, &[]).domains, Domains { all: 1, reached: 1 });
@@ -286,7 +286,7 @@ fn what_is_to_come_depends_on_who_is_left() {
         &[],
         &[
             "2 copies need disks on as many nodes",
-            "another disk is needed",
+            "another to be added elsewhere",
         ],
     );
 }
@@ -305,7 +305,7 @@ fn copies_that_are_asked_for_later_are_missing_until_they_are_made() {
         .for_each(|one| apply(&mut catalog, one));
     let wants = seen(&catalog, &[]);
     assert_eq!((wants.pgs.degraded, wants.short), (all, all));
-    says(&catalog, &[], &["the others follow"]);
+    says(&catalog, &[], &["the others follow, some at a time"]);
 }
 
 #[test]

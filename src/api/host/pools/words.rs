@@ -8,6 +8,7 @@ use crate::base::DiskId;
 use crate::protocol::catalog::{Catalog, Maintenance, Pool};
 use crate::protocol::placement::Level;
 use crate::protocol::steward::Parameters;
+use std::collections::BTreeSet;
 
 /// How many disks are named.
 const NAMES_MAX: usize = 5;
@@ -49,11 +50,14 @@ pub fn reason(catalog: &Catalog, pool: &Pool, seen: &Look, lacking_bytes_max: u6
         let each = each.map(|(id, (why, _))| format!("{} ({})", at(catalog, *id), said(*why)));
         words += &format!("; missing at {}", some(each));
     }
-    words + "; " + &outlook(catalog, pool, seen)
+    for what in outlook(catalog, pool, seen) {
+        words += &format!("; {what}");
+    }
+    words
 }
 
 /// What is done, or is to be done.
-fn outlook(catalog: &Catalog, pool: &Pool, seen: &Look) -> String {
+fn outlook(catalog: &Catalog, pool: &Pool, seen: &Look) -> Vec<String> {
     let copies = pool.copies;
     let PgStates {
         lost,
@@ -70,38 +74,43 @@ fn outlook(catalog: &Catalog, pool: &Pool, seen: &Look) -> String {
         let each = each.map(|(id, pgs)| format!("{pgs} at {}", at(catalog, *id)));
         words.push(format!("{rebuilt} are being filled: {}", some(each)));
     }
-    let (level, place) = (plural(pool.level), "another disk is needed elsewhere");
+    let level = plural(pool.level);
+    let waits = |(why, _): &(Lack, u32)| matches!(why, Lack::NodeUnreachable | Lack::LeftOut);
     if seen.domains.all < copies {
         words.push(format!(
-            "{copies} copies need disks {level}, and there are such in {} only: {place}, or fewer copies (`sarsen pool set`)",
+            "{copies} copies need disks {level}, and there are such in {} only: a missing one is to come back, another to be added elsewhere, or fewer copies to be asked for (`sarsen pool set`)",
             seen.domains.all
         ));
-    } else if rebuilt < lacking && !seen.lacking.is_empty() {
-        let held = seen.lacking.keys().filter_map(|id| {
-            let node = catalog.node(catalog.disk(*id)?.node)?;
-            (node.maintenance == Maintenance::On).then(|| node.name.clone())
-        });
-        let held: std::collections::BTreeSet<String> = held.collect();
-        let minutes = Parameters::DEFAULT.out_after.as_secs() / 60;
-        words.push(if !held.is_empty() {
-            format!(
-                "what is missing there is filled when it is back; nothing is made anew elsewhere while {} is under maintenance",
-                some(held.into_iter())
-            )
-        } else if seen.domains.reached < copies {
-            format!(
-                "what is missing there is filled when it is back; to be made anew elsewhere, {copies} copies need disks {level}, and such are reached in {} only",
-                seen.domains.reached
-            )
-        } else {
-            format!(
-                "what is missing there is filled when it is back, or made anew elsewhere after {minutes} minutes"
-            )
-        });
+    } else if rebuilt < lacking && seen.lacking.values().any(waits) {
+        words.push(absent(catalog, pool, seen));
     } else if rebuilt < lacking {
-        words.push("the others follow".into());
+        words.push("the others follow, some at a time".into());
     }
-    words.join("; ")
+    words
+}
+
+/// What becomes of copies on disks that may come back.
+fn absent(catalog: &Catalog, pool: &Pool, seen: &Look) -> String {
+    let held = seen.lacking.keys().filter_map(|id| {
+        let node = catalog.node(catalog.disk(*id)?.node)?;
+        (node.maintenance == Maintenance::On).then(|| node.name.clone())
+    });
+    let held: BTreeSet<String> = held.collect();
+    let back = "what is missing there is filled when it serves again";
+    if !held.is_empty() {
+        let held = some(held.into_iter());
+        return format!("{back}; nothing is made anew elsewhere during maintenance of {held}");
+    }
+    if seen.domains.reached < pool.copies {
+        return format!(
+            "{back}; to be made anew elsewhere, {} copies need disks {}, and such are reached in {} only",
+            pool.copies,
+            plural(pool.level),
+            seen.domains.reached
+        );
+    }
+    let minutes = Parameters::DEFAULT.out_after.as_secs() / 60;
+    format!("{back}, or made anew elsewhere after {minutes} minutes")
 }
 
 /// Of a pool that has disks and no placement groups: no volume can be made in it.
