@@ -426,3 +426,42 @@ fn a_node_alone_says_so_and_refuses_volumes_of_copies_that_it_would_not_hold() {
         assert!(full.message.contains("/nonexistent/disk0"), "{full}");
     });
 }
+
+#[test]
+fn pools_are_shown_and_changed_and_a_lone_node_has_one_copy() {
+    world("pools", |world| async move {
+        let mut client = world.client();
+        let pools = client.pools().await.unwrap().pools;
+        let [pool] = pools.as_slice() else {
+            panic!("{pools:?}");
+        };
+        assert_eq!((pool.name.as_str(), pool.copies), ("default", 1));
+        assert_eq!((pool.reason.as_str(), pool.pgs.whole), ("", pool.pgs.all));
+        let set = |copies| PoolSet {
+            copies: Some(copies),
+            ..PoolSet::default()
+        };
+        let alone = refused(client.set_pool("default", &set(2)).await);
+        assert_eq!(
+            (alone.code, alone.field.as_str()),
+            (ErrorCode::Conflict, "copies")
+        );
+        assert!(alone.hint.contains("sarsen cluster init"), "{alone}");
+        let none = refused(client.set_pool("default", &set(0)).await);
+        assert_eq!(
+            (none.code, none.field.as_str()),
+            (ErrorCode::Invalid, "copies")
+        );
+        let more = PoolSet {
+            overcommit_percent: Some(150),
+            ..PoolSet::default()
+        };
+        let unknown = refused(client.set_pool("fast", &more).await);
+        assert_eq!(unknown.code, ErrorCode::NotFound);
+        let changed = client.set_pool("default", &more).await.unwrap();
+        assert_eq!((changed.overcommit_percent, changed.copies), (150, 1));
+        // A disk of a lone node has nowhere to go.
+        let drain = refused(client.drain_disk(1, &DiskDrain::default()).await);
+        assert!(drain.message.contains("alone"), "{drain}");
+    });
+}

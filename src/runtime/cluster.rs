@@ -6,7 +6,7 @@
 use super::asker::Who;
 use super::core_loop::Core;
 use super::handle::{Handle, Runtime};
-use super::links::{Event, Peer};
+use super::links::{Event, LinkId, Peer};
 use super::machine::Machine;
 use super::mailbox::Mail;
 use super::post::Whom;
@@ -16,7 +16,7 @@ use crate::protocol::replication::replica::Asker;
 use crate::shard::fabric::{self, Order};
 use crate::shard::{Input, Reach, RouteChange, ShardNo, What};
 use crate::store::Openings;
-use crate::wire::Frame;
+use crate::wire::{Frame, Question};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
@@ -144,6 +144,7 @@ impl<M: Machine> Core<M> {
             } => {
                 let me = self.desk.me;
                 let from = Who::link(me, link).asker();
+                let question = frame.question(disk);
                 match self.desk.router.disk(disk) {
                     Some(shard) if shard == me => {
                         if let Some(payload) = payload {
@@ -155,13 +156,13 @@ impl<M: Machine> Core<M> {
                         let of = (frame, payload);
                         if !(self.peers).write(shard, (from, Whom::Disk), disk, of, &mut self.desk)
                         {
-                            self.drop_ask(link, payload);
+                            self.drop_ask(link, question, payload);
                         } else if let Some(payload) = payload {
                             self.links.hand_on(link, payload.blocks);
                         }
                     }
                     // Its coordinator is behind, or ahead of us.
-                    None => self.drop_ask(link, payload),
+                    None => self.drop_ask(link, question, payload),
                 }
             }
             Event::Answer {
@@ -187,8 +188,9 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn drop_ask(&mut self, link: super::links::LinkId, payload: Option<Span>) {
+    fn drop_ask(&mut self, link: LinkId, question: Option<Question>, payload: Option<Span>) {
         self.shard_stats.count_dropped();
+        self.links.drop_ask(link, question);
         if let Some(payload) = payload {
             self.links.release(link, payload, &mut self.desk);
         }

@@ -195,6 +195,15 @@ impl Links {
         self.free(payload.buf.id, desk);
     }
 
+    /// An ask is dropped, and gets no answer: what it was granted comes back.
+    pub fn drop_ask(&mut self, link: LinkId, question: Option<Question>) {
+        if let Some(held) = self.find(link) {
+            let back = held.link.closes(question);
+            held.link.grant.give_back(back);
+            self.touch(link.place);
+        }
+    }
+
     /// The payload of an ask is somebody else's from now on, who frees it: the peer may send as much again where there is memory for it.
     pub fn hand_on(&mut self, link: LinkId, blocks: u32) {
         if let Some(held) = self.find(link) {
