@@ -1,5 +1,7 @@
 //! The API over its socket: what is refused, and in which words.
 
+mod pools;
+
 use super::client::{Client, ClientError};
 use super::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use super::model::*;
@@ -220,6 +222,8 @@ fn a_volume_that_cannot_be_served_is_not_created() {
             size_bytes: 1 << 20,
             block_size_bytes: 4096,
             purpose: VolumeCreatePurpose::Use,
+            pool: None,
+            locality: Locality::Spread,
         };
         let error = refused(world.client().create_volume(&create).await);
         assert!(error.message.contains("volume a"), "{error}");

@@ -4,7 +4,7 @@ use super::output::fields;
 use super::{Context, Failure};
 use crate::api::client::ClientError;
 use crate::api::model::{
-    BenchRequest, BenchResult, ErrorCode, VolumeCreate, VolumeCreatePurpose, Workload,
+    BenchRequest, BenchResult, ErrorCode, Locality, VolumeCreate, VolumeCreatePurpose, Workload,
 };
 use crate::api::size::{human, parse};
 
@@ -64,6 +64,8 @@ impl Bench {
                     size_bytes: self.size,
                     block_size_bytes: 4096,
                     purpose: VolumeCreatePurpose::Bench,
+                    pool: None,
+                    locality: Locality::Spread,
                 };
                 context.client.create_volume(&volume).await?;
                 Ok(())

@@ -62,10 +62,45 @@ fn for_people(status: &model::Status) -> String {
         ),
         ("nbd socket", status.nbd_socket.clone()),
     ]);
+    let pools: String = status.degraded_pools.iter().map(degraded_pool).collect();
     let cluster = status.cluster.as_ref().map_or_else(String::new, in_cluster);
     format!(
-        "{nodes}\n\n{cluster}{rest}\n\n{}",
+        "{nodes}\n\n{cluster}{rest}\n\n{pools}{}",
         alerts::for_people(&status.alerts)
+    )
+}
+
+/// How many placement groups are how, in words.
+pub(super) fn states(pgs: &model::PgStates) -> String {
+    let mut words = vec![format!("{} whole", pgs.whole)];
+    for (count, what) in [
+        (pgs.degraded, "degraded"),
+        (pgs.waiting, "below min_copies"),
+        (
+            pgs.unreachable - pgs.lost.min(pgs.unreachable),
+            "out of reach",
+        ),
+        (pgs.lost, "lost"),
+        (pgs.filling - pgs.moving.min(pgs.filling), "being filled"),
+        (pgs.moving, "moving"),
+    ] {
+        if count > 0 {
+            words.push(format!("{count} {what}"));
+        }
+    }
+    words.join(", ")
+}
+
+/// A pool that is not whole: what of it, since when, why, and what is done about it.
+fn degraded_pool(pool: &model::Pool) -> String {
+    let since = pool.since_unix_seconds;
+    let since = since.map_or_else(String::new, |since| format!(" for {}", since_unix(since)));
+    format!(
+        "pool {}: not whole{since}: of {} placement groups {}\n  {}\n\n",
+        pool.name,
+        pool.pgs.all,
+        states(&pool.pgs),
+        pool.reason
     )
 }
 

@@ -266,9 +266,13 @@ pub(super) async fn disks(
             continue;
         }
         let size_bytes = disk.size.filter(|_| must_be_sized(&disk.path));
-        host.add_disk(DiskAdd { path, size_bytes })
-            .await
-            .map_err(failed)?;
+        let pool = None;
+        let add = DiskAdd {
+            path,
+            size_bytes,
+            pool,
+        };
+        host.add_disk(add).await.map_err(failed)?;
     }
     if manager.catalog().disks_of(node).next().is_none() {
         tracing::warn!("there is no disk: add one with `sarsen disk add`");

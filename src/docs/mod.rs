@@ -15,6 +15,9 @@ pub mod life_of_a_failure {}
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
 
+#[doc = include_str!("pools.md")]
+pub mod pools {}
+
 #[doc = include_str!("disk_format.md")]
 pub mod disk_format {}
 

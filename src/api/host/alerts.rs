@@ -107,7 +107,7 @@ impl AlertKind {
                 "bring back most of the members (`sarsen cluster members`): without them nobody can lead"
             }
             AlertKind::PoolDegraded => {
-                "bring back the node or disk that the reason names; `sarsen pool list` shows how it goes"
+                "bring back the node or disk that the reason names, or add a disk where it says that one is needed; `sarsen pool show` says how it goes"
             }
         }
     }
@@ -168,6 +168,13 @@ impl Alerts {
         }
     }
 
+    /// Since when a condition is there, in seconds since 1970 UTC; nothing where it is not.
+    pub fn since(&self, kind: AlertKind, subject: &str) -> Option<u64> {
+        let key = (kind, subject.to_owned());
+        let active = super::lock(&self.active);
+        active.get(&key).map(|alert| alert.since_unix_seconds)
+    }
+
     /// By kind and subject.
     pub fn list(&self) -> Vec<Alert> {
         super::lock(&self.active).values().cloned().collect()
@@ -197,6 +204,8 @@ mod tests {
         let list = alerts.list();
         assert_eq!(list.len(), 1);
         assert_eq!((list[0].count, list[0].since_unix_seconds), (2, since));
+        let seen = |subject| alerts.since(AlertKind::RottenBlock, subject);
+        assert_eq!((seen("disk 1"), seen("disk 2")), (Some(since), None));
         assert_eq!(list[0].reason, "second");
         assert!(!list[0].cure.is_empty());
     }

@@ -76,6 +76,8 @@ impl Host {
                 "add another disk",
             ));
         }
+        // Before anything is written to it.
+        self.may_use_pool(add.pool.as_deref())?;
         let size = add.size_bytes;
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, size)).await;
         let (store, bytes) = prepared.map_err(|stopped| {
@@ -86,7 +88,7 @@ impl Host {
             path: add.path.clone(),
             store,
             size: bytes,
-            pool: None,
+            pool: add.pool.clone(),
             incarnation: crate::protocol::membership::Incarnation(0),
         };
         let asked = self.manager().propose(command).await;

@@ -2,6 +2,7 @@
 //! from the catalog and the alerts, so there is no second copy of them to keep right.
 
 use super::Host;
+use crate::api::model::PgStates;
 use std::fmt::{Display, Write};
 
 impl Host {
@@ -25,6 +26,7 @@ impl Host {
         family(text, "sarsen_volumes", "Volumes in the catalog");
         sample(text, "sarsen_volumes", NO_LABELS, catalog.volumes().count());
         self.write_cluster(text);
+        self.write_pools(text);
         // Of the others' disks this node knows nothing.
         let mut disks = self.disks().disks;
         disks.retain(|disk| disk.state != "elsewhere");
@@ -41,6 +43,39 @@ impl Host {
         for disk in &disks {
             let labels = [("disk", disk.id.to_string()), ("path", disk.path.clone())];
             sample(text, "sarsen_disk_serving", &labels, state(&disk.state));
+        }
+    }
+
+    fn write_pools(&self, text: &mut String) {
+        let pools = self.pools().pools;
+        family(
+            text,
+            "sarsen_pool_pgs",
+            "Placement groups of a pool: whole, degraded, waiting and unreachable are all of them, lost are some of the unreachable, filling some of all, moving some of the filling",
+        );
+        for pool in &pools {
+            let PgStates {
+                all: _,
+                whole,
+                degraded,
+                waiting,
+                unreachable,
+                lost,
+                filling,
+                moving,
+            } = pool.pgs;
+            for (state, count) in [
+                ("whole", whole),
+                ("degraded", degraded),
+                ("waiting", waiting),
+                ("unreachable", unreachable),
+                ("lost", lost),
+                ("filling", filling),
+                ("moving", moving),
+            ] {
+                let labels = [("pool", pool.name.as_str()), ("state", state)];
+                sample(text, "sarsen_pool_pgs", &labels, count);
+            }
         }
     }
 

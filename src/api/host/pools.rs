@@ -1,84 +1,117 @@
 //! Pools: their copies, and how whole what lies in them is.
 //!
-//! How whole a placement group is follows from the catalog, and from which nodes answer, alone. Nothing of it is remembered: since when a pool is not whole, the alert says,
-//! which each daemon raises when it first sees it.
+//! | file | what it says |
+//! |---|---|
+//! | `look` | how whole placement groups are, as numbers |
+//! | `words` | why they are not, and what is done about it |
+//!
+//! Nothing of it is remembered: since when a pool is not whole, the alert says, which each daemon raises when it first sees it.
+
+mod look;
+mod words;
+
+#[cfg(test)]
+mod tests;
 
 use super::cluster::name_of;
 use super::{AlertKind, Host};
 use crate::api::model::{
-    ErrorBody, ErrorCode, Level, Pool, PoolCreate, PoolList, PoolPgs, PoolSet,
+    ErrorBody, ErrorCode, FilledDisk, LackingDisk, Level, Pool, PoolCreate, PoolList, PoolSet,
 };
-use crate::base::{DiskId, NodeId};
-use crate::protocol::catalog::{self, Catalog, Command, Pg};
+use crate::base::NodeId;
+use crate::cluster::Presence;
+use crate::protocol::catalog::{self, Catalog, Command, PoolId};
 use crate::protocol::placement;
-use crate::protocol::replication::Role;
-use std::collections::BTreeSet;
-
-/// How many disks the reason names.
-const NAMES_MAX: usize = 5;
+pub(super) use look::Look;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Host {
     pub fn pools(&self) -> PoolList {
-        let catalog = self.manager().catalog();
-        let pools = catalog.pools().map(|pool| self.view_pool(&catalog, pool));
+        let (catalog, away) = (self.manager().catalog(), self.away());
+        let pools = catalog.pools();
         PoolList {
-            pools: pools.collect(),
+            pools: pools
+                .map(|pool| self.view_pool(&catalog, pool, &away))
+                .collect(),
         }
     }
 
+    /// Those that are not whole.
+    pub(super) fn degraded_pools(&self) -> Vec<Pool> {
+        let mut pools = self.pools().pools;
+        pools.retain(|pool| pool.pgs.lacking() > 0);
+        pools
+    }
+
     pub fn pool(&self, name: &str) -> Result<Pool, ErrorBody> {
-        let catalog = self.manager().catalog();
+        self.pool_of(&self.manager().catalog(), name)
+    }
+
+    fn pool_of(&self, catalog: &Catalog, name: &str) -> Result<Pool, ErrorBody> {
         let pool = catalog.pool_named(name).ok_or_else(|| no_pool(name))?;
-        Ok(self.view_pool(&catalog, pool))
+        Ok(self.view_pool(catalog, pool, &self.away()))
     }
 
     pub async fn create_pool(&self, create: PoolCreate) -> Result<Pool, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
+        let catalog = self.manager().catalog();
+        let name = create.name.clone();
         let command = Command::CreatePool {
-            name: create.name.clone(),
+            name: create.name,
             copies: create.copies,
             min_copies: create.min_copies,
             level: level_of(create.level),
         };
+        let tried = tried(&catalog, std::slice::from_ref(&command));
+        if let Err(error) = &tried
+            && error.code == ErrorCode::Invalid
+        {
+            return Err(error.clone());
+        }
         self.may_have_copies(create.copies)?;
+        if create.dry_run {
+            return self.pool_of(&tried?, &name);
+        }
         let asked = self.manager().propose(command).await;
-        self.known(&format!("pool {}", create.name), asked)?;
-        self.pool(&create.name)
+        self.known(&format!("pool {name}"), asked)?;
+        tracing::info!(pool = name, copies = create.copies, "pool created");
+        self.pool(&name)
     }
 
     pub async fn set_pool(&self, name: &str, set: PoolSet) -> Result<Pool, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
         let catalog = self.manager().catalog();
         let pool = catalog.pool_named(name).ok_or_else(|| no_pool(name))?;
-        let subject = format!("pool {name}");
+        let commands = changes(pool, &set);
+        // What is nonsense is refused as a whole, before half of it is done. Whether the rest can be, only the leader knows: this node's catalog may be behind.
+        let tried = tried(&catalog, &commands);
+        if let Err(error) = &tried
+            && error.code == ErrorCode::Invalid
+        {
+            return Err(error.clone());
+        }
         if let Some(copies) = set.copies {
             self.may_have_copies(copies)?;
         }
-        // What asks for more copies than one and says no more, means copies that survive a node.
-        let goes_up = pool.copies == 1 && set.copies.is_some_and(|copies| copies > 1);
-        let level = match set.level {
-            Some(level) => level_of(level),
-            None if goes_up => placement::Level::Node,
-            None => pool.level,
-        };
-        let copies = set.copies.unwrap_or(pool.copies);
-        let command = Command::SetPool {
-            pool: name.to_owned(),
-            copies,
-            min_copies: set.min_copies.unwrap_or(pool.min_copies.min(copies.max(1))),
-            level,
-        };
-        if set.copies.is_some() || set.min_copies.is_some() || set.level.is_some() {
-            let asked = self.manager().propose(command).await;
-            self.known(&subject, asked)?;
+        if set.dry_run {
+            return self.pool_of(&tried?, name);
         }
-        if let Some(percent) = set.overcommit_percent {
-            let pool = name.to_owned();
-            let command = Command::SetOvercommit { pool, percent };
+        for command in commands {
             let asked = self.manager().propose(command).await;
-            self.known(&subject, asked)?;
+            self.known(&format!("pool {name}"), asked)
+                .map_err(in_our_words)?;
         }
+        tracing::info!(pool = name, ?set, "pool changed");
         self.pool(name)
+    }
+
+    /// Refuses the name of a pool that there is not.
+    pub(super) fn may_use_pool(&self, name: Option<&str>) -> Result<(), ErrorBody> {
+        let catalog = self.manager().catalog();
+        match name.filter(|name| catalog.pool_named(name).is_none()) {
+            Some(unknown) => Err(no_pool(unknown)),
+            None => Ok(()),
+        }
     }
 
     /// Only a cluster has somebody who makes copies.
@@ -91,9 +124,48 @@ impl Host {
         Err(ErrorBody::conflict("copies", message, hint))
     }
 
-    fn view_pool(&self, catalog: &Catalog, pool: &catalog::Pool) -> Pool {
-        let away = |node: NodeId| self.is_silent(node);
-        let seen = look(catalog, pool, &away);
+    /// The nodes that do not answer this one.
+    fn away(&self) -> BTreeSet<NodeId> {
+        let view = self.cluster().view();
+        let nodes = view.iter().flat_map(|view| &view.nodes);
+        let silent = nodes.filter(|seen| matches!(seen.presence, Presence::Unreachable { .. }));
+        silent.map(|seen| seen.node).collect()
+    }
+
+    /// How the placement groups of each pool are; nothing where this node is alone, whose volumes are as whole as its disks.
+    pub(super) fn look_at_pgs(&self, catalog: &Catalog) -> BTreeMap<PoolId, Look> {
+        if !self.is_of_cluster() {
+            return BTreeMap::new();
+        }
+        let away = self.away();
+        let looked = catalog
+            .pools()
+            .map(|pool| (pool.id, look::look(catalog, pool, &away)));
+        looked.collect()
+    }
+
+    fn view_pool(&self, catalog: &Catalog, pool: &catalog::Pool, away: &BTreeSet<NodeId>) -> Pool {
+        let seen = look::look(catalog, pool, away);
+        let is_whole = seen.pgs.lacking() == 0;
+        let lacking_bytes_max = seen.lacking_bytes_max(catalog, pool);
+        let node = |id| {
+            let disk = catalog.disk(id);
+            disk.map_or_else(String::new, |disk| name_of(catalog, disk.node))
+        };
+        let lacking = seen.lacking.iter().map(|(&id, &(why, pgs))| LackingDisk {
+            disk: id.0,
+            node: node(id),
+            why,
+            pgs,
+        });
+        let filled = seen.filled.iter().map(|(&id, &pgs)| FilledDisk {
+            disk: id.0,
+            node: node(id),
+            pgs,
+        });
+        let since = self
+            .alerts()
+            .since(AlertKind::PoolDegraded, &subject(&pool.name));
         Pool {
             name: pool.name.clone(),
             copies: pool.copies,
@@ -104,11 +176,15 @@ impl Host {
                 placement::Level::Rack => Level::Rack,
             },
             overcommit_percent: pool.overcommit_percent,
-            disks: catalog.disks().filter(|disk| disk.pool == pool.id).count() as u32,
+            disks: catalog.disks_of_pool(pool.id).count() as u32,
             capacity_bytes: catalog.capacity(pool.id),
             promised_bytes: catalog.promised(pool.id),
             pgs: seen.pgs,
-            reason: seen.reason(catalog),
+            reason: words::reason(catalog, pool, &seen, lacking_bytes_max),
+            since_unix_seconds: since.filter(|_| !is_whole),
+            lacking_bytes_max,
+            lacking: lacking.collect(),
+            filled: filled.collect(),
         }
     }
 
@@ -118,14 +194,64 @@ impl Host {
             return;
         }
         for pool in self.pools().pools {
-            let subject = format!("pool {}", pool.name);
-            if pool.reason.is_empty() {
-                self.alerts().clear(AlertKind::PoolDegraded, &subject);
-            } else {
-                (self.alerts()).raise(AlertKind::PoolDegraded, &subject, pool.reason);
+            let subject = subject(&pool.name);
+            match pool.pgs.lacking() {
+                0 => self.alerts().clear(AlertKind::PoolDegraded, &subject),
+                _ => {
+                    (self.alerts()).raise(AlertKind::PoolDegraded, &subject, pool.reason);
+                }
             }
         }
     }
+}
+
+/// What the alert about a pool is about.
+fn subject(pool: &str) -> String {
+    format!("pool {pool}")
+}
+
+/// The commands for what is to be changed of a pool.
+fn changes(pool: &catalog::Pool, set: &PoolSet) -> Vec<Command> {
+    // What asks for more copies than one and says no more, means copies that survive a node.
+    let goes_up = pool.copies == 1 && set.copies.is_some_and(|copies| copies > 1);
+    let level = match set.level {
+        Some(level) => level_of(level),
+        None if goes_up => placement::Level::Node,
+        None => pool.level,
+    };
+    let copies = set.copies.unwrap_or(pool.copies);
+    let mut commands = Vec::new();
+    if set.copies.is_some() || set.min_copies.is_some() || set.level.is_some() {
+        commands.push(Command::SetPool {
+            pool: pool.name.clone(),
+            copies,
+            min_copies: set.min_copies.unwrap_or(pool.min_copies.min(copies.max(1))),
+            level,
+        });
+    }
+    if let Some(percent) = set.overcommit_percent {
+        let pool = pool.name.clone();
+        commands.push(Command::SetOvercommit { pool, percent });
+    }
+    commands
+}
+
+/// The catalog as it would be. A copy of all of it (some 100 MB at the bounds on volumes and placement groups), for what is asked by hand and seldom.
+fn tried(catalog: &Catalog, commands: &[Command]) -> Result<Catalog, ErrorBody> {
+    let mut tried = catalog.clone();
+    for command in commands {
+        let done = tried.apply(command);
+        done.map_err(|refusal| in_our_words(refusal.into()))?;
+    }
+    Ok(tried)
+}
+
+/// A field as the API has it.
+fn in_our_words(mut error: ErrorBody) -> ErrorBody {
+    if error.field == "percent" {
+        error.field = "overcommit_percent".into();
+    }
+    error
 }
 
 fn level_of(level: Level) -> placement::Level {
@@ -140,227 +266,4 @@ fn no_pool(name: &str) -> ErrorBody {
     let message = format!("there is no pool named {name:?}");
     let hint = "`sarsen pool list` shows what there is";
     ErrorBody::new(ErrorCode::NotFound, "pool", message, hint)
-}
-
-/// How a pool is.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    pgs: PoolPgs,
-    copies: u32,
-    /// The disks that lack what others have, or are out of reach.
-    missing: BTreeSet<DiskId>,
-    /// PGs that have fewer places than copies.
-    short: u32,
-}
-
-/// Looks at all placement groups of a pool. `away`: whether a node does not answer.
-fn look(catalog: &Catalog, pool: &catalog::Pool, away: &dyn Fn(NodeId) -> bool) -> Seen {
-    let is_reached = |id: DiskId| {
-        let disk = catalog.disk(id);
-        disk.is_some_and(|disk| disk.state.is_good() && !away(disk.node))
-    };
-    let mut seen = Seen {
-        copies: pool.copies,
-        ..Seen::default()
-    };
-    for pg in catalog
-        .pgs_of(pool.id)
-        .iter()
-        .filter_map(|pg| catalog.pg(*pg))
-    {
-        look_at(pg, pool, &is_reached, &mut seen);
-    }
-    seen
-}
-
-fn look_at(pg: &Pg, pool: &catalog::Pool, is_reached: &dyn Fn(DiskId) -> bool, seen: &mut Seen) {
-    let members = pg.configuration.members();
-    let reached = pg.configuration.in_sync().filter(|disk| is_reached(*disk));
-    let reached = reached.count() as u32;
-    let is_filled = |role: Role| matches!(role, Role::Joining { .. });
-    let fills = members.iter().any(|member| is_filled(member.role))
-        || pg.want.is_some_and(|want| want.to.is_some());
-    let pgs = &mut seen.pgs;
-    pgs.all += 1;
-    pgs.filling += u32::from(fills);
-    match reached {
-        0 => pgs.unreachable += 1,
-        few if few < pool.min_copies => pgs.waiting += 1,
-        few if few < pool.copies => pgs.degraded += 1,
-        _ => {
-            pgs.whole += 1;
-            return;
-        }
-    }
-    seen.short += u32::from((members.len() as u32) < pool.copies);
-    let lacking = members
-        .iter()
-        .filter(|member| member.role != Role::InSync || !is_reached(member.disk));
-    seen.missing.extend(lacking.map(|member| member.disk));
-}
-
-impl Seen {
-    /// In words; empty where the pool is whole.
-    fn reason(&self, catalog: &Catalog) -> String {
-        let PoolPgs {
-            all,
-            whole,
-            waiting,
-            unreachable,
-            filling,
-            ..
-        } = self.pgs;
-        if whole == all {
-            return String::new();
-        }
-        let mut words = format!(
-            "{} of {all} placement groups have not all copies",
-            all - whole
-        );
-        if unreachable > 0 {
-            words += &format!("; of {unreachable} no copy is reached, and I/O there waits");
-        }
-        if waiting > 0 {
-            words +=
-                &format!("; of {waiting} fewer than min_copies are, and writes there may wait");
-        }
-        if !self.missing.is_empty() {
-            let name = |id: &DiskId| {
-                let disk = catalog.disk(*id);
-                disk.map_or_else(
-                    || format!("disk {id}"),
-                    |disk| format!("disk {id} of node {}", name_of(catalog, disk.node)),
-                )
-            };
-            let some: Vec<String> = self.missing.iter().take(NAMES_MAX).map(name).collect();
-            words += &format!("; missing at {}", some.join(", "));
-            if self.missing.len() > NAMES_MAX {
-                words += &format!(" and {} more", self.missing.len() - NAMES_MAX);
-            }
-        }
-        match (filling, self.short) {
-            (0, 0) => {
-                words += "; they come back with what is missing, or are made anew elsewhere after ten minutes"
-            }
-            (0, short) => {
-                words += &format!(
-                    "; {short} have no place for {} copies: another disk is needed, on another node perhaps",
-                    self.copies
-                );
-            }
-            (filling, _) => words += &format!("; {filling} are being filled"),
-        }
-        words
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::StoreId;
-    use crate::protocol::catalog::StoreName;
-    use crate::protocol::membership::Incarnation;
-    use crate::protocol::replication::Reconfigure;
-
-    fn apply(catalog: &mut Catalog, command: Command) {
-        catalog.apply(&command).unwrap();
-    }
-
-    /// Two nodes with a disk each, and a pool of two copies.
-    fn catalog() -> Catalog {
-        let mut catalog = Catalog::default();
-        for n in 1..=2 {
-            apply(
-                &mut catalog,
-                Command::AddNode {
-                    name: format!("n{n}"),
-                },
-            );
-        }
-        let pool = "default".to_owned();
-        apply(
-            &mut catalog,
-            Command::SetPool {
-                pool,
-                copies: 2,
-                min_copies: 1,
-                level: placement::Level::Node,
-            },
-        );
-        for n in 1..=2u8 {
-            apply(
-                &mut catalog,
-                Command::AddDisk {
-                    node: NodeId(n.into()),
-                    path: format!("/d{n}"),
-                    store: StoreName(StoreId([n; 16])),
-                    size: 1 << 30,
-                    pool: None,
-                    incarnation: Incarnation(0),
-                },
-            );
-        }
-        let pool = catalog.pools().next().unwrap().id;
-        apply(
-            &mut catalog,
-            Command::CreatePgs {
-                pool,
-                first: crate::base::PgId(1),
-                replicas: vec![vec![DiskId(1), DiskId(2)]; 4],
-                batch: crate::protocol::catalog::Batch::Last,
-            },
-        );
-        catalog
-    }
-
-    fn seen(catalog: &Catalog, away: &[u32]) -> Seen {
-        let pool = catalog.pools().next().unwrap();
-        look(catalog, pool, &|node| away.contains(&node.0))
-    }
-
-    #[test]
-    fn a_pool_is_whole_while_all_copies_are_there_and_reached() {
-        let catalog = catalog();
-        let whole = seen(&catalog, &[]);
-        assert_eq!((whole.pgs.all, whole.pgs.whole), (4, 4));
-        assert_eq!(whole.reason(&catalog), "");
-        let one = seen(&catalog, &[2]);
-        assert_eq!((one.pgs.degraded, one.pgs.unreachable), (4, 0));
-        assert!(
-            one.reason(&catalog)
-                .contains("missing at disk 2 of node n2")
-        );
-        let none = seen(&catalog, &[1, 2]);
-        assert_eq!(none.pgs.unreachable, 4);
-        assert!(none.reason(&catalog).contains("I/O there waits"));
-    }
-
-    #[test]
-    fn what_was_taken_out_is_missing_until_it_is_in_sync_again() {
-        let mut catalog = catalog();
-        let pg = catalog.pgs().next().unwrap().id;
-        let change = |catalog: &mut Catalog, change| {
-            let version = catalog.pg(pg).unwrap().version();
-            apply(
-                catalog,
-                Command::Reconfigure {
-                    pg,
-                    version,
-                    change,
-                },
-            );
-        };
-        let disk = DiskId(2);
-        change(&mut catalog, Reconfigure::Evict { disk });
-        let out = seen(&catalog, &[]);
-        assert_eq!(
-            (out.pgs.whole, out.pgs.degraded, out.pgs.filling),
-            (3, 1, 0)
-        );
-        assert!(out.reason(&catalog).starts_with("1 of 4 placement groups"));
-        change(&mut catalog, Reconfigure::Join { disk });
-        let joins = seen(&catalog, &[]);
-        assert_eq!((joins.pgs.degraded, joins.pgs.filling), (1, 1));
-        assert!(joins.reason(&catalog).contains("1 are being filled"));
-    }
 }

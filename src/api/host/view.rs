@@ -2,20 +2,23 @@
 
 use super::cluster::name_of;
 use super::health::Health;
+use super::pools::Look;
 use super::{Host, Phase, lock};
 use crate::api::model::{
     AlertList, Attachment, AttachmentState, Disk, DiskList, ErrorBody, ErrorCode, ImportState,
     Layer, NodeList, NodeStatus, Status, Volume, VolumeList, VolumeState, crc_text,
 };
 use crate::base::DiskId;
-use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, Refusal};
+use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, PoolId, Refusal};
+use std::collections::BTreeMap;
 
 impl Host {
     pub fn volumes(&self) -> VolumeList {
         let catalog = self.manager().catalog();
+        let looked = self.look_at_pgs(&catalog);
         let mut volumes: Vec<Volume> = catalog
             .volumes()
-            .map(|volume| self.view_volume(&catalog, volume))
+            .map(|volume| self.view_volume(&catalog, &looked, volume))
             .collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         VolumeList { volumes }
@@ -23,7 +26,8 @@ impl Host {
 
     pub fn volume(&self, name: &str) -> Result<Volume, ErrorBody> {
         let catalog = self.manager().catalog();
-        Ok(self.view_volume(&catalog, catalog.volume_named(name)?))
+        let looked = self.look_at_pgs(&catalog);
+        Ok(self.view_volume(&catalog, &looked, catalog.volume_named(name)?))
     }
 
     pub fn disks(&self) -> DiskList {
@@ -67,7 +71,14 @@ impl Host {
         let catalog = self.manager().catalog();
         let connections = |volume: &catalog::Volume| self.runtime().connections(volume.id) as u64;
         let disks = catalog.disks().map(|disk| self.view_disk(&catalog, disk));
-        let harmed = |volume: &&catalog::Volume| self.health(&catalog, volume) != Health::Whole;
+        let looked = self.look_at_pgs(&catalog);
+        let lacks = |volume: &catalog::Volume| {
+            let look = looked.get(&volume.pool);
+            look.is_some_and(|look| look.of_volume(&catalog, volume).lacking() > 0)
+        };
+        let harmed = |volume: &&catalog::Volume| {
+            lacks(volume) || self.health(&catalog, volume) != Health::Whole
+        };
         let attachments = self.attachments().attachments;
         let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
@@ -87,6 +98,7 @@ impl Host {
                 .map(|pool| catalog.promised(pool.id).saturating_mul(pool.copies.into()))
                 .fold(0, u64::saturating_add),
             cluster: self.cluster_seen(),
+            degraded_pools: self.degraded_pools(),
             nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
             alerts: self.alerts().list(),
         }
@@ -98,7 +110,12 @@ impl Host {
         }
     }
 
-    fn view_volume(&self, catalog: &Catalog, volume: &catalog::Volume) -> Volume {
+    fn view_volume(
+        &self,
+        catalog: &Catalog,
+        looked: &BTreeMap<PoolId, Look>,
+        volume: &catalog::Volume,
+    ) -> Volume {
         let layers = volume.layers.iter().map(|layer| Layer {
             id: layer.id.0,
             parent: layer.parent.map(|parent| parent.0),
@@ -123,6 +140,7 @@ impl Host {
             connections: self.runtime().connections(volume.id) as u64,
             bench: volume.bench,
             pgs: volume.pgs,
+            pg_states: (looked.get(&volume.pool)).map(|look| look.of_volume(catalog, volume)),
             layers: layers.collect(),
             import: self.import_mark(volume).map(|mark| ImportState {
                 through_bytes: mark.through,

@@ -3,7 +3,7 @@
 use super::health::Health;
 use super::held::Found;
 use super::{AlertKind, Host, lock};
-use crate::api::model::{ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
+use crate::api::model::{self, ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
 use crate::base::VolumeId;
 use crate::manager::ProposeError;
 use crate::pilot;
@@ -23,8 +23,13 @@ impl Host {
                 VolumeCreatePurpose::Import => Purpose::Import,
                 VolumeCreatePurpose::Bench => Purpose::Bench,
             },
-            pool: None,
-            locality: Locality::Spread,
+            pool: create.pool.clone(),
+            locality: match create.locality {
+                model::Locality::Spread => Locality::Spread,
+                model::Locality::Local => Locality::Local {
+                    home: self.inner.parts.node,
+                },
+            },
         };
         let asked = self.manager().propose(command).await;
         self.known(&format!("volume {}", create.name), asked)?;

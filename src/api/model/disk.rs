@@ -36,6 +36,9 @@ pub struct DiskAdd {
     /// Of a file that is to be created; a block device or a file that is there has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
+    /// By its name; nothing: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// `POST /v1/disks/ID/drain`

@@ -22,12 +22,14 @@ pub use cluster::{
 };
 pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
-pub use pool::{Level, Pool, PoolCreate, PoolList, PoolPgs, PoolSet};
+pub use pool::{
+    FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet,
+};
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use upgrade::{Checked, Upgrade, Upgrading};
 pub use volume::{
-    ImportFinish, ImportState, Layer, Map, MapRun, Volume, VolumeCreate, VolumeCreatePurpose,
-    VolumeList, VolumeResize, VolumeState,
+    ImportFinish, ImportState, Layer, Locality, Map, MapRun, Volume, VolumeCreate,
+    VolumeCreatePurpose, VolumeList, VolumeResize, VolumeState,
 };
 
 /// The header that carries the crc32c of a binary body, as 8 hexadecimal digits.

@@ -14,9 +14,9 @@ pub enum Level {
     Rack,
 }
 
-/// How many placement groups are how. One that is moved or rebuilt may be anything else as well.
+/// How many placement groups of a pool or volume are how. `whole`, `degraded`, `waiting` and `unreachable` are all of them; the others count some of these again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolPgs {
+pub struct PgStates {
     pub all: u32,
     /// They have all copies, and all of them are reached.
     pub whole: u32,
@@ -26,8 +26,55 @@ pub struct PoolPgs {
     pub waiting: u32,
     /// No copy is reached: reads and writes wait.
     pub unreachable: u32,
+    /// Of `unreachable`, those whose last copies were on disks that were taken out of service: waiting alone does not bring them back.
+    #[serde(default)]
+    pub lost: u32,
     /// A copy is being made or filled.
     pub filling: u32,
+    /// Of `filling`, those that are whole: a copy moves to another disk.
+    #[serde(default)]
+    pub moving: u32,
+}
+
+impl PgStates {
+    /// Those that are not whole.
+    pub fn lacking(&self) -> u32 {
+        self.all - self.whole.min(self.all)
+    }
+}
+
+/// Why a disk does not give its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// It was taken out of service.
+    OutOfService,
+    /// It was away for so long that its copies are made anew elsewhere.
+    Missing,
+    /// Its node does not answer the one that was asked.
+    NodeUnreachable,
+    /// Its copies were left out, because it failed or fell behind, and are not filled yet.
+    LeftOut,
+    /// Its copies are being filled.
+    Filling,
+}
+
+/// A disk whose copies are lacking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LackingDisk {
+    pub disk: u32,
+    pub node: String,
+    pub why: Lack,
+    /// How many placement groups lack the copy there.
+    pub pgs: u32,
+}
+
+/// A disk on which copies are being made or filled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilledDisk {
+    pub disk: u32,
+    pub node: String,
+    pub pgs: u32,
 }
 
 /// A pool. `GET /v1/pools/NAME`
@@ -44,10 +91,22 @@ pub struct Pool {
     /// What the disks have, in bytes; of what is promised, each byte takes `copies` of these.
     pub capacity_bytes: u64,
     pub promised_bytes: u64,
-    pub pgs: PoolPgs,
+    pub pgs: PgStates,
     /// Why it is not whole, and what is done about it; empty where it is.
     #[serde(default)]
     pub reason: String,
+    /// Since when it is not whole, as this daemon first saw it: seconds since 1970-01-01 UTC. Nothing where it is whole, or was not looked at since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_seconds: Option<u64>,
+    /// What placement groups that are not whole hold at most: their part of what volumes were promised, where these are written evenly.
+    #[serde(default)]
+    pub lacking_bytes_max: u64,
+    /// Of placement groups that are not whole, where copies are lacking.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<LackingDisk>,
+    /// Where copies are being made or filled, of placement groups that are whole too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<FilledDisk>,
 }
 
 /// `GET /v1/pools`
@@ -68,6 +127,9 @@ pub struct PoolSet {
     pub level: Option<Level>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_percent: Option<u32>,
+    /// Nothing is changed: how the pool would be is answered, or why it cannot be so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// `POST /v1/pools`
@@ -80,6 +142,9 @@ pub struct PoolCreate {
     pub min_copies: u32,
     #[serde(default = "node_level")]
     pub level: Level,
+    /// As in [`PoolSet`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 fn one() -> u32 {

@@ -77,5 +77,8 @@ pub struct Status {
     /// The other nodes; nothing where this one is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<super::ClusterStatus>,
+    /// Those that are not whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded_pools: Vec<super::Pool>,
     pub alerts: Vec<Alert>,
 }

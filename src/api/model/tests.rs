@@ -24,6 +24,7 @@ fn volume() -> Volume {
         connections: 2,
         bench: false,
         pgs: 32,
+        pg_states: None,
         layers: vec![Layer {
             id: 9,
             parent: None,
@@ -75,6 +76,7 @@ fn a_volume_request_has_defaults_and_refuses_unknown_fields() {
         (short.block_size_bytes, short.purpose),
         (4096, VolumeCreatePurpose::Use)
     );
+    assert_eq!((short.pool, short.locality), (None, Locality::Spread));
     let odd = r#"{"name":"a","size_bytes":4096,"colour":"red"}"#;
     let error = serde_json::from_str::<VolumeCreate>(odd)
         .unwrap_err()
@@ -137,6 +139,7 @@ fn status_and_alerts_are_written_as_ever() {
             promised_bytes: 20,
             taken_bytes: 40,
             cluster: None,
+            degraded_pools: Vec::new(),
             nbd_socket: "/n".into(),
             alerts: vec![Alert {
                 name: "disk-failed".into(),

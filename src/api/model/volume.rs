@@ -1,6 +1,7 @@
 //! Volumes.
 
 use super::attachment::Attachment;
+use super::pool::PgStates;
 use serde::{Deserialize, Serialize};
 
 /// Where a volume is in its life.
@@ -56,6 +57,9 @@ pub struct Volume {
     pub bench: bool,
     /// Over how many placement groups it is spread.
     pub pgs: u32,
+    /// How those are; nothing where the node is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pg_states: Option<PgStates>,
     pub layers: Vec<Layer>,
     /// While it is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +99,28 @@ pub struct VolumeCreate {
     pub block_size_bytes: u32,
     #[serde(default)]
     pub purpose: VolumeCreatePurpose,
+    /// By its name; nothing: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(default, skip_serializing_if = "Locality::is_spread")]
+    pub locality: Locality,
+}
+
+/// Where a new volume's data is to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Locality {
+    /// On all disks of its pool.
+    #[default]
+    Spread,
+    /// With one copy on the node that is asked.
+    Local,
+}
+
+impl Locality {
+    fn is_spread(&self) -> bool {
+        *self == Locality::Spread
+    }
 }
 
 fn default_block_size() -> u32 {

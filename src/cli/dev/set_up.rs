@@ -224,6 +224,7 @@ impl<'a> Node<'a> {
                 path: path.display().to_string(),
                 // A file that is there was made by a try that was cut short, and has its size.
                 size_bytes: is_to_be_made(&path).then_some(size),
+                pool: None,
             };
             self.client.add_disk(&add).await.map(|_| ())
         })

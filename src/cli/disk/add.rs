@@ -13,6 +13,9 @@ pub struct Add {
     /// Make a sparse file of this size
     #[arg(long, value_parser = parse)]
     size: Option<u64>,
+    /// The pool that it becomes a part of [default: default]
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
 }
 
 impl Add {
@@ -31,6 +34,7 @@ impl Add {
         let add = DiskAdd {
             path: path.into(),
             size_bytes: self.size,
+            pool: self.pool,
         };
         let disk = context.client.add_disk(&add).await?;
         context.output.show(&disk, for_people)

@@ -17,6 +17,9 @@ pub struct Create {
     /// How far apart copies lie
     #[arg(long, default_value = "node")]
     level: Level,
+    /// Only say how the pool would be, or why it cannot be so
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Create {
@@ -26,6 +29,7 @@ impl Create {
             copies: self.copies,
             min_copies: self.min_copies,
             level: self.level.into(),
+            dry_run: self.dry_run,
         };
         let pool = context.client.create_pool(&create).await?;
         context.output.show(&pool, for_people)

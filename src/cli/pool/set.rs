@@ -21,6 +21,9 @@ pub struct Set {
     /// How much may be promised of what there is, in percent
     #[arg(long, value_name = "PERCENT")]
     overcommit: Option<u32>,
+    /// Only say how the pool would be, or why it cannot be so
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Set {
@@ -30,6 +33,7 @@ impl Set {
             min_copies: self.min_copies,
             level: self.level.map(Into::into),
             overcommit_percent: self.overcommit,
+            dry_run: self.dry_run,
         };
         let pool = context.client.set_pool(&self.name, &set).await?;
         context.output.show(&pool, for_people)

@@ -1,9 +1,10 @@
 //! `sarsen pool show NAME`
 
 use super::word;
-use crate::api::model::{Pool, PoolPgs};
+use crate::api::model::Pool;
 use crate::api::size::human;
 use crate::cli::output::fields;
+use crate::cli::status::{since_unix, states};
 use crate::cli::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -19,28 +20,11 @@ impl Show {
 }
 
 pub(super) fn for_people(pool: &Pool) -> String {
-    let PoolPgs {
-        all,
-        whole,
-        degraded,
-        waiting,
-        unreachable,
-        filling,
-    } = pool.pgs;
-    let mut pgs = format!("{all}, {whole} whole");
-    for (count, what) in [
-        (degraded, "degraded"),
-        (waiting, "below min_copies"),
-        (unreachable, "out of reach"),
-        (filling, "being filled"),
-    ] {
-        if count > 0 {
-            pgs += &format!(", {count} {what}");
-        }
-    }
-    let state = match pool.reason.is_empty() {
-        true => "whole".to_owned(),
-        false => pool.reason.clone(),
+    let pgs = format!("{}, {}", pool.pgs.all, states(&pool.pgs));
+    let state = match (pool.reason.is_empty(), pool.since_unix_seconds) {
+        (true, _) => "whole".to_owned(),
+        (false, None) => pool.reason.clone(),
+        (false, Some(since)) => format!("for {}: {}", since_unix(since), pool.reason),
     };
     fields([
         ("pool", pool.name.clone()),

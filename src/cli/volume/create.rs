@@ -1,7 +1,7 @@
 //! `sarsen volume create NAME --size S`
 
 use super::show::for_people;
-use crate::api::model::{VolumeCreate, VolumeCreatePurpose};
+use crate::api::model::{self, VolumeCreate, VolumeCreatePurpose};
 use crate::api::size::parse;
 use crate::cli::{Context, Failure};
 
@@ -15,6 +15,30 @@ pub struct Create {
     /// The logical sector size in bytes: 512 or 4096
     #[arg(long, default_value_t = 4096)]
     block_size: u32,
+    /// The pool that it is spread over [default: default]
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Where its data is to lie
+    #[arg(long, default_value = "spread")]
+    locality: Locality,
+}
+
+/// Where a volume's data is to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Locality {
+    /// On all disks of the pool
+    Spread,
+    /// With one copy on the node whose daemon is asked
+    Local,
+}
+
+impl From<Locality> for model::Locality {
+    fn from(locality: Locality) -> model::Locality {
+        match locality {
+            Locality::Spread => model::Locality::Spread,
+            Locality::Local => model::Locality::Local,
+        }
+    }
 }
 
 impl Create {
@@ -24,6 +48,8 @@ impl Create {
             size_bytes: self.size,
             block_size_bytes: self.block_size,
             purpose: VolumeCreatePurpose::Use,
+            pool: self.pool,
+            locality: self.locality.into(),
         };
         let volume = context.client.create_volume(&create).await?;
         context.output.show(&volume, for_people)

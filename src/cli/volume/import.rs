@@ -9,8 +9,8 @@ use super::source::{Piece, Source, Window};
 use crate::api::StreamCrc;
 use crate::api::client::{Client, ClientError};
 use crate::api::model::{
-    ErrorBody, ErrorCode, ImportFinish, Volume, VolumeCreate, VolumeCreatePurpose, VolumeState,
-    crc_of_text, crc_text,
+    ErrorBody, ErrorCode, ImportFinish, Locality, Volume, VolumeCreate, VolumeCreatePurpose,
+    VolumeState, crc_of_text, crc_text,
 };
 use crate::api::size::parse;
 use crate::cli::{Context, Failure};
@@ -130,6 +130,8 @@ impl Import {
             size_bytes: size,
             block_size_bytes: self.block_size,
             purpose: VolumeCreatePurpose::Import,
+            pool: None,
+            locality: Locality::Spread,
         };
         Ok(client.create_volume(&create).await?)
     }

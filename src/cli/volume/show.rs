@@ -3,6 +3,7 @@
 use crate::api::model::{Volume, VolumeState};
 use crate::api::size::human;
 use crate::cli::output::{exact, fields};
+use crate::cli::status::states;
 use crate::cli::{Context, Failure, attachments};
 
 #[derive(Debug, clap::Args)]
@@ -29,13 +30,26 @@ pub(super) fn for_people(volume: &Volume) -> String {
         ("state", with_reason(volume)),
         (
             "pool",
-            format!("{}, over {} placement groups", volume.pool, volume.pgs),
+            format!(
+                "{}, over {} placement groups{}",
+                volume.pool,
+                volume.pgs,
+                states_of(volume)
+            ),
         ),
         ("connections", volume.connections.to_string()),
         ("attached", attached(volume)),
         ("layers", layers.collect::<Vec<_>>().join(", ")),
         ("uri", volume.uri.clone()),
     ])
+}
+
+/// How its placement groups are, where they are not whole and at rest.
+fn states_of(volume: &Volume) -> String {
+    match &volume.pg_states {
+        Some(pgs) if pgs.lacking() > 0 || pgs.filling > 0 => format!(": {}", states(pgs)),
+        _ => String::new(),
+    }
 }
 
 /// What serves it to a guest, or as a device.

@@ -140,7 +140,7 @@ impl Catalog {
                 "volumes of {promised} bytes would be promised, of at most {limit} ({} % of {capacity})",
                 pool.overcommit_percent
             );
-            let hint = "add a disk, or raise overcommit_percent in the configuration";
+            let hint = "add a disk, or allow more with `sarsen pool set NAME --overcommit PERCENT`";
             return Err(Refusal::new(Code::Exhausted, "size", reason, hint));
         }
         Ok(pool)
