@@ -131,6 +131,8 @@ pub struct Comparer {
     pub(super) life: u64,
     pace: u32,
     last_id: u64,
+    /// See [`Comparer::deadline`].
+    deadline: Option<Time>,
 }
 
 impl Comparer {
@@ -153,6 +155,7 @@ impl Comparer {
             pace: PACE_FIRST,
             life,
             last_id: 0,
+            deadline: None,
         }
     }
 
@@ -196,10 +199,16 @@ impl Comparer {
             },
         }
         self.go_on(now, out);
+        self.deadline = self.next_deadline();
     }
 
     /// When [`Comparer::expire`] is to be called, if nothing else happens first.
     pub fn deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// Of all PGs: so it is not looked for at each turn of a shard, but kept.
+    fn next_deadline(&self) -> Option<Time> {
         let checks = self.checks.values().filter_map(Check::deadline);
         let named = self.named.values().map(|of| of.tell);
         let walk = match self.walk {
@@ -215,6 +224,7 @@ impl Comparer {
         self.pass_over(now, |since, _| since + super::PATIENCE <= now);
         self.tell_again(now, out);
         self.go_on(now, out);
+        self.deadline = self.next_deadline();
     }
 
     /// Asserts the named invariants.

@@ -8,7 +8,7 @@ use crate::runtime::links::limits::Limits;
 use crate::runtime::links::{Door, Event, LinkError, LinkId, LinkUser, Outgoing, Refused, Why};
 use crate::runtime::{Config, Runtime};
 use crate::shard::ShardNo;
-use crate::wire::{Credit, Frame, HEAD_LEN, Head, Version, decode};
+use crate::wire::{Credit, Frame, HEAD_LEN, Head, Version, decode, set_number};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -318,6 +318,7 @@ fn read_credit(peer: &mut TcpStream) -> Credit {
 #[test]
 fn credit_of_asks_that_are_forgotten_is_told_though_nothing_else_happens() {
     let config = Config {
+        link_bytes: 8 << 20,
         link_limits: Limits {
             forget_after: Duration::from_millis(200),
             ..Limits::USUAL
@@ -333,9 +334,11 @@ fn credit_of_asks_that_are_forgotten_is_told_though_nothing_else_happens() {
     let mut bytes = Vec::new();
     for id in 0..first.asks / 2 {
         let (at, _) = super::ends::place_of(id);
+        let start = bytes.len();
         super::frames::read(id, at, BlockRun::new(0, 1).unwrap())
             .encode(Version::PRESENT, DISK, 0, &mut bytes)
             .unwrap();
+        set_number(&mut bytes[start..], id as u32);
     }
     peer.write_all(&bytes).unwrap();
     let then = read_credit(&mut peer);
