@@ -17,6 +17,7 @@ pub mod power_is_cut;
 mod replicated;
 mod several_nodes;
 mod several_shards;
+mod shared;
 mod space_runs_low;
 mod stopped_and_started;
 mod volume_changes;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
     all.extend(replicated::cases());
+    all.extend(shared::cases());
     all.extend(dev_nodes::cases());
     all.extend(several_shards::cases());
     all.extend(power_is_cut::cases());

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod model;
 pub mod nbd;
 pub mod power;
+pub mod registers;
 pub mod sector;
 pub mod service_manager;
 pub mod tools;

@@ -5,7 +5,7 @@ use super::model::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
     ClusterTokenMake, Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody,
     ImportFinish, Map, Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade,
-    Upgrading, Volume, VolumeCreate, VolumeList, VolumeResize, crc_of_text, crc_text,
+    Upgrading, Volume, VolumeChange, VolumeCreate, VolumeList, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -117,9 +117,12 @@ impl Client {
         self.send(Method::POST, "/v1/volumes", volume).await
     }
 
-    pub async fn resize_volume(&mut self, name: &str, to: u64) -> Result<Volume, ClientError> {
-        let resize = VolumeResize { size_bytes: to };
-        self.send(Method::PATCH, &volume_path(name), &resize).await
+    pub async fn change_volume(
+        &mut self,
+        name: &str,
+        change: &VolumeChange,
+    ) -> Result<Volume, ClientError> {
+        self.send(Method::PATCH, &volume_path(name), change).await
     }
 
     pub async fn delete_volume(&mut self, name: &str) -> Result<(), ClientError> {

@@ -38,7 +38,7 @@ pub struct Attach {
     /// Queues, 1 to 128 [default: one for each shard of the daemon]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     queues: Option<u16>,
-    /// A second socket of an attached volume, for a guest that migrates to it
+    /// A second socket of an attached volume, for a guest that migrates to it: at its node, or at another one of the cluster
     #[arg(long, requires = "vhost_user", conflicts_with_all = DEVICES)]
     incoming: bool,
     /// Take the volume from a node of the cluster that does not answer; it comes here when that node's lease has ended

@@ -192,6 +192,8 @@ mod tests {
             "sarsen volume list --json",
             "sarsen --json volume show a",
             "sarsen volume resize a --size 20G",
+            "sarsen volume set a --shared",
+            "sarsen volume set a --exclusive",
             "sarsen volume delete a",
             "sarsen volume import a disk.img",
             "sarsen volume import a - --size 1G",

@@ -3,7 +3,7 @@
 use super::door::{Input, Output};
 use super::openings::{Openings, Step};
 use crate::base::{DiskId, DiskSlot, Epoch, NodeId, PgId, Time, VolumeId};
-use crate::protocol::catalog::{Catalog, Event, Ownership, Sharing, Volume};
+use crate::protocol::catalog::{Catalog, Event, Ownership, Volume};
 use crate::protocol::cuts::{self, Cuts, Layers};
 use crate::protocol::membership::{self, Holder, HolderInput, Incarnation, LeaseNumber};
 use crate::protocol::replication::RulesOff;
@@ -313,7 +313,7 @@ impl Node {
         let freezes = catalog.who_freezes(of) == Some(self.id);
         let is_attached = catalog.attached_at(volume, self.id).is_some();
         let here = match is_attached {
-            true if of.sharing == Sharing::Shared => Here::Shared,
+            true if catalog.is_shared(of) => Here::Shared,
             true => Here::Attached,
             false if freezes => Here::ToFreeze,
             false => Here::NotAttached,

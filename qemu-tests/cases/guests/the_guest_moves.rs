@@ -1,5 +1,6 @@
-//! Live migration between two QEMU processes on one daemon while the guest writes, and one that is given up half-way.
+//! Live migration between two QEMU processes on one daemon, and between two nodes of a cluster, while the guest writes; and ones that are given up half-way.
 
+use crate::cases::several_nodes::three;
 use crate::guest::{Guest, Plan};
 use crate::harness::daemon::{Daemon, Start, text};
 use crate::harness::{Case, Outcome, Room, Step, ensure};
@@ -15,15 +16,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("the_guest_moves_to_another_qemu_while_it_writes", moves),
+        Case::new("the_guest_moves_to_another_qemu_while_it_writes", |room| {
+            moves(room, scene(room)?)
+        }),
+        Case::new("the_guest_moves_to_another_node_while_it_writes", |room| {
+            moves(room, scene_of_nodes(room)?)
+        }),
         // Where this one fails too, the emulator loses writes, and not our log.
         Case::new("the_guest_moves_without_a_disk_of_ours", control).only_in_full(),
-        Case::new("the_guest_moves_half_way_and_stays", stays),
+        Case::new("the_guest_moves_half_way_and_stays", |room| {
+            stays(room, scene(room)?)
+        }),
+        Case::new(
+            "the_guest_moves_half_way_to_another_node_and_stays",
+            |room| stays(room, scene_of_nodes(room)?),
+        ),
     ]
 }
 
 struct Scene {
-    daemon: Daemon,
+    /// Where the guest is, where it goes to if that is another node, and others.
+    nodes: Vec<Daemon>,
     sockets: [PathBuf; 2],
     /// Where the guest's state goes.
     state: PathBuf,
@@ -31,12 +44,27 @@ struct Scene {
 
 /// A guest on a volume, under a plan that another QEMU can have, too.
 fn scene(room: &Room) -> Step<Scene> {
-    let daemon = Start::dev(room, "store", "512M").run()?;
+    on(room, vec![Start::dev(room, "store", "512M").run()?])
+}
+
+/// The same on two of three nodes, with two copies of everything.
+fn scene_of_nodes(room: &Room) -> Step<Scene> {
+    let nodes = three(room)?;
+    for (number, node) in nodes.iter().enumerate() {
+        let path = room.path(&format!("disk{number}"));
+        node.tell(&["disk", "add", &text(&path), "--size", "512M"])?;
+    }
+    nodes[0].tell(&["pool", "set", "default", "--copies", "2"])?;
+    on(room, nodes.into())
+}
+
+fn on(room: &Room, nodes: Vec<Daemon>) -> Step<Scene> {
+    let daemon = &nodes[0];
     daemon.create("vm1", &format!("{}M", MIB + READ_MIB))?;
     let sockets = [room.path("here.sock"), room.path("there.sock")];
     daemon.attach("vm1", &sockets[0], 2)?;
     Ok(Scene {
-        daemon,
+        nodes,
         sockets,
         state: room.path("state.sock"),
     })
@@ -50,10 +78,22 @@ impl Scene {
             .vhost_user(&self.sockets[side], 2)
     }
 
+    fn to(&self) -> &Daemon {
+        self.nodes.get(1).unwrap_or(&self.nodes[0])
+    }
+
+    /// What is left where the guest is not goes.
+    fn detach(&self, at: &Daemon, incoming: bool) -> Step<()> {
+        let mut line = vec!["detach", "vm1"];
+        // At another node it is one like any other.
+        line.extend((incoming && self.nodes.len() == 1).then_some("--incoming"));
+        at.tell(&line).map(drop)
+    }
+
     /// The second QEMU, that waits.
     fn other(&self, room: &Room) -> Step<Guest> {
         let socket = text(&self.sockets[1]);
-        self.daemon.tell(&[
+        self.to().tell(&[
             "attach",
             "vm1",
             "--vhost-user",
@@ -90,8 +130,7 @@ fn until(guest: &mut Guest, wanted: &str) -> Step<serde_json::Value> {
     }
 }
 
-fn moves(room: &Room) -> Outcome {
-    let scene = scene(room)?;
+fn moves(room: &Room, scene: Scene) -> Outcome {
     let mut here = scene.plan(room, 0).boot()?;
     let mut load = here.load("/dev/vda", MIB, 7)?;
     // The load soon looks at what it read, and its processor marks much of it. What these reads bring only our log marks.
@@ -104,6 +143,8 @@ fn moves(room: &Room) -> Outcome {
     let state = until(&mut here, "completed")?;
     there.continue_from(&here)?;
     here.kill()?;
+    there.gets_on(&mut load, PAUSE_MAX)?;
+    scene.detach(&scene.nodes[0], false)?;
     there.gets_on(&mut load, PAUSE_MAX)?;
     let held = there.enough("reads", reads)?;
     let said = there.enough("/dev/vda", load)?;
@@ -134,8 +175,7 @@ fn control(room: &Room) -> Outcome {
     Ok(said)
 }
 
-fn stays(room: &Room) -> Outcome {
-    let scene = scene(room)?;
+fn stays(room: &Room, scene: Scene) -> Outcome {
     let mut here = scene.plan(room, 0).boot()?;
     let mut load = here.load("/dev/vda", MIB, 8)?;
     here.gets_on(&mut load, PAUSE_MAX)?;
@@ -147,7 +187,7 @@ fn stays(room: &Room) -> Outcome {
     here.qmp.ask("migrate_cancel", json!({}))?;
     until(&mut here, "cancelled")?;
     there.kill()?;
-    scene.daemon.tell(&["detach", "vm1", "--incoming"])?;
+    scene.detach(scene.to(), true)?;
     here.gets_on(&mut load, PAUSE_MAX)?;
     let said = here.enough("/dev/vda", load)?;
     here.nothing_failed()?;

@@ -224,7 +224,9 @@ impl Host {
             return Found::Refused(why.clone());
         }
         let (first, _) = catalog.attachments_of(volume.id);
-        let theirs = first.filter(|first| first.node != me && volume.sharing == Sharing::Exclusive);
+        let is_here = catalog.attached_at(volume.id, me).is_some();
+        let is_theirs = !is_here && volume.sharing == Sharing::Exclusive;
+        let theirs = first.filter(|first| first.node != me && is_theirs);
         match theirs {
             // It may let go of it.
             Some(_) if is_in_passing_elsewhere(catalog, volume, me) => Found::Away,
@@ -380,12 +382,23 @@ impl Host {
         lets_go
     }
 
+    /// The same where it is held in passing at all.
+    async fn let_go_at_once(&self, volume: VolumeId) {
+        if let Some(key) = self.held().get(&volume) {
+            self.let_go(volume, *key).await;
+        }
+    }
+
+    /// Waits for some seconds until no node has a volume in passing.
+    pub(super) async fn nobody_has_it_in_passing(&self, volume: VolumeId) {
+        self.let_go_at_once(volume).await;
+        self.wait_until_let_go(volume).await;
+    }
+
     /// Deletes a volume of the cluster.
     pub(super) async fn delete_of_cluster(&self, name: &str) -> Result<(), ErrorBody> {
         let id = self.manager().catalog().volume_named(name)?.id;
-        if let Some(key) = self.held().get(&id) {
-            self.let_go(id, *key).await;
-        }
+        self.let_go_at_once(id).await;
         let given_up = async {
             let mut watch = self.manager().watch();
             let owned = || {

@@ -9,7 +9,7 @@ use crate::api::model::{
     Layer, NodeList, NodeStatus, Status, Volume, VolumeList, VolumeState, crc_text,
 };
 use crate::base::DiskId;
-use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, PoolId, Refusal};
+use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, PoolId, Refusal, Sharing};
 use std::collections::BTreeMap;
 
 impl Host {
@@ -139,6 +139,7 @@ impl Host {
             reason,
             connections: self.runtime().connections(volume.id) as u64,
             bench: volume.bench,
+            shared: volume.sharing == Sharing::Shared,
             pgs: volume.pgs,
             pg_states: (looked.get(&volume.pool)).map(|look| look.of_volume(catalog, volume)),
             layers: layers.collect(),

@@ -3,11 +3,13 @@
 use super::health::Health;
 use super::held::Found;
 use super::{AlertKind, Host, lock};
-use crate::api::model::{self, ErrorBody, Volume, VolumeCreate, VolumeCreatePurpose};
+use crate::api::model::{self, ErrorBody, Volume, VolumeChange, VolumeCreate, VolumeCreatePurpose};
 use crate::base::VolumeId;
 use crate::manager::ProposeError;
 use crate::pilot;
-use crate::protocol::catalog::{self, Command, Locality, Purpose, VolumeState, check_name};
+use crate::protocol::catalog::{
+    self, Command, Locality, Purpose, Sharing, VolumeState, check_name,
+};
 use crate::runtime::Export;
 use crate::shard::{Control, ControlError};
 
@@ -65,7 +67,43 @@ impl Host {
         self.volume(&create.name)
     }
 
-    pub async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
+    /// Changes one thing of a volume: all of it or nothing.
+    pub async fn change_volume(
+        &self,
+        name: &str,
+        change: VolumeChange,
+    ) -> Result<Volume, ErrorBody> {
+        match (change.size_bytes, change.shared) {
+            (Some(size), None) => self.resize_volume(name, size).await,
+            (None, Some(shared)) => self.share_volume(name, shared).await,
+            _ => {
+                let message = "one thing is changed at a time";
+                let hint = "give `size_bytes` or `shared`";
+                Err(ErrorBody::invalid("shared", message, hint))
+            }
+        }
+    }
+
+    async fn share_volume(&self, name: &str, shared: bool) -> Result<Volume, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let volume = self.manager().catalog().volume_named(name)?.id;
+        // Nobody may have it meanwhile, but who has it in passing lets go of it.
+        self.nobody_has_it_in_passing(volume).await;
+        let sharing = match shared {
+            true => Sharing::Shared,
+            false => Sharing::Exclusive,
+        };
+        let command = Command::SetSharing {
+            name: name.to_owned(),
+            sharing,
+        };
+        let asked = self.manager().propose(command).await;
+        self.known(&format!("volume {name}"), asked)?;
+        tracing::info!(%volume, name, shared, "volume is shared by nodes, or not");
+        self.volume(name)
+    }
+
+    async fn resize_volume(&self, name: &str, size: u64) -> Result<Volume, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
         let name = name.to_owned();
         let resize = Command::ResizeVolume {

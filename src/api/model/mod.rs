@@ -28,8 +28,8 @@ pub use pool::{
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use upgrade::{Checked, Upgrade, Upgrading};
 pub use volume::{
-    ImportFinish, ImportState, Layer, Locality, Map, MapRun, Volume, VolumeCreate,
-    VolumeCreatePurpose, VolumeList, VolumeResize, VolumeState,
+    ImportFinish, ImportState, Layer, Locality, Map, MapRun, Volume, VolumeChange, VolumeCreate,
+    VolumeCreatePurpose, VolumeList, VolumeState,
 };
 
 /// The header that carries the crc32c of a binary body, as 8 hexadecimal digits.

@@ -23,6 +23,7 @@ fn volume() -> Volume {
         reason: String::new(),
         connections: 2,
         bench: false,
+        shared: false,
         pgs: 32,
         pg_states: None,
         layers: vec![Layer {

@@ -55,6 +55,9 @@ pub struct Volume {
     pub connections: u64,
     /// Whether `bench` made it.
     pub bench: bool,
+    /// Whether several nodes may attach it at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// Over how many placement groups it is spread.
     pub pgs: u32,
     /// How those are; nothing where the node is alone.
@@ -130,8 +133,13 @@ fn default_block_size() -> u32 {
 /// `PATCH /v1/volumes/NAME`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VolumeResize {
-    pub size_bytes: u64,
+pub struct VolumeChange {
+    /// The new size, which must not be smaller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Whether several nodes may attach it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 /// `POST /v1/volumes/NAME/import`: the source has ended.

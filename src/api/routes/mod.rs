@@ -24,7 +24,7 @@ const JSON_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn all(host: Host) -> Router {
     let one_volume = get(volumes::show)
-        .patch(volumes::resize)
+        .patch(volumes::change)
         .delete(volumes::delete);
     let attach = post(attachments::attach).delete(attachments::detach);
     let data = get(data::read).put(data::write);

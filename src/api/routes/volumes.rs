@@ -2,7 +2,7 @@
 
 use super::reply::{Answer, Body, Failure, Named};
 use crate::api::host::Host;
-use crate::api::model::{ImportFinish, Volume, VolumeCreate, VolumeList, VolumeResize};
+use crate::api::model::{ImportFinish, Volume, VolumeChange, VolumeCreate, VolumeList};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -26,17 +26,16 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-pub(super) async fn resize(
+pub(super) async fn change(
     State(host): State<Host>,
     Named(name): Named<String>,
-    Body(resize): Body<VolumeResize>,
+    Body(change): Body<VolumeChange>,
 ) -> Answer<Volume> {
     let work = host.clone();
-    let size = resize.size_bytes;
-    let resized = host
-        .to_the_end(async move { work.resize_volume(&name, size).await })
+    let changed = host
+        .to_the_end(async move { work.change_volume(&name, change).await })
         .await?;
-    Ok(Json(resized))
+    Ok(Json(changed))
 }
 
 pub(super) async fn delete(

@@ -7,6 +7,7 @@ mod import;
 mod list;
 mod progress;
 mod resize;
+mod set;
 mod show;
 mod sink;
 mod source;
@@ -27,6 +28,8 @@ pub enum Verb {
     Show(show::Show),
     /// Make a volume larger
     Resize(resize::Resize),
+    /// Change whether several nodes may attach a volume at once
+    Set(set::Set),
     /// Delete a volume and its data
     Delete(delete::Delete),
     /// Create a volume from a raw image
@@ -42,6 +45,7 @@ impl Verb {
             Verb::List(list) => list.run(context).await,
             Verb::Show(show) => show.run(context).await,
             Verb::Resize(resize) => resize.run(context).await,
+            Verb::Set(set) => set.run(context).await,
             Verb::Delete(delete) => delete.run(context).await,
             Verb::Import(import) => import.run(context).await,
             Verb::Export(export) => export.run(context).await,

@@ -1,6 +1,7 @@
 //! `sarsen volume resize NAME --size S`
 
 use super::show::for_people;
+use crate::api::model::VolumeChange;
 use crate::api::size::parse;
 use crate::cli::{Context, Failure};
 
@@ -14,7 +15,11 @@ pub struct Resize {
 
 impl Resize {
     pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let volume = context.client.resize_volume(&self.name, self.size).await?;
+        let change = VolumeChange {
+            size_bytes: Some(self.size),
+            shared: None,
+        };
+        let volume = context.client.change_volume(&self.name, &change).await?;
         context.output.show(&volume, for_people)
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn for_people(volume: &Volume) -> String {
         ),
         ("connections", volume.connections.to_string()),
         ("attached", attached(volume)),
+        ("shared", if volume.shared { "yes" } else { "no" }.into()),
         ("layers", layers.collect::<Vec<_>>().join(", ")),
         ("uri", volume.uri.clone()),
     ])

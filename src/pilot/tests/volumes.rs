@@ -230,3 +230,50 @@ fn a_shared_volume_goes_to_the_node_that_waits_for_its_turn() {
         assert!(drained.iter().any(is), "it was handed over, not waited out");
     });
 }
+
+#[test]
+fn a_volume_goes_along_with_a_guest_that_moves_to_another_node() {
+    run(async {
+        let site = Site::new("moves").await;
+        site.disks().await;
+        let volume = site.create("v").await;
+        let socket = |node, incoming| Command::Attach {
+            volume,
+            node: NodeId(node),
+            front_end: FrontEnd::VhostUser {
+                socket: "/run/v".into(),
+                queues: 1,
+                incoming,
+            },
+        };
+        site.propose(socket(1, false)).await;
+        let open = |site: &Site, id: u32| site.shards(id).epoch(volume).is_some();
+        site.eventually("it is open", |site| open(site, 1)).await;
+        let first = site.shards(1).epoch(volume);
+        site.propose(socket(2, true)).await;
+        let offered = |site: &Site| {
+            let orders = site.shards(2).orders();
+            let is = |order: &Order| matches!(order, Order::Offer(open) if open.id == volume);
+            orders.iter().any(is)
+        };
+        site.eventually("requests wait there", offered).await;
+        assert_eq!(site.shards(1).epoch(volume), first, "it stays until asked");
+        // The guest's first request there.
+        site.shards(2).say(What::Waits { volume }).await;
+        site.eventually("it has moved", |site| open(site, 2) && !open(site, 1))
+            .await;
+        let then = site.shards(2).epoch(volume);
+        assert!(then > first);
+        site.detach(volume).await;
+        let alone = |site: &Site| {
+            let catalog = site.node(2).manager.catalog();
+            catalog
+                .attachments_of(volume)
+                .0
+                .is_some_and(|of| of.node == NodeId(2))
+        };
+        site.eventually("the node where it was is out of it", alone)
+            .await;
+        assert_eq!(site.shards(2).epoch(volume), then, "nothing was broken");
+    });
+}

@@ -55,27 +55,27 @@ impl Catalog {
         if let Some(socket) = front_end.socket() {
             self.check_socket_is_free(node, socket)?;
         }
-        let attachment = Attachment {
+        let mut attachment = Attachment {
             key: AttachmentKey(self.next.attachment),
             volume: id,
             node,
             front_end: front_end.clone(),
         };
+        let first = self.attachments.get(&id).map(|first| first.node);
+        if first.is_some_and(|first| first != node) {
+            // The range goes to who asks, so it is one like any other.
+            attachment.front_end.arrive();
+        }
         self.next.attachment += 1;
         let held = self.attached_at(id, node).filter(|one| is_held(one));
         if let Some(node) = held.map(|held| held.node) {
-            let is_first = self
-                .attachments
-                .get(&id)
-                .is_some_and(|first| first.node == node);
-            let place = match is_first {
+            let place = match first == Some(node) {
                 true => Place::First,
                 false => Place::Shared(node),
             };
             self.put_attachment(place, attachment.clone());
             return Ok(vec![Event::Attached { attachment }]);
         }
-        let first = self.attachments.get(&id).map(|first| first.node);
         let place = match first {
             Some(first) if first != node => Place::Shared(node),
             _ if front_end.is_incoming() => Place::Incoming,
@@ -173,19 +173,13 @@ impl Catalog {
             }
             return Ok(());
         };
-        if first.node != node && volume.sharing == Sharing::Shared {
-            let reason = if wanted.is_incoming() {
-                format!("a guest moves to {name} at the node where it runs only")
-            } else if self.attached_at(volume.id, node).is_some() {
-                format!("{name} is attached to node {node} already")
-            } else {
-                return Ok(());
-            };
-            return Err(Refusal::conflict("name", reason, "detach it there first"));
-        }
         if first.node != node {
-            let reason = format!("{name} is attached to node {}", first.node);
-            return Err(Refusal::conflict("name", reason, "detach it there first"));
+            return self.check_other_node(volume, first, node, wanted);
+        }
+        if volume.sharing == Sharing::Exclusive && self.is_shared(volume) {
+            let reason = format!("a guest moves with {name} to another node");
+            let hint = "wait until it is there, or detach it there first";
+            return Err(Refusal::conflict("name", reason, hint));
         }
         if !wanted.is_incoming() {
             let reason = format!("{name} is attached already: {}", first.front_end);
@@ -208,6 +202,48 @@ impl Catalog {
             return Err(Refusal::conflict("incoming", reason, hint));
         }
         Ok(())
+    }
+
+    /// The same where another node has the volume attached.
+    fn check_other_node(
+        &self,
+        volume: &Volume,
+        first: &Attachment,
+        node: NodeId,
+        wanted: &FrontEnd,
+    ) -> Result<(), Refusal> {
+        let (name, of) = (&volume.name, first.node);
+        let (field, reason, hint) = if self
+            .attached_at(volume.id, node)
+            .is_some_and(|one| !is_held(one))
+        {
+            let reason = format!("{name} is attached to node {node} already");
+            ("name", reason, "detach it there first")
+        } else if volume.sharing == Sharing::Shared {
+            return Ok(());
+        } else if !wanted.is_incoming() {
+            let hint = match first.front_end {
+                FrontEnd::VhostUser { .. } => {
+                    "detach it there first; to migrate its guest attach it here with --incoming"
+                }
+                _ => "detach it there first",
+            };
+            ("name", format!("{name} is attached to node {of}"), hint)
+        } else if first.front_end.socket().is_none() {
+            let reason = format!("{name} is attached to node {of} as {}", first.front_end);
+            let hint = "only a guest's disk (--vhost-user) migrates; detach it there first";
+            ("incoming", reason, hint)
+        } else if self.is_shared(volume) || self.incoming.contains_key(&volume.id) {
+            let hint = "wait until it is there, or detach it there first";
+            (
+                "incoming",
+                format!("a guest moves with {name} already"),
+                hint,
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::conflict(field, reason, hint))
     }
 
     fn check_socket_is_free(&self, node: NodeId, socket: &str) -> Result<(), Refusal> {

@@ -193,7 +193,11 @@ impl Catalog {
                     && !other.front_end.is_incoming()
                     && first.is_some_and(|first| first.node != *node)
             };
-            volume.is_some_and(|volume| volume.sharing == Sharing::Shared)
+            // Of a volume that is not shared the second one is where its guest moves to.
+            let moves = of.len() == 1
+                && first.is_some_and(|first| first.front_end.socket().is_some())
+                && of.values().all(|to| to.front_end.socket().is_some());
+            volume.is_some_and(|volume| volume.sharing == Sharing::Shared || moves)
                 && !of.is_empty()
                 && of.iter().all(other)
         });

@@ -11,7 +11,7 @@
 //! A snapshot that is deleted loses its name at once; its layer goes when the stores have merged it into the one above.
 
 use super::range::Left;
-use super::state::{Layer, LayerState, Sharing, Snapshot, Volume, VolumeState};
+use super::state::{Layer, LayerState, Snapshot, Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, LAYERS_MAX, Refusal, check_name};
 use crate::base::{Epoch, LayerId, NodeId, VolumeId};
@@ -100,7 +100,7 @@ impl Catalog {
             return None;
         }
         if let (Some(first), _) = self.attachments_of(volume.id) {
-            return (volume.sharing == Sharing::Shared).then_some(first.node);
+            return self.is_shared(volume).then_some(first.node);
         }
         let pg = self.pg(*self.pgs_of_volume(volume).first()?)?;
         let disk = pg.configuration.in_sync().next()?;

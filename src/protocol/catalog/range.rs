@@ -15,7 +15,7 @@
 //!
 //! Invariants: *epochs-only-grow*; *owners-are-known*. It does not know what is sealed or drained, but by its owner's word.
 
-use super::state::{Sharing, Volume, VolumeState};
+use super::state::{Volume, VolumeState};
 use super::volume::{no_volume, not_ready};
 use super::{Catalog, Code, Event, Refusal};
 use crate::base::{Epoch, NodeId, VolumeId};
@@ -221,7 +221,7 @@ impl Catalog {
         }
         if let (Some(first), _) = self.attachments_of(id)
             && first.node != taker.node
-            && volume.sharing == Sharing::Exclusive
+            && !self.is_shared(volume)
         {
             let reason = format!("{} is attached to node {}", volume.name, first.node);
             return Err(Refusal::conflict("node", reason, "detach it there first"));

@@ -558,7 +558,12 @@ impl Catalog {
             .or_else(|| self.shared.get(&volume)?.get(&node))
     }
 
-    /// Those of a shared volume at other nodes than its first one's.
+    /// Whether several nodes take turns at a volume: it is shared, or a guest moves from one node to another.
+    pub fn is_shared(&self, volume: &Volume) -> bool {
+        volume.sharing == Sharing::Shared || self.shared.contains_key(&volume.id)
+    }
+
+    /// Those at other nodes than the first one's: of a shared volume, and where a guest moves to.
     pub fn shared_at(&self, volume: VolumeId) -> impl Iterator<Item = &Attachment> {
         let of = self.shared.get(&volume).into_iter();
         of.flat_map(BTreeMap::values)

@@ -16,8 +16,7 @@ impl Host {
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
         let volume = catalog.volume_named(name)?;
-        self.come_from_elsewhere(&catalog, volume, attach.take_over)
-            .await?;
+        self.come_from_elsewhere(&catalog, volume, &attach).await?;
         let first = catalog.attachments_of(volume.id).0;
         let taken = first.is_some_and(|first| first.front_end != catalog::FrontEnd::None);
         let front_end = self.front_end(name, &attach, taken)?;
@@ -51,14 +50,18 @@ impl Host {
         &self,
         catalog: &Catalog,
         volume: &catalog::Volume,
-        take_over: bool,
+        &Attach {
+            incoming,
+            take_over,
+            ..
+        }: &Attach,
     ) -> Result<(), ErrorBody> {
         let me = self.inner.parts.node;
         let (first, _) = catalog.attachments_of(volume.id);
         let Some(first) = first.filter(|first| first.node != me) else {
             return Ok(());
         };
-        if volume.sharing == Sharing::Shared {
+        if volume.sharing == Sharing::Shared || incoming {
             return Ok(());
         }
         let (name, node) = (&volume.name, name_of(catalog, first.node));

@@ -4,6 +4,7 @@ use super::FrontEnds;
 use crate::api::host::cluster::name_of;
 use crate::api::host::{AlertKind, Host, lock};
 use crate::api::model::{Detach, ErrorBody};
+use crate::base::NodeId;
 use crate::protocol::catalog::{self, Catalog, Command, check_name};
 
 impl Host {
@@ -11,7 +12,7 @@ impl Host {
         let _changing = self.inner.changing.lock().await;
         check_name("volume", name)?;
         let catalog = self.manager().catalog();
-        let attachment = wanted(&catalog, name, detach)?.clone();
+        let attachment = wanted(&catalog, name, self.inner.parts.node, detach)?.clone();
         if attachment.node != self.inner.parts.node {
             let node = name_of(&catalog, attachment.node);
             let message = format!("the volume {name} is attached to node {node}");
@@ -83,16 +84,20 @@ impl Host {
     }
 }
 
-/// The attachment that is meant.
+/// The attachment that is meant: where there are several, this node's.
 fn wanted<'a>(
     catalog: &'a Catalog,
     name: &str,
+    node: NodeId,
     detach: Detach,
 ) -> Result<&'a catalog::Attachment, ErrorBody> {
     let volume = catalog.volume_named(name)?;
     let (first, incoming) = catalog.attachments_of(volume.id);
     let (found, what) = match detach.incoming {
-        false => (first, "is not attached"),
+        false => {
+            let here = catalog.attached_at(volume.id, node);
+            (here.or(first), "is not attached")
+        }
         true => (incoming, "has no incoming attachment"),
     };
     found.ok_or_else(|| {

@@ -24,7 +24,8 @@ impl Host {
     ) -> Vec<Attachment> {
         let (first, incoming) = catalog.attachments_of(volume.id);
         let both = first.into_iter().chain(incoming);
-        both.map(|one| self.view_attachment(catalog, one)).collect()
+        let all = both.chain(catalog.shared_at(volume.id));
+        all.map(|one| self.view_attachment(catalog, one)).collect()
     }
 
     pub(super) fn front_ends(&self) -> &FrontEnds {

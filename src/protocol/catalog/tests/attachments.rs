@@ -1,6 +1,7 @@
 //! Attachments: what is refused, how an incoming one takes over, and what older builds wrote.
 
 use super::*;
+use crate::protocol::membership::{LeaseNumber, Term};
 
 const V1: VolumeId = VolumeId(1);
 const V2: VolumeId = VolumeId(2);
@@ -300,6 +301,73 @@ fn a_snapshot_with_attachments_that_contradict_one_another_is_refused() {
         inconsistent(&broken),
         RestoreError::Inconsistent("ids-never-return")
     );
+}
+
+#[test]
+fn a_guest_moves_to_another_node_with_a_volume_that_is_not_shared() {
+    let mut catalog = two_volumes();
+    for name in ["n2", "n3"] {
+        let name = name.into();
+        catalog.apply(&Command::AddNode { name }).unwrap();
+    }
+    let at = |node, front_end| Command::Attach {
+        volume: V1,
+        node: NodeId(node),
+        front_end,
+    };
+    let taken = |node| Command::TakeRange {
+        volume: V1,
+        node: NodeId(node),
+        lease: LeaseNumber {
+            term: Term(1),
+            count: 1,
+        },
+        after: None,
+        why: crate::protocol::catalog::TakeWhy::Free,
+    };
+    // A device cannot move, nor what nobody has.
+    assert_eq!(
+        refused(&mut catalog, &at(2, incoming("/run/b"))).field,
+        "incoming"
+    );
+    let mut of_device = catalog.clone();
+    of_device.apply(&at(1, ublk(1))).unwrap();
+    assert_eq!(
+        refused(&mut of_device, &at(2, incoming("/run/b"))).field,
+        "incoming"
+    );
+    catalog.apply(&at(1, guest("/run/a"))).unwrap();
+    assert_eq!(refused(&mut catalog, &at(2, guest("/run/b"))).field, "name");
+    assert_eq!(refused(&mut catalog, &taken(2)).field, "node");
+    catalog.apply(&at(2, incoming("/run/b"))).unwrap();
+    assert!(catalog.is_shared(catalog.volume(V1).unwrap()));
+    assert!(catalog.clone().apply(&taken(2)).is_ok());
+    catalog.check().unwrap();
+    // One move at a time, and no socket more at either node.
+    for (node, socket) in [(3, "/run/c"), (1, "/run/c"), (2, "/run/c")] {
+        refused(&mut catalog, &at(node, incoming(socket)));
+    }
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog.clone()));
+    // Given up.
+    let key = Some(catalog.attached_at(V1, NodeId(2)).unwrap().key);
+    let mut given_up = catalog.clone();
+    given_up
+        .apply(&Command::Detach { volume: V1, key })
+        .unwrap();
+    assert!(!given_up.is_shared(given_up.volume(V1).unwrap()));
+    assert_eq!(
+        given_up.attachments_of(V1).0.unwrap().front_end,
+        guest("/run/a")
+    );
+    // There.
+    catalog.apply(&detach(V1)).unwrap();
+    let first = catalog.attachments_of(V1).0.unwrap();
+    assert_eq!(
+        (first.node, &first.front_end),
+        (NodeId(2), &guest("/run/b"))
+    );
+    assert!(!catalog.is_shared(catalog.volume(V1).unwrap()));
+    catalog.check().unwrap();
 }
 
 #[test]
