@@ -27,7 +27,7 @@ pub(super) fn for_people(node: &Node) -> String {
         "" => presence(seen),
         reason => format!("{}: {reason}", presence(seen)),
     };
-    let disks: Vec<String> = node.disks.iter().map(u32::to_string).collect();
+    let disks: Vec<String> = node.disks.iter().map(|id| format!("disk {id}")).collect();
     let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
     fields([
         ("node", format!("{} ({})", seen.name, seen.id)),
