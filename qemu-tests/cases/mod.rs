@@ -13,6 +13,7 @@ mod handed_over;
 mod idle_and_hostile;
 mod killed_under_load;
 mod measured;
+mod nodes_change;
 pub mod power_is_cut;
 mod replicated;
 mod several_nodes;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Case> {
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
     all.extend(replicated::cases());
+    all.extend(nodes_change::cases());
     all.extend(shared::cases());
     all.extend(dev_nodes::cases());
     all.extend(several_shards::cases());

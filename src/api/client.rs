@@ -4,8 +4,9 @@ use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
     ClusterTokenMake, Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody,
-    ImportFinish, Map, Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade,
-    Upgrading, Volume, VolumeChange, VolumeCreate, VolumeList, crc_of_text, crc_text,
+    ImportFinish, Map, Node, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved, Nodes,
+    Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume,
+    VolumeChange, VolumeCreate, VolumeList, crc_of_text, crc_text,
 };
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
@@ -214,6 +215,44 @@ impl Client {
         self.send(Method::PATCH, &pool_path(name), set).await
     }
 
+    pub async fn cluster_nodes(&mut self) -> Result<Nodes, ClientError> {
+        self.get("/v1/cluster/nodes").await
+    }
+
+    pub async fn cluster_node(&mut self, name: &str) -> Result<Node, ClientError> {
+        self.get(&node_path(name)).await
+    }
+
+    pub async fn drain_node(&mut self, name: &str, drain: &NodeDrain) -> Result<Node, ClientError> {
+        let path = format!("{}/drain", node_path(name));
+        self.send(Method::POST, &path, drain).await
+    }
+
+    pub async fn set_maintenance(
+        &mut self,
+        name: &str,
+        set: &NodeMaintenance,
+    ) -> Result<Node, ClientError> {
+        let path = format!("{}/maintenance", node_path(name));
+        self.send(Method::POST, &path, set).await
+    }
+
+    pub async fn set_rack(&mut self, name: &str, set: &NodeRack) -> Result<Node, ClientError> {
+        let path = format!("{}/rack", node_path(name));
+        self.send(Method::POST, &path, set).await
+    }
+
+    pub async fn remove_node(
+        &mut self,
+        name: &str,
+        remove: NodeRemove,
+    ) -> Result<NodeRemoved, ClientError> {
+        let NodeRemove { force, dry_run } = remove;
+        let path = format!("{}?force={force}&dry_run={dry_run}", node_path(name));
+        let answer = self.call(Method::DELETE, &path, None, Bytes::new()).await?;
+        read(&answer.success()?)
+    }
+
     pub async fn disks(&mut self) -> Result<DiskList, ClientError> {
         self.get("/v1/disks").await
     }
@@ -369,6 +408,10 @@ fn volume_path(name: &str) -> String {
 
 fn pool_path(name: &str) -> String {
     path_of("/v1/pools/", name)
+}
+
+fn node_path(name: &str) -> String {
+    path_of("/v1/cluster/nodes/", name)
 }
 
 fn path_of(folder: &str, name: &str) -> String {

@@ -215,7 +215,7 @@ fn hello(
     }
     if let Some(node) = node {
         let admitted = shared.admits(node);
-        admitted.map_err(|why| no(Reason::Identity, why))?;
+        admitted.map_err(|why| no(Reason::Removed, why))?;
     }
     Ok((node, hello.purpose, version))
 }

@@ -261,10 +261,12 @@ pub enum Reason {
     Malformed = 8,
     /// It did not come in time.
     Slow = 9,
+    /// It is no node of the cluster, or not any more.
+    Removed = 10,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Version,
         Reason::Cluster,
         Reason::Node,
@@ -274,6 +276,7 @@ impl Reason {
         Reason::Busy,
         Reason::Malformed,
         Reason::Slow,
+        Reason::Removed,
     ];
 }
 

@@ -37,6 +37,14 @@ impl Failure {
         ))
     }
 
+    /// Somebody has taken back what was waited for.
+    pub fn undone(node: &str) -> Failure {
+        let message =
+            format!("node {node} takes data again: its drain was taken back, or it got a disk");
+        let hint = "say it again where it is to be emptied";
+        Failure::Refused(ErrorBody::conflict("node", message, hint))
+    }
+
     /// Writing to standard output failed.
     pub fn output(error: std::io::Error) -> Failure {
         match error.kind() {

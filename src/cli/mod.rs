@@ -17,6 +17,7 @@ mod disk_offline;
 mod failure;
 mod generate;
 mod join;
+mod node;
 mod output;
 mod pool;
 mod status;
@@ -81,6 +82,9 @@ enum Verb {
     /// Make a cluster of several hosts, and see to it
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Show, empty and remove nodes, and say that they are worked at
+    #[command(subcommand)]
+    Node(node::Verb),
     /// Make this host, whose daemon has nothing yet, a node of a cluster
     Join(join::Join),
     /// Show how the cluster is
@@ -141,6 +145,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
             Verb::Detach(detach) => detach.run(&mut context).await,
             Verb::Attachments(attachments) => attachments.run(&mut context).await,
             Verb::Cluster(verb) => verb.run(&mut context).await,
+            Verb::Node(verb) => verb.run(&mut context).await,
             Verb::Join(join) => join.run(&mut context).await,
             Verb::Status(status) => status.run(&mut context).await,
             Verb::Alerts(alerts) => alerts.run(&mut context).await,
@@ -240,6 +245,17 @@ mod tests {
             "sarsen cluster token --expires 1h",
             "sarsen cluster members",
             "sarsen cluster members set a b 3",
+            "sarsen node list --json",
+            "sarsen node show b",
+            "sarsen node drain b --wait",
+            "sarsen node drain 2 --undo --dry-run",
+            "sarsen node remove b --dry-run",
+            "sarsen node remove b --force --wait",
+            "sarsen node maintenance b on --for 2h",
+            "sarsen node maintenance b on --dry-run",
+            "sarsen node maintenance b off",
+            "sarsen node rack b r1",
+            "sarsen node rack b --none",
             "sarsen join 10.0.0.1:7400 --token sarsen1.x",
             "sarsen top",
             "sarsen bench a --rw randwrite --bs 4k --depth 32 --seconds 10 --overwrite",

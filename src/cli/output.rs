@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::api::size::human;
 use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::Write;
 
@@ -75,4 +76,53 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
 /// A size for people, with the exact number where that says more.
 pub fn exact(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", human(bytes))
+}
+
+/// A time as people write it, in seconds.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let odd = || format!("{text:?} is no time like 90s, 30m, 1h or 7d");
+    let unit = text.chars().last().ok_or_else(odd)?;
+    let each = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(odd()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| odd())?;
+    count.checked_mul(each).ok_or_else(odd)
+}
+
+/// A bar for copies that move, or are made anew. Nothing is drawn where standard error is no terminal.
+pub fn moving(copies: u32) -> ProgressBar {
+    let style = "{bar:30} {pos} of {len} placement groups moved, {eta} left";
+    let bar = ProgressBar::new(copies.into());
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn a_time_has_a_number_and_a_unit() {
+        for (text, is) in [("90s", 90), ("30m", 1_800), ("1h", 3_600), ("7d", 604_800)] {
+            assert_eq!(seconds(text), Ok(is));
+        }
+        for odd in [
+            "",
+            "1",
+            "h",
+            "1 h",
+            "-1h",
+            "1w",
+            "1é",
+            "99999999999999999999d",
+        ] {
+            assert!(seconds(odd).is_err(), "{odd}");
+        }
+    }
 }

@@ -119,6 +119,11 @@ fn in_cluster(cluster: &model::ClusterStatus) -> String {
             format!("{}{since}", node.name)
         })
         .collect();
+    let held = cluster.nodes.iter().filter_map(|node| {
+        let maintenance = node.maintenance.as_ref()?;
+        Some(format!("{} ({})", node.name, left_of(maintenance)))
+    });
+    let held: Vec<String> = held.collect();
     let rest = fields([
         ("cluster", cluster.id.clone()),
         ("this node", cluster.node.clone()),
@@ -144,6 +149,13 @@ fn in_cluster(cluster: &model::ClusterStatus) -> String {
                 false => silent.join(", "),
             },
         ),
+        (
+            "maintenance",
+            match held.is_empty() {
+                true => "none".into(),
+                false => held.join(", "),
+            },
+        ),
     ]);
     format!("{rest}\n\n")
 }
@@ -160,6 +172,16 @@ fn some(count: u32, what: &str) -> String {
 pub(super) fn since_unix(seconds: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     duration(now.unwrap_or_default().as_secs().saturating_sub(seconds))
+}
+
+/// How long maintenance lasts still.
+pub(super) fn left_of(maintenance: &model::Maintenance) -> String {
+    let Some(until) = maintenance.until_unix_seconds else {
+        return "on".into();
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let left = until.saturating_sub(now.unwrap_or_default().as_secs());
+    format!("on for another {}", duration(left))
 }
 
 /// A time for people, by its two largest units.

@@ -5,7 +5,7 @@
 use super::site::{Inner, lock};
 use super::tend;
 use crate::base::NodeId;
-use crate::calls::{Calls, Service};
+use crate::calls::{CallError, Calls, Reason, Service};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -47,14 +47,30 @@ pub(super) struct Seen {
     pub since: u64,
     /// What it said last.
     pub here: Option<Here>,
+    /// Whether it is there and does not take this node for one of the cluster.
+    pub disowns: bool,
+}
+
+/// Why a node does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Silent {
+    pub why: String,
+    pub disowns: bool,
+}
+
+impl From<String> for Silent {
+    fn from(why: String) -> Silent {
+        let disowns = false;
+        Silent { why, disowns }
+    }
 }
 
 impl Seen {
     /// What is known after one more look.
-    pub fn after(before: Option<Seen>, now: u64, answer: Result<Here, String>) -> Seen {
-        let (silent, here) = match answer {
-            Ok(here) => (None, Some(here)),
-            Err(why) => (Some(why), None),
+    pub fn after(before: Option<Seen>, now: u64, answer: Result<Here, Silent>) -> Seen {
+        let (silent, here, disowns) = match answer {
+            Ok(here) => (None, Some(here), false),
+            Err(Silent { why, disowns }) => (Some(why), None, disowns),
         };
         let same = before
             .as_ref()
@@ -63,6 +79,7 @@ impl Seen {
             since: same.map_or(now, |before| before.since),
             here: here.or_else(|| before.and_then(|before| before.here)),
             silent,
+            disowns,
         }
     }
 }
@@ -113,12 +130,16 @@ fn others(inner: &Arc<Inner>) -> Vec<NodeId> {
     others
 }
 
-async fn ask(calls: &Calls, node: NodeId) -> Result<Here, String> {
+async fn ask(calls: &Calls, node: NodeId) -> Result<Here, Silent> {
     let answer = calls
         .call(node, Service::Presence, Vec::new(), WITHIN)
         .await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    serde_json::from_slice(&answer).map_err(|error| format!("its answer is odd: {error}"))
+    let answer = answer.map_err(|error| Silent {
+        disowns: matches!(&error, CallError::NotWelcome { reason, .. } if *reason == Reason::Removed),
+        why: error.to_string(),
+    })?;
+    let here = serde_json::from_slice(&answer);
+    here.map_err(|error| format!("its answer is odd: {error}").into())
 }
 
 #[cfg(test)]
@@ -135,8 +156,8 @@ mod tests {
         let seen = Seen::after(None, 10, Ok(here(1)));
         let seen = Seen::after(Some(seen), 11, Ok(here(2)));
         assert_eq!((seen.since, seen.silent.clone()), (10, None));
-        let seen = Seen::after(Some(seen), 12, Err("cut".into()));
-        let seen = Seen::after(Some(seen), 13, Err("still cut".into()));
+        let seen = Seen::after(Some(seen), 12, Err(String::from("cut").into()));
+        let seen = Seen::after(Some(seen), 13, Err(String::from("still cut").into()));
         assert_eq!(
             (seen.since, seen.silent.as_deref()),
             (12, Some("still cut"))

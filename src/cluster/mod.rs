@@ -51,4 +51,4 @@ pub use error::ClusterError;
 pub use look::Places;
 pub use settings::{Protection, Settings};
 pub use site::{Cluster, Founded, Issued, Join};
-pub use view::{Place, Presence, View, Viewed};
+pub use view::{Place, Presence, View, Viewed, date_of};

@@ -57,8 +57,11 @@ impl Inner {
             let is_new = catalog.node(manager.node()).is_none();
             match is_new || catalog.node(node).is_some() {
                 true => Ok(()),
+                false if node.0 <= catalog.nodes_ever() => {
+                    Err(format!("node {node} was removed from the cluster"))
+                }
                 false => Err(format!(
-                    "node {node} is not in the catalog: it was removed, or has joined a moment ago"
+                    "node {node} has joined a moment ago, and is not known here yet"
                 )),
             }
         });

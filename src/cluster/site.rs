@@ -326,6 +326,11 @@ impl Cluster {
         self.0.view()
     }
 
+    /// Why this node is one of the cluster no more; nothing where it is one.
+    pub fn removed(&self) -> Option<String> {
+        self.0.removed()
+    }
+
     /// Makes these nodes, by name or number, the members of the manager. From then on nobody becomes one by itself.
     pub async fn set_members(&self, names: &[String]) -> Result<(), ClusterError> {
         let manager = match (&*lock(&self.0.running), self.0.manager.get()) {

@@ -3,6 +3,10 @@
 use super::look::Seen;
 use super::site::{Inner, lock};
 use crate::base::{ClusterId, NodeId};
+use crate::trust::WallTime;
+
+/// For how many seconds another node says that this one was removed before that is believed.
+const DISOWNED_FOR: u64 = 3;
 
 /// What a node is to the manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,34 @@ pub struct View {
     pub nodes: Vec<Viewed>,
 }
 
+/// A time in seconds since 1970 UTC, for people.
+pub fn date_of(seconds: u64) -> String {
+    WallTime(seconds).to_string()
+}
+
 impl Inner {
+    /// Why this node is one of the cluster no more; nothing where it is one as far as it knows. By its own catalog, or by what others say for a while: one of
+    /// them may be behind.
+    pub fn removed(&self) -> Option<String> {
+        lock(&self.running).as_ref()?;
+        let manager = self.manager.get()?;
+        let (catalog, me) = (manager.catalog(), manager.node());
+        if catalog.node(me).is_none() {
+            let was_here = me.0 <= catalog.nodes_ever();
+            return was_here.then(|| format!("node {me}, this one, was removed from the cluster"));
+        }
+        let late = self.clock.now().0.saturating_sub(DISOWNED_FOR);
+        let seen = lock(&self.seen);
+        let mut disown = seen
+            .iter()
+            .filter(|(_, seen)| seen.disowns && seen.since <= late);
+        let (node, seen) = disown.next()?;
+        let name = catalog
+            .node(*node)
+            .map_or_else(|| node.to_string(), |of| of.name.clone());
+        Some(format!("node {name} says: {}", seen.silent.as_deref()?))
+    }
+
     /// The cluster; nothing where this node is alone.
     pub fn view(&self) -> Option<View> {
         let cluster = lock(&self.running)

@@ -29,10 +29,14 @@ pub enum AlertKind {
     NoLeader,
     /// Copies are missing.
     PoolDegraded,
+    /// Somebody works at a node.
+    NodeMaintenance,
+    /// This node is of the cluster no more.
+    NodeRemoved,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 14] = [
+    pub const ALL: [AlertKind; 16] = [
         AlertKind::DiskFailed,
         AlertKind::RottenBlock,
         AlertKind::UnreadableBlock,
@@ -47,6 +51,8 @@ impl AlertKind {
         AlertKind::NodeUnreachable,
         AlertKind::NoLeader,
         AlertKind::PoolDegraded,
+        AlertKind::NodeMaintenance,
+        AlertKind::NodeRemoved,
     ];
 
     /// Its name in the API and in metrics.
@@ -66,6 +72,8 @@ impl AlertKind {
             AlertKind::NodeUnreachable => "node-unreachable",
             AlertKind::NoLeader => "no-leader",
             AlertKind::PoolDegraded => "pool-degraded",
+            AlertKind::NodeMaintenance => "node-maintenance",
+            AlertKind::NodeRemoved => "node-removed",
         }
     }
 
@@ -108,6 +116,12 @@ impl AlertKind {
             }
             AlertKind::PoolDegraded => {
                 "bring back the node or disk that the reason names, or add a disk where it says that one is needed; `sarsen pool show` says how it goes"
+            }
+            AlertKind::NodeMaintenance => {
+                "it ends by itself; `sarsen node maintenance NODE off` ends it now, and `on --for TIME` prolongs it"
+            }
+            AlertKind::NodeRemoved => {
+                "stop this daemon; to have it in the cluster again, move its data_dir and its disks' stores away, and join as a new node"
             }
         }
     }

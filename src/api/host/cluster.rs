@@ -6,12 +6,12 @@ use super::alerts::unix_seconds;
 use super::{AlertKind, Host, lock};
 use crate::api::model::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
-    ClusterToken, ErrorBody, ErrorCode,
+    ClusterToken, ErrorBody, ErrorCode, Maintenance,
 };
 use crate::base::{DiskId, NodeId, VolumeId};
 use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View, Viewed};
 use crate::manager::MembersError;
-use crate::protocol::catalog::{Catalog, DiskState};
+use crate::protocol::catalog::{self, Catalog, DiskState};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -37,7 +37,8 @@ impl Host {
 
     /// The cluster as this node sees it; nothing where it is alone.
     pub(super) fn cluster_seen(&self) -> Option<ClusterStatus> {
-        Some(shown(self.cluster().view()?))
+        let view = self.cluster().view()?;
+        Some(shown(view, &self.manager().catalog()))
     }
 
     /// Founds a cluster, and has the daemon start again as its first node. Answered before it does.
@@ -190,6 +191,9 @@ impl Host {
                 _ => {}
             }
             self.look_at_pools();
+            self.look_at_maintenance(view.leader == Some(view.this))
+                .await;
+            self.look_whether_removed();
             let mut now = BTreeSet::new();
             for node in &view.nodes {
                 if let Presence::Unreachable { why, since } = &node.presence
@@ -218,7 +222,14 @@ pub(super) fn name_of(catalog: &Catalog, node: NodeId) -> String {
     known.map_or_else(|| node.to_string(), |node| node.name.clone())
 }
 
-fn shown(view: View) -> ClusterStatus {
+/// Whether somebody works at a node.
+pub(super) fn maintenance_of(catalog: &Catalog, node: NodeId) -> Option<Maintenance> {
+    let node = catalog.node(node)?;
+    let until_unix_seconds = node.maintenance_until;
+    (node.maintenance == catalog::Maintenance::On).then_some(Maintenance { until_unix_seconds })
+}
+
+fn shown(view: View, catalog: &Catalog) -> ClusterStatus {
     let name = |id: NodeId| {
         let found = view.nodes.iter().find(|node| node.node == id);
         found.map_or_else(|| id.to_string(), |node| node.name.clone())
@@ -246,6 +257,7 @@ fn shown(view: View) -> ClusterStatus {
             reason,
             lag: node.lag,
             version: node.version.clone(),
+            maintenance: maintenance_of(catalog, node.node),
         }
     };
     ClusterStatus {

@@ -26,7 +26,7 @@ impl Host {
             false => DiskState::Draining,
         };
         if !drain.undo {
-            may_go(&catalog, disk)?;
+            may_go(&catalog, &BTreeSet::from([id]), &format!("disk {id}"))?;
         }
         let from = match drain.undo {
             true => DiskState::Draining,
@@ -66,14 +66,29 @@ impl Host {
     }
 }
 
-/// Refuses what would leave too little for the copies of the disk's pool.
-fn may_go(catalog: &Catalog, disk: &catalog::Disk) -> Result<(), ErrorBody> {
-    let Some(pool) = catalog.pools().find(|pool| pool.id == disk.pool) else {
-        return Ok(());
+/// Refuses what would leave too little for the copies of a pool, were these disks gone. `what` they are together, for people.
+pub(super) fn may_go(
+    catalog: &Catalog,
+    going: &BTreeSet<DiskId>,
+    what: &str,
+) -> Result<(), ErrorBody> {
+    let of_going = |pool: &&catalog::Pool| {
+        let mut disks = catalog.disks_of_pool(pool.id);
+        disks.any(|disk| going.contains(&disk.id))
     };
-    let left = catalog.disks().filter(|other| {
-        other.pool == pool.id && other.id != disk.id && other.state == DiskState::Serving
-    });
+    let mut pools = catalog.pools().filter(of_going);
+    pools.try_for_each(|pool| may_go_from(catalog, pool, going, what))
+}
+
+fn may_go_from(
+    catalog: &Catalog,
+    pool: &catalog::Pool,
+    going: &BTreeSet<DiskId>,
+    what: &str,
+) -> Result<(), ErrorBody> {
+    let left = catalog
+        .disks_of_pool(pool.id)
+        .filter(|other| !going.contains(&other.id) && other.state == DiskState::Serving);
     let left: Vec<_> = left.collect();
     let domains: BTreeSet<String> = left
         .iter()
@@ -88,8 +103,7 @@ fn may_go(catalog: &Catalog, disk: &catalog::Disk) -> Result<(), ErrorBody> {
         .collect();
     if (domains.len() as u32) < pool.copies {
         let message = format!(
-            "without disk {}, pool {} has disks in {} places, and {} copies need as many",
-            disk.id,
+            "without {what}, pool {} has disks in {} places, and {} copies need as many",
             pool.name,
             domains.len(),
             pool.copies
@@ -102,8 +116,8 @@ fn may_go(catalog: &Catalog, disk: &catalog::Disk) -> Result<(), ErrorBody> {
     let may_promise = u128::from(has) * u128::from(pool.overcommit_percent) / 100;
     if u128::from(needs) > may_promise {
         let message = format!(
-            "without disk {}, pool {} has {has} bytes, and {needs} are promised, copies and all",
-            disk.id, pool.name
+            "without {what}, pool {} has {has} bytes, and {needs} are promised, copies and all",
+            pool.name
         );
         let hint =
             "add a disk first, delete volumes, or allow more with `sarsen pool set --overcommit`";

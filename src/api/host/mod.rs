@@ -17,6 +17,7 @@
 //! | `held` | nothing of the cluster's volumes: this node comes to have them, and lets go of them |
 //! | `upgrade` | the daemon's own binary |
 //! | `cluster` | this node in its cluster, and what of other nodes concerns it |
+//! | `nodes` | nodes that are emptied, removed, or worked at |
 //! | `pools` | pools, and how whole they are |
 //! | `alerts` | what a person should know |
 //! | `view` | nothing: the catalog and the node in the API's words |
@@ -36,6 +37,7 @@ mod held;
 pub mod image;
 mod import;
 mod metrics;
+mod nodes;
 mod notes;
 mod pools;
 mod space;

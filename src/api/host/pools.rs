@@ -125,7 +125,7 @@ impl Host {
     }
 
     /// The nodes that do not answer this one.
-    fn away(&self) -> BTreeSet<NodeId> {
+    pub(super) fn away(&self) -> BTreeSet<NodeId> {
         let view = self.cluster().view();
         let nodes = view.iter().flat_map(|view| &view.nodes);
         let silent = nodes.filter(|seen| matches!(seen.presence, Presence::Unreachable { .. }));
@@ -237,7 +237,7 @@ fn changes(pool: &catalog::Pool, set: &PoolSet) -> Vec<Command> {
 }
 
 /// The catalog as it would be. A copy of all of it (some 100 MB at the bounds on volumes and placement groups), for what is asked by hand and seldom.
-fn tried(catalog: &Catalog, commands: &[Command]) -> Result<Catalog, ErrorBody> {
+pub(super) fn tried(catalog: &Catalog, commands: &[Command]) -> Result<Catalog, ErrorBody> {
     let mut tried = catalog.clone();
     for command in commands {
         let done = tried.apply(command);

@@ -1,5 +1,6 @@
 //! The cluster: its nodes, and how one comes to it.
 
+use super::Maintenance;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`, and part of the status: the cluster as the node that answers sees it.
@@ -33,6 +34,9 @@ pub struct ClusterNode {
     /// How many entries of the manager's log its catalog was behind when it was last asked.
     pub lag: Option<u64>,
     pub version: Option<String>,
+    /// Not there where nobody works at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `POST /v1/cluster`: a cluster was made of this node, or was there.

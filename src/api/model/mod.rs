@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod disk;
 mod error;
+mod node;
 mod pool;
 mod status;
 mod upgrade;
@@ -22,6 +23,10 @@ pub use cluster::{
 };
 pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
+pub use node::{
+    Maintenance, Node, NodeData, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved,
+    Nodes, Switch,
+};
 pub use pool::{
     FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet,
 };

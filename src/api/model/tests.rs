@@ -117,6 +117,53 @@ fn a_growth_names_a_size_or_none() {
 }
 
 #[test]
+fn a_node_is_written_as_in_the_clusters_status_and_with_what_it_holds() {
+    let seen = ClusterNode {
+        id: 2,
+        name: "b".into(),
+        addresses: vec!["10.0.0.2:7400".into()],
+        role: "follower".into(),
+        leads: false,
+        state: "reachable".into(),
+        since_unix_seconds: Some(7),
+        reason: String::new(),
+        lag: Some(0),
+        version: Some("0.1.0".into()),
+        maintenance: Some(Maintenance {
+            until_unix_seconds: Some(9),
+        }),
+    };
+    golden(
+        &Node {
+            seen,
+            rack: Some("r1".into()),
+            disks: vec![3, 4],
+            size_bytes: 10,
+            pgs: 5,
+            data: NodeData::Leaving,
+            volumes: vec!["v".into()],
+        },
+        r#"{"id":2,"name":"b","addresses":["10.0.0.2:7400"],"role":"follower","leads":false,
+            "state":"reachable","since_unix_seconds":7,"reason":"","lag":0,"version":"0.1.0",
+            "maintenance":{"until_unix_seconds":9},"rack":"r1","disks":[3,4],"size_bytes":10,
+            "pgs":5,"data":"leaving","volumes":["v"]}"#,
+    );
+    let on = NodeMaintenance {
+        maintenance: Switch::On,
+        for_seconds: Some(60),
+        dry_run: false,
+    };
+    let text = r#"{"maintenance":"on","for_seconds":60,"dry_run":false}"#;
+    golden(&on, text);
+    let removed = NodeRemoved {
+        name: "b".into(),
+        removed: false,
+        pgs: 5,
+    };
+    golden(&removed, r#"{"name":"b","removed":false,"pgs":5}"#);
+}
+
+#[test]
 fn status_and_alerts_are_written_as_ever() {
     golden(
         &Status {

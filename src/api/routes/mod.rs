@@ -5,6 +5,7 @@ mod attachments;
 mod cluster;
 mod data;
 mod disks;
+mod nodes;
 mod pools;
 mod reply;
 mod status;
@@ -44,6 +45,17 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/cluster/tokens", post(cluster::token))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/members", put(cluster::set_members))
+        .route("/v1/cluster/nodes", get(nodes::list))
+        .route(
+            "/v1/cluster/nodes/{name}",
+            get(nodes::show).delete(nodes::remove),
+        )
+        .route("/v1/cluster/nodes/{name}/drain", post(nodes::drain))
+        .route(
+            "/v1/cluster/nodes/{name}/maintenance",
+            post(nodes::maintenance),
+        )
+        .route("/v1/cluster/nodes/{name}/rack", post(nodes::rack))
         .route("/v1/attachments", get(attachments::list))
         .route("/v1/disks", get(disks::list).post(disks::add))
         .route("/v1/disks/{id}", get(disks::show).delete(disks::remove))

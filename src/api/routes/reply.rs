@@ -114,7 +114,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
         let read = Path::from_request_parts(parts, state).await;
         read.map(|Path(name)| Named(name))
             .map_err(|rejected: PathRejection| {
-                let hint = "volumes go by name, disks by number";
+                let hint = "volumes, pools and nodes go by name, disks by number";
                 Failure(ErrorBody::invalid("path", rejected.body_text(), hint))
             })
     }

@@ -174,7 +174,8 @@ fn a_node_that_was_removed_is_refused_and_cut_off_amid_its_calls() {
         let why = timeout(SOON, async {
             loop {
                 let refused = echo(&one.calls, TWO).await.unwrap_err();
-                if matches!(refused, CallError::NotWelcome { .. }) {
+                if matches!(&refused, CallError::NotWelcome { reason, .. } if *reason == Reason::Removed)
+                {
                     break refused;
                 }
                 sleep(Duration::from_millis(5)).await;

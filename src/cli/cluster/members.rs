@@ -66,7 +66,7 @@ pub fn for_people(cluster: &ClusterStatus) -> String {
 }
 
 /// Whether a node is there, and since when.
-fn presence(node: &ClusterNode) -> String {
+pub fn presence(node: &ClusterNode) -> String {
     match node.since_unix_seconds {
         Some(since) => format!("{} for {}", node.state, since_unix(since)),
         None => node.state.clone(),

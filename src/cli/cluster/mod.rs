@@ -4,6 +4,8 @@ mod init;
 mod members;
 mod token;
 
+pub(super) use members::presence;
+
 use super::{Context, Failure};
 use clap::Subcommand;
 

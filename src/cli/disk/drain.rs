@@ -2,8 +2,8 @@
 
 use super::show::{for_people, id_of};
 use crate::api::model::DiskDrain;
+use crate::cli::output::moving;
 use crate::cli::{Context, Failure};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -34,12 +34,7 @@ impl Drain {
         };
         let mut disk = context.client.drain_disk(id, &drain).await?;
         if self.wait {
-            let style = "{bar:30} {pos} of {len} placement groups moved, {eta} left";
-            // Nothing is drawn where standard error is no terminal.
-            let bar = ProgressBar::new(disk.pgs.into());
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                bar.set_style(style);
-            }
+            let bar = moving(disk.pgs);
             let all = disk.pgs;
             while disk.pgs > 0 {
                 sleep(EVERY).await;

@@ -109,9 +109,13 @@ pub enum Command {
         node: NodeId,
         incarnation: Incarnation,
     },
+    /// Says whether somebody works at a node, and when that is to end by itself, in seconds since 1970 UTC. The catalog has no clock: who leads looks at
+    /// it. `Off` with a time ends only what was to end then, so that who ends it does not end what was prolonged meanwhile.
     SetMaintenance {
         node: NodeId,
         maintenance: Maintenance,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<u64>,
     },
     /// A disk that carries the store `store` already.
     AddDisk {

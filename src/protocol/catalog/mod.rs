@@ -126,9 +126,11 @@ impl Catalog {
             Command::RecordIncarnation { node, incarnation } => {
                 self.record_incarnation(*node, *incarnation)
             }
-            Command::SetMaintenance { node, maintenance } => {
-                self.set_maintenance(*node, *maintenance)
-            }
+            Command::SetMaintenance {
+                node,
+                maintenance,
+                until,
+            } => self.set_maintenance(*node, *maintenance, *until),
             Command::AddDisk {
                 node,
                 path,

@@ -1,6 +1,7 @@
 //! Commands about nodes: they come, stand in racks, start, are worked at, and go.
 
-use super::state::{Entry, Maintenance, MembersBy, Node};
+use super::command::Locality;
+use super::state::{Entry, Maintenance, MembersBy, Node, Volume};
 use super::{ADDRESSES_MAX, Catalog, Code, Event, NODES_MAX, RACKS_MAX, Refusal, check_name};
 use crate::base::{DiskId, NodeId, PgId, VolumeId};
 use crate::protocol::membership::Incarnation;
@@ -38,6 +39,7 @@ impl Catalog {
             rack: None,
             incarnation: Incarnation(0),
             maintenance: Maintenance::Off,
+            maintenance_until: None,
             addresses: Vec::new(),
             entry: None,
         };
@@ -136,8 +138,12 @@ impl Catalog {
             let reason = format!("it owns the range of the volume {}", named(volume));
             return conflict(reason, "detach the volume, or take its range elsewhere");
         }
+        let lives = |volume: &&Volume| volume.locality == Locality::Local { home: id };
         if self.index.homes.contains_key(&id) {
-            let reason = "it is the home of local volumes".to_string();
+            // A search, but only where it is refused.
+            let of = self.volumes.values().find(lives);
+            let named = of.map_or_else(String::new, |volume| format!(": {}", volume.name));
+            let reason = format!("it is the home of local volumes{named}");
             return conflict(reason, "delete those, or keep the node");
         }
         self.drop_node(id);
@@ -200,8 +206,14 @@ impl Catalog {
         &mut self,
         id: NodeId,
         maintenance: Maintenance,
+        until: Option<u64>,
     ) -> Result<Vec<Event>, Refusal> {
         let mut node = self.known_node(id)?.clone();
+        if maintenance == Maintenance::Off && until.is_some() && until != node.maintenance_until {
+            let reason = "its maintenance has another end by now".to_string();
+            let hint = "`sarsen node show` says which";
+            return Err(Refusal::conflict("until", reason, hint));
+        }
         if maintenance == Maintenance::On
             && let Some(pg) = self.last_copy_on(id)
         {
@@ -210,6 +222,7 @@ impl Catalog {
             return Err(Refusal::conflict("node", reason, hint));
         }
         node.maintenance = maintenance;
+        node.maintenance_until = until.filter(|_| maintenance == Maintenance::On);
         self.put_node(node.clone());
         Ok(vec![Event::NodeChanged { node }])
     }
@@ -240,7 +253,7 @@ impl Catalog {
     }
 
     /// Whether a volume hashes over a PG.
-    fn has_volumes(&self, pg: PgId) -> bool {
+    pub fn has_volumes(&self, pg: PgId) -> bool {
         let pool = self.pgs[&pg].pool;
         let of = &self.index.of_pools[&pool];
         let most = of.volumes.last_key_value().map_or(0, |(&most, _)| most);

@@ -69,6 +69,9 @@ pub struct Node {
     pub incarnation: Incarnation,
     #[serde(default, skip_serializing_if = "Maintenance::is_off")]
     pub maintenance: Maintenance,
+    /// When maintenance is to end by itself, in seconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<u64>,
     /// Where other nodes reach it, as `host:port`; none where it is alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
@@ -510,6 +513,11 @@ impl Catalog {
     /// How many commands were accepted since the first.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// How many nodes came since the beginning: one with a number up to this that is not there was removed.
+    pub fn nodes_ever(&self) -> u32 {
+        self.next.node - 1
     }
 
     /// How many volumes were created since the beginning.

@@ -276,7 +276,12 @@ fn what_is_to_come_depends_on_who_is_left() {
     let mut held = catalog(3);
     let node = NodeId(2);
     let maintenance = Maintenance::On;
-    apply(&mut held, Command::SetMaintenance { node, maintenance });
+    let set = Command::SetMaintenance {
+        node,
+        maintenance,
+        until: None,
+    };
+    apply(&mut held, set);
     says(&held, &[2], &["during maintenance of n2"]);
     let mut few = catalog(2);
     state(&mut few, 2, DiskState::OutOfService);

@@ -69,7 +69,7 @@ fn a_volume_that_another_node_has_is_refused_with_the_node() {
     let name = "host-2".into();
     catalog.apply(&Command::AddNode { name }).unwrap();
     catalog.apply(&attach(V1, guest("/run/a"))).unwrap();
-    for front_end in [guest("/run/b"), incoming("/run/b"), ublk(1)] {
+    for front_end in [guest("/run/b"), ublk(1)] {
         let elsewhere = Command::Attach {
             volume: V1,
             node: NodeId(2),

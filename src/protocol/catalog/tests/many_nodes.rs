@@ -224,11 +224,38 @@ fn a_node_with_the_last_copy_is_not_worked_at() {
     let set = |node| Command::SetMaintenance {
         node: n(node),
         maintenance: Maintenance::On,
+        until: None,
     };
     catalog.apply(&set(1)).unwrap();
     // With node 1 away, node 2 has the last copy of the first PG.
     assert_eq!(refused(&mut catalog, &set(2)).code, Code::Conflict);
     catalog.apply(&set(4)).unwrap();
+}
+
+#[test]
+fn maintenance_that_was_prolonged_is_not_ended_by_its_first_end() {
+    let mut catalog = site();
+    let set = |maintenance, until| Command::SetMaintenance {
+        node: n(1),
+        maintenance,
+        until,
+    };
+    let now = |catalog: &Catalog| {
+        let node = catalog.node(n(1)).unwrap();
+        (node.maintenance, node.maintenance_until)
+    };
+    catalog.apply(&set(Maintenance::On, Some(100))).unwrap();
+    catalog.apply(&set(Maintenance::On, Some(200))).unwrap();
+    let late = refused(&mut catalog, &set(Maintenance::Off, Some(100)));
+    assert_eq!(late.field, "until");
+    assert_eq!(now(&catalog), (Maintenance::On, Some(200)));
+    catalog.apply(&set(Maintenance::Off, Some(200))).unwrap();
+    assert_eq!(now(&catalog), (Maintenance::Off, None));
+    // A person ends it whenever it was to end, and twice.
+    catalog.apply(&set(Maintenance::On, Some(300))).unwrap();
+    catalog.apply(&set(Maintenance::Off, None)).unwrap();
+    catalog.apply(&set(Maintenance::Off, None)).unwrap();
+    assert_eq!(now(&catalog), (Maintenance::Off, None));
 }
 
 #[test]

@@ -129,6 +129,7 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
         4 => Command::SetMaintenance {
             node,
             maintenance: [Maintenance::On, Maintenance::Off][prng.below(2) as usize],
+            until: prng.one_in(4).then(|| prng.below(3)),
         },
         5 | 6 => Command::AddDisk {
             node,

@@ -154,6 +154,7 @@ fn what_a_node_held_that_stays_away_is_made_anew_elsewhere_and_not_while_it_is_w
     let maintenance = |maintenance| Command::SetMaintenance {
         node: NodeId(1),
         maintenance,
+        until: None,
     };
     world.order(maintenance(Maintenance::On)).unwrap();
     world.crash(NodeId(1));

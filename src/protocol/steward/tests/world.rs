@@ -700,10 +700,12 @@ impl World {
             (1, _) => Command::SetMaintenance {
                 node,
                 maintenance: Maintenance::On,
+                until: None,
             },
             (2, _) => Command::SetMaintenance {
                 node,
                 maintenance: Maintenance::Off,
+                until: None,
             },
             _ => Command::SetWeight {
                 disk,
@@ -935,6 +937,7 @@ impl World {
             let off = Command::SetMaintenance {
                 node: id,
                 maintenance: Maintenance::Off,
+                until: None,
             };
             self.order(off).unwrap();
             if self.nodes[&id].has_bad_card {
