@@ -6,6 +6,7 @@ mod a_disk_is_full;
 mod attachments;
 mod attachments_kept;
 mod bits_flip;
+mod cables;
 mod clients;
 mod dev_nodes;
 mod guests;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
     all.extend(replicated::cases());
+    all.extend(cables::cases());
     all.extend(nodes_change::cases());
     all.extend(shared::cases());
     all.extend(dev_nodes::cases());

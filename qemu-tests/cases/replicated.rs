@@ -17,7 +17,7 @@ use std::time::Duration;
 const ROUNDS: usize = 5;
 const ROUNDS_IN_FULL: usize = 20;
 /// Acknowledged writes before each fault, and after those that I/O goes on over.
-const WRITES: u64 = 5_000;
+pub(super) const WRITES: u64 = 5_000;
 const DISK: usize = 256 << 20;
 const VOLUME: u64 = 64 << 20;
 /// Longer than any lease.
@@ -76,16 +76,16 @@ impl Fault {
 }
 
 /// Three nodes with a disk each that can lose its power.
-struct Site {
+pub(super) struct Site {
     nodes: Vec<Daemon>,
     disks: Vec<PowerDisk>,
-    model: Arc<Mutex<Model>>,
+    pub(super) model: Arc<Mutex<Model>>,
     /// Whom the clients speak to.
-    server: usize,
+    pub(super) server: usize,
 }
 
 /// Waits until every placement group has all its copies, as a node sees it.
-fn whole(at: &Daemon) -> Step<()> {
+pub(super) fn whole(at: &Daemon) -> Step<()> {
     until("the pool is whole", || {
         let said = at.ask(&["--json", "pool", "show", "default"])?;
         let is_whole = said.code == Some(0) && said.out.contains("\"reason\": \"\"");
@@ -94,7 +94,7 @@ fn whole(at: &Daemon) -> Step<()> {
 }
 
 /// Waits until a node lets a client have the volume.
-fn comes_to(start: &Start, volume: &str) -> Step<()> {
+pub(super) fn comes_to(start: &Start, volume: &str) -> Step<()> {
     until("the volume comes", || {
         let opened = Connection::open(&start.nbd, volume, Replies::Structured);
         Ok(opened
@@ -105,8 +105,8 @@ fn comes_to(start: &Start, volume: &str) -> Step<()> {
 }
 
 impl Site {
-    fn new(room: &Room) -> Step<Site> {
-        let nodes: Vec<Daemon> = three(room)?.into();
+    pub(super) fn new(room: &Room, nodes: [Daemon; 3]) -> Step<Site> {
+        let nodes: Vec<Daemon> = nodes.into();
         let mut disks = Vec::new();
         for (number, node) in nodes.iter().enumerate() {
             let disk = PowerDisk::mount(&room.path(&format!("mnt{number}")), DISK, number as u64)?;
@@ -124,10 +124,24 @@ impl Site {
         })
     }
 
-    fn verify(&self) -> Step<u64> {
-        let start = &self.nodes[self.server].start;
+    /// The node that the clients speak to.
+    pub(super) fn at(&self) -> &Daemon {
+        &self.nodes[self.server]
+    }
+
+    pub(super) fn verify(&self) -> Step<u64> {
+        let start = &self.at().start;
         comes_to(start, "v")?;
         Ok(verify(&start.nbd, "v", &self.model)?.in_flight)
+    }
+
+    /// Load on the volume that runs since a while.
+    pub(super) fn load(&self, shape: Shape, seed: u64) -> Step<Load> {
+        let start = &self.at().start;
+        comes_to(start, "v")?;
+        let load = Load::start(&start.nbd, "v", &self.model, shape, seed)?;
+        load.reach(WRITES, COMES)?;
+        Ok(load)
     }
 
     fn again(&mut self, number: usize) -> Step<()> {
@@ -142,10 +156,7 @@ impl Site {
             connections: 3,
             depth: 8,
         };
-        let socket = self.nodes[self.server].start.nbd.clone();
-        comes_to(&self.nodes[self.server].start, "v")?;
-        let load = Load::start(&socket, "v", &self.model, shape, seed)?;
-        load.reach(WRITES, COMES)?;
+        let load = self.load(shape, seed)?;
         let peer = (self.server + 1 + seed as usize % 2) % 3;
         match fault {
             Fault::PeerDies => {
@@ -182,7 +193,7 @@ impl Site {
                 let in_flight = self.verify()?;
                 self.again(server)?;
                 ensure!(left > 0, "nothing was in flight at the kill");
-                whole(&self.nodes[self.server])?;
+                whole(self.at())?;
                 return Ok(in_flight);
             }
             Fault::AllPower => {
@@ -201,19 +212,24 @@ impl Site {
             }
         }
         // Another node than the one that wrote reads what there is.
-        whole(&self.nodes[self.server])?;
+        whole(self.at())?;
         let in_flight = self.verify()?;
-        whole(&self.nodes[self.server])?;
+        whole(self.at())?;
         Ok(in_flight)
     }
 }
 
+/// As many rounds as `SARSEN_ROUNDS` says, or else these.
+pub(super) fn rounds_or(rounds: usize) -> Step<usize> {
+    match std::env::var("SARSEN_ROUNDS") {
+        Ok(text) => Ok(text.parse()?),
+        Err(_) => Ok(rounds),
+    }
+}
+
 fn torture(room: &Room, rounds: usize) -> Outcome {
-    let rounds = match std::env::var("SARSEN_ROUNDS") {
-        Ok(text) => text.parse()?,
-        Err(_) => rounds,
-    };
-    let mut site = Site::new(room)?;
+    let rounds = rounds_or(rounds)?;
+    let mut site = Site::new(room, three(room)?)?;
     let mut faults: BTreeMap<Fault, u32> = BTreeMap::new();
     let mut in_flight = 0;
     for round in 0..rounds {

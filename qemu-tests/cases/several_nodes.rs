@@ -3,6 +3,7 @@
 //! The daemons run on this host and speak over 127.0.0.1, at ports that the system chooses. What is not there at once is waited for.
 
 use crate::harness::daemon::{Daemon, Said, Start};
+use crate::harness::network::Network;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,8 +113,23 @@ fn settled(nodes: &[&Daemon], members: usize) -> Step<String> {
 
 /// Three nodes that are all members.
 pub(super) fn three(room: &Room) -> Step<[Daemon; 3]> {
-    let a = start(room, "a")?.run()?;
-    let (b, c) = (start(room, "b")?.run()?, start(room, "c")?.run()?);
+    let start = |name| start(room, name)?.run();
+    together([start("a")?, start("b")?, start("c")?])
+}
+
+/// The same on hosts with a network of their own.
+pub(super) fn three_hosts(room: &Room, network: &Network) -> Step<[Daemon; 3]> {
+    let start = |name, host| {
+        let address = Network::address(host);
+        let cluster = format!("[cluster]\nlisten = \"{address}:7400\"\n");
+        let start = node(room, name, &cluster)?;
+        start.in_network(network.namespace(host)).run()
+    };
+    together([start("a", 0)?, start("b", 1)?, start("c", 2)?])
+}
+
+/// Makes a cluster of three nodes.
+fn together([a, b, c]: [Daemon; 3]) -> Step<[Daemon; 3]> {
     a.tell(&["cluster", "init"])?;
     join_to(&b, &a)?;
     join_to(&c, &a)?;

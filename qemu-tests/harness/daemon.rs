@@ -42,6 +42,8 @@ pub struct Start {
     environment: Vec<(String, String)>,
     /// What it is born with, as systemd passes it.
     inherited: Vec<(String, Arc<OwnedFd>)>,
+    /// The network namespace that it runs in, where that is not this process's.
+    network: Option<Arc<OwnedFd>>,
 }
 
 impl Start {
@@ -57,6 +59,7 @@ impl Start {
             log: room.path(&format!("{name}.log")),
             environment: Vec::new(),
             inherited: Vec::new(),
+            network: None,
         }
     }
 
@@ -103,6 +106,7 @@ impl Start {
             log: room.path(&format!("{name}.log")),
             environment: Vec::new(),
             inherited: Vec::new(),
+            network: None,
         })
     }
 
@@ -121,6 +125,12 @@ impl Start {
     /// The same with a descriptor that it is born with.
     pub fn with_descriptor(mut self, name: &str, fd: Arc<OwnedFd>) -> Start {
         self.inherited.push((name.into(), fd));
+        self
+    }
+
+    /// The same on a host of a [`Network`](super::network::Network).
+    pub fn in_network(mut self, namespace: Arc<OwnedFd>) -> Start {
+        self.network = Some(namespace);
         self
     }
 
@@ -164,6 +174,17 @@ impl Start {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone()?).stderr(log);
         command.env_remove("SARSEN_API").env("NO_COLOR", "1");
+        if let Some(network) = self.network.clone() {
+            let enter = move || {
+                // SAFETY: changes the namespace of the child only, into one that is held open.
+                match unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) } {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            };
+            // SAFETY: between fork and exec it makes one system call.
+            unsafe { command.pre_exec(enter) };
+        }
         Ok(command
             .spawn()
             .map_err(|e| format!("{}: {e}", self.binary.display()))?)

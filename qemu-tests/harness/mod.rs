@@ -5,6 +5,7 @@
 //!     │                                                        │
 //!     └── load ── model, sector ── nbd ────────────────────────┘
 //!     └── power (a disk that loses what was not flushed, by FUSE)
+//!     └── network (hosts with namespaces of their own, at a switch that loses and delays)
 //! ```
 
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod nbd;
+pub mod network;
 pub mod power;
 pub mod registers;
 pub mod sector;

@@ -1,7 +1,8 @@
 //! A guest's disks are made larger, plugged in and taken away while it works.
 
+use super::pool::Pool;
 use crate::guest::{Guest, Plan};
-use crate::harness::daemon::{Start, text};
+use crate::harness::daemon::text;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use serde_json::json;
 use std::time::Duration;
@@ -11,8 +12,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_volume_grows_and_its_guest_sees_it_under_load", grows),
-        Case::new("disks_are_plugged_in_and_out_under_load", plugged),
+        Case::new("a_volume_grows_and_its_guest_sees_it_under_load", |room| {
+            grows(room, Pool::of_one(room, "512M")?)
+        }),
+        Case::new("a_volume_grows_while_a_node_is_dead", |room| {
+            grows(room, Pool::replicated(room, "512M")?)
+        }),
+        Case::new("disks_are_plugged_in_and_out_under_load", |room| {
+            plugged(room, Pool::of_one(room, "512M")?)
+        }),
+        Case::new("disks_are_plugged_in_and_out_while_a_node_dies", |room| {
+            plugged(room, Pool::replicated(room, "512M")?)
+        }),
     ]
 }
 
@@ -27,14 +38,15 @@ fn wait(guest: &mut Guest, condition: &str) -> Step<()> {
     Ok(())
 }
 
-fn grows(room: &Room) -> Outcome {
-    let daemon = Start::dev(room, "store", "512M").run()?;
+fn grows(room: &Room, mut pool: Pool) -> Outcome {
+    let daemon = pool.here();
     let socket = room.path("vm1.sock");
     daemon.create("vm1", &format!("{MIB}M"))?;
     daemon.attach("vm1", &socket, 2)?;
     let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
     let mut load = guest.load("/dev/vda", MIB, 9)?;
-    daemon.tell(&[
+    pool.amid()?;
+    pool.here().tell(&[
         "volume",
         "resize",
         "vm1",
@@ -52,15 +64,17 @@ fn grows(room: &Room) -> Outcome {
         "dd if=/dev/vda bs=1M skip={last} count=1 | cmp -n 1048576 - /dev/zero && \
          dd if=/dev/urandom of=/dev/vda bs=1M seek={last} count=1 conv=fsync"
     ))?;
+    pool.amid()?;
     guest.gets_on(&mut load, PAUSE_MAX)?;
     let said = guest.enough("/dev/vda", load)?;
     guest.nothing_failed()?;
+    pool.mended()?;
     guest.kill()?;
     Ok(said)
 }
 
-fn plugged(room: &Room) -> Outcome {
-    let daemon = Start::dev(room, "store", "512M").run()?;
+fn plugged(room: &Room, mut pool: Pool) -> Outcome {
+    let daemon = pool.here();
     let sockets = ["vm1", "vm2"].map(|name| room.path(&format!("{name}.sock")));
     for (name, socket) in ["vm1", "vm2"].iter().zip(&sockets) {
         daemon.create(name, &format!("{MIB}M"))?;
@@ -71,9 +85,11 @@ fn plugged(room: &Room) -> Outcome {
     for round in 0..3 {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         plug(&mut guest, &text(&sockets[1]), round).map_err(wrong)?;
+        pool.amid().map_err(wrong)?;
         guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
     }
     let said = guest.enough("/dev/vda", load)?;
+    pool.mended()?;
     guest.kill()?;
     Ok(said)
 }

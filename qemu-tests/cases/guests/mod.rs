@@ -7,6 +7,7 @@ mod disk_over_nbd;
 mod disks_change_under_a_guest;
 mod file_systems_on_devices;
 mod host;
+mod pool;
 mod the_daemon_is_killed_under_a_device;
 mod the_daemon_is_killed_under_a_guest;
 mod the_daemon_is_restarted_under_a_device;

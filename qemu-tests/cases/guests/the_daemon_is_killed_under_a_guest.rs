@@ -1,7 +1,8 @@
 //! kill -9 of the daemon under a guest's load, by vhost-user-blk: the guest sees a pause, and nothing else.
 
+use super::pool::Pool;
 use crate::guest::Plan;
-use crate::harness::daemon::{Daemon, Start};
+use crate::harness::daemon::Daemon;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::time::Duration;
 
@@ -15,13 +16,17 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "the_daemon_is_killed_under_a_guest_which_sees_a_pause",
-            |room| rounds(room, 3),
+            |room| rounds(room, Pool::of_one(room, "512M")?, 3),
         ),
         Case::new(
             "the_daemon_is_killed_under_a_guest_ten_times_in_one_boot",
-            |room| rounds(room, 10),
+            |room| rounds(room, Pool::of_one(room, "512M")?, 10),
         )
         .only_in_full(),
+        Case::new(
+            "nodes_are_killed_under_a_guest_its_own_too_and_it_sees_pauses",
+            |room| rounds(room, Pool::replicated(room, "512M")?, 3),
+        ),
         Case::new(
             "the_daemon_is_stopped_under_a_guest_which_sees_a_pause",
             stopped,
@@ -29,13 +34,12 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-fn rounds(room: &Room, rounds: u64) -> Outcome {
-    let start = Start::dev(room, "store", "512M");
+fn rounds(room: &Room, pool: Pool, rounds: u64) -> Outcome {
     let step = |mut daemon: Daemon| {
         daemon.kill()?;
-        start.run()
+        daemon.start.run()
     };
-    let said = under_load(room, start.run()?, step, rounds)?;
+    let said = under_load(room, pool, step, rounds)?;
     some_are_disordered(&said, rounds)?;
     Ok(said)
 }
@@ -50,34 +54,35 @@ pub(super) fn some_are_disordered(said: &str, kills: u64) -> Step<()> {
 }
 
 fn stopped(room: &Room) -> Outcome {
-    let start = Start::dev(room, "store", "512M");
     let step = |mut daemon: Daemon| {
         daemon.stop()?;
-        start.run()
+        daemon.start.run()
     };
-    under_load(room, start.run()?, step, 2)
+    under_load(room, Pool::of_one(room, "512M")?, step, 2)
 }
 
-/// A guest writes while `step` has one daemon give way to the next, again and again.
+/// A guest writes while `step` has one daemon give way to the next, again and again, and others of its pool die and come back.
 pub(super) fn under_load(
     room: &Room,
-    mut daemon: Daemon,
+    mut pool: Pool,
     step: impl Fn(Daemon) -> Step<Daemon>,
     rounds: u64,
 ) -> Outcome {
     let socket = room.path("vm1.sock");
-    daemon.create("vm1", &format!("{MIB}M"))?;
-    daemon.attach("vm1", &socket, 2)?;
+    pool.here().create("vm1", &format!("{MIB}M"))?;
+    pool.here().attach("vm1", &socket, 2)?;
     let mut guest = Plan::new(room, "guest").vhost_user(&socket, 2).boot()?;
     let mut load = guest.load("/dev/vda", MIB, 3)?;
     for round in 0..rounds {
         let wrong = |why: Box<dyn std::error::Error>| format!("round {round}: {why}");
         guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
-        daemon = step(daemon).map_err(wrong)?;
+        pool.replace(&step).map_err(wrong)?;
         guest.gets_on(&mut load, PAUSE_MAX).map_err(wrong)?;
+        pool.amid().map_err(wrong)?;
     }
     let said = guest.enough("/dev/vda", load)?;
     guest.nothing_failed()?;
+    pool.mended()?;
     guest.kill()?;
     Ok(format!("{rounds} times; {said}"))
 }

@@ -1,6 +1,7 @@
 //! The daemon becomes another process under a guest's load, and hands the guest's connection over: by `sarsen upgrade`, and
 //! by SIGTERM where a service manager keeps descriptors. The guest sees a pause, how long it is is printed, and nothing else.
 
+use super::pool::Pool;
 use super::the_daemon_is_killed_under_a_guest::under_load;
 use crate::harness::daemon::{Daemon, Start, text};
 use crate::harness::service_manager::Store;
@@ -16,13 +17,17 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "the_daemon_is_upgraded_under_a_guest_which_sees_a_pause",
-            |room| upgraded(room, 3),
+            |room| upgraded(room, Pool::of_one(room, "512M")?, 3),
         ),
         Case::new(
             "the_daemon_is_upgraded_under_a_guest_ten_times_in_one_boot",
-            |room| upgraded(room, 10),
+            |room| upgraded(room, Pool::of_one(room, "512M")?, 10),
         )
         .only_in_full(),
+        Case::new(
+            "the_daemon_is_upgraded_under_a_guest_while_another_node_is_killed",
+            |room| upgraded(room, Pool::replicated(room, "512M")?, 3),
+        ),
         Case::new(
             "the_daemon_is_restarted_under_a_guest_whose_connection_is_kept",
             restarted,
@@ -35,8 +40,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-fn upgraded(room: &Room, rounds: u64) -> Outcome {
-    let start = Start::dev(room, "store", "512M");
+fn upgraded(room: &Room, pool: Pool, rounds: u64) -> Outcome {
     let broken = room.path("broken");
     std::fs::write(&broken, "#!/bin/sh\nexit 1\n")?;
     std::fs::set_permissions(&broken, PermissionsExt::from_mode(0o755))?;
@@ -50,7 +54,7 @@ fn upgraded(room: &Room, rounds: u64) -> Outcome {
         daemon.upgrade(None)?;
         Ok(daemon)
     };
-    connected(room, &start, start.run()?, step, rounds)
+    connected(room, pool, step, rounds)
 }
 
 fn restarted(room: &Room) -> Outcome {
@@ -59,7 +63,8 @@ fn restarted(room: &Room) -> Outcome {
         daemon.stop()?;
         store.start(&start).run()
     };
-    connected(room, &start, store.start(&start).run()?, step, 3)
+    let pool = Pool::of(vec![store.start(&start).run()?]);
+    connected(room, pool, step, 3)
 }
 
 /// At any moment of it: before the guest's rings rest, while the process is neither, and while the next one opens its store. Where
@@ -82,7 +87,8 @@ fn killed_meanwhile(room: &Room, rounds: u32) -> Outcome {
         upgrade.join().map_err(|_| "the upgrade panicked")?;
         Ok(daemon)
     };
-    let said = under_load(room, start.run()?, step, rounds.into())?;
+    let pool = Pool::of(vec![start.run()?]);
+    let said = under_load(room, pool, step, rounds.into())?;
     let amid = amid.get();
     ensure!(amid > 0, "no kill of {rounds} came in the middle; {said}");
     Ok(format!(
@@ -93,15 +99,16 @@ fn killed_meanwhile(room: &Room, rounds: u32) -> Outcome {
 /// The same, over one connection.
 fn connected(
     room: &Room,
-    start: &Start,
-    daemon: Daemon,
+    pool: Pool,
     step: impl Fn(Daemon) -> Step<Daemon>,
     rounds: u64,
 ) -> Outcome {
-    let said = under_load(room, daemon, step, rounds)?;
+    let start = pool.here().start.clone();
+    let before = handed_over(&start)?;
+    let said = under_load(room, pool, step, rounds)?;
     // Nobody had to connect again: it was the same connection all the time.
     let log = start.log_text()?;
-    let taken = log.matches("connections were handed over").count() as u64;
+    let taken = handed_over(&start)? - before;
     ensure!(
         taken == rounds,
         "{taken} of {rounds} times something was handed over"
@@ -118,4 +125,10 @@ fn connected(
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(said)
+}
+
+/// How many times a daemon said that it handed over.
+fn handed_over(start: &Start) -> Step<u64> {
+    let log = start.log_text()?;
+    Ok(log.matches("connections were handed over").count() as u64)
 }

@@ -1,8 +1,8 @@
 //! Live migration between two QEMU processes on one daemon, and between two nodes of a cluster, while the guest writes; and ones that are given up half-way.
 
-use crate::cases::several_nodes::three;
+use super::pool::Pool;
 use crate::guest::{Guest, Plan};
-use crate::harness::daemon::{Daemon, Start, text};
+use crate::harness::daemon::{Daemon, text};
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -17,54 +17,38 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("the_guest_moves_to_another_qemu_while_it_writes", |room| {
-            moves(room, scene(room)?)
+            moves(room, on(room, Pool::of_one(room, "512M")?)?)
         }),
         Case::new("the_guest_moves_to_another_node_while_it_writes", |room| {
-            moves(room, scene_of_nodes(room)?)
+            moves(room, on(room, Pool::replicated(room, "512M")?)?)
         }),
         // Where this one fails too, the emulator loses writes, and not our log.
         Case::new("the_guest_moves_without_a_disk_of_ours", control).only_in_full(),
         Case::new("the_guest_moves_half_way_and_stays", |room| {
-            stays(room, scene(room)?)
+            stays(room, on(room, Pool::of_one(room, "512M")?)?)
         }),
         Case::new(
             "the_guest_moves_half_way_to_another_node_and_stays",
-            |room| stays(room, scene_of_nodes(room)?),
+            |room| stays(room, on(room, Pool::replicated(room, "512M")?)?),
         ),
     ]
 }
 
 struct Scene {
-    /// Where the guest is, where it goes to if that is another node, and others.
-    nodes: Vec<Daemon>,
+    pool: Pool,
     sockets: [PathBuf; 2],
     /// Where the guest's state goes.
     state: PathBuf,
 }
 
 /// A guest on a volume, under a plan that another QEMU can have, too.
-fn scene(room: &Room) -> Step<Scene> {
-    on(room, vec![Start::dev(room, "store", "512M").run()?])
-}
-
-/// The same on two of three nodes, with two copies of everything.
-fn scene_of_nodes(room: &Room) -> Step<Scene> {
-    let nodes = three(room)?;
-    for (number, node) in nodes.iter().enumerate() {
-        let path = room.path(&format!("disk{number}"));
-        node.tell(&["disk", "add", &text(&path), "--size", "512M"])?;
-    }
-    nodes[0].tell(&["pool", "set", "default", "--copies", "2"])?;
-    on(room, nodes.into())
-}
-
-fn on(room: &Room, nodes: Vec<Daemon>) -> Step<Scene> {
-    let daemon = &nodes[0];
+fn on(room: &Room, pool: Pool) -> Step<Scene> {
+    let daemon = pool.here();
     daemon.create("vm1", &format!("{}M", MIB + READ_MIB))?;
     let sockets = [room.path("here.sock"), room.path("there.sock")];
     daemon.attach("vm1", &sockets[0], 2)?;
     Ok(Scene {
-        nodes,
+        pool,
         sockets,
         state: room.path("state.sock"),
     })
@@ -78,22 +62,18 @@ impl Scene {
             .vhost_user(&self.sockets[side], 2)
     }
 
-    fn to(&self) -> &Daemon {
-        self.nodes.get(1).unwrap_or(&self.nodes[0])
-    }
-
     /// What is left where the guest is not goes.
     fn detach(&self, at: &Daemon, incoming: bool) -> Step<()> {
         let mut line = vec!["detach", "vm1"];
         // At another node it is one like any other.
-        line.extend((incoming && self.nodes.len() == 1).then_some("--incoming"));
+        line.extend((incoming && self.pool.is_one()).then_some("--incoming"));
         at.tell(&line).map(drop)
     }
 
     /// The second QEMU, that waits.
     fn other(&self, room: &Room) -> Step<Guest> {
         let socket = text(&self.sockets[1]);
-        self.to().tell(&[
+        self.pool.there().tell(&[
             "attach",
             "vm1",
             "--vhost-user",
@@ -130,7 +110,7 @@ fn until(guest: &mut Guest, wanted: &str) -> Step<serde_json::Value> {
     }
 }
 
-fn moves(room: &Room, scene: Scene) -> Outcome {
+fn moves(room: &Room, mut scene: Scene) -> Outcome {
     let mut here = scene.plan(room, 0).boot()?;
     let mut load = here.load("/dev/vda", MIB, 7)?;
     // The load soon looks at what it read, and its processor marks much of it. What these reads bring only our log marks.
@@ -140,15 +120,17 @@ fn moves(room: &Room, scene: Scene) -> Outcome {
     here.gets_on(&mut reads, PAUSE_MAX)?;
     let mut there = scene.other(room)?;
     begin(&mut here, &scene.state, 1 << 30)?;
+    scene.pool.amid()?;
     let state = until(&mut here, "completed")?;
     there.continue_from(&here)?;
     here.kill()?;
     there.gets_on(&mut load, PAUSE_MAX)?;
-    scene.detach(&scene.nodes[0], false)?;
+    scene.detach(scene.pool.here(), false)?;
     there.gets_on(&mut load, PAUSE_MAX)?;
     let held = there.enough("reads", reads)?;
     let said = there.enough("/dev/vda", load)?;
     there.nothing_failed()?;
+    scene.pool.mended()?;
     there.kill()?;
     let downtime = &state["downtime"];
     Ok(format!(
@@ -175,7 +157,7 @@ fn control(room: &Room) -> Outcome {
     Ok(said)
 }
 
-fn stays(room: &Room, scene: Scene) -> Outcome {
+fn stays(room: &Room, mut scene: Scene) -> Outcome {
     let mut here = scene.plan(room, 0).boot()?;
     let mut load = here.load("/dev/vda", MIB, 8)?;
     here.gets_on(&mut load, PAUSE_MAX)?;
@@ -183,14 +165,16 @@ fn stays(room: &Room, scene: Scene) -> Outcome {
     // So slow that it cannot end.
     begin(&mut here, &scene.state, 1 << 20)?;
     until(&mut here, "active")?;
+    scene.pool.amid()?;
     here.gets_on(&mut load, PAUSE_MAX)?;
     here.qmp.ask("migrate_cancel", json!({}))?;
     until(&mut here, "cancelled")?;
     there.kill()?;
-    scene.detach(scene.to(), true)?;
+    scene.detach(scene.pool.there(), true)?;
     here.gets_on(&mut load, PAUSE_MAX)?;
     let said = here.enough("/dev/vda", load)?;
     here.nothing_failed()?;
+    scene.pool.mended()?;
     here.kill()?;
     Ok(said)
 }
