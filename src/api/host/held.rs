@@ -133,28 +133,37 @@ impl Host {
         Ok(())
     }
 
-    /// Waits for some seconds until another node lets go of a volume that it holds in passing. From one that does not answer it is taken: whoever used it there
+    /// Waits for some seconds until other nodes let go of a volume that they hold in passing. From one that does not answer it is taken: whoever used it there
     /// is not served any more, or will not be when that node's lease has ended, and before that nobody else has it.
-    pub(super) async fn wait_until_let_go(&self, volume: VolumeId) {
+    async fn others_let_go(&self, volume: VolumeId) {
         let node = self.inner.parts.node;
-        let holder = || {
-            let catalog = self.manager().catalog();
-            let of = catalog.volume(volume)?;
-            let first = catalog.attachments_of(volume).0?;
-            is_in_passing_elsewhere(&catalog, of, node).then_some((first.node, first.key))
-        };
         let let_go = async {
-            while let Some((holder, key)) = holder() {
-                if self.is_silent(holder) {
-                    tracing::info!(%volume, node = %holder, "what a node that does not answer held in passing is taken from it");
-                    let key = Some(key);
-                    let taken = self.manager().propose(Command::Detach { volume, key });
-                    taken.await.ok(); // it is looked at again
+            loop {
+                let holders = in_passing_elsewhere(&self.manager().catalog(), volume, node);
+                if holders.is_empty() {
+                    return;
+                }
+                for (holder, key) in holders {
+                    if self.is_silent(holder) {
+                        tracing::info!(%volume, node = %holder, "what a node that does not answer held in passing is taken from it");
+                        let key = Some(key);
+                        let taken = self.manager().propose(Command::Detach { volume, key });
+                        taken.await.ok(); // it is looked at again
+                    }
                 }
                 sleep(LOOKS).await;
             }
         };
         timeout(LETS_GO, let_go).await.ok();
+    }
+
+    /// The same where one node has a volume at a time: a shared one need not be waited for.
+    pub(super) async fn wait_until_let_go(&self, volume: VolumeId) {
+        let catalog = self.manager().catalog();
+        let of = catalog.volume(volume);
+        if of.is_some_and(|of| of.sharing == Sharing::Exclusive) {
+            self.others_let_go(volume).await;
+        }
     }
 
     /// Waits until this node has a volume that is attached to it.
@@ -229,7 +238,7 @@ impl Host {
         let theirs = first.filter(|first| first.node != me && is_theirs);
         match theirs {
             // It may let go of it.
-            Some(_) if is_in_passing_elsewhere(catalog, volume, me) => Found::Away,
+            Some(first) if first.front_end == FrontEnd::None => Found::Away,
             Some(first) => {
                 let node = super::cluster::name_of(catalog, first.node);
                 Found::Refused(format!("it is attached to node {node}"))
@@ -392,13 +401,13 @@ impl Host {
     /// Waits for some seconds until no node has a volume in passing.
     pub(super) async fn nobody_has_it_in_passing(&self, volume: VolumeId) {
         self.let_go_at_once(volume).await;
-        self.wait_until_let_go(volume).await;
+        self.others_let_go(volume).await;
     }
 
     /// Deletes a volume of the cluster.
     pub(super) async fn delete_of_cluster(&self, name: &str) -> Result<(), ErrorBody> {
         let id = self.manager().catalog().volume_named(name)?.id;
-        self.let_go_at_once(id).await;
+        self.nobody_has_it_in_passing(id).await;
         let given_up = async {
             let mut watch = self.manager().watch();
             let owned = || {
@@ -460,9 +469,14 @@ impl Host {
     }
 }
 
-/// Whether another node holds a volume for who uses it there in passing, so that this one cannot.
-fn is_in_passing_elsewhere(catalog: &Catalog, volume: &catalog::Volume, me: NodeId) -> bool {
-    let (first, _) = catalog.attachments_of(volume.id);
-    volume.sharing == Sharing::Exclusive
-        && first.is_some_and(|first| first.node != me && first.front_end == FrontEnd::None)
+/// The other nodes that hold a volume for who uses it there in passing.
+fn in_passing_elsewhere(
+    catalog: &Catalog,
+    volume: VolumeId,
+    me: NodeId,
+) -> Vec<(NodeId, AttachmentKey)> {
+    let first = catalog.attachments_of(volume).0.into_iter();
+    let all = first.chain(catalog.shared_at(volume));
+    let held = all.filter(|one| one.node != me && one.front_end == FrontEnd::None);
+    held.map(|one| (one.node, one.key)).collect()
 }
