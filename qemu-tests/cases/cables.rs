@@ -3,7 +3,7 @@
 //! Every answer goes into a model, as in `replicated`.
 
 use super::replicated::{Site, WRITES, rounds_or, whole};
-use super::several_nodes::{COMES, three_hosts};
+use super::several_nodes::{COMES, three_hosts, until};
 use crate::harness::load::Shape;
 use crate::harness::network::Network;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
@@ -48,7 +48,7 @@ enum Fault {
     ServerCut,
     /// What a host sends to the others is lost; it hears them.
     OneWay,
-    /// Two hosts do not reach each other; the third one reaches both.
+    /// Two hosts do not reach each other; the third one reaches both, so that neither is believed to be the faulty one (R11). What needs both waits.
     Partial,
     /// A host's cable comes and goes.
     Flapping,
@@ -95,7 +95,10 @@ fn round(site: &Site, network: &Network, fault: Fault, seed: usize) -> Step<()> 
         Fault::Partial => {
             network.cut(server, peer);
             network.cut(peer, server);
-            goes_on(WRITES)?;
+            until("the cut is an alert where it is felt", || {
+                let status = site.at().tell(&["status"])?;
+                Ok((!status.contains("node-unreachable")).then_some(status))
+            })?;
         }
         Fault::Flapping => {
             for flap in FLAPS {
