@@ -17,6 +17,7 @@ mod measured;
 mod nodes_change;
 pub mod power_is_cut;
 mod replicated;
+mod rolling;
 mod several_nodes;
 mod several_shards;
 mod shared;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
     all.extend(replicated::cases());
     all.extend(cables::cases());
     all.extend(nodes_change::cases());
+    all.extend(rolling::cases());
     all.extend(shared::cases());
     all.extend(dev_nodes::cases());
     all.extend(several_shards::cases());

@@ -10,6 +10,7 @@ use crate::harness::nbd::{Connection, Replies};
 use crate::harness::power::PowerDisk;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -147,6 +148,14 @@ impl Site {
     fn again(&mut self, number: usize) -> Step<()> {
         let start = self.nodes[number].start.clone();
         self.nodes[number] = start.run()?;
+        Ok(())
+    }
+
+    /// A node is stopped, and goes on with another binary.
+    pub(super) fn becomes(&mut self, number: usize, binary: &Path) -> Step<()> {
+        self.nodes[number].stop()?;
+        let start = self.nodes[number].start.clone();
+        self.nodes[number] = start.with_binary(binary.into()).run()?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The daemons run on this host and speak over 127.0.0.1, at ports that the system chooses. What is not there at once is waited for.
 
-use crate::harness::daemon::{Daemon, Said, Start};
+use crate::harness::daemon::{Daemon, Said, Start, binary};
 use crate::harness::network::Network;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::path::Path;
@@ -113,7 +113,12 @@ fn settled(nodes: &[&Daemon], members: usize) -> Step<String> {
 
 /// Three nodes that are all members.
 pub(super) fn three(room: &Room) -> Step<[Daemon; 3]> {
-    let start = |name| start(room, name)?.run();
+    three_with(room, &binary())
+}
+
+/// The same with another binary.
+pub(super) fn three_with(room: &Room, binary: &Path) -> Step<[Daemon; 3]> {
+    let start = |name| start(room, name)?.with_binary(binary.into()).run();
     together([start("a")?, start("b")?, start("c")?])
 }
 
