@@ -1,11 +1,12 @@
 //! A volume that several nodes have at once: who writes the same blocks at different nodes sees one order.
 
 use super::several_nodes::{add_disk, three, until};
-use crate::harness::daemon::{Daemon, Start};
+use crate::harness::daemon::Daemon;
 use crate::harness::nbd::{Connection, Replies};
 use crate::harness::registers::{Act, Value, check, checks_itself};
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const CLIENTS_A_NODE: u64 = 2;
 /// Before a node dies, and after it.
 const TIME: Duration = Duration::from_secs(3);
 /// Of each node, in each of these times: a turn is 50 ms, so that there are many.
-const LEAST: usize = 100;
+pub(super) const LEAST: usize = 100;
 
 pub fn cases() -> Vec<Case> {
     vec![Case::new(
@@ -29,8 +30,8 @@ pub fn cases() -> Vec<Case> {
 type Acts = Vec<(u64, Act)>;
 
 /// Reads and writes blocks until it is told to end, or its node dies.
-fn act(start: &Start, client: u64, begun: Instant, ends: &AtomicBool) -> Result<Acts, String> {
-    let opened = Connection::open(&start.nbd, "v", Replies::Structured);
+fn act(nbd: &Path, client: u64, begun: Instant, ends: &AtomicBool) -> Result<Acts, String> {
+    let opened = Connection::open(nbd, "v", Replies::Structured);
     let mut connection = opened.map_err(|why| why.to_string())?;
     let (mut acts, mut next) = (Acts::new(), client + 1);
     let mut random = client + 1;
@@ -83,38 +84,69 @@ fn value_of(data: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// Has clients of both nodes at it at once for a while; `amid` is done in the middle.
-fn together(
-    nodes: &[&Start],
-    ids: &mut u64,
+/// All that clients do, and whether there is one order of it.
+pub(super) struct Sharers {
     begun: Instant,
-    amid: impl FnOnce() -> Step<()>,
-) -> Step<Vec<(usize, Acts)>> {
-    let ends = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let mut clients = Vec::new();
-        for (node, start) in nodes.iter().enumerate() {
-            for _ in 0..CLIENTS_A_NODE {
-                let (id, ends) = (*ids, &ends);
-                *ids += 1;
-                clients.push((node, scope.spawn(move || act(start, id, begun, ends))));
+    clients: u64,
+    registers: BTreeMap<u64, Vec<Act>>,
+}
+
+impl Sharers {
+    /// With a check that can fail.
+    pub fn new() -> Step<Sharers> {
+        checks_itself()?;
+        Ok(Sharers {
+            begun: Instant::now(),
+            clients: 0,
+            registers: BTreeMap::new(),
+        })
+    }
+
+    /// Has clients at all of these NBD servers at once for a while; `amid` is done in the middle. What came of each one's
+    /// clients is counted.
+    pub fn together(&mut self, at: &[&Path], amid: impl FnOnce() -> Step<()>) -> Step<Vec<usize>> {
+        let ends = AtomicBool::new(false);
+        let begun = self.begun;
+        let all = std::thread::scope(|scope| {
+            let mut clients = Vec::new();
+            for (place, nbd) in at.iter().enumerate() {
+                for _ in 0..CLIENTS_A_NODE {
+                    let (id, ends) = (self.clients, &ends);
+                    self.clients += 1;
+                    clients.push((place, scope.spawn(move || act(nbd, id, begun, ends))));
+                }
+            }
+            std::thread::sleep(TIME);
+            let did = amid();
+            std::thread::sleep(TIME);
+            ends.store(true, Ordering::Relaxed);
+            let mut all = Vec::new();
+            for (place, client) in clients {
+                let acts = client.join().map_err(|_| "a client panicked")??;
+                all.push((place, acts));
+            }
+            did.map(|()| all)
+        })?;
+        let mut counts = vec![0; at.len()];
+        for (place, acts) in all {
+            counts[place] += acts.len();
+            for (block, act) in acts {
+                self.registers.entry(block).or_default().push(act);
             }
         }
-        std::thread::sleep(TIME);
-        let did = amid();
-        std::thread::sleep(TIME);
-        ends.store(true, Ordering::Relaxed);
-        let mut all = Vec::new();
-        for (node, client) in clients {
-            let acts = client.join().map_err(|_| "a client panicked")??;
-            all.push((node, acts));
+        Ok(counts)
+    }
+
+    /// How many acts have one order.
+    pub fn check(&self) -> Step<usize> {
+        for (block, acts) in &self.registers {
+            check(acts).map_err(|why| format!("block {block}: {why}"))?;
         }
-        did.map(|()| all)
-    })
+        Ok(self.registers.values().map(Vec::len).sum())
+    }
 }
 
 fn one_order(room: &Room) -> Outcome {
-    checks_itself()?;
     let [a, mut b, c] = three(room)?;
     for (node, name) in [(&a, "disk-a"), (&b, "disk-b"), (&c, "disk-c")] {
         add_disk(node, &room.path(name))?;
@@ -127,47 +159,27 @@ fn one_order(room: &Room) -> Outcome {
         shown.contains("\"shared\": true"),
         "it is not shared: {shown}"
     );
-    let (begun, mut ids) = (Instant::now(), 0);
-    let (at_a, at_b) = (a.start.clone(), b.start.clone());
-    let mut all = together(&[&at_a, &at_b], &mut ids, begun, || {
+    let mut sharers = Sharers::new()?;
+    let at = [&a, &b, &c].map(|node| node.start.nbd.clone());
+    let counts = sharers.together(&[&at[0], &at[1]], || {
         let while_used = a.ask(&["volume", "set", "v", "--exclusive"])?;
         ensure!(while_used.code == Some(1), "it is in use: {while_used:?}");
         Ok(())
     })?;
-    let mut counts = counts(&all);
     ensure!(
-        counts.len() == 2 && counts.values().all(|count| *count >= LEAST),
+        counts.iter().all(|count| *count >= LEAST),
         "not both nodes got their turns: {counts:?}"
     );
     // The others go on when the dead one's lease has ended.
-    let after = together(&[&at_a, &at_b], &mut ids, begun, || b.kill())?;
-    counts = self::counts(&after);
-    all.extend(after);
+    let counts = sharers.together(&[&at[0], &at[1]], || b.kill())?;
     ensure!(
-        counts.get(&0).is_some_and(|count| *count >= LEAST),
+        counts[0] >= LEAST,
         "the node that lives did not go on: {counts:?}"
     );
-    let at_c = &c.start;
-    all.extend(together(&[&at_a, at_c], &mut ids, begun, || Ok(()))?);
-    let mut registers: BTreeMap<u64, Vec<Act>> = BTreeMap::new();
-    for (block, act) in all.into_iter().flat_map(|(_, acts)| acts) {
-        registers.entry(block).or_default().push(act);
-    }
-    let mut acts = 0;
-    for (block, of) in &registers {
-        check(of).map_err(|why| format!("block {block}: {why}"))?;
-        acts += of.len();
-    }
+    sharers.together(&[&at[0], &at[2]], || Ok(()))?;
+    let acts = sharers.check()?;
     exclusive_again(&a)?;
     Ok(format!("{acts} reads and writes have one order"))
-}
-
-fn counts(all: &[(usize, Acts)]) -> BTreeMap<usize, usize> {
-    let mut counts = BTreeMap::new();
-    for (node, acts) in all {
-        *counts.entry(*node).or_default() += acts.len();
-    }
-    counts
 }
 
 /// When nobody uses it any more, it may be made one that one node has.

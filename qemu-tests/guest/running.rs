@@ -183,6 +183,23 @@ impl Guest {
         Ok(())
     }
 
+    /// Has a unix socket in the guest be at a port of it, too.
+    pub fn lead_outside(&mut self, socket: &str, port: u16) -> Step<()> {
+        self.begin(&format!(
+            "agent --in-guest forward 10.0.2.15:{port} {socket}"
+        ))?;
+        // Until it listens, as the host's end would close at once.
+        let listens = format!("until netstat -ltn | grep -q :{port}; do sleep 0.05; done");
+        self.run(&listens).map(drop)
+    }
+
+    /// Serves a disk of the guest as an NBD export at a unix socket in it.
+    pub fn serve(&mut self, device: &str, socket: &str) -> Step<()> {
+        self.begin(&format!("agent --in-guest serve {device} {socket}"))?;
+        let is_there = format!("until [ -S {socket} ]; do sleep 0.05; done");
+        self.run(&is_there).map(drop)
+    }
+
     /// Ends a load, which then reads and checks everything; its last line.
     pub fn enough(&mut self, device: &str, mut load: Job) -> Step<String> {
         self.run(&format!("touch {}", enough(device)))?;

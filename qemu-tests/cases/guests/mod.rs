@@ -16,6 +16,7 @@ mod the_guest_moves;
 mod the_host_loses_power;
 mod the_kernel_has_less_or_more;
 mod the_package_is_installed;
+mod two_guests_share;
 
 use crate::harness::{Case, Place};
 
@@ -27,6 +28,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(the_daemon_is_killed_under_a_guest::cases());
     all.extend(the_daemon_is_upgraded_under_a_guest::cases());
     all.extend(the_guest_moves::cases());
+    all.extend(two_guests_share::cases());
     all.extend(disks_change_under_a_guest::cases());
     all.extend(the_daemon_is_killed_under_a_device::ublk());
     all.extend(file_systems_on_devices::ublk());

@@ -128,13 +128,6 @@ fn boot(plan: &Plan, first: bool) -> Step<Guest> {
             &format!("volume create vm1 --size {VOLUME} --block-size 512"),
         )?;
     }
-    host.begin(&format!(
-        "agent --in-guest forward 10.0.2.15:{PORT_INSIDE} {}",
-        daemon::NBD
-    ))?;
-    // Until it listens, as the host's end would close at once.
-    host.run(&format!(
-        "until netstat -ltn | grep -q :{PORT_INSIDE}; do sleep 0.05; done"
-    ))?;
+    host.lead_outside(daemon::NBD, PORT_INSIDE)?;
     Ok(host)
 }
