@@ -5,6 +5,7 @@
 use super::several_nodes::{COMES, add_whole_disk, three, until};
 use crate::harness::daemon::{Daemon, Start};
 use crate::harness::load::{Load, Shape, verify};
+use crate::harness::metrics::Metrics;
 use crate::harness::model::Model;
 use crate::harness::nbd::{Connection, Replies};
 use crate::harness::power::PowerDisk;
@@ -43,6 +44,10 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a_dead_nodes_attachment_is_taken_over_when_that_is_asked_for",
             taken_over,
+        ),
+        Case::new(
+            "a_node_that_comes_back_is_filled_with_what_changed_and_not_with_all",
+            filled,
         ),
         Case::new(
             "a_disk_is_drained_under_load_and_removed_and_no_more_than_can_be",
@@ -295,6 +300,45 @@ fn moves(room: &Room) -> Outcome {
     let left = b.tell(&["volume", "list"])?;
     ensure!(!left.contains("v "), "it is still there: {left}");
     Ok(String::new())
+}
+
+/// What a node was filled with is counted: chunks in which something was written while it was away, or a moment before.
+fn filled(room: &Room) -> Outcome {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: u64 = 512;
+    // Of these it did not hear any more that others have them, too: its window.
+    const MOMENT: usize = 16;
+    let [a, mut b, _c] = three(room)?;
+    for (node, name) in [(&a, "disk-a"), (&b, "disk-b")] {
+        super::several_nodes::add_disk(node, &room.path(name))?;
+    }
+    a.tell(&["pool", "set", "default", "--copies", "2"])?;
+    a.create("v", &(CHUNKS * CHUNK as u64).to_string())?;
+    whole(&a)?;
+    let mut client = a.connect("v")?;
+    let mut write = |chunk: u64, payload: &[u8]| -> Step<()> {
+        let written = client.write(chunk * CHUNK as u64, payload)?;
+        Ok(written.map_err(|error| format!("chunk {chunk}: error {error}"))?)
+    };
+    for chunk in 0..CHUNKS {
+        write(chunk, &[1; CHUNK])?;
+    }
+    b.kill()?;
+    let changed = (0..CHUNKS).step_by(50);
+    for chunk in changed.clone() {
+        write(chunk, &[2; 4096])?;
+    }
+    b = b.start.run()?;
+    whole(&a)?;
+    let bytes = Metrics::ask(&b.start.api)?.get("sarsen_disk_filled_bytes_total");
+    let changed = changed.count();
+    ensure!(
+        bytes >= (changed * 4096) as f64 && bytes <= ((changed + MOMENT) * CHUNK) as f64,
+        "{changed} chunks changed, and {bytes} bytes were filled"
+    );
+    Ok(format!(
+        "{changed} of {CHUNKS} chunks changed while it was away, {bytes} bytes were filled"
+    ))
 }
 
 fn drained(room: &Room) -> Outcome {

@@ -55,7 +55,7 @@ pub(super) fn kind(attachment: &Attachment) -> String {
         FrontEnd::Device => "device",
         FrontEnd::Ublk => "ublk",
         FrontEnd::Nbd => "nbd",
-        FrontEnd::None => "nothing",
+        FrontEnd::None => "in passing",
     }
     .into()
 }

@@ -131,5 +131,6 @@ numbers! {
     scrubbed_bytes => "sarsen_disk_scrubbed_bytes", Counter, "Payload that scrubs compared";
     /// 1 while one runs.
     scrub_running => "sarsen_disk_scrub_running", Gauge, "Whether a scrub runs";
+    filled_bytes => "sarsen_disk_filled_bytes", Counter, "Payload that other copies filled this one with";
     trimmed_bytes => "sarsen_disk_trimmed_bytes", Counter, "Slots given back";
 }

@@ -248,6 +248,7 @@ impl<M: Machine> Core<M> {
                 scrub_running: levels.scrubbing.into(),
                 wraps: levels.journal_wraps,
                 applied_bytes: stats.applied_blocks * BLOCK,
+                filled_bytes: stats.filled_blocks * BLOCK,
                 trimmed_bytes: stats.freed_slots * CHUNK,
             });
         }

@@ -147,6 +147,9 @@ impl Store {
         out: &mut Outbox,
     ) {
         let (at, blocks) = (fill.at, fill.blocks);
+        if matches!(origin, Origin::Written(_)) {
+            self.stats.filled_blocks += u64::from(fill.data.count_ones());
+        }
         let place = at.chunk.in_extent();
         let entry = match self.table.find(leaf, place, at.layer) {
             Some(entry) => entry,

@@ -16,6 +16,8 @@ pub struct Stats {
     pub freed_slots: u64,
     /// Blocks that a scrub looked at.
     pub scrubbed_blocks: u64,
+    /// Blocks of data that other replicas filled this one with.
+    pub filled_blocks: u64,
     /// Damaged blocks that got their bytes back from another replica.
     pub mended_blocks: u64,
     /// Blocks that other replicas got from here.
