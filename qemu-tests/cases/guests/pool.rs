@@ -59,9 +59,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Amid what a guest does: a node that serves it only copies is killed with -9; the next time, it comes back. Of one daemon none can be missed.
+    /// Amid what a guest does: a node that serves it only copies is killed with -9, when all others have theirs; the next time, it comes back. Of one
+    /// daemon none can be missed.
     pub fn amid(&mut self) -> Step<()> {
-        if let [_, _, last] = self.nodes.as_mut_slice() {
+        if self.is_one() {
+            return Ok(());
+        }
+        if !self.is_one_dead {
+            whole(self.here())?;
+        }
+        if let Some(last) = self.nodes.last_mut() {
             match self.is_one_dead {
                 false => last.kill()?,
                 true => *last = last.start.run()?,
