@@ -1,7 +1,7 @@
 //! Nodes that are emptied, removed, given up and worked at, as an operator does it, while a volume is used.
 
-use super::several_nodes::{COMES, add_disk, three, until};
-use crate::harness::daemon::{Daemon, Said};
+use super::several_nodes::{COMES, add_disk, refuses, says, three, until};
+use crate::harness::daemon::Daemon;
 use crate::harness::load::{Load, Shape, verify};
 use crate::harness::model::Model;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
@@ -20,27 +20,6 @@ pub fn cases() -> Vec<Case> {
             given_up,
         ),
     ]
-}
-
-fn refuses(said: &Said, words: &[&str]) -> Step<()> {
-    let text = format!("{}{}", said.out, said.err);
-    let all = words.iter().all(|word| text.contains(word));
-    ensure!(
-        said.code == Some(1) && all,
-        "exit {:?}, without {words:?}: {text}",
-        said.code
-    );
-    Ok(())
-}
-
-/// Waits until what a node says to `arguments` has all of these.
-fn says(node: &Daemon, arguments: &[&str], wanted: &[&str]) -> Step<()> {
-    let what = format!("sarsen {} says {wanted:?}", arguments.join(" "));
-    until(&what, || {
-        let Said { out, err, .. } = node.ask(arguments)?;
-        let all = wanted.iter().all(|one| out.contains(one));
-        Ok((!all).then(|| format!("{out}{err}")))
-    })
 }
 
 /// Waits until an alert is over.

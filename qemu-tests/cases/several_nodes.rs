@@ -69,7 +69,7 @@ pub(super) fn until(what: &str, holds: impl Fn() -> Step<Option<String>>) -> Ste
 }
 
 /// Waits until what a node says to `arguments` has all of these.
-fn says(node: &Daemon, arguments: &[&str], wanted: &[&str]) -> Step<()> {
+pub(super) fn says(node: &Daemon, arguments: &[&str], wanted: &[&str]) -> Step<()> {
     let what = format!("sarsen {} says {wanted:?}", arguments.join(" "));
     until(&what, || {
         let Said { out, err, .. } = node.ask(arguments)?;
@@ -167,7 +167,7 @@ fn listed(by: &[&Daemon], volume: &str) -> Step<()> {
     Ok(())
 }
 
-fn refuses(said: &Said, words: &[&str]) -> Step<()> {
+pub(super) fn refuses(said: &Said, words: &[&str]) -> Step<()> {
     let text = format!("{}{}", said.out, said.err);
     let all = words.iter().all(|word| text.contains(word));
     ensure!(

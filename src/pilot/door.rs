@@ -10,8 +10,8 @@ use crate::node;
 use crate::protocol::catalog::{LayerState, Volume};
 use crate::protocol::membership::{self, Incarnation};
 use crate::protocol::steward;
+use crate::shard::Said;
 use crate::shard::fabric::Order;
-use crate::shard::{Reach, Said, ShardNo};
 use crate::store::{LayerMeta, Openings, VolumeMeta};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -99,18 +99,7 @@ impl std::error::Error for StartError {}
 /// What the daemon tells.
 #[derive(Debug)]
 pub(super) enum Door {
-    DiskFound {
-        disk: DiskId,
-        kept: Openings,
-    },
-    DiskFailed {
-        disk: DiskId,
-    },
-    Link {
-        shard: ShardNo,
-        node: NodeId,
-        link: Reach,
-    },
+    DiskFound { disk: DiskId, kept: Openings },
     End,
 }
 
@@ -181,16 +170,6 @@ impl Pilot {
     /// A disk of this node is there, its store is open and has kept these numbers. Told again, it changes nothing once the disk is opened.
     pub async fn disk_found(&self, disk: DiskId, kept: Openings) {
         self.tell(Door::DiskFound { disk, kept }).await;
-    }
-
-    /// It is gone, or fails everything.
-    pub async fn disk_failed(&self, disk: DiskId) {
-        self.tell(Door::DiskFailed { disk }).await;
-    }
-
-    /// A shard has a link to a node, or none any more: the same as [`What::Link`](crate::shard::What::Link), for who makes links.
-    pub async fn link(&self, shard: ShardNo, node: NodeId, link: Reach) {
-        self.tell(Door::Link { shard, node, link }).await;
     }
 
     async fn tell(&self, door: Door) {

@@ -355,8 +355,6 @@ impl<S: Shards> Driver<S> {
                 self.found.insert(disk, kept);
                 self.look_for_disks(now);
             }
-            Door::DiskFailed { disk } => self.step(now, node::Input::DiskFailed { disk }),
-            Door::Link { shard, node, link } => self.link(now, shard, node, link),
             Door::End => {}
         }
     }
