@@ -10,7 +10,7 @@ Needs: a release build (cargo build --release) and fio. At its end it says what 
 write with two copies cannot be faster than.
 """
 
-import argparse, json, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Name: pattern, size, depth.
@@ -32,9 +32,13 @@ class Node:
             out.write(f'data_dir = "{self.dir}/data"\nnode = "{name}"\nmemory = "{memory}"\n'
                       f'[api]\nsocket = "{self.api}"\n[nbd]\nsocket = "{self.nbd}"\n[vhost_user]\ndir = "{self.dir}/vhost"\n'
                       f'[cluster]\nlisten = "127.0.0.1:0"\nsecurity = "{security}"\n')
-        log = open(f"{self.dir}/log", "w")
-        self.process = subprocess.Popen([sarsen, "daemon", "--config", f"{self.dir}/sarsen.toml"], stdout=log, stderr=log)
+        self.start()
         until(lambda: os.path.exists(self.api), f"{name} does not start: see {self.dir}/log")
+
+    def start(self):
+        with open(f"{self.dir}/log", "a") as log:
+            argv = [self.sarsen, "daemon", "--config", f"{self.dir}/sarsen.toml"]
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
 
     def run(self, *args):
         done = subprocess.run([self.sarsen, "--api", self.api, *args], capture_output=True, text=True)
@@ -119,24 +123,42 @@ def round_trip():
     return statistics.mean(times) * 1e6
 
 
-def main():
+def bench(node, rw, bs, depth, seconds):
+    return node.json("bench", "bench", "--rw", rw, "--bs", bs, "--depth", str(depth), "--seconds", f"{seconds:.1f}", "--overwrite")
+
+
+def whole(node, seconds=60):
+    until(lambda: not node.json("pool", "show", "default")["reason"], "the pool does not become whole", seconds)
+
+
+def written(node, size):
+    """All of the volume at once, and more than once."""
+    rate = bench(node, "write", "1m", 4, 1)["bytes_per_second"]
+    bench(node, "write", "1m", 4, 2 + 2 * size / rate)
+
+
+def options():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--size", default="1G")
     parser.add_argument("--memory", default="512M")
     parser.add_argument("--security", default="plain-loopback")
-    parser.add_argument("--only", default=",".join(CASES))
     parser.add_argument("--sarsen", default=f"{ROOT}/target/release/sarsen")
     parser.add_argument("--dir", default=None, help="where the files lie (the disk that is measured)")
-    parser.add_argument("--json")
-    args = parser.parse_args()
+    return parser
+
+
+@contextlib.contextmanager
+def site(args):
+    """Two nodes with a disk each and a volume of two copies that is full, a bare file of the same disk, and their size in bytes."""
     size = int(args.size[:-1]) << {"M": 20, "G": 30}[args.size[-1].upper()]
-    directory, nodes, results = tempfile.mkdtemp(prefix="cb-", dir=args.dir or ROOT + "/target"), [], {}
+    directory, nodes = tempfile.mkdtemp(prefix="cb-", dir=args.dir or ROOT + "/target"), []
     try:
         file = os.path.join(directory, "bare")
         fio(["--ioengine=io_uring", "--direct=1", f"--filename={file}"], "write", "1m", 4, None, size, False)
-        nodes = [Node(args.sarsen, directory, name, args.security, args.memory) for name in "ab"]
+        for name in "ab":
+            nodes.append(Node(args.sarsen, directory, name, args.security, args.memory))
         a, b = nodes
         a.run("cluster", "init")
         token = a.json("cluster", "token", "--expires", "1h")
@@ -146,9 +168,28 @@ def main():
             node.run("disk", "add", f"{node.dir}/disk", "--size", f"{3 * size >> 20}M")
         until(lambda: a.json("pool", "show", "default")["pgs"]["all"] > 0, "there are no placement groups")
         a.run("volume", "create", "bench", "--size", f"{size >> 20}M")
-        until(lambda: not a.json("pool", "show", "default")["reason"], "the pool does not become whole")
-        rate = a.json("bench", "bench", "--rw", "write", "--bs", "1m", "--depth", "4", "--seconds", "1", "--overwrite")["bytes_per_second"]
-        a.run("bench", "bench", "--rw", "write", "--bs", "1m", "--depth", "4", "--seconds", f"{2 + 2 * size / rate:.1f}", "--overwrite")
+        whole(a)
+        written(a, size)
+        yield nodes, file, size
+    except RuntimeError as error:
+        sys.exit(str(error))
+    finally:
+        for node in nodes:
+            node.process.send_signal(signal.SIGTERM)
+        for node in nodes:
+            try:
+                node.process.wait(20)
+            except subprocess.TimeoutExpired:
+                node.process.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main():
+    parser = options()
+    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--json")
+    args, results = parser.parse_args(), {}
+    with site(args) as (nodes, file, size):
         print(f"two copies, {args.security}, {args.rounds} rounds of {args.seconds:g} s, medians; one daemon a node, {os.cpu_count()} cores for all")
         print(f"{'load':11} {'':13} {'IOPS':>8} {'MB/s':>7} {'mean us':>8} {'p50 us':>8} {'p99 us':>8} {'CPU us':>7}  of the bare disk: rate, mean")
         for case in args.only.split(","):
@@ -172,17 +213,6 @@ def main():
         if args.json:
             with open(args.json, "w") as out:
                 json.dump(results, out, indent=1)
-    except RuntimeError as error:
-        sys.exit(str(error))
-    finally:
-        for node in nodes:
-            node.process.send_signal(signal.SIGTERM)
-        for node in nodes:
-            try:
-                node.process.wait(20)
-            except subprocess.TimeoutExpired:
-                node.process.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
