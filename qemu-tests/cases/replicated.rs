@@ -13,7 +13,7 @@ use crate::harness::{Case, Outcome, Room, Step, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rounds in the gate and in `--full`; one of each kind of fault, in turn.
 const ROUNDS: usize = 5;
@@ -48,6 +48,10 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a_node_that_comes_back_is_filled_with_what_changed_and_not_with_all",
             filled,
+        ),
+        Case::new(
+            "io_that_waits_too_long_gets_an_error_where_that_is_asked_for_and_goes_on_later",
+            timed_out,
         ),
         Case::new(
             "a_disk_is_drained_under_load_and_removed_and_no_more_than_can_be",
@@ -182,7 +186,7 @@ impl Site {
             }
             Fault::PeerSleeps => {
                 self.nodes[peer].signal(libc::SIGSTOP)?;
-                let begun = std::time::Instant::now();
+                let begun = Instant::now();
                 load.reach(load.acknowledged() + WRITES, COMES)?;
                 std::thread::sleep(ASLEEP.saturating_sub(begun.elapsed()));
                 self.nodes[peer].signal(libc::SIGCONT)?;
@@ -339,6 +343,75 @@ fn filled(room: &Room) -> Outcome {
     Ok(format!(
         "{changed} of {CHUNKS} chunks changed while it was away, {bytes} bytes were filled"
     ))
+}
+
+fn timed_out(room: &Room) -> Outcome {
+    const WAITS: Duration = Duration::from_secs(3);
+    let [a, mut b, _c] = three(room)?;
+    for (node, name) in [(&a, "disk-a"), (&b, "disk-b")] {
+        super::several_nodes::add_disk(node, &room.path(name))?;
+    }
+    a.tell(&[
+        "pool",
+        "set",
+        "default",
+        "--copies",
+        "2",
+        "--min-copies",
+        "2",
+    ])?;
+    a.create("v", "16M")?;
+    a.tell(&["volume", "set", "v", "--io-timeout", "1s"])?;
+    whole(&a)?;
+    let mut client = a.connect("v")?;
+    let pattern = |byte: u8| vec![byte; 8192];
+    client
+        .write(0, &pattern(1))?
+        .map_err(|error| format!("two copies: error {error}"))?;
+    b.kill()?;
+    let begun = Instant::now();
+    let refused = client.write(4096, &pattern(2))?;
+    let took = begun.elapsed();
+    ensure!(
+        refused == Err(libc::EIO as u32) && took >= Duration::from_secs(1),
+        "one copy of two that must be there: {refused:?} after {took:?}"
+    );
+    // Later ones of the same blocks wait behind it, and others too.
+    ensure!(
+        client.write(0, &pattern(3))?.is_err(),
+        "a second write went through"
+    );
+    ensure!(
+        client.write(1 << 20, &pattern(3))?.is_err(),
+        "a third write went through"
+    );
+    a.tell(&["volume", "set", "v", "--io-timeout", "none"])?;
+    let mut patient = a.connect("v")?;
+    let waits = std::thread::spawn(move || {
+        let written = patient
+            .write(2 << 20, &[4; 8192])
+            .map_err(|why| why.to_string())?;
+        written.map_err(|error| format!("error {error}"))
+    });
+    std::thread::sleep(WAITS);
+    ensure!(
+        !waits.is_finished(),
+        "a write without a time-out did not wait"
+    );
+    b = b.start.run()?;
+    waits.join().map_err(|_| "a client panicked")??;
+    whole(&b)?;
+    client
+        .write(0, &pattern(5))?
+        .map_err(|error| format!("two copies again: error {error}"))?;
+    let read = client
+        .read(0, 8192)?
+        .map_err(|error| format!("read: error {error}"))?;
+    ensure!(
+        read == pattern(5),
+        "what was refused came later than what was written after it"
+    );
+    Ok(format!("the error came after {} ms", took.as_millis()))
 }
 
 fn drained(room: &Room) -> Outcome {

@@ -199,6 +199,8 @@ mod tests {
             "sarsen volume resize a --size 20G",
             "sarsen volume set a --shared",
             "sarsen volume set a --exclusive",
+            "sarsen volume set a --io-timeout 30s",
+            "sarsen volume set a --io-timeout none",
             "sarsen volume delete a",
             "sarsen volume import a disk.img",
             "sarsen volume import a - --size 1G",

@@ -134,6 +134,7 @@ impl<M: Machine> Core<M> {
             self.links.deadline(),
             self.peers.deadline(self.desk.now),
             self.saying.deadline(self.desk.now),
+            self.desk.late_at(),
         ];
         let first = fronts.into_iter().chain([self.machine.deadline()]);
         match first.flatten().min() {
@@ -208,6 +209,7 @@ impl<M: Machine> Core<M> {
         }
         self.step(Input::TurnEnded);
         self.peers.feed(&mut self.links, &mut self.desk);
+        self.answer_late();
         self.clients.sweep(&mut self.desk);
         self.devices.try_again(&mut self.desk);
         self.clients.settle(&mut self.desk);

@@ -40,6 +40,8 @@ pub(super) enum Owner {
     Load(u32),
     /// A part of a request, of this shard or another one.
     Part(PartOf),
+    /// Nobody any more: it was answered with an error, as it took too long (`late.rs`).
+    Nobody,
 }
 
 /// A request as its maker says it.
@@ -86,6 +88,8 @@ pub(super) struct Desk {
     /// Which shard coordinates what. Unused where there is one shard.
     pub router: Router,
     pub trays: Trays,
+    /// When it was last looked for requests that take too long.
+    pub(super) looked_for_late: Time,
     /// Whether payload memory was freed since somebody waits for it.
     pub memory_freed: bool,
     /// Whether something here waits for payload memory, as the other shards see it.
@@ -106,6 +110,7 @@ impl Desk {
             ring,
             buffers,
             trays: Trays::new(me, Arc::clone(&shared)),
+            looked_for_late: Time(0),
             shared,
             me,
             now: Time(0),

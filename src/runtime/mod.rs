@@ -40,6 +40,7 @@ mod exports;
 mod guests;
 mod handle;
 mod joins;
+mod late;
 mod letters;
 pub mod links;
 mod machine;

@@ -84,8 +84,13 @@ impl<M: Machine> Core<M> {
 
     /// Gives an answer to whom it is for.
     pub fn answer(&mut self, pending: &Pending, result: Result<(), IoError>, map: &[MapRun]) {
-        if let Owner::Part(part) = pending.owner {
-            return self.answer_part(part, result, map.to_vec());
+        match pending.owner {
+            Owner::Part(part) => return self.answer_part(part, result, map.to_vec()),
+            Owner::Nobody => {
+                let hold = pending.buf.into_iter();
+                return hold.for_each(|buf| self.desk.release(buf, 1));
+            }
+            _ => {}
         }
         self.count(pending, result.is_err());
         let desk = &mut self.desk;
@@ -112,7 +117,7 @@ impl<M: Machine> Core<M> {
                     load.finish(desk);
                 }
             }
-            Owner::Part(_) => unreachable!("parts are answered above"),
+            Owner::Part(_) | Owner::Nobody => unreachable!("these are answered above"),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::io;
 use crate::shard::{Control, ControlError, DiskSlot, RouteChange, Router, ShardNo};
 use crate::store::{StoreError, VolumeMeta};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The control plane's router, and what disks each shard was given. Never locked on the path of a client's request.
 #[derive(Debug)]
@@ -174,6 +175,12 @@ impl Handle {
         };
         let answers = self.ask_shards(shards, mail).await?;
         answers.into_iter().collect()
+    }
+
+    /// After this time without an answer requests of a volume are answered with an error ([`IoError::Failed`](crate::base::IoError::Failed)); without
+    /// one they wait.
+    pub async fn set_io_timeout(&self, volume: VolumeId, after: Option<Duration>) {
+        let _ = self.tell(RouteChange::TimeOut { volume, after }).await; // they have stopped
     }
 
     /// Tells every router of a change.

@@ -8,6 +8,7 @@
 use super::remote::coordinator_of;
 use crate::base::{ChunkNo, DiskId, EXTENT, FamilyId, FixedMap, PgId, VolumeId};
 use crate::protocol::volume::pg_of;
+use std::time::Duration;
 
 /// A shard's place among those of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,11 @@ pub enum RouteChange {
     },
     /// A volume is not served any more.
     Close { volume: VolumeId },
+    /// After this time without an answer, requests of a volume are answered with an error; without one they wait.
+    TimeOut {
+        volume: VolumeId,
+        after: Option<Duration>,
+    },
 }
 
 /// The shards of every open volume's PGs. Requests are split at extents only where their volume lies on several
@@ -45,6 +51,7 @@ pub enum RouteChange {
 pub struct Router {
     disks: FixedMap<DiskId, ShardNo>,
     volumes: FixedMap<VolumeId, Routes>,
+    timeouts: FixedMap<VolumeId, Duration>,
 }
 
 /// The shards of one volume.
@@ -91,12 +98,26 @@ impl Router {
             RouteChange::Close { volume } => {
                 self.volumes.remove(volume);
             }
+            RouteChange::TimeOut { volume, after } => match after {
+                Some(after) => drop(self.timeouts.insert(*volume, *after)),
+                None => drop(self.timeouts.remove(volume)),
+            },
         }
     }
 
     /// The shard that has a disk.
     pub fn disk(&self, disk: DiskId) -> Option<ShardNo> {
         self.disks.get(&disk).copied()
+    }
+
+    /// Whether any volume's requests do not wait for ever.
+    pub fn has_timeouts(&self) -> bool {
+        !self.timeouts.is_empty()
+    }
+
+    /// After what time requests of a volume are answered with an error.
+    pub fn timeout(&self, volume: VolumeId) -> Option<Duration> {
+        self.timeouts.get(&volume).copied()
     }
 
     /// The shards of a volume that is open.

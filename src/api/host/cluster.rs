@@ -136,6 +136,7 @@ impl Host {
             watch.next().await;
             // What comes at once is one change for clients.
             while watch.try_next().is_some() {}
+            self.look_at_timeouts().await;
             let _changing = self.inner.changing.lock().await;
             let catalog = self.manager().catalog();
             let known: BTreeSet<_> = lock(&self.inner.disks).keys().copied().collect();

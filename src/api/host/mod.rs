@@ -63,7 +63,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a host is made of.
 pub struct Parts {
@@ -130,6 +130,8 @@ struct Inner {
     /// Held while clients are told what they can have, so that what was told last is what is so.
     showing: tokio::sync::Mutex<()>,
     imports: Mutex<BTreeMap<VolumeId, Arc<tokio::sync::Mutex<import::Session>>>>,
+    /// The `io_timeout`s that the shards were told.
+    timeouts: tokio::sync::Mutex<BTreeMap<VolumeId, Duration>>,
 }
 
 impl Host {
@@ -150,6 +152,7 @@ impl Host {
                 taken: held::Taken::default(),
                 showing: tokio::sync::Mutex::default(),
                 imports: Mutex::default(),
+                timeouts: tokio::sync::Mutex::default(),
             }),
         }
     }

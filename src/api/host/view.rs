@@ -140,6 +140,7 @@ impl Host {
             connections: self.runtime().connections(volume.id) as u64,
             bench: volume.bench,
             shared: volume.sharing == Sharing::Shared,
+            io_timeout_seconds: volume.io_timeout,
             pgs: volume.pgs,
             pg_states: (looked.get(&volume.pool)).map(|look| look.of_volume(catalog, volume)),
             layers: layers.collect(),

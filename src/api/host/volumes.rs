@@ -12,6 +12,8 @@ use crate::protocol::catalog::{
 };
 use crate::runtime::Export;
 use crate::shard::{Control, ControlError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 impl Host {
     pub async fn create_volume(&self, create: VolumeCreate) -> Result<Volume, ErrorBody> {
@@ -73,15 +75,47 @@ impl Host {
         name: &str,
         change: VolumeChange,
     ) -> Result<Volume, ErrorBody> {
-        match (change.size_bytes, change.shared) {
-            (Some(size), None) => self.resize_volume(name, size).await,
-            (None, Some(shared)) => self.share_volume(name, shared).await,
+        match (change.size_bytes, change.shared, change.io_timeout_seconds) {
+            (Some(size), None, None) => self.resize_volume(name, size).await,
+            (None, Some(shared), None) => self.share_volume(name, shared).await,
+            (None, None, Some(seconds)) => self.time_volume_out(name, seconds).await,
             _ => {
                 let message = "one thing is changed at a time";
-                let hint = "give `size_bytes` or `shared`";
+                let hint = "give `size_bytes`, `shared` or `io_timeout_seconds`";
                 Err(ErrorBody::invalid("shared", message, hint))
             }
         }
+    }
+
+    async fn time_volume_out(&self, name: &str, seconds: u32) -> Result<Volume, ErrorBody> {
+        let _changing = self.inner.changing.lock().await;
+        let command = Command::SetIoTimeout {
+            name: name.to_owned(),
+            seconds: (seconds > 0).then_some(seconds),
+        };
+        let asked = self.manager().propose(command).await;
+        self.known(&format!("volume {name}"), asked)?;
+        self.look_at_timeouts().await;
+        self.volume(name)
+    }
+
+    /// Tells the shards of the volumes' `io_timeout`s, where these are others than they were told.
+    pub(super) async fn look_at_timeouts(&self) {
+        let catalog = self.manager().catalog();
+        let with = catalog.volumes().filter_map(|volume| {
+            let seconds = volume.io_timeout?;
+            Some((volume.id, Duration::from_secs(seconds.into())))
+        });
+        let wanted: BTreeMap<VolumeId, Duration> = with.collect();
+        let mut told = self.inner.timeouts.lock().await;
+        let all: BTreeSet<VolumeId> = told.keys().chain(wanted.keys()).copied().collect();
+        for volume in all {
+            let after = wanted.get(&volume).copied();
+            if told.get(&volume).copied() != after {
+                self.runtime().set_io_timeout(volume, after).await;
+            }
+        }
+        *told = wanted;
     }
 
     async fn share_volume(&self, name: &str, shared: bool) -> Result<Volume, ErrorBody> {

@@ -24,6 +24,7 @@ fn volume() -> Volume {
         connections: 2,
         bench: false,
         shared: false,
+        io_timeout_seconds: None,
         pgs: 32,
         pg_states: None,
         layers: vec![Layer {

@@ -58,6 +58,9 @@ pub struct Volume {
     /// Whether several nodes may attach it at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// After how long I/O without an answer gets an error; nothing where it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_timeout_seconds: Option<u32>,
     /// Over how many placement groups it is spread.
     pub pgs: u32,
     /// How those are; nothing where the node is alone.
@@ -131,7 +134,7 @@ fn default_block_size() -> u32 {
 }
 
 /// `PATCH /v1/volumes/NAME`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeChange {
     /// The new size, which must not be smaller.
@@ -140,6 +143,9 @@ pub struct VolumeChange {
     /// Whether several nodes may attach it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
+    /// After how long I/O without an answer gets an error; 0 for one that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_timeout_seconds: Option<u32>,
 }
 
 /// `POST /v1/volumes/NAME/import`: the source has ended.

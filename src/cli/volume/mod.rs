@@ -28,7 +28,7 @@ pub enum Verb {
     Show(show::Show),
     /// Make a volume larger
     Resize(resize::Resize),
-    /// Change whether several nodes may attach a volume at once
+    /// Change whether several nodes may attach a volume at once, and how long its I/O waits
     Set(set::Set),
     /// Delete a volume and its data
     Delete(delete::Delete),

@@ -17,7 +17,7 @@ impl Resize {
     pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let change = VolumeChange {
             size_bytes: Some(self.size),
-            shared: None,
+            ..VolumeChange::default()
         };
         let volume = context.client.change_volume(&self.name, &change).await?;
         context.output.show(&volume, for_people)

@@ -40,6 +40,13 @@ pub(super) fn for_people(volume: &Volume) -> String {
         ("connections", volume.connections.to_string()),
         ("attached", attached(volume)),
         ("shared", if volume.shared { "yes" } else { "no" }.into()),
+        (
+            "io timeout",
+            match volume.io_timeout_seconds {
+                Some(seconds) => format!("{seconds} s"),
+                None => "none".into(),
+            },
+        ),
         ("layers", layers.collect::<Vec<_>>().join(", ")),
         ("uri", volume.uri.clone()),
     ])

@@ -232,6 +232,12 @@ pub enum Command {
         name: String,
         sharing: Sharing,
     },
+    /// After how many seconds I/O is answered with an error, or that it waits: 1 to [`IO_TIMEOUT_MAX`](super::IO_TIMEOUT_MAX).
+    SetIoTimeout {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u32>,
+    },
     /// Gives the newest layer a name and puts one over it. The snapshot has been taken when that layer is frozen.
     SnapshotVolume {
         name: String,

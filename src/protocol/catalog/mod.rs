@@ -78,6 +78,8 @@ pub const DISK_BYTES_MIN: u64 = 64 << 20;
 /// How much a catalog holds at most: a site of 1,000 nodes with 10 disks each, and as many volumes as it has PGs. `docs/scale.md`
 /// has what that takes in memory.
 pub const VOLUMES_MAX: usize = 100_000;
+/// The longest time, in seconds, after which I/O without an answer gets an error: a day.
+pub const IO_TIMEOUT_MAX: u32 = 86_400;
 /// See [`VOLUMES_MAX`].
 pub const DISKS_MAX: usize = 10_240;
 /// See [`VOLUMES_MAX`]; as many as `membership` keeps leases for.
@@ -232,6 +234,7 @@ impl Catalog {
             }),
             Command::ResizeVolume { name, size } => self.resize_volume(name, *size),
             Command::SetSharing { name, sharing } => self.set_sharing(name, *sharing),
+            Command::SetIoTimeout { name, seconds } => self.set_io_timeout(name, *seconds),
             Command::SnapshotVolume { name, snapshot } => self.snapshot_volume(name, snapshot),
             Command::DeleteSnapshot { name, snapshot } => self.delete_snapshot(name, snapshot),
             Command::FreezeLayer {

@@ -295,6 +295,9 @@ pub struct Volume {
     pub locality: Locality,
     #[serde(default, skip_serializing_if = "Sharing::is_exclusive")]
     pub sharing: Sharing,
+    /// After so many seconds without an answer I/O is answered with an error; else it waits for as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_timeout: Option<u32>,
     /// In the order of their layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,

@@ -79,6 +79,23 @@ fn refused(catalog: &mut Catalog, command: &Command) -> Refusal {
 }
 
 #[test]
+fn a_volume_has_an_io_timeout_within_a_day_or_none() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let mut set = |seconds| {
+        let name = "a".to_owned();
+        let done = catalog.apply(&Command::SetIoTimeout { name, seconds });
+        let now = catalog.volume(VolumeId(1)).unwrap().io_timeout;
+        (done.map(drop).map_err(|refusal| refusal.field), now)
+    };
+    assert_eq!(set(Some(30)), (Ok(()), Some(30)));
+    for odd in [0, IO_TIMEOUT_MAX + 1] {
+        assert_eq!(set(Some(odd)), (Err("io_timeout".into()), Some(30)));
+    }
+    assert_eq!(set(None), (Ok(()), None));
+}
+
+#[test]
 fn the_first_disk_brings_32_pgs_and_later_ones_bring_theirs_by_size() {
     let mut catalog = host();
     assert_eq!(catalog.pgs().count(), 32);

@@ -3,8 +3,8 @@
 use super::command::Locality;
 use super::state::{ImportMark, Layer, LayerState, PoolId, Sharing, Volume, VolumeState};
 use super::{
-    Catalog, Code, DEFAULT_POOL, Event, LOCAL_PGS_MAX, Purpose, Refusal, VOLUME_BYTES_MAX,
-    VOLUMES_MAX, check_name,
+    Catalog, Code, DEFAULT_POOL, Event, IO_TIMEOUT_MAX, LOCAL_PGS_MAX, Purpose, Refusal,
+    VOLUME_BYTES_MAX, VOLUMES_MAX, check_name,
 };
 use crate::base::{BLOCK, FamilyId, LayerId, NodeId, PgId, SECTOR, VolumeId};
 use std::collections::BTreeSet;
@@ -56,6 +56,7 @@ impl Catalog {
             on,
             locality: new.locality,
             sharing: Sharing::Exclusive,
+            io_timeout: None,
             snapshots: Vec::new(),
         };
         self.next.volume += 1;
@@ -126,6 +127,20 @@ impl Catalog {
             return Err(Refusal::conflict("name", reason, "detach it first"));
         }
         self.change(id, |volume| volume.sharing = sharing)
+    }
+
+    pub(super) fn set_io_timeout(
+        &mut self,
+        name: &str,
+        seconds: Option<u32>,
+    ) -> Result<Vec<Event>, Refusal> {
+        let id = self.volume_named(name)?.id;
+        if let Some(odd) = seconds.filter(|seconds| !(1..=IO_TIMEOUT_MAX).contains(seconds)) {
+            let reason = format!("{odd} s is not from 1 s to {IO_TIMEOUT_MAX} s, which is a day");
+            let hint = "without a time-out I/O waits for as long as it takes";
+            return Err(Refusal::invalid("io_timeout", reason, hint));
+        }
+        self.change(id, |volume| volume.io_timeout = seconds)
     }
 
     pub(super) fn resize_volume(&mut self, name: &str, size: u64) -> Result<Vec<Event>, Refusal> {

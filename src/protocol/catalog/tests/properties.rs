@@ -70,6 +70,7 @@ const NAMES: &[&str] = &[
     "create_volume",
     "resize_volume",
     "set_sharing",
+    "set_io_timeout",
     "snapshot_volume",
     "delete_snapshot",
     "forget_layer",
@@ -214,6 +215,10 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
             },
         },
         25 => resize(&of_name(prng), GIB * (1 + prng.below(3))),
+        26 if prng.one_in(2) => Command::SetIoTimeout {
+            name: of_name(prng),
+            seconds: prng.one_in(2).then(|| prng.below(100) as u32),
+        },
         26 => Command::SetSharing {
             name: of_name(prng),
             sharing: [Sharing::Exclusive, Sharing::Shared][prng.below(2) as usize],
