@@ -3,6 +3,7 @@
 use super::log::LogStore;
 use super::machine::Machine;
 use super::network::{Appended, Installed, Network, Voted, unpack_part};
+use super::stand::stand;
 use super::store::{Found, OpenError, Source, Store};
 use super::{Answer, Types, node};
 use crate::base::NodeId;
@@ -65,11 +66,11 @@ pub struct Group {
     core: Core,
     store: Arc<Store>,
     /// When a leader was last heard.
-    heard: Mutex<Option<Instant>>,
+    heard: Arc<Mutex<Option<Instant>>>,
     places: Arc<Semaphore>,
-    stands: AtomicBool,
+    stands: Arc<AtomicBool>,
     times: Times,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 impl Group {
@@ -103,15 +104,27 @@ impl Group {
         }
         let roles = tokio::spawn(tell_roles(core.clone(), Arc::clone(&board), me));
         let compact = tokio::spawn(compact(core.clone(), log, Arc::clone(&store)));
+        let (heard, stands) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+        let standing = stand(
+            core.clone(),
+            (id, opening.times.election_max),
+            Arc::clone(&heard),
+            Arc::clone(&stands),
+        );
+        let standing = tokio::spawn(standing);
         let group = Group {
             me,
             core,
             store,
-            heard: Mutex::new(None),
+            heard,
             places: Arc::new(Semaphore::new(PROPOSALS_MAX)),
-            stands: AtomicBool::new(true),
+            stands,
             times: opening.times,
-            tasks: [roles.abort_handle(), compact.abort_handle()],
+            tasks: [
+                roles.abort_handle(),
+                compact.abort_handle(),
+                standing.abort_handle(),
+            ],
         };
         Ok((group, board))
     }

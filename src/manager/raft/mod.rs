@@ -16,6 +16,7 @@
 //! | `log` | the log and the vote, as openraft wants them |
 //! | `machine` | the catalog as openraft's state machine, and its snapshots |
 //! | `network` | what openraft sends, as messages of [`Transport`](super::Transport) |
+//! | `stand` | when a member stands for election |
 //! | `group` | openraft's handle, as [`Consensus`](super::consensus::Consensus) |
 //!
 //! Invariants:
@@ -28,6 +29,7 @@ mod log;
 mod machine;
 mod network;
 mod old_format;
+mod stand;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ impl Steward {
         }
         let evicted = self
             .failed_joiner(catalog, pg)
-            .or_else(|| self.gone_in_sync(catalog, pg, pool));
+            .or_else(|| self.gone_in_sync(now, catalog, pg, pool));
         if let Some((disk, why)) = evicted {
             if matches!(why, Why::Accused | Why::SessionLost) {
                 self.put_off(now, pg.id, disk);
@@ -82,7 +82,13 @@ impl Steward {
     ///
     /// One that lacks what it should have counts as little: who is gone has what it lacks, and may come back. That goes on until a person takes the disk of
     /// who is gone out of service, and so says that what is left is to be used.
-    fn gone_in_sync(&self, catalog: &Catalog, pg: &Pg, pool: &Pool) -> Option<(DiskId, Why)> {
+    fn gone_in_sync(
+        &self,
+        now: Time,
+        catalog: &Catalog,
+        pg: &Pg,
+        pool: &Pool,
+    ) -> Option<(DiskId, Why)> {
         let least = (pool.min_copies as usize).max(1);
         if pg.configuration.in_sync().count() <= least {
             return None;
@@ -104,7 +110,8 @@ impl Steward {
         if !is_any_sound && !in_sync().any(is_there) {
             return None;
         }
-        let mut may_go = in_sync().filter(|disk| is_any_sound || is_given_up(*disk));
+        let may_go = in_sync().filter(|disk| is_any_sound || is_given_up(*disk));
+        let mut may_go = may_go.filter(|disk| !self.is_spared(now, catalog, *disk));
         may_go.find_map(|disk| why(disk).map(|why| (disk, why)))
     }
 

@@ -38,6 +38,8 @@ pub(super) enum Errand {
 pub(super) enum Wake {
     Pg(PgId),
     Disk(DiskId),
+    /// It has been gone for as long as anybody may be.
+    Gone(DiskId),
     Pool(PoolId),
     Words,
 }
@@ -223,6 +225,7 @@ impl Steward {
                     self.todo.insert(pg);
                 }
                 Wake::Disk(disk) => self.look_after_disk(now, catalog, disk, out),
+                Wake::Gone(disk) => self.hurry_to_disk(catalog, disk),
                 Wake::Pool(pool) => self.ask(now, catalog, pool, out),
                 Wake::Words => self.age_words(now),
             }

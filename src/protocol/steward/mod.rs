@@ -17,7 +17,7 @@
 //! What is looked for in a PG, in this order (`decide.rs`):
 //! 1. a replica that does not have what it should have is taken out *empty*, where enough are left and one of them is there (`wrong.rs`);
 //! 2. a joiner that fails is dropped;
-//! 3. a replica in sync that is gone is evicted, where enough are left and one of them is there (R11);
+//! 3. a replica in sync that is gone is evicted, where enough are left and one of them is there (R11): at once where somebody waits for it, else after `grace`;
 //! 4. a joiner whose session is filled is promoted by its session (R16);
 //! 5. a move goes on: the new replica is listed, and when it is in sync the old one is taken off the list;
 //! 6. a replica that is out, and is there, joins.

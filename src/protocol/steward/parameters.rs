@@ -17,6 +17,9 @@ pub struct Parameters {
     /// How long a node or disk may be away before what it held is made anew elsewhere. A restart or a short repair
     /// must not move a disk's worth of data.
     pub out_after: Duration,
+    /// How long a replica whose node or disk is gone stays in sync while nobody waits for it. A daemon's restart is over by then, and what nobody wrote to
+    /// is not taken out, let join and filled for it.
+    pub grace: Duration,
     /// From a change of disks to the question where replicas belong: several that come together are one question.
     pub settle: Duration,
     /// How long a word against a replica counts that is not repeated. As in the membership's parameters.
@@ -48,6 +51,7 @@ impl Parameters {
     /// What Sarsen uses.
     pub const DEFAULT: Parameters = Parameters {
         out_after: Duration::from_secs(600),
+        grace: Duration::from_secs(2),
         settle: Duration::from_secs(2),
         accusation_age: Duration::from_secs(2),
         back_off: Duration::from_secs(1),
@@ -66,6 +70,9 @@ impl Parameters {
         }
         if self.out_after.as_nanos() < self.settle.as_nanos() {
             return unsound("out_after", "be at least `settle`");
+        }
+        if self.grace.as_nanos() > self.out_after.as_nanos() {
+            return unsound("grace", "be at most `out_after`");
         }
         if self.accusation_age.is_zero() {
             return unsound("accusation_age", "be more than nothing");
@@ -111,6 +118,7 @@ mod tests {
         let cases = [
             ("settle", Parameters { settle: none, ..GOOD }),
             ("out_after", Parameters { out_after: none, ..GOOD }),
+            ("grace", Parameters { grace: GOOD.out_after + GOOD.grace, ..GOOD }),
             ("accusation_age", Parameters { accusation_age: none, ..GOOD }),
             ("back_off", Parameters { back_off: none, ..GOOD }),
             ("back_off", Parameters { back_off_max: none, ..GOOD }),

@@ -44,6 +44,24 @@ impl Steward {
         }
     }
 
+    /// Whether a replica that is gone stays in sync for now: it has not been gone for long, and nobody waits for it. Who waits accuses it; the membership calls
+    /// its node suspect then, and all that the node has goes at once.
+    pub(super) fn is_spared(&self, now: Time, catalog: &Catalog, disk: DiskId) -> bool {
+        let Some(found) = catalog.disk(disk) else {
+            return false;
+        };
+        let away = |presence: Option<&Presence>| match presence {
+            Some(Presence::Away { since }) => Some(*since),
+            _ => None,
+        };
+        let of_node = || away(self.nodes.get(&found.node));
+        let since = away(self.disks.get(&disk)).or_else(of_node);
+        let is_fresh = since.is_some_and(|since| now < since + self.parameters.grace);
+        let is_wanted =
+            self.suspects.contains(&found.node) || self.words.accusers(disk).next().is_some();
+        is_fresh && !is_wanted && found.state.is_good()
+    }
+
     /// Whether a replica on a disk surely is there.
     pub(super) fn is_here(&self, catalog: &Catalog, disk: DiskId) -> bool {
         let node = catalog.disk(disk).map(|disk| disk.node);
@@ -88,6 +106,8 @@ impl Steward {
         self.openings.remove(&disk);
         let due = now + self.parameters.out_after;
         self.later.insert((due, Wake::Disk(disk)));
+        let over = now + self.parameters.grace;
+        self.later.insert((over, Wake::Gone(disk)));
         self.hurry_to_disk(catalog, disk);
     }
 
@@ -243,6 +263,10 @@ impl Steward {
             self.words_wake = true;
             let due = now + self.parameters.accusation_age;
             self.later.insert((due, Wake::Words));
+        }
+        if self.gone(catalog, disk).is_some() {
+            // Somebody waits for it: it is spared no longer.
+            return self.hurry_to_disk(catalog, disk);
         }
         // One more accuser may be what the words about other PGs of the disk lacked.
         let accused: Vec<PgId> = self.words.pgs(disk).collect();

@@ -248,6 +248,44 @@ fn a_disk_is_emptied_while_the_pool_gets_more_copies() {
 }
 
 #[test]
+fn a_node_that_is_gone_for_a_moment_loses_nothing_where_nobody_waits_for_it() {
+    let mut world = laid_out(9, 4, 3, 1, RulesOff::NONE);
+    let before: Vec<_> = world.catalog.pgs().map(|pg| pg.version()).collect();
+    let node = NodeId(1);
+    world.tell(Input::Expired { node });
+    world.ticks(PARAMETERS.grace / 2);
+    world.tell(Input::Live { node });
+    world.ticks(PARAMETERS.grace / 4);
+    let after: Vec<_> = world.catalog.pgs().map(|pg| pg.version()).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_node_that_is_gone_is_taken_out_at_once_where_somebody_waits_for_it_and_later_anyhow() {
+    for is_accused in [true, false] {
+        let mut world = laid_out(9, 4, 3, 1, RulesOff::NONE);
+        let (node, disk) = (NodeId(1), DiskId(1));
+        let pg = in_sync_on(&world, disk)[0];
+        world.crash(node);
+        world.tell(Input::Expired { node });
+        if is_accused {
+            let (by, version) = (NodeId(2), world.catalog.pg(pg).unwrap().version());
+            world.tell(Input::Accused {
+                by,
+                pg,
+                version,
+                disk,
+            });
+        }
+        world.ticks(PARAMETERS.grace * 3 / 4);
+        let is_left = in_sync_on(&world, disk).len();
+        assert_eq!(is_left == 0, is_accused, "{is_left}");
+        world.ticks(PARAMETERS.grace);
+        assert_eq!(in_sync_on(&world, disk), []);
+    }
+}
+
+#[test]
 fn one_that_accuses_everybody_takes_nobody_out() {
     let mut world = laid_out(5, 4, 3, 1, RulesOff::NONE);
     for _ in 0..5 {

@@ -23,6 +23,7 @@ const WELL: Duration = Duration::from_secs(8);
 
 pub const PARAMETERS: Parameters = Parameters {
     out_after: Duration::from_secs(10),
+    grace: Duration::from_secs(1),
     settle: Duration::from_millis(500),
     accusation_age: Duration::from_secs(2),
     back_off: Duration::from_millis(500),
