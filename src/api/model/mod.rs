@@ -28,7 +28,7 @@ pub use node::{
     Nodes, Switch,
 };
 pub use pool::{
-    FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet,
+    FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet, Rebuild,
 };
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use upgrade::{Checked, Upgrade, Upgrading};

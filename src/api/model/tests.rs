@@ -189,6 +189,7 @@ fn status_and_alerts_are_written_as_ever() {
             taken_bytes: 40,
             cluster: None,
             degraded_pools: Vec::new(),
+            moving_pools: Vec::new(),
             nbd_socket: "/n".into(),
             alerts: vec![Alert {
                 name: "disk-failed".into(),

@@ -4,7 +4,7 @@ use super::word;
 use crate::api::model::Pool;
 use crate::api::size::human;
 use crate::cli::output::fields;
-use crate::cli::status::{since_unix, states};
+use crate::cli::status::{how_long, since_unix, states};
 use crate::cli::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -41,5 +41,12 @@ pub(super) fn for_people(pool: &Pool) -> String {
         ("promised", human(pool.promised_bytes)),
         ("pgs", pgs),
         ("state", state),
+        (
+            "rebuild",
+            match &pool.rebuild {
+                Some(rebuild) => how_long(rebuild),
+                None => "nothing is to be filled".into(),
+            },
+        ),
     ])
 }

@@ -32,6 +32,7 @@ impl Fabric {
         self.replicas.retain(|(of, _), _| *of != disk);
         self.filled.retain(|(of, _), _| *of != disk);
         self.lost.retain(|(of, _), _| *of != disk);
+        self.progress.retain(|(of, _), _| *of != disk);
     }
 
     /// Tells the groups of a PG's configuration; makes, tells and ends its replicas that are here.
@@ -75,6 +76,9 @@ impl Fabric {
             replica.step(room, &mut self.of_replica);
             self.replicas.insert(at, replica);
             self.tell_pace(at, out);
+        }
+        if !matches!(role, Role::Joining { .. }) {
+            self.progress.remove(&at);
         }
         let is_joining =
             |session: u32| matches!(role, Role::Joining { session: of, .. } if of == session);
@@ -146,6 +150,13 @@ impl Fabric {
         match answer {
             StoreAnswer::Replica(input) => {
                 let op = op_of(&input);
+                if let replica::Input::Stored {
+                    op: Op::Fill(_),
+                    ok: true,
+                } = &input
+                {
+                    self.note_filled(at);
+                }
                 self.step_replica(at, input, out);
                 if let Some(op) = op {
                     self.pace(now, disk, (op, took), out);

@@ -115,6 +115,8 @@ pub struct Fabric {
     /// Sessions that are filled and not promoted, and those that are lost.
     filled: BTreeMap<(DiskId, PgId), u32>,
     lost: BTreeMap<(DiskId, PgId), u32>,
+    /// How many chunks were filled in a session: its number, and the count.
+    progress: BTreeMap<(DiskId, PgId), (u32, u64)>,
     of_coordinator: Queue<volume::Output>,
     of_groups: Queue<groups::Output>,
     of_replica: Vec<replica::Output>,
@@ -153,6 +155,7 @@ impl Fabric {
             forgetting: BTreeSet::new(),
             filled: BTreeMap::new(),
             lost: BTreeMap::new(),
+            progress: BTreeMap::new(),
             of_coordinator: Queue::default(),
             of_groups: Queue::default(),
             of_replica: Vec::new(),
