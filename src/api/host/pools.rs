@@ -192,6 +192,7 @@ impl Host {
                 placement::Level::Rack => Level::Rack,
             },
             overcommit_percent: pool.overcommit_percent,
+            rebuild_limit_bytes_per_second: pool.rebuild_limit,
             disks: catalog.disks_of_pool(pool.id).count() as u32,
             capacity_bytes: catalog.capacity(pool.id),
             promised_bytes: catalog.promised(pool.id),
@@ -250,6 +251,12 @@ fn changes(pool: &catalog::Pool, set: &PoolSet) -> Vec<Command> {
         let pool = pool.name.clone();
         commands.push(Command::SetOvercommit { pool, percent });
     }
+    if let Some(rate) = set.rebuild_limit_bytes_per_second {
+        commands.push(Command::SetRebuildLimit {
+            pool: pool.name.clone(),
+            bytes_per_second: (rate > 0).then_some(rate),
+        });
+    }
     commands
 }
 
@@ -265,8 +272,10 @@ pub(super) fn tried(catalog: &Catalog, commands: &[Command]) -> Result<Catalog, 
 
 /// A field as the API has it.
 fn in_our_words(mut error: ErrorBody) -> ErrorBody {
-    if error.field == "percent" {
-        error.field = "overcommit_percent".into();
+    match error.field.as_str() {
+        "percent" => error.field = "overcommit_percent".into(),
+        "rebuild_limit" => error.field = "rebuild_limit_bytes_per_second".into(),
+        _ => {}
     }
     error
 }

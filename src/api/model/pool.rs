@@ -105,6 +105,9 @@ pub struct Pool {
     pub level: Level,
     /// How much may be promised of what there is; 100: not more.
     pub overcommit_percent: u32,
+    /// How many bytes a second each of its disks may be filled with, whatever for; nothing: as many as guests leave room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_limit_bytes_per_second: Option<u64>,
     pub disks: u32,
     /// What the disks have, in bytes; of what is promised, each byte takes `copies` of these.
     pub capacity_bytes: u64,
@@ -148,6 +151,9 @@ pub struct PoolSet {
     pub level: Option<Level>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_percent: Option<u32>,
+    /// How many bytes a second each of its disks may be filled with; 0 for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_limit_bytes_per_second: Option<u64>,
     /// Nothing is changed: how the pool would be is answered, or why it cannot be so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

@@ -35,6 +35,13 @@ pub(super) fn for_people(pool: &Pool) -> String {
         ("min copies", pool.min_copies.to_string()),
         ("overcommit", format!("{} %", pool.overcommit_percent)),
         (
+            "rebuild limit",
+            match pool.rebuild_limit_bytes_per_second {
+                Some(rate) => format!("{}/s for each disk that is filled", human(rate)),
+                None => "none: as fast as guests leave room for".into(),
+            },
+        ),
+        (
             "disks",
             format!("{} with {}", pool.disks, human(pool.capacity_bytes)),
         ),

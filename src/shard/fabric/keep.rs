@@ -20,7 +20,8 @@ impl Fabric {
             let comparer = Comparer::new(disk, life, self.rests, off);
             self.menders.insert(disk, Mender::new(disk, off));
             self.comparers.insert(disk, comparer);
-            self.paces.insert(disk, Paced::new(now));
+            let limit = self.limits.get(&disk).copied();
+            self.paces.insert(disk, Paced::new(now, limit));
         }
     }
 
@@ -77,6 +78,7 @@ impl Fabric {
             self.replicas.insert(at, replica);
             self.tell_pace(at, out);
         }
+        self.look_at_limit(now, (at, role), out);
         if !matches!(role, Role::Joining { .. }) {
             self.progress.remove(&at);
         }
@@ -225,6 +227,12 @@ impl Fabric {
         output: replica::Output,
         out: &mut Vec<Output>,
     ) {
+        if let replica::Output::Fill {
+            blocks, content, ..
+        } = &output
+        {
+            self.note_held(disk, content.data & blocks);
+        }
         out.push(match output {
             replica::Output::Fence { .. }
             | replica::Output::Change { .. }

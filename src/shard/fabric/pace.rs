@@ -4,6 +4,7 @@
 use super::Fabric;
 use super::door::{Output, Pace};
 use crate::base::{DiskId, PgId, Time};
+use crate::protocol::replication::limit::Limit;
 use crate::protocol::replication::pace::Pacer;
 use crate::protocol::replication::replica::{self, Op, Replica};
 use crate::shard::copies::Filling;
@@ -13,6 +14,11 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Paced {
     pacer: Pacer,
+    /// Where there is one: what it allows, and when that is shared out next.
+    pub limit: Option<Limit>,
+    pub shares_out_at: Option<Time>,
+    /// The PG that was last given some of it: the one behind it comes first.
+    pub last: PgId,
     /// The share that its replicas were told last; 0: none yet.
     share: u32,
     /// Chunks that were filled here since it was put.
@@ -20,10 +26,14 @@ pub(super) struct Paced {
 }
 
 impl Paced {
-    pub fn new(now: Time) -> Paced {
+    /// `limit`: in bytes a second.
+    pub fn new(now: Time, limit: Option<u64>) -> Paced {
         let pacer = Pacer::new(now);
         Paced {
             pacer,
+            limit: limit.map(|rate| Limit::new(now, rate)),
+            shares_out_at: None,
+            last: PgId(0),
             share: 0,
             filled: 0,
         }
