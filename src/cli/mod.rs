@@ -17,6 +17,7 @@ mod disk_offline;
 mod failure;
 mod generate;
 mod join;
+mod moves;
 mod node;
 mod output;
 mod pool;

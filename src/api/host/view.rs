@@ -208,6 +208,7 @@ impl Host {
             .into(),
             reason: failed.unwrap_or_default(),
             pgs: catalog.pgs_on(disk.id).count() as u32,
+            moves: None,
         }
     }
 }

@@ -21,7 +21,7 @@ pub use cluster::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
     ClusterToken, ClusterTokenMake,
 };
-pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
+pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, MoveTo, Moves, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use node::{
     Maintenance, Node, NodeData, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved,
