@@ -55,8 +55,7 @@ impl Host {
         Ok(self.view_pool(&catalog, pool, &self.away(), rebuild))
     }
 
-    /// A pool as it would be: how long it would take, nodes could say only if it were so.
-
+    /// A pool as it would be. How long that would take, nodes could say only if it were so.
     fn pool_of(&self, catalog: &Catalog, name: &str) -> Result<Pool, ErrorBody> {
         let pool = catalog.pool_named(name).ok_or_else(|| no_pool(name))?;
         Ok(self.view_pool(catalog, pool, &self.away(), None))
