@@ -16,6 +16,7 @@ mod killed_under_load;
 mod measured;
 mod nodes_change;
 pub mod power_is_cut;
+mod rebuild;
 mod replicated;
 mod rolling;
 mod several_nodes;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
     all.extend(replicated::cases());
+    all.extend(rebuild::cases());
     all.extend(cables::cases());
     all.extend(nodes_change::cases());
     all.extend(rolling::cases());

@@ -32,8 +32,12 @@ pub struct Check {
 
 impl Format {
     pub(super) fn run(self, output: Output) -> Result<(), Failure> {
-        let disk = image::open_or_create(&self.path, self.size)?;
-        let store = image::format_empty(&disk, image::look(&disk)?)?;
+        let (disk, made) = image::open_or_create(&self.path, self.size)?;
+        let formatted = image::look(&disk).and_then(|found| image::format_empty(&disk, found));
+        if let (Err(_), Some(made)) = (&formatted, made) {
+            made.unmake();
+        }
+        let store = formatted?;
         let formatted = serde_json::json!({
             "path": self.path,
             "store": store.to_string(),

@@ -17,6 +17,7 @@ mod disk_offline;
 mod failure;
 mod generate;
 mod join;
+mod moves;
 mod node;
 mod output;
 mod pool;
@@ -220,6 +221,8 @@ mod tests {
             "sarsen pool create fast --copies 2 --dry-run",
             "sarsen pool set default --copies 2",
             "sarsen pool set default --min-copies 2 --level rack --overcommit 150 --dry-run",
+            "sarsen pool set default --rebuild-limit 200M --dry-run",
+            "sarsen pool set default --rebuild-limit none",
             "sarsen volume create a --size 10G --pool fast --locality local",
             "sarsen disk add /dev/vdb --pool fast",
             "sarsen disk format /srv/disk1 --size 1G",

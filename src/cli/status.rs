@@ -62,7 +62,9 @@ fn for_people(status: &model::Status) -> String {
         ),
         ("nbd socket", status.nbd_socket.clone()),
     ]);
-    let pools: String = status.degraded_pools.iter().map(degraded_pool).collect();
+    let pools = status.degraded_pools.iter().map(degraded_pool);
+    let moving = status.moving_pools.iter().map(moving_pool);
+    let pools: String = pools.chain(moving).collect();
     let cluster = status.cluster.as_ref().map_or_else(String::new, in_cluster);
     format!(
         "{nodes}\n\n{cluster}{rest}\n\n{pools}{}",
@@ -95,13 +97,45 @@ pub(super) fn states(pgs: &model::PgStates) -> String {
 fn degraded_pool(pool: &model::Pool) -> String {
     let since = pool.since_unix_seconds;
     let since = since.map_or_else(String::new, |since| format!(" for {}", since_unix(since)));
+    let rebuild = pool.rebuild.as_ref();
+    let rebuild = rebuild.map_or_else(String::new, |of| format!("\n  {}", how_long(of)));
     format!(
-        "pool {}: not whole{since}: of {} placement groups {}\n  {}\n\n",
+        "pool {}: not whole{since}: of {} placement groups {}\n  {}{rebuild}\n\n",
         pool.name,
         pool.pgs.all,
         states(&pool.pgs),
         pool.reason
     )
+}
+
+/// A pool that is whole, and of which copies move.
+fn moving_pool(pool: &model::Pool) -> String {
+    let how_long = pool.rebuild.as_ref().map_or_else(String::new, how_long);
+    format!("pool {}: whole, copies move\n  {how_long}\n\n", pool.name)
+}
+
+/// How long copies take that are being made; what is not known is said to be so.
+pub(super) fn how_long(of: &model::Rebuild) -> String {
+    let copies = match of.copies {
+        1 => "1 copy is to be filled".to_owned(),
+        more => format!("{more} copies are to be filled"),
+    };
+    let left = match of.left_bytes_max {
+        Some(left) => format!("with {} at most", human(left)),
+        None => format!(
+            "and of {} of them nobody has said yet what they lack",
+            of.copies - of.known_copies
+        ),
+    };
+    let rate = match of.bytes_per_second {
+        Some(rate) => format!("{}/s lately", human(rate)),
+        None => "nothing was filled lately for long enough to say how fast that goes".into(),
+    };
+    let takes = match of.eta_seconds {
+        Some(seconds) => format!("takes about {} more", duration(seconds)),
+        None => "how long it takes is not known".into(),
+    };
+    format!("{copies}, {left}; {rate}: {takes}")
 }
 
 /// Which node this is, who leads, and who cannot be reached since when.
@@ -197,7 +231,33 @@ pub(super) fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, how_long};
+    use crate::api::model::Rebuild;
+
+    #[test]
+    fn how_long_a_rebuild_takes_is_said_or_that_it_is_not_known() {
+        let known = Rebuild {
+            copies: 3,
+            known_copies: 3,
+            left_bytes_max: Some(3 << 30),
+            bytes_per_second: Some(32 << 20),
+            eta_seconds: Some(96),
+        };
+        assert_eq!(
+            how_long(&known),
+            "3 copies are to be filled, with 3 GiB at most; 32 MiB/s lately: takes about 1m 36s more"
+        );
+        let unknown = Rebuild {
+            known_copies: 1,
+            left_bytes_max: None,
+            bytes_per_second: None,
+            eta_seconds: None,
+            ..known
+        };
+        let said = how_long(&unknown);
+        assert!(said.contains("of 2 of them nobody has said"), "{said}");
+        assert!(said.ends_with("how long it takes is not known"), "{said}");
+    }
 
     #[test]
     fn a_time_has_its_two_largest_units() {

@@ -4,6 +4,7 @@
 
 use super::site::{Inner, lock};
 use super::tend;
+use super::work::Work;
 use crate::base::NodeId;
 use crate::calls::{CallError, Calls, Reason, Service};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub(super) struct Here {
     /// Of older builds nothing: they have no links.
     #[serde(default)]
     pub places: Places,
+    /// Of older builds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
 }
 
 /// Where data links of a node lead.
@@ -152,6 +156,7 @@ mod tests {
             index,
             version: "0.1.0".into(),
             places: Places::default(),
+            work: None,
         };
         let seen = Seen::after(None, 10, Ok(here(1)));
         let seen = Seen::after(Some(seen), 11, Ok(here(2)));

@@ -32,6 +32,7 @@
 //! | `tend` | what is done by itself |
 //! | `look` | who is there, since when |
 //! | `view` | all of it, to be shown |
+//! | `work` | what each says of its disks, and of copies that are made there |
 //! | `wires` | calls as the manager's transport |
 //! | `error` | why not, and what to do |
 
@@ -46,9 +47,11 @@ mod tend;
 mod tests;
 mod view;
 mod wires;
+mod work;
 
 pub use error::ClusterError;
 pub use look::Places;
 pub use settings::{Protection, Settings};
 pub use site::{Cluster, Founded, Issued, Join};
 pub use view::{Place, Presence, View, Viewed, date_of};
+pub use work::{DiskWork, PoolWork, Work};

@@ -45,6 +45,7 @@ impl Inner {
                     index: manager.index().0,
                     version: env!("CARGO_PKG_VERSION").into(),
                     places: lock(&inner.places).clone(),
+                    work: Some(lock(&inner.work).clone()),
                 };
                 serde_json::to_vec(&here).map_err(|error| error.to_string())
             }

@@ -7,6 +7,7 @@ use super::settings::{Protection, Settings};
 use super::tend;
 use super::view::View;
 use super::wires::Wires;
+use super::work::Work;
 use crate::base::{ClusterId, NodeId};
 use crate::calls::{self, Calls, Joining, Limits, Listening, Member, Security};
 use crate::manager::{Manager, MembersError, Options, Start};
@@ -45,6 +46,8 @@ pub(super) struct Inner {
     pub seen: Mutex<BTreeMap<NodeId, Seen>>,
     /// Of this node.
     pub places: Mutex<Places>,
+    /// Of this node.
+    pub work: Mutex<Work>,
     /// Held over a founding or joining.
     changing: tokio::sync::Mutex<()>,
 }
@@ -139,6 +142,7 @@ impl Cluster {
             running: Mutex::default(),
             seen: Mutex::default(),
             places: Mutex::default(),
+            work: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         })))
     }

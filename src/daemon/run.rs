@@ -134,6 +134,8 @@ async fn live(
     let watching = host.clone();
     tokio::spawn(async move { watching.watch_space().await });
     let watching = host.clone();
+    tokio::spawn(async move { watching.watch_copies().await });
+    let watching = host.clone();
     tokio::spawn(async move { watching.watch_attachments().await });
     tokio::spawn(notify::live_signs(handle.clone()));
 

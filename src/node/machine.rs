@@ -14,7 +14,7 @@ use crate::protocol::volume::groups::WithoutLease;
 use crate::shard::Reach;
 use crate::shard::fabric::Order;
 use crate::wire::Feature;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often what is not answered is told again.
@@ -36,6 +36,8 @@ pub struct Node {
     /// Peers that there is a link to.
     linked: BTreeSet<NodeId>,
     has_catalog: bool,
+    /// How many bytes a second its disks may be filled with, as the shards were told; without a limit they are told nothing.
+    limits: BTreeMap<DiskId, u64>,
     pub(super) again_at: Time,
 }
 
@@ -62,6 +64,7 @@ impl Node {
             cannot_confirm: BTreeSet::new(),
             linked: BTreeSet::new(),
             has_catalog: false,
+            limits: BTreeMap::new(),
             again_at: now,
         })
     }
@@ -220,6 +223,7 @@ impl Node {
                 None => self.drop_disk(disk, out),
             }
         }
+        self.look_at_limits(catalog, out);
         let pgs = catalog.pgs().map(|pg| pg.id);
         pgs.for_each(|pg| tell_pg(pg, catalog, out));
         for volume in volumes {
@@ -258,6 +262,7 @@ impl Node {
                 self.linked.remove(node);
                 self.say_without_lease(out);
             }
+            Event::PoolChanged { .. } => self.look_at_limits(catalog, out),
             Event::DiskRemoved { disk } => self.drop_disk(*disk, out),
             Event::DiskChanged { disk } => self.look_at_disk(disk.id, catalog, out),
             Event::RangeTaken { volume, .. }
@@ -287,6 +292,9 @@ impl Node {
                 Step::Recorded => {
                     out.push(Output::Recorded { disk });
                     out.push(Output::Order(Order::Disk { disk }));
+                    // A shard that had it not open has not heard of it.
+                    self.limits.remove(&disk);
+                    self.look_at_limits(catalog, out);
                     let pgs: Vec<PgId> = catalog.pgs_on(disk).collect();
                     pgs.into_iter().for_each(|pg| tell_pg(pg, catalog, out));
                 }
@@ -294,9 +302,29 @@ impl Node {
         }
     }
 
+    /// Tells the shards how fast disks may be filled, where that is new.
+    fn look_at_limits(&mut self, catalog: &Catalog, out: &mut Vec<Output>) {
+        for disk in self.openings.disks() {
+            let of = catalog.disk(disk).and_then(|disk| catalog.pool(disk.pool));
+            let wanted = of.and_then(|pool| pool.rebuild_limit);
+            if self.limits.get(&disk).copied() == wanted {
+                continue;
+            }
+            match wanted {
+                Some(rate) => self.limits.insert(disk, rate),
+                None => self.limits.remove(&disk),
+            };
+            out.push(Output::Order(Order::FillLimit {
+                disk,
+                bytes_per_second: wanted,
+            }));
+        }
+    }
+
     /// A disk was taken away: nothing is on it any more.
     fn drop_disk(&mut self, disk: DiskId, out: &mut Vec<Output>) {
         self.openings.forget(disk);
+        self.limits.remove(&disk);
         out.push(Output::Order(Order::NoDisk { disk }));
     }
 

@@ -14,11 +14,11 @@ use super::said::SaidReceiver;
 use crate::base::{DiskId, FamilyId, NodeId, PgId, Span, VolumeId};
 use crate::protocol::replication::replica::Asker;
 use crate::shard::fabric::{self, Order};
-use crate::shard::{Input, Reach, RouteChange, ShardNo, What};
+use crate::shard::{Copies, Input, Reach, RouteChange, ShardNo, ToFill, What};
 use crate::store::Openings;
 use crate::wire::{Frame, Question};
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Orders that are carried out in one turn.
 const AT_ONCE: usize = 256;
@@ -288,6 +288,19 @@ impl Handle {
         let shard = self.shared.places.disk(disk)?;
         let answer = self.ask_shard(shard, |done| Mail::Openings { disk, done });
         answer.await.unwrap_or(None)
+    }
+
+    /// What each shard knows of copies that are being made: how far those are that are filled here, and what those hold that these are to be filled from. A shard
+    /// that does not have the disk of a source says nothing of it.
+    pub async fn copies(&self, asked: Vec<ToFill>) -> Vec<Copies> {
+        let asked: Arc<[ToFill]> = asked.into();
+        let mail = |done| {
+            let asked = Arc::clone(&asked);
+            Mail::Copies { asked, done }
+        };
+        // Shards that have stopped fill nothing.
+        let said = self.ask_shards(&self.all(), mail).await;
+        said.unwrap_or_default()
     }
 
     /// The volumes that the store of a disk knows; none where it is not open.

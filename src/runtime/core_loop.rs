@@ -397,6 +397,9 @@ impl<M: Machine> Core<M> {
                 let volumes = known.map(|known| self.machine.volumes(known.slot));
                 let _ = done.send(volumes.unwrap_or_default());
             }
+            Mail::Copies { asked, done } => {
+                let _ = done.send(self.machine.copies(&asked));
+            }
             Mail::Guest(mail) => self.guests.open_mail(mail, desk),
             Mail::Ask(ask) => self.asks.begin(ask, desk),
             Mail::Control { control, done } => self.control(*control, done),

@@ -2,7 +2,7 @@
 //! compiled for the one machine it is given.
 
 use crate::base::{Time, VolumeId};
-use crate::shard::{DiskSlot, Input, Outbox, Shard};
+use crate::shard::{Copies, DiskSlot, Input, Outbox, Shard, ToFill};
 use crate::store::{Levels, Openings, Stats, Store};
 
 /// A machine of one core, as `shard::door` has it.
@@ -16,6 +16,8 @@ pub(super) trait Machine {
     fn openings(&self, slot: DiskSlot) -> Option<Openings>;
     /// The volumes that the store in a slot knows.
     fn volumes(&self, slot: DiskSlot) -> Vec<VolumeId>;
+    /// What it knows of copies that are being made.
+    fn copies(&self, asked: &[ToFill]) -> Copies;
     /// The last order that was carried out.
     fn upto(&self) -> u64;
     /// Whether it wants a turn though nothing has come.
@@ -48,6 +50,10 @@ impl Machine for Shard {
         let store = Shard::store(self, slot).filter(|store| store.is_open());
         let volumes = store.into_iter().flat_map(Store::volumes);
         volumes.map(|volume| volume.id).collect()
+    }
+
+    fn copies(&self, asked: &[ToFill]) -> Copies {
+        Shard::copies(self, asked)
     }
 
     fn upto(&self) -> u64 {

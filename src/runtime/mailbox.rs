@@ -14,7 +14,7 @@ use super::post::Letter;
 use super::served::{Queue, ServeError};
 use crate::base::{DiskId, IoError, MapRun, NodeId, RequestKind, VolumeId};
 use crate::io;
-use crate::shard::{Control, ControlError, DiskSlot, RouteChange, ShardNo};
+use crate::shard::{Control, ControlError, Copies, DiskSlot, RouteChange, ShardNo, ToFill};
 use crate::store::Openings;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -92,6 +92,11 @@ pub(super) enum Mail {
     Volumes {
         disk: DiskId,
         done: oneshot::Sender<Vec<VolumeId>>,
+    },
+    /// How far are the copies that are being made, and what do the sources of these hold?
+    Copies {
+        asked: Arc<[ToFill]>,
+        done: oneshot::Sender<Copies>,
     },
     Ask(Ask),
     /// The payload memory is made, and can be registered.

@@ -18,6 +18,7 @@
 
 mod asks;
 mod control;
+mod copies;
 mod disks;
 mod door;
 pub mod fabric;
@@ -32,6 +33,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod world;
 
+pub use copies::{Copies, Filling, ToFill};
 pub use door::{Control, ControlError, ControlId, DiskSlot, Input, Outbox, Output};
 pub use machine::Shard;
 #[cfg(feature = "sim")]

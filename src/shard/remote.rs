@@ -85,6 +85,7 @@ impl Shard {
         match &mut order {
             // Each shard hears of all disks of its node, and has replicas on its own.
             Order::Disk { disk } if self.disks.slot_of(*disk).is_none() => return,
+            Order::FillLimit { disk, .. } if self.disks.slot_of(*disk).is_none() => return,
             Order::Settle { pgs, .. } => pgs.retain(|&pg| self.whole.coordinates(pg)),
             _ => {}
         }

@@ -209,7 +209,7 @@ impl Store {
     #[inline]
     fn belongs(&mut self, leaf: LeafId, pg: PgId) {
         if self.table.leaf(leaf).pg != pg {
-            self.table.leaf_mut(leaf).pg = pg;
+            self.table.set_pg(leaf, pg);
             let (family, extent) = (self.table.family_of(leaf), self.table.leaf(leaf).extent);
             self.listings.add(pg, family, extent);
         }
@@ -309,8 +309,8 @@ impl Store {
             None => self.table.add_entry(leaf, place, at.layer),
         };
         match run.is_whole() {
-            true => self.table.set_stamp(entry, stamp),
-            false => self.table.raise_stamp(entry, stamp),
+            true => self.table.set_stamp(leaf, entry, stamp),
+            false => self.table.raise_stamp(leaf, entry, stamp),
         }
         self.table.entry_mut(entry).flags &= !TOMBSTONE;
         if let Origin::Replayed { .. } = origin {
@@ -354,7 +354,7 @@ impl Store {
             None => self.table.add_entry(leaf, place, at.layer),
         };
         self.supersede(entry, u16::MAX, out);
-        self.table.set_stamp(entry, stamp);
+        self.table.set_stamp(leaf, entry, stamp);
         let found = self.table.entry_mut(entry);
         found.flags &= !TOMBSTONE;
         let mut old = found.slot;
@@ -397,7 +397,7 @@ impl Store {
             None => return,
         };
         self.supersede(entry, mask, out);
-        self.table.raise_stamp(entry, stamp);
+        self.table.raise_stamp(leaf, entry, stamp);
         let found = self.table.entry_mut(entry);
         found.data &= !mask;
         found.zero = if has_parent {

@@ -159,8 +159,10 @@ impl Store {
         let found = self.table.entry(entry);
         let kept = (found.data | found.zero | pending) & !blocks;
         match kept {
-            0 if !self.breaks().on(Break::KeepStamp) => self.table.set_stamp(entry, fill.stamp),
-            _ => self.table.raise_stamp(entry, fill.stamp),
+            0 if !self.breaks().on(Break::KeepStamp) => {
+                self.table.set_stamp(leaf, entry, fill.stamp)
+            }
+            _ => self.table.raise_stamp(leaf, entry, fill.stamp),
         }
         self.supersede(entry, blocks, out);
         let in_slot = fill.payload == Payload::Slot;
@@ -254,7 +256,7 @@ impl Store {
                 (found.data, found.zero) = (0, 0);
                 found.flags &= !TOMBSTONE;
                 // It may stay a while yet, for what is being applied: whoever looks finds nothing of the old replica.
-                self.table.set_stamp(entry, Stamp::default());
+                self.table.set_stamp(leaf, entry, Stamp::default());
                 self.give_slot_back_if_empty(entry, out);
                 self.drop_idle(leaf, place, entry, out);
             }

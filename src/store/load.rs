@@ -274,7 +274,7 @@ impl Store {
             let entry = self
                 .table
                 .add_entry(leaf, usize::from(image.place), image.layer);
-            self.table.set_stamp(entry, image.stamp);
+            self.table.set_stamp(leaf, entry, image.stamp);
             let found = self.table.entry_mut(entry);
             found.slot = image.slot;
             found.data = image.data;

@@ -416,7 +416,7 @@ impl Store {
                     .table
                     .add_leaf((at.family, extent), pg, LeafState::Unloaded),
             };
-            self.table.leaf_mut(leaf).pg = pg;
+            self.table.set_pg(leaf, pg);
             self.journal.kept_mut(batch).pending += 1;
             self.loader.keep(
                 leaf,

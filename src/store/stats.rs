@@ -1,6 +1,7 @@
 //! What a store counts, for metrics and for the simulator's checkers.
 
 use super::engine::Store;
+use crate::base::PgId;
 
 /// Counters since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +74,13 @@ impl Store {
     pub fn slots_left(&self) -> (u64, u64) {
         let all = u64::from(self.allocator.slots());
         (u64::from(self.slots_free()), all)
+    }
+
+    /// How many chunks of a PG, layer by layer, are stamped with a version above `since`: what a replica is to be filled with from here that was in sync
+    /// under that one. `None`: not all of the table is loaded, so that nobody knows.
+    pub fn chunks_since(&self, pg: PgId, since: u32) -> Option<u64> {
+        let is_known = self.is_open() && self.loader.unloaded == 0 && self.loader.damaged == 0;
+        is_known.then(|| self.table.stamped_since(pg, since))
     }
 
     pub fn stats(&self) -> Stats {

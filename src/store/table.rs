@@ -8,6 +8,7 @@
 use super::door::{Epoch, Stamp};
 use super::page::NO_SLOT;
 use crate::base::{ExtentNo, FamilyId, FixedMap, LayerId, PgId};
+use std::collections::BTreeMap;
 
 /// An entry's place in the table.
 pub(super) type EntryId = u32;
@@ -144,6 +145,8 @@ pub(super) struct Table {
     origin_numbers: FixedMap<Origin, u32>,
     /// Pages beyond the first, of the few leaves that have them.
     more_pages: FixedMap<LeafId, Vec<u32>>,
+    /// How many entries of a PG are stamped with which version; never 0. Without a stamp they are not counted, as they are not listed.
+    stamped: BTreeMap<(PgId, u32), u64>,
 }
 
 impl Table {
@@ -158,6 +161,7 @@ impl Table {
             origins: Vec::new(),
             origin_numbers: FixedMap::default(),
             more_pages: FixedMap::default(),
+            stamped: BTreeMap::new(),
         }
     }
 
@@ -264,18 +268,62 @@ impl Table {
     /// Takes the stamp of a newer change of some blocks. Of changes in flight together the one of the lower number may be durable
     /// last: the chunk's stamp is the highest.
     #[inline]
-    pub fn raise_stamp(&mut self, id: EntryId, stamp: Stamp) {
+    pub fn raise_stamp(&mut self, leaf: LeafId, id: EntryId, stamp: Stamp) {
         if stamp > self.stamp_of(id) {
-            self.set_stamp(id, stamp);
+            self.set_stamp(leaf, id, stamp);
         }
     }
 
-    pub fn set_stamp(&mut self, id: EntryId, stamp: Stamp) {
-        let layer = self.layer_of(id);
+    /// Gives an entry of this leaf another stamp.
+    pub fn set_stamp(&mut self, leaf: LeafId, id: EntryId, stamp: Stamp) {
+        let before = self.origins[self.entries[id].origin as usize];
+        let (layer, pg) = (before.layer, self.leaves[leaf].pg);
+        // Seldom: a version lasts until a replica comes or goes.
+        if before.version != stamp.version {
+            self.count((pg, before.version), (pg, stamp.version));
+        }
         let origin = self.origin(layer, stamp);
         let entry = &mut self.entries[id];
         entry.origin = origin;
         entry.sequence = stamp.sequence;
+    }
+
+    /// How many chunks of a PG, layer by layer, are stamped with a version above `since`, of the extents that are loaded.
+    pub fn stamped_since(&self, pg: PgId, since: u32) -> u64 {
+        let of_pg = self.stamped.range((pg, since.saturating_add(1))..);
+        let of_pg = of_pg.take_while(|((of, _), _)| *of == pg);
+        of_pg.map(|(_, count)| count).sum()
+    }
+
+    /// The extent belongs to this PG from now on.
+    pub fn set_pg(&mut self, leaf: LeafId, pg: PgId) {
+        let before = std::mem::replace(&mut self.leaves[leaf].pg, pg);
+        if before == pg || self.leaves[leaf].entries == 0 {
+            return;
+        }
+        for place in 0..64 {
+            for id in self.versions(leaf, place).collect::<Vec<_>>() {
+                let version = self.stamp_of(id).version;
+                self.count((before, version), (pg, version));
+            }
+        }
+    }
+
+    /// One entry more counts for `to`, and one less for `from`.
+    fn count(&mut self, from: (PgId, u32), to: (PgId, u32)) {
+        if from.1 != 0 {
+            let left = self.stamped.get_mut(&from);
+            debug_assert!(left.is_some(), "what is stamped is counted");
+            if let Some(left) = left {
+                *left -= 1;
+                if *left == 0 {
+                    self.stamped.remove(&from);
+                }
+            }
+        }
+        if to.1 != 0 {
+            *self.stamped.entry(to).or_default() += 1;
+        }
     }
 
     fn origin(&mut self, layer: LayerId, stamp: Stamp) -> u32 {
@@ -355,6 +403,8 @@ impl Table {
                 self.entries[newer].flags &= !CHAINED;
             }
         }
+        let (pg, version) = (self.leaves[leaf].pg, self.stamp_of(id).version);
+        self.count((pg, version), (pg, 0));
         self.leaves[leaf].entries -= 1;
         self.entries.free.push(id);
     }
@@ -425,6 +475,35 @@ mod tests {
             let expected: Vec<_> = (0..3).rev().filter(|&n| n != removed as u64).collect();
             assert_eq!(left, expected);
         }
+    }
+
+    #[test]
+    fn what_a_pg_has_of_each_version_is_counted_through_every_change() {
+        let stamp = |version| Stamp {
+            version,
+            ..Stamp::default()
+        };
+        let mut table = Table::new();
+        let (one, two) = (PgId(1), PgId(2));
+        let leaf = table.add_leaf((FamilyId(1), ExtentNo(0)), one, LeafState::Loaded);
+        let ids: Vec<_> = (0..4)
+            .map(|place| table.add_entry(leaf, place, LayerId(1)))
+            .collect();
+        assert_eq!(table.stamped_since(one, 0), 0, "nothing is stamped yet");
+        for (&id, version) in ids.iter().zip([1, 1, 3, 5]) {
+            table.set_stamp(leaf, id, stamp(version));
+        }
+        let since = |table: &Table, pg| [0, 1, 2, 3, 5].map(|since| table.stamped_since(pg, since));
+        assert_eq!(since(&table, one), [4, 2, 2, 1, 0]);
+        table.raise_stamp(leaf, ids[0], stamp(5));
+        table.raise_stamp(leaf, ids[3], stamp(4));
+        assert_eq!(since(&table, one), [4, 3, 3, 2, 0]);
+        table.set_pg(leaf, two);
+        assert_eq!(since(&table, one), [0; 5]);
+        assert_eq!(since(&table, two), [4, 3, 3, 2, 0]);
+        table.remove_entry(leaf, 0, ids[0]);
+        table.set_stamp(leaf, ids[2], Stamp::default());
+        assert_eq!(since(&table, two), [2, 1, 1, 1, 0]);
     }
 
     #[test]

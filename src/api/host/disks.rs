@@ -1,7 +1,7 @@
 //! Disks of this node: opened at the start, added while it runs, made longer, scrubbed.
 
 use super::cluster::name_of;
-use super::image::{self, Content};
+use super::image::{self, Content, Made};
 use super::notes::subject;
 use super::view::no_disk;
 use super::volumes::{LOOK, control_error};
@@ -10,6 +10,7 @@ use crate::api::model::{Disk, DiskAdd, DiskGrow, ErrorBody, ErrorCode, ScrubResu
 use crate::base::{BLOCK, Breaks, BufRef, DiskId};
 use crate::cluster::Places;
 use crate::io::DiskKind;
+use crate::manager::ProposeError;
 use crate::protocol::catalog::{self, Catalog, Command, DiskState, Event, StoreName};
 use crate::runtime::AttachError;
 use crate::shard::{Control, ControlError};
@@ -80,7 +81,7 @@ impl Host {
         self.may_use_pool(add.pool.as_deref())?;
         let size = add.size_bytes;
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, size)).await;
-        let (store, bytes) = prepared.map_err(|stopped| {
+        let (store, bytes, made) = prepared.map_err(|stopped| {
             ErrorBody::unavailable(format!("the formatting stopped: {stopped}"), "try again")
         })??;
         let command = Command::AddDisk {
@@ -92,6 +93,18 @@ impl Host {
             incarnation: crate::protocol::membership::Incarnation(0),
         };
         let asked = self.manager().propose(command).await;
+        // Where nobody knows whether the catalog has the disk, its file stays.
+        let is_unmade = matches!(
+            asked,
+            Err(ProposeError::Refused(_) | ProposeError::Unavailable(_))
+        );
+        let made = match is_unmade {
+            true => {
+                unmake(made).await;
+                None
+            }
+            false => made,
+        };
         let events = self.known(&format!("disk {}", add.path), asked)?;
         let Some(Event::DiskAdded { disk, .. }) = events.into_iter().next() else {
             return Err(ErrorBody::unavailable(
@@ -103,6 +116,7 @@ impl Host {
             self.manager()
                 .propose(Command::WithdrawDisk { disk: disk.id })
                 .await?;
+            unmake(made).await;
             return Err(error);
         }
         tracing::info!(disk = %disk.id, path = disk.path, bytes, "disk added");
@@ -252,14 +266,30 @@ impl Host {
     }
 }
 
-/// Makes sure that there is a store at `path` that was never used: its identity, and its disk's length.
-fn prepare(path: &Path, size: Option<u64>) -> Result<(StoreName, u64), ErrorBody> {
-    let disk = image::open_or_create(path, size)?;
-    let store = match image::look(&disk)? {
-        Content::Store { id, fresh: true } => id,
-        found => image::format_empty(&disk, found)?,
+/// Makes sure that there is a store at `path` that was never used: its identity, and its disk's length; and the file, where that was made for it. One that was made
+/// does not outlive a failure.
+fn prepare(path: &Path, size: Option<u64>) -> Result<(StoreName, u64, Option<Made>), ErrorBody> {
+    let (disk, made) = image::open_or_create(path, size)?;
+    let store = match image::look(&disk) {
+        Ok(Content::Store { id, fresh: true }) => Ok(id),
+        Ok(found) => image::format_empty(&disk, found),
+        Err(error) => Err(error),
     };
-    Ok((StoreName(store), disk.bytes()))
+    match store {
+        Ok(store) => Ok((StoreName(store), disk.bytes(), made)),
+        Err(error) => {
+            made.into_iter().for_each(Made::unmake);
+            Err(error)
+        }
+    }
+}
+
+/// Removes a file that was made for a disk of which nothing came.
+async fn unmake(made: Option<Made>) {
+    let removed = tokio::task::spawn_blocking(|| made.into_iter().for_each(Made::unmake));
+    if let Err(stopped) = removed.await {
+        tracing::warn!(%stopped, "a file was made for a disk of which nothing came, and may stay");
+    }
 }
 
 /// Opens the disk at `path` for the shards, where it is the one that the catalog means.
@@ -352,6 +382,35 @@ mod tests {
 
     fn refused(kind: DiskKind, has: u64, size: Option<u64>) -> ErrorBody {
         grown(&disk(), kind, has, size).unwrap_err()
+    }
+
+    #[test]
+    fn a_file_that_was_made_for_a_disk_goes_with_it_and_one_that_was_there_stays() {
+        let folder = std::env::temp_dir().join(format!("sarsen-made-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("disk");
+        let too_small = Some(64 << 10);
+        // Too small for a store, so that its formatting fails.
+        let error = prepare(&path, too_small).unwrap_err();
+        assert_eq!(error.field, "size_bytes", "{error}");
+        assert!(!path.exists(), "it was made for nothing");
+        std::fs::write(&path, vec![0; 64 << 10]).unwrap();
+        prepare(&path, too_small).unwrap_err();
+        assert!(path.exists(), "it was there before");
+        std::fs::remove_file(&path).unwrap();
+        let (_, bytes, made) = prepare(&path, Some(GIB / 4)).unwrap();
+        assert_eq!(
+            (bytes, made.is_some(), path.exists()),
+            (GIB / 4, true, true)
+        );
+        let (_, _, again) = prepare(&path, Some(GIB / 4)).unwrap();
+        assert!(again.is_none(), "it was there the second time");
+        // Another file under its path is not the one that was made.
+        std::fs::rename(&path, folder.join("moved")).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        made.into_iter().for_each(Made::unmake);
+        assert!(path.exists());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

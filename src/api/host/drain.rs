@@ -41,7 +41,11 @@ impl Host {
             self.known(&subject(id, Some(&disk.path)), asked)?;
             tracing::info!(disk = %id, ?state, "a disk is to have another state");
         }
-        self.disk(id)
+        let mut seen = self.disk(id)?;
+        if drain.dry_run && !drain.undo {
+            seen.moves = Some(self.moves_of(&catalog, BTreeSet::from([id])).await?);
+        }
+        Ok(seen)
     }
 
     /// Ends a disk that nothing is on any more.

@@ -10,7 +10,8 @@ use crate::io::{Access, Disk};
 use crate::store::{self, OpenError, Superblock};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// How much of the beginning of a disk must be empty, in bytes.
 const HEAD: u64 = 1 << 20;
@@ -33,10 +34,48 @@ pub enum Content {
     Other,
 }
 
-/// The disk at `path`. With `size`, a file that does not exist is made, and an empty one gets this length.
-pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody> {
+/// A file that was made for a disk, to be unmade where nothing came of it.
+#[derive(Debug)]
+#[must_use]
+pub struct Made {
+    path: PathBuf,
+    /// Its device and inode: another one may stand there by then.
+    file: (u64, u64),
+}
+
+impl Made {
+    /// The file at `path`, which was made a moment ago; nothing where it is there no more.
+    fn at(path: &Path) -> Option<Made> {
+        let file = identity(path)?;
+        let path = path.to_owned();
+        Some(Made { path, file })
+    }
+
+    /// Removes the file. Where that fails it stays, and the daemon's log says so: the reason for which nothing came of it is the one to tell.
+    pub fn unmake(self) {
+        if identity(&self.path) != Some(self.file) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "a file was made for a disk of which nothing came, and stays");
+        }
+    }
+}
+
+/// What tells a file from another one under its path.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    found.is_file().then(|| (found.dev(), found.ino()))
+}
+
+/// The disk at `path`. With `size`, a file that does not exist is made, which is said, and an empty one gets this length.
+pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<(Disk, Option<Made>), ErrorBody> {
     let mut disk = match (size, path.exists()) {
-        (Some(bytes), false) => return Disk::create(path, bytes).map_err(disk_error),
+        (Some(bytes), false) => {
+            let disk = Disk::create(path, bytes).map_err(disk_error)?;
+            return Ok((disk, Made::at(path)));
+        }
         (None, false) => {
             let message = format!("there is nothing at {}", path.display());
             let hint = "say --size to make a file there";
@@ -55,7 +94,7 @@ pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<Disk, ErrorBody>
         }
         _ => {}
     }
-    Ok(disk)
+    Ok((disk, None))
 }
 
 /// The disk at `path`, for this process alone.

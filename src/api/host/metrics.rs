@@ -2,7 +2,7 @@
 //! from the catalog and the alerts, so there is no second copy of them to keep right.
 
 use super::Host;
-use crate::api::model::PgStates;
+use crate::api::model::{PgStates, Pool, Rebuild};
 use std::fmt::{Display, Write};
 
 impl Host {
@@ -75,6 +75,43 @@ impl Host {
             ] {
                 let labels = [("pool", pool.name.as_str()), ("state", state)];
                 sample(text, "sarsen_pool_pgs", &labels, count);
+            }
+        }
+        Self::write_rebuilds(text, &pools);
+    }
+
+    /// What is not known is left out: a figure that stands still would be taken for one that is known.
+    fn write_rebuilds(text: &mut String, pools: &[Pool]) {
+        type Of = fn(&Rebuild) -> Option<u64>;
+        let families: [(&str, &str, Of); 4] = [
+            (
+                "sarsen_pool_rebuild_copies",
+                "Copies of placement groups that are to be made or filled",
+                |of| Some(of.copies.into()),
+            ),
+            (
+                "sarsen_pool_rebuild_left_bytes",
+                "What they lack at most, where that is known",
+                |of| of.left_bytes_max,
+            ),
+            (
+                "sarsen_pool_rebuild_bytes_per_second",
+                "What was filled a second over the last half minute, where that is known",
+                |of| of.bytes_per_second,
+            ),
+            (
+                "sarsen_pool_rebuild_eta_seconds",
+                "How long that takes still, where that is known",
+                |of| of.eta_seconds,
+            ),
+        ];
+        for (name, help, value) in families {
+            family(text, name, help);
+            for pool in pools {
+                let none = name.ends_with("copies").then_some(0);
+                if let Some(value) = pool.rebuild.as_ref().map_or(none, value) {
+                    sample(text, name, &[("pool", pool.name.as_str())], value);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
 //! | `drain` | disks that are to go |
+//! | `moves` | nothing: what a drain would move |
 //! | `attachments` | what serves volumes to guests and as devices |
 //! | `devices` | block devices of this host's kernel |
 //! | `health` | exports, where a disk fails |
@@ -37,6 +38,7 @@ mod held;
 pub mod image;
 mod import;
 mod metrics;
+mod moves;
 mod nodes;
 mod notes;
 mod pools;

@@ -85,7 +85,12 @@ impl Host {
                 "a node's disks are to have another state"
             );
         }
-        self.cluster_node(named)
+        let mut seen = self.cluster_node(named)?;
+        if drain.dry_run && !drain.undo {
+            let going = disks_of(&catalog, node.id);
+            seen.moves = Some(self.moves_of(&catalog, going).await?);
+        }
+        Ok(seen)
     }
 
     /// Says in which rack a node stands.
@@ -176,6 +181,7 @@ fn view(catalog: &Catalog, node: &catalog::Node, seen: ClusterNode) -> Node {
         pgs,
         data,
         volumes: names(catalog, volumes_at(catalog, node.id)),
+        moves: None,
     }
 }
 

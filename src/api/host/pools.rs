@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `look` | how whole placement groups are, as numbers |
 //! | `words` | why they are not, and what is done about it |
+//! | `rebuild` | how long that takes, by what all nodes say |
 //!
 //! Nothing of it is remembered: since when a pool is not whole, the alert says, which each daemon raises when it first sees it.
 
 mod look;
+mod rebuild;
 mod words;
 
 #[cfg(test)]
@@ -17,6 +19,7 @@ use super::cluster::name_of;
 use super::{AlertKind, Host};
 use crate::api::model::{
     ErrorBody, ErrorCode, FilledDisk, LackingDisk, Level, Pool, PoolCreate, PoolList, PoolSet,
+    Rebuild,
 };
 use crate::base::NodeId;
 use crate::cluster::Presence;
@@ -28,28 +31,34 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Host {
     pub fn pools(&self) -> PoolList {
         let (catalog, away) = (self.manager().catalog(), self.away());
-        let pools = catalog.pools();
+        let work = self.cluster().work();
+        let view = |pool| {
+            let rebuild = self.rebuild_of(&catalog, pool, &work);
+            self.view_pool(&catalog, pool, &away, rebuild)
+        };
         PoolList {
-            pools: pools
-                .map(|pool| self.view_pool(&catalog, pool, &away))
-                .collect(),
+            pools: catalog.pools().map(view).collect(),
         }
     }
 
-    /// Those that are not whole.
-    pub(super) fn degraded_pools(&self) -> Vec<Pool> {
+    /// Those that are not whole, and those that are whole of which copies move to other disks.
+    pub(super) fn restless_pools(&self) -> (Vec<Pool>, Vec<Pool>) {
         let mut pools = self.pools().pools;
-        pools.retain(|pool| pool.pgs.lacking() > 0);
-        pools
+        pools.retain(|pool| pool.pgs.lacking() > 0 || pool.rebuild.is_some());
+        pools.into_iter().partition(|pool| pool.pgs.lacking() > 0)
     }
 
     pub fn pool(&self, name: &str) -> Result<Pool, ErrorBody> {
-        self.pool_of(&self.manager().catalog(), name)
+        let catalog = self.manager().catalog();
+        let pool = catalog.pool_named(name).ok_or_else(|| no_pool(name))?;
+        let rebuild = self.rebuild_of(&catalog, pool, &self.cluster().work());
+        Ok(self.view_pool(&catalog, pool, &self.away(), rebuild))
     }
 
+    /// A pool as it would be. How long that would take, nodes could say only if it were so.
     fn pool_of(&self, catalog: &Catalog, name: &str) -> Result<Pool, ErrorBody> {
         let pool = catalog.pool_named(name).ok_or_else(|| no_pool(name))?;
-        Ok(self.view_pool(catalog, pool, &self.away()))
+        Ok(self.view_pool(catalog, pool, &self.away(), None))
     }
 
     pub async fn create_pool(&self, create: PoolCreate) -> Result<Pool, ErrorBody> {
@@ -144,7 +153,13 @@ impl Host {
         looked.collect()
     }
 
-    fn view_pool(&self, catalog: &Catalog, pool: &catalog::Pool, away: &BTreeSet<NodeId>) -> Pool {
+    fn view_pool(
+        &self,
+        catalog: &Catalog,
+        pool: &catalog::Pool,
+        away: &BTreeSet<NodeId>,
+        rebuild: Option<Rebuild>,
+    ) -> Pool {
         let seen = look::look(catalog, pool, away);
         let is_whole = seen.pgs.lacking() == 0;
         let lacking_bytes_max = seen.lacking_bytes_max(catalog, pool);
@@ -176,6 +191,7 @@ impl Host {
                 placement::Level::Rack => Level::Rack,
             },
             overcommit_percent: pool.overcommit_percent,
+            rebuild_limit_bytes_per_second: pool.rebuild_limit,
             disks: catalog.disks_of_pool(pool.id).count() as u32,
             capacity_bytes: catalog.capacity(pool.id),
             promised_bytes: catalog.promised(pool.id),
@@ -185,6 +201,7 @@ impl Host {
             lacking_bytes_max,
             lacking: lacking.collect(),
             filled: filled.collect(),
+            rebuild,
         }
     }
 
@@ -233,6 +250,12 @@ fn changes(pool: &catalog::Pool, set: &PoolSet) -> Vec<Command> {
         let pool = pool.name.clone();
         commands.push(Command::SetOvercommit { pool, percent });
     }
+    if let Some(rate) = set.rebuild_limit_bytes_per_second {
+        commands.push(Command::SetRebuildLimit {
+            pool: pool.name.clone(),
+            bytes_per_second: (rate > 0).then_some(rate),
+        });
+    }
     commands
 }
 
@@ -248,8 +271,10 @@ pub(super) fn tried(catalog: &Catalog, commands: &[Command]) -> Result<Catalog, 
 
 /// A field as the API has it.
 fn in_our_words(mut error: ErrorBody) -> ErrorBody {
-    if error.field == "percent" {
-        error.field = "overcommit_percent".into();
+    match error.field.as_str() {
+        "percent" => error.field = "overcommit_percent".into(),
+        "rebuild_limit" => error.field = "rebuild_limit_bytes_per_second".into(),
+        _ => {}
     }
     error
 }

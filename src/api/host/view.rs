@@ -80,6 +80,7 @@ impl Host {
             lacks(volume) || self.health(&catalog, volume) != Health::Whole
         };
         let attachments = self.attachments().attachments;
+        let (degraded_pools, moving_pools) = self.restless_pools();
         let failed = |one: &&Attachment| one.state == AttachmentState::Failed;
         Status {
             instance: format!("{:x}", self.inner.instance.0),
@@ -98,7 +99,8 @@ impl Host {
                 .map(|pool| catalog.promised(pool.id).saturating_mul(pool.copies.into()))
                 .fold(0, u64::saturating_add),
             cluster: self.cluster_seen(),
-            degraded_pools: self.degraded_pools(),
+            degraded_pools,
+            moving_pools,
             nbd_socket: self.inner.parts.nbd_socket.display().to_string(),
             alerts: self.alerts().list(),
         }
@@ -206,6 +208,7 @@ impl Host {
             .into(),
             reason: failed.unwrap_or_default(),
             pgs: catalog.pgs_on(disk.id).count() as u32,
+            moves: None,
         }
     }
 }

@@ -19,6 +19,42 @@ pub struct Disk {
     pub reason: String,
     /// How many placement groups have a replica on it.
     pub pgs: u32,
+    /// What would move, where this answers `dry_run` of a drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<Moves>,
+}
+
+/// What a drain would move, as things are now. Bytes are about what is in use on the disks that are emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves {
+    /// Copies of placement groups that move, or are moving already.
+    pub copies: u32,
+    /// What they hold; nothing where that is not known of all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Copies that end without being made elsewhere: there are as many as the pool wants already, or nothing is left that they could be made from.
+    pub staying: u32,
+    /// Where they go, by disk.
+    pub to: Vec<MoveTo>,
+    /// Volumes that lack copies now: these are made first, or stay lacking where that cannot be done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_lacking: Vec<String>,
+}
+
+/// What a disk would be given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveTo {
+    pub disk: u32,
+    pub node: String,
+    pub copies: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// What is free there now; nothing where its node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Whether it has the room; nothing where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_room: Option<bool>,
 }
 
 /// `GET /v1/disks`
@@ -48,7 +84,7 @@ pub struct DiskDrain {
     /// The disk is to stay after all.
     #[serde(default)]
     pub undo: bool,
-    /// Nothing is changed: only whether it could be is answered.
+    /// Nothing is changed: what would move is answered, or why it cannot be.
     #[serde(default)]
     pub dry_run: bool,
 }

@@ -21,14 +21,14 @@ pub use cluster::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
     ClusterToken, ClusterTokenMake,
 };
-pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
+pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, MoveTo, Moves, ScrubResult};
 pub use error::{ErrorBody, ErrorCode};
 pub use node::{
     Maintenance, Node, NodeData, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved,
     Nodes, Switch,
 };
 pub use pool::{
-    FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet,
+    FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet, Rebuild,
 };
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
 pub use upgrade::{Checked, Upgrade, Upgrading};

@@ -42,6 +42,9 @@ pub struct Node {
     pub data: NodeData,
     /// Volumes that are attached to it, or that it serves, by name.
     pub volumes: Vec<String>,
+    /// What would move, where this answers `dry_run` of a drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<super::Moves>,
 }
 
 /// `GET /v1/cluster/nodes`
@@ -57,7 +60,7 @@ pub struct NodeDrain {
     /// Its disks are to stay after all.
     #[serde(default)]
     pub undo: bool,
-    /// Nothing is changed: only whether it could be is answered.
+    /// Nothing is changed: what would move is answered, or why it cannot be.
     #[serde(default)]
     pub dry_run: bool,
 }

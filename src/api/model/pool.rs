@@ -77,6 +77,24 @@ pub struct FilledDisk {
     pub pgs: u32,
 }
 
+/// Copies that are being made, or follow by themselves, and how long that takes. Bytes are those of chunks, of 64 KiB each, however much of one was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// How many copies of placement groups are to be made or filled.
+    pub copies: u32,
+    /// Of these, those of which a node that answers knows what they lack.
+    pub known_copies: u32,
+    /// What is to be filled at most; nothing where that is not known of all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_bytes_max: Option<u64>,
+    /// What was filled a second, at all nodes together, over the last half minute; nothing where nothing was filled, or not for 3 s yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// How long it takes still, where both are known and it goes on like that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
 /// A pool. `GET /v1/pools/NAME`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -87,6 +105,9 @@ pub struct Pool {
     pub level: Level,
     /// How much may be promised of what there is; 100: not more.
     pub overcommit_percent: u32,
+    /// How many bytes a second each of its disks may be filled with, whatever for; nothing: as many as guests leave room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_limit_bytes_per_second: Option<u64>,
     pub disks: u32,
     /// What the disks have, in bytes; of what is promised, each byte takes `copies` of these.
     pub capacity_bytes: u64,
@@ -107,6 +128,9 @@ pub struct Pool {
     /// Where copies are being made or filled, of placement groups that are whole too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filled: Vec<FilledDisk>,
+    /// The copies that are being made, whether it is whole or not; nothing where there are none, and where this is how it would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Rebuild>,
 }
 
 /// `GET /v1/pools`
@@ -127,6 +151,9 @@ pub struct PoolSet {
     pub level: Option<Level>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_percent: Option<u32>,
+    /// How many bytes a second each of its disks may be filled with; 0 for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_limit_bytes_per_second: Option<u64>,
     /// Nothing is changed: how the pool would be is answered, or why it cannot be so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

@@ -80,5 +80,8 @@ pub struct Status {
     /// Those that are not whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded_pools: Vec<super::Pool>,
+    /// Those that are whole, and of which copies move to other disks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moving_pools: Vec<super::Pool>,
     pub alerts: Vec<Alert>,
 }

@@ -99,6 +99,7 @@ fn a_disk_is_written_as_ever() {
             state: "serving".into(),
             reason: String::new(),
             pgs: 32,
+            moves: None,
         },
         r#"{"id":1,"node":"a","pool":"default","path":"/dev/vdb",
             "store":"00000000000000000000000000000000","size_bytes":17179869184,
@@ -143,6 +144,7 @@ fn a_node_is_written_as_in_the_clusters_status_and_with_what_it_holds() {
             pgs: 5,
             data: NodeData::Leaving,
             volumes: vec!["v".into()],
+            moves: None,
         },
         r#"{"id":2,"name":"b","addresses":["10.0.0.2:7400"],"role":"follower","leads":false,
             "state":"reachable","since_unix_seconds":7,"reason":"","lag":0,"version":"0.1.0",
@@ -189,6 +191,7 @@ fn status_and_alerts_are_written_as_ever() {
             taken_bytes: 40,
             cluster: None,
             degraded_pools: Vec::new(),
+            moving_pools: Vec::new(),
             nbd_socket: "/n".into(),
             alerts: vec![Alert {
                 name: "disk-failed".into(),

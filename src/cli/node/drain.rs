@@ -3,7 +3,7 @@
 use super::show::for_people;
 use crate::api::model::{NodeData, NodeDrain};
 use crate::cli::output::moving;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, moves};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -17,7 +17,7 @@ pub struct Drain {
     /// Take it back: its disks stay
     #[arg(long, conflicts_with = "wait")]
     undo: bool,
-    /// Only say whether it can be done
+    /// Only say what would move and where to, or why it cannot be done
     #[arg(long)]
     dry_run: bool,
     /// Return when nothing is on its disks any more; interrupted, it goes on all the same
@@ -46,6 +46,9 @@ impl Drain {
             }
             bar.finish_and_clear();
         }
-        context.output.show(&node, for_people)
+        context.output.show(&node, |node| match &node.moves {
+            Some(moves) => format!("{}\n\n{}", for_people(node), moves::for_people(moves)),
+            None => for_people(node),
+        })
     }
 }

@@ -4,7 +4,7 @@ use super::word;
 use crate::api::model::Pool;
 use crate::api::size::human;
 use crate::cli::output::fields;
-use crate::cli::status::{since_unix, states};
+use crate::cli::status::{how_long, since_unix, states};
 use crate::cli::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -35,11 +35,25 @@ pub(super) fn for_people(pool: &Pool) -> String {
         ("min copies", pool.min_copies.to_string()),
         ("overcommit", format!("{} %", pool.overcommit_percent)),
         (
+            "rebuild limit",
+            match pool.rebuild_limit_bytes_per_second {
+                Some(rate) => format!("{}/s for each disk that is filled", human(rate)),
+                None => "none: as fast as guests leave room for".into(),
+            },
+        ),
+        (
             "disks",
             format!("{} with {}", pool.disks, human(pool.capacity_bytes)),
         ),
         ("promised", human(pool.promised_bytes)),
         ("pgs", pgs),
         ("state", state),
+        (
+            "rebuild",
+            match &pool.rebuild {
+                Some(rebuild) => how_long(rebuild),
+                None => "nothing is to be filled".into(),
+            },
+        ),
     ])
 }

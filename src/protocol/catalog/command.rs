@@ -184,6 +184,12 @@ pub enum Command {
         /// 100: not more than there is.
         percent: u32,
     },
+    /// How many bytes a second each disk of a pool may be filled with: [`REBUILD_LIMIT`](super::REBUILD_LIMIT), or as much as guests leave.
+    SetRebuildLimit {
+        pool: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes_per_second: Option<u64>,
+    },
     /// New PGs of a pool, each with the disks of its replicas. The first has the number `first`, or another command came between.
     CreatePgs {
         pool: PoolId,

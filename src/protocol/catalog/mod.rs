@@ -78,6 +78,8 @@ pub const DISK_BYTES_MIN: u64 = 64 << 20;
 /// How much a catalog holds at most: a site of 1,000 nodes with 10 disks each, and as many volumes as it has PGs. `docs/scale.md`
 /// has what that takes in memory.
 pub const VOLUMES_MAX: usize = 100_000;
+/// How many bytes a second a disk may be limited to be filled with: below 1 MiB it would take two weeks to fill one of 1 TB, and copies are lacking meanwhile.
+pub const REBUILD_LIMIT: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The longest time, in seconds, after which I/O without an answer gets an error: a day.
 pub const IO_TIMEOUT_MAX: u32 = 86_400;
 /// See [`VOLUMES_MAX`].
@@ -196,6 +198,10 @@ impl Catalog {
                 },
             ),
             Command::SetOvercommit { pool, percent } => self.set_overcommit(pool, *percent),
+            Command::SetRebuildLimit {
+                pool,
+                bytes_per_second,
+            } => self.set_rebuild_limit(pool, *bytes_per_second),
             Command::CreatePgs {
                 pool,
                 first,

@@ -1,7 +1,7 @@
 //! Commands about pools: what is asked of their PGs, and how much is promised out of them.
 
 use super::state::{Pool, PoolId};
-use super::{Catalog, Code, Event, POOLS_MAX, Refusal, check_name};
+use super::{Catalog, Code, Event, POOLS_MAX, REBUILD_LIMIT, Refusal, check_name};
 use crate::protocol::placement::{COPIES_MAX, Level};
 use std::collections::BTreeSet;
 
@@ -61,6 +61,7 @@ impl Catalog {
             overcommit_percent: OVERCOMMIT_FIRST,
             bytes_per_pg: 0,
             laid_out: None,
+            rebuild_limit: None,
         };
         self.next.pool += 1;
         self.put_pool(pool.clone());
@@ -107,6 +108,23 @@ impl Catalog {
         }
         let mut pool = self.known_pool(name)?.clone();
         pool.overcommit_percent = percent;
+        self.put_pool(pool.clone());
+        Ok(vec![Event::PoolChanged { pool }])
+    }
+
+    pub(super) fn set_rebuild_limit(
+        &mut self,
+        name: &str,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Vec<Event>, Refusal> {
+        if let Some(odd) = bytes_per_second.filter(|rate| !REBUILD_LIMIT.contains(rate)) {
+            let (least, most) = (REBUILD_LIMIT.start(), REBUILD_LIMIT.end());
+            let reason = format!("{odd} bytes a second are not from {least} to {most}");
+            let hint = "without a limit disks are filled as fast as guests leave room for";
+            return Err(Refusal::invalid("rebuild_limit", reason, hint));
+        }
+        let mut pool = self.known_pool(name)?.clone();
+        pool.rebuild_limit = bytes_per_second;
         self.put_pool(pool.clone());
         Ok(vec![Event::PoolChanged { pool }])
     }

@@ -195,6 +195,9 @@ pub struct Pool {
     /// While PGs are made in several commands: how many there were before, which new volumes use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub laid_out: Option<u32>,
+    /// How many bytes a second each of its disks may be filled with; else as many as guests leave room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_limit: Option<u64>,
 }
 
 fn one() -> u32 {
@@ -479,6 +482,7 @@ impl Default for Catalog {
             overcommit_percent: 2_000,
             bytes_per_pg: 0,
             laid_out: None,
+            rebuild_limit: None,
         };
         let mut catalog = Catalog {
             applied: 0,

@@ -96,6 +96,26 @@ fn a_volume_has_an_io_timeout_within_a_day_or_none() {
 }
 
 #[test]
+fn a_pool_has_a_rebuild_limit_within_bounds_or_none() {
+    let mut catalog = host();
+    let mut set = |bytes_per_second| {
+        let pool = DEFAULT_POOL.to_owned();
+        let done = catalog.apply(&Command::SetRebuildLimit {
+            pool,
+            bytes_per_second,
+        });
+        let now = catalog.pool_named(DEFAULT_POOL).unwrap().rebuild_limit;
+        (done.map(drop).map_err(|refusal| refusal.field), now)
+    };
+    assert_eq!(set(Some(20 << 20)), (Ok(()), Some(20 << 20)));
+    for odd in [0, (1 << 20) - 1, (1 << 40) + 1] {
+        let refused = Err("rebuild_limit".into());
+        assert_eq!(set(Some(odd)), (refused, Some(20 << 20)));
+    }
+    assert_eq!(set(None), (Ok(()), None));
+}
+
+#[test]
 fn the_first_disk_brings_32_pgs_and_later_ones_bring_theirs_by_size() {
     let mut catalog = host();
     assert_eq!(catalog.pgs().count(), 32);

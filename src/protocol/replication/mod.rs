@@ -48,6 +48,7 @@
 mod configuration;
 pub mod fill;
 pub mod group;
+pub mod limit;
 mod message;
 pub mod pace;
 pub mod replica;

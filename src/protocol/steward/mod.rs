@@ -59,4 +59,5 @@ mod tests;
 pub use machine::Steward;
 pub use message::{Input, Note, Outcome, Output, Why};
 pub use parameters::{NewPgs, Parameters, Unsound};
+pub use plan::cluster_of as question;
 pub use rule::{Rule, RulesOff};

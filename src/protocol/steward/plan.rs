@@ -343,8 +343,8 @@ enum Fits {
     No,
 }
 
-/// What the solver is asked about a pool.
-fn cluster_of(catalog: &Catalog, pool: &Pool, new_pgs: NewPgs) -> Cluster {
+/// What the solver is asked about a pool. Also for who wants to know what would be done if something were so.
+pub fn cluster_of(catalog: &Catalog, pool: &Pool, new_pgs: NewPgs) -> Cluster {
     let asked = placement::Pool {
         copies: pool.copies as u8,
         level: pool.level,

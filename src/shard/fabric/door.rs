@@ -96,6 +96,11 @@ pub enum Order {
     NoDisk {
         disk: DiskId,
     },
+    /// How many bytes a second a disk may be filled with, or that there is no limit.
+    FillLimit {
+        disk: DiskId,
+        bytes_per_second: Option<u64>,
+    },
     /// What the manager says of a PG.
     Configured {
         pg: PgId,

@@ -20,7 +20,8 @@ impl Fabric {
             let comparer = Comparer::new(disk, life, self.rests, off);
             self.menders.insert(disk, Mender::new(disk, off));
             self.comparers.insert(disk, comparer);
-            self.paces.insert(disk, Paced::new(now));
+            let limit = self.limits.get(&disk).copied();
+            self.paces.insert(disk, Paced::new(now, limit));
         }
     }
 
@@ -32,6 +33,7 @@ impl Fabric {
         self.replicas.retain(|(of, _), _| *of != disk);
         self.filled.retain(|(of, _), _| *of != disk);
         self.lost.retain(|(of, _), _| *of != disk);
+        self.progress.retain(|(of, _), _| *of != disk);
     }
 
     /// Tells the groups of a PG's configuration; makes, tells and ends its replicas that are here.
@@ -75,6 +77,10 @@ impl Fabric {
             replica.step(room, &mut self.of_replica);
             self.replicas.insert(at, replica);
             self.tell_pace(at, out);
+        }
+        self.look_at_limit(now, (at, role), out);
+        if !matches!(role, Role::Joining { .. }) {
+            self.progress.remove(&at);
         }
         let is_joining =
             |session: u32| matches!(role, Role::Joining { session: of, .. } if of == session);
@@ -146,6 +152,13 @@ impl Fabric {
         match answer {
             StoreAnswer::Replica(input) => {
                 let op = op_of(&input);
+                if let replica::Input::Stored {
+                    op: Op::Fill(_),
+                    ok: true,
+                } = &input
+                {
+                    self.note_filled(at);
+                }
                 self.step_replica(at, input, out);
                 if let Some(op) = op {
                     self.pace(now, disk, (op, took), out);
@@ -214,6 +227,12 @@ impl Fabric {
         output: replica::Output,
         out: &mut Vec<Output>,
     ) {
+        if let replica::Output::Fill {
+            blocks, content, ..
+        } = &output
+        {
+            self.note_held(disk, content.data & blocks);
+        }
         out.push(match output {
             replica::Output::Fence { .. }
             | replica::Output::Change { .. }

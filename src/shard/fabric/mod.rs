@@ -13,7 +13,7 @@
 //! is who is made, who is told, and who is forgotten:
 //! - a replica is made when its disk may serve, the manager lists it, and nothing of an earlier one is left at the store (R24);
 //! - a frame about a layer that the disks have not recorded waits: without its parent what it does not hold would read as nothing;
-//! - what a disk leaves room for is shared by its replicas (`pace.rs`).
+//! - what a disk leaves room for is shared by its replicas (`pace.rs`), and so is what a limit allows (`limit.rs`).
 //!
 //! A frame for a disk of this very shard leaves as any other, and the driver hands it back in: one way for all.
 //!
@@ -23,6 +23,7 @@ mod compare;
 mod coordinate;
 mod door;
 mod keep;
+mod limit;
 mod mend;
 mod orders;
 mod pace;
@@ -109,12 +110,16 @@ pub struct Fabric {
     menders: BTreeMap<DiskId, Mender>,
     comparers: BTreeMap<DiskId, Comparer>,
     paces: BTreeMap<DiskId, Paced>,
+    /// How many bytes a second disks may be filled with that have a limit, whether they may serve yet or not.
+    limits: BTreeMap<DiskId, u64>,
     early: VecDeque<Early>,
     /// Replicas that stores are forgetting: no new one is made before that is done.
     forgetting: BTreeSet<(DiskId, PgId)>,
     /// Sessions that are filled and not promoted, and those that are lost.
     filled: BTreeMap<(DiskId, PgId), u32>,
     lost: BTreeMap<(DiskId, PgId), u32>,
+    /// How many chunks were filled in a session: its number, and the count.
+    progress: BTreeMap<(DiskId, PgId), (u32, u64)>,
     of_coordinator: Queue<volume::Output>,
     of_groups: Queue<groups::Output>,
     of_replica: Vec<replica::Output>,
@@ -149,10 +154,12 @@ impl Fabric {
             menders: BTreeMap::new(),
             comparers: BTreeMap::new(),
             paces: BTreeMap::new(),
+            limits: BTreeMap::new(),
             early: VecDeque::new(),
             forgetting: BTreeSet::new(),
             filled: BTreeMap::new(),
             lost: BTreeMap::new(),
+            progress: BTreeMap::new(),
             of_coordinator: Queue::default(),
             of_groups: Queue::default(),
             of_replica: Vec::new(),
@@ -232,6 +239,7 @@ impl Fabric {
             self.groups.deadline(),
             self.menders.values().filter_map(Mender::deadline).min(),
             self.comparers.values().filter_map(Comparer::deadline).min(),
+            self.shares_out_at(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -242,6 +250,7 @@ impl Fabric {
         self.drain(now, out);
         self.expire_menders(now, out);
         self.expire_comparers(now, out);
+        self.expire_limits(now, out);
         self.drain(now, out);
     }
 

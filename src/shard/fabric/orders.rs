@@ -14,6 +14,10 @@ impl Fabric {
     ) {
         match order {
             Order::Disk { disk } => self.put_disk(now, disk),
+            Order::FillLimit {
+                disk,
+                bytes_per_second,
+            } => self.limit(now, disk, bytes_per_second, out),
             Order::NoDisk { disk } => self.drop_disk(disk),
             Order::Configured { pg, of } => self.configured(now, (pg, of), stores, out),
             Order::Layers { layers, .. } => {

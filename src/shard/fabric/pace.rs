@@ -4,22 +4,39 @@
 use super::Fabric;
 use super::door::{Output, Pace};
 use crate::base::{DiskId, PgId, Time};
+use crate::protocol::replication::limit::Limit;
 use crate::protocol::replication::pace::Pacer;
-use crate::protocol::replication::replica::{self, Op};
+use crate::protocol::replication::replica::{self, Op, Replica};
+use crate::shard::copies::Filling;
 use std::time::Duration;
 
 /// The pace of a disk.
 #[derive(Debug)]
 pub(super) struct Paced {
     pacer: Pacer,
+    /// Where there is one: what it allows, and when that is shared out next.
+    pub limit: Option<Limit>,
+    pub shares_out_at: Option<Time>,
+    /// The PG that was last given some of it: the one behind it comes first.
+    pub last: PgId,
     /// The share that its replicas were told last; 0: none yet.
     share: u32,
+    /// Chunks that were filled here since it was put.
+    filled: u64,
 }
 
 impl Paced {
-    pub fn new(now: Time) -> Paced {
+    /// `limit`: in bytes a second.
+    pub fn new(now: Time, limit: Option<u64>) -> Paced {
         let pacer = Pacer::new(now);
-        Paced { pacer, share: 0 }
+        Paced {
+            pacer,
+            limit: limit.map(|rate| Limit::new(now, rate)),
+            shares_out_at: None,
+            last: PgId(0),
+            share: 0,
+            filled: 0,
+        }
     }
 }
 
@@ -32,7 +49,10 @@ impl Fabric {
         (op, took): (Op, Duration),
         out: &mut Vec<Output>,
     ) {
-        let Some(Paced { pacer, share: told }) = self.paces.get_mut(&disk) else {
+        let Some(Paced {
+            pacer, share: told, ..
+        }) = self.paces.get_mut(&disk)
+        else {
             return;
         };
         let before = pacer.window();
@@ -73,5 +93,36 @@ impl Fabric {
         if share > 0 {
             self.step_replica(of, replica::Input::Pace(share), out);
         }
+    }
+
+    /// A chunk of a joiner is durable.
+    pub(super) fn note_filled(&mut self, at: (DiskId, PgId)) {
+        if let Some(pace) = self.paces.get_mut(&at.0) {
+            pace.filled += 1;
+        }
+        let session = self.replicas.get(&at).and_then(Replica::session);
+        if let Some(session) = session {
+            let of = self.progress.entry(at).or_insert((session, 0));
+            if of.0 != session {
+                *of = (session, 0);
+            }
+            of.1 += 1;
+        }
+    }
+
+    /// How far the sessions are that are open.
+    pub fn filling(&self) -> Vec<Filling> {
+        let open = self.replicas.iter().filter_map(|(&(disk, pg), replica)| {
+            let session = replica.session()?;
+            let of = self.progress.get(&(disk, pg));
+            let chunks = of.filter(|of| of.0 == session).map_or(0, |of| of.1);
+            Some(Filling { disk, pg, chunks })
+        });
+        open.collect()
+    }
+
+    /// How many chunks were filled on each disk, since it was put.
+    pub fn chunks_filled(&self) -> impl Iterator<Item = (DiskId, u64)> + '_ {
+        self.paces.iter().map(|(disk, pace)| (*disk, pace.filled))
     }
 }

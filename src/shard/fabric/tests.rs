@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::{BlockRun, ChunkNo, Epoch, FamilyId};
+use crate::protocol::replication::fill::{Content, FillAnswer, FillAsk, FillHeader};
 use crate::protocol::replication::replica::Durable;
 use crate::protocol::replication::{Change, Configuration, Reconfigure, Room};
 
@@ -167,4 +168,199 @@ fn a_replica_that_is_listed_again_is_made_when_its_store_has_forgotten_the_one_b
     };
     step(&mut fabric, answered);
     assert!(fabric.replicas.contains_key(&(DISK, PG)));
+}
+
+/// A joiner at a disk, its source at another node, and a store that takes everything at once.
+struct Joiner {
+    fabric: Fabric,
+    now: Time,
+    /// Chunks that were asked for, and the last that was listed.
+    fetched: u64,
+    listed: u64,
+    /// Blocks that each chunk has.
+    data: u16,
+}
+
+impl Joiner {
+    fn new(limit: Option<u64>, data: u16) -> Joiner {
+        let mut joiner = Joiner {
+            fabric: fabric(),
+            now: NOW,
+            fetched: 0,
+            listed: 0,
+            data,
+        };
+        let mut of = Configuration::new([OTHER]);
+        for change in [
+            Reconfigure::Add { disk: DISK },
+            Reconfigure::Join { disk: DISK },
+        ] {
+            of.apply(of.version(), change, 1).unwrap();
+        }
+        joiner.order(Order::FillLimit {
+            disk: DISK,
+            bytes_per_second: limit,
+        });
+        joiner.order(Order::Disk { disk: DISK });
+        joiner.order(Order::Configured { pg: PG, of });
+        joiner
+    }
+
+    fn order(&mut self, order: Order) {
+        self.step(Input::Order(order));
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let mut out = Vec::new();
+        (self.fabric).step(self.now, input, &Blank, &mut out);
+        self.answer(out);
+    }
+
+    /// Answers what was asked, but for chunks of more than are wanted by now.
+    fn answer(&mut self, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Send {
+                    frame: Frame::FillAsk(header, ask),
+                    ..
+                } => self.source(header, ask),
+                Output::Store { ask, .. } => self.store(ask),
+                _ => {}
+            }
+        }
+    }
+
+    fn source(&mut self, header: FillHeader, ask: FillAsk) {
+        let at = |chunk| ChunkId {
+            family: FamilyId(9),
+            layer: LAYER,
+            chunk: ChunkNo(chunk),
+        };
+        let (mut payload, answer) = match ask {
+            FillAsk::Fences { .. } => (
+                None,
+                FillAnswer::Fences {
+                    fences: Vec::new(),
+                    more: false,
+                },
+            ),
+            FillAsk::List { .. } => {
+                let chunks = (self.listed..self.listed + 256).map(at).collect();
+                self.listed += 256;
+                (None, FillAnswer::Listed { chunks, more: true })
+            }
+            FillAsk::Fetch { at } => {
+                self.fetched += 1;
+                let content = Content {
+                    stamp: crate::base::Stamp::default(),
+                    data: self.data,
+                    zeroes: 0,
+                    crcs: [7; 16],
+                };
+                let span = Span {
+                    blocks: 16,
+                    ..Span::default()
+                };
+                let answer = FillAnswer::Content {
+                    at,
+                    content,
+                    entries: Vec::new(),
+                };
+                (Some(self.fabric.holds().hold(span)), answer)
+            }
+        };
+        self.step(Input::Frame {
+            from: Asker(8),
+            disk: OTHER,
+            frame: Frame::FillAnswer(header, answer),
+            payload: payload.take(),
+        });
+    }
+
+    fn store(&mut self, ask: StoreAsk) {
+        let StoreAsk::Replica(asked) = ask else {
+            return;
+        };
+        let answer = match asked {
+            replica::Output::Fence { op, .. } | replica::Output::Fill { op, .. } => {
+                replica::Input::Stored { op, ok: true }
+            }
+            replica::Output::List { op, .. } => replica::Input::Listed {
+                op,
+                chunks: Vec::new(),
+                more: false,
+            },
+            _ => return,
+        };
+        self.step(Input::Answered {
+            disk: DISK,
+            pg: PG,
+            answer: StoreAnswer::Replica(answer),
+            took: std::time::Duration::from_micros(100),
+        });
+    }
+
+    /// Lets time pass; how many bytes were filled meanwhile.
+    fn run(&mut self, millis: u64) -> u64 {
+        let (before, end) = (self.fetched, self.now.0 + millis * 1_000_000);
+        while let Some(at) = self.fabric.deadline().filter(|at| at.0 <= end) {
+            self.now = self.now.max(at);
+            let mut out = Vec::new();
+            self.fabric.expire(self.now, &mut out);
+            self.answer(out);
+        }
+        self.now = Time(end);
+        (self.fetched - before) * u64::from(self.data.count_ones()) * crate::base::BLOCK
+    }
+}
+
+#[test]
+fn a_disk_with_a_limit_is_filled_as_fast_as_that_says_and_no_faster() {
+    for (rate, data) in [(4 << 20, u16::MAX), (64 << 20, u16::MAX), (4 << 20, 0b11)] {
+        let mut joiner = Joiner::new(Some(rate), data);
+        for _ in 0..3 {
+            let filled = joiner.run(1_000);
+            assert!(
+                filled <= rate + rate / 10 && filled >= rate - rate / 5,
+                "{filled} of {rate}, {data:b}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_changed_while_a_disk_is_filled_and_taken_away() {
+    let mut joiner = Joiner::new(Some(1 << 20), u16::MAX);
+    assert!(joiner.run(2_000) <= (2 << 20) + (256 << 10));
+    let limit = |bytes_per_second| Order::FillLimit {
+        disk: DISK,
+        bytes_per_second,
+    };
+    joiner.order(limit(Some(32 << 20)));
+    let faster = joiner.run(2_000);
+    assert!(faster > 50 << 20, "{faster}");
+    let at = (DISK, PG);
+    assert!(joiner.fabric.replicas[&at].allowed().is_some());
+    let filling = joiner.fabric.filling();
+    assert_eq!(filling.len(), 1);
+    assert_eq!(
+        filling[0].chunks, joiner.fetched,
+        "what was filled is counted"
+    );
+    // Without one a source that answers at once is asked for ever: it has nothing more.
+    joiner.data = 0;
+    joiner.now = joiner.now + std::time::Duration::from_secs(1);
+    let mut out = Vec::new();
+    let none = Input::Order(limit(None));
+    (joiner.fabric).step(joiner.now, none, &Blank, &mut out);
+    assert_eq!(joiner.fabric.replicas[&at].allowed(), None);
+    assert_eq!(joiner.fabric.shares_out_at(), None);
+    let asked = |output: &Output| {
+        let frame = match output {
+            Output::Send { frame, .. } => frame,
+            _ => return false,
+        };
+        matches!(frame, Frame::FillAsk(_, FillAsk::Fetch { .. }))
+    };
+    assert!(out.iter().any(asked), "{out:?}");
 }

@@ -84,7 +84,8 @@ fn lack(catalog: &Catalog, away: &BTreeSet<NodeId>, member: &Member) -> Option<L
     }
 }
 
-fn domains(catalog: &Catalog, pool: &Pool, away: &BTreeSet<NodeId>) -> Domains {
+/// Its failure domains that take copies.
+pub fn domains(catalog: &Catalog, pool: &Pool, away: &BTreeSet<NodeId>) -> Domains {
     let (mut all, mut reached) = (BTreeSet::new(), BTreeSet::new());
     for disk in catalog.disks_of_pool(pool.id) {
         if disk.state != DiskState::Serving || disk.weight() == 0 {

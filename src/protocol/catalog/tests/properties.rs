@@ -63,6 +63,7 @@ const NAMES: &[&str] = &[
     "open_disk",
     "create_pool",
     "set_pool",
+    "set_rebuild_limit",
     "create_pgs",
     "reconfigure",
     "want_move",
@@ -183,6 +184,10 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
             copies,
             min_copies: 1 + prng.below(2) as u32,
             level,
+        },
+        15 if prng.one_in(3) => Command::SetRebuildLimit {
+            pool: pool.into(),
+            bytes_per_second: prng.one_in(2).then(|| prng.below(4) << 20),
         },
         15 => Command::SetPool {
             pool: pool.into(),

@@ -147,6 +147,11 @@ impl Agenda {
         None
     }
 
+    /// Whether guests' writes would wait, or wait soon, for what is fetched next: what was noted of them becomes too much.
+    pub fn is_pressed(&self) -> bool {
+        self.before.len() >= WINDOW_MAX || self.written.len() >= AHEAD_FROM
+    }
+
     /// Whether everything was taken up.
     pub fn is_empty(&self) -> bool {
         let is_out = |list: &List| list.page.is_empty() && !list.more;

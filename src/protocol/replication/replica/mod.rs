@@ -94,6 +94,8 @@ pub enum Input {
     /// So many chunks may be on their way to this replica, or be read here for others, at once: what guests' latency leaves room for
     /// ([`pace`](super::pace)).
     Pace(u32),
+    /// So many chunks may be asked for from now on, whatever was said before; nothing: as many as the pace allows ([`limit`](super::limit)).
+    Allow(Option<u32>),
     /// The answer to [`Output::Fence`], [`Output::Change`] and [`Output::Fill`].
     Stored { op: Op, ok: bool },
     /// A third answer to [`Output::Change`]: the disk has no room for it.
@@ -279,6 +281,8 @@ pub struct Replica {
     room: Room,
     /// Chunks on their way here, and those that are read for others, at once.
     pace: u32,
+    /// Chunks that may be asked for; below nothing: so many were that guests' writes would have waited for. `None`: there is no limit.
+    allowed: Option<i64>,
     off: RulesOff,
 }
 
@@ -303,6 +307,7 @@ impl Replica {
             fetches: VecDeque::new(),
             room: Room::Ample,
             pace: session::PACE_FIRST,
+            allowed: None,
             off,
         }
     }
@@ -337,11 +342,20 @@ impl Replica {
         self.durable.epoch(range)
     }
 
+    /// What is left of what it was allowed; below nothing: what it took beyond that. Nothing where there is no limit.
+    pub fn allowed(&self) -> Option<i64> {
+        self.allowed
+    }
+
+    /// Whether it joins and lacks something, as far as it knows.
+    pub fn is_being_filled(&self) -> bool {
+        let session = self.session.as_deref();
+        session.is_some_and(|own| !own.is_filled())
+    }
+
     /// Whether it is being filled, or fills others: it has a share of its disk's pace.
     pub fn is_rebuilding(&self) -> bool {
-        let is_filling = |own: &Session| !own.is_filled();
-        let is_filled_here = self.session.as_deref().is_some_and(is_filling);
-        is_filled_here || !self.works.is_empty() || !self.fetches.is_empty()
+        self.is_being_filled() || !self.works.is_empty() || !self.fetches.is_empty()
     }
 
     /// Whether all that its store had of a chunk at any time before now is acknowledged: nothing of it is on its way to the disk, and no window has an
@@ -387,6 +401,10 @@ impl Replica {
                 self.pace = chunks.clamp(1, session::PACE_MAX);
                 self.go_on_filling(out);
                 self.fetch(out);
+            }
+            Input::Allow(chunks) => {
+                self.allowed = chunks.map(i64::from);
+                self.go_on_filling(out);
             }
             Input::Stored { op, ok } => match op {
                 Op::Fence => self.on_fenced(ok, out),

@@ -330,9 +330,11 @@ impl Replica {
         let (since, session) = (own.since, own.number);
         let mut asks = Vec::new();
         while own.fetching.len() + asks.len() < self.pace as usize
+            && (self.allowed.is_none_or(|chunks| chunks > 0) || own.agenda.is_pressed())
             && let Some((at, written)) = own.agenda.next()
         {
             asks.push((at, written));
+            self.allowed = self.allowed.map(|chunks| chunks - 1);
         }
         let page = own.agenda.theirs.wants_page();
         let own_page = own.agenda.own.wants_page();
