@@ -163,10 +163,10 @@ const ROOMS: &[Room] = &[
     Room {
         name: "api",
         pure: false,
-        // `frontend`: what the kernel is told to make devices, which is control and not data.
+        // `frontend`: what the kernel is told to make devices, which is control and not data. `trust`: who speaks over TCP.
         rooms: &[
             "base", "protocol", "store", "shard", "io", "frontend", "observe", "runtime",
-            "manager", "cluster", "pilot",
+            "manager", "cluster", "pilot", "trust",
         ],
         crates: &[
             "axum",
@@ -178,6 +178,7 @@ const ROOMS: &[Room] = &[
             "serde",
             "serde_json",
             "tokio",
+            "tokio_rustls",
             "tracing",
         ],
     },

@@ -8,6 +8,7 @@ mod attachments_kept;
 mod bits_flip;
 mod cables;
 mod clients;
+mod clients_over_tls;
 mod dev_nodes;
 mod guests;
 mod handed_over;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
     all.extend(idle_and_hostile::cases());
     all.extend(killed_under_load::cases());
     all.extend(several_nodes::cases());
+    all.extend(clients_over_tls::cases());
     all.extend(replicated::cases());
     all.extend(rebuild::cases());
     all.extend(cables::cases());

@@ -1,13 +1,15 @@
-//! The client of the API, over one unix socket connection that is opened again when it breaks between requests.
+//! The client of the API, over one connection (of a unix socket, or TLS) that is opened again when it breaks between requests.
 
 use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
-    ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken,
-    ClusterTokenMake, Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody,
-    ImportFinish, Map, Node, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved, Nodes,
-    Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume,
-    VolumeChange, VolumeCreate, VolumeList, crc_of_text, crc_text,
+    ClusterApiToken, ClusterClientMade, ClusterClientMake, ClusterClients, ClusterFounded,
+    ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken, ClusterTokenMake,
+    Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, Node,
+    NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved, Nodes, Pool, PoolCreate,
+    PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume, VolumeChange, VolumeCreate,
+    VolumeList, crc_of_text, crc_text,
 };
+use super::remote::{Remote, reason};
 use crate::base::crc;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -17,17 +19,25 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::io::{self, ErrorKind::TimedOut};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 /// The largest answer that is taken, in bytes: a list of 10,000 volumes is 4 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How long a daemon on another host may take until it speaks.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a request brought nothing.
 #[derive(Debug)]
 pub enum ClientError {
     /// There is no daemon behind the socket, or it went away.
     CannotReach { socket: PathBuf, reason: String },
+    /// The same of one on another host.
+    CannotReachRemote { address: String, reason: String },
     /// The daemon said no.
     Refused(ErrorBody),
     /// The answer is not one that this client understands.
@@ -43,6 +53,11 @@ impl fmt::Display for ClientError {
                  status sarsen) --api PATH or SARSEN_API names its socket",
                 socket.display()
             ),
+            ClientError::CannotReachRemote { address, reason } => write!(
+                f,
+                "cannot reach the daemon at https://{address}: {reason}\n  does it listen there ([api] listen), and is what you show (--tls DIR, SARSEN_API_TOKEN) of its \
+                 cluster? `sarsen cluster client` and `sarsen cluster api-token` make new ones"
+            ),
             ClientError::Refused(error) => error.fmt(f),
             ClientError::Malformed(what) => write!(f, "the daemon's answer is odd: {what}"),
         }
@@ -51,9 +66,15 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+/// Where it is.
+enum Daemon {
+    Here(PathBuf),
+    Elsewhere(Remote),
+}
+
 /// A client of one daemon.
 pub struct Client {
-    socket: PathBuf,
+    to: Daemon,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -61,7 +82,15 @@ impl Client {
     /// A client of the daemon whose API socket is at `socket`. Connects with the first request.
     pub fn new(socket: &Path) -> Client {
         Client {
-            socket: socket.into(),
+            to: Daemon::Here(socket.into()),
+            connection: None,
+        }
+    }
+
+    /// A client of a daemon on another host. Connects with the first request.
+    pub fn remote(remote: Remote) -> Client {
+        Client {
+            to: Daemon::Elsewhere(remote),
             connection: None,
         }
     }
@@ -88,6 +117,31 @@ impl Client {
     /// Has the daemon join a cluster; answered before it starts again for that.
     pub async fn join_cluster(&mut self, join: &ClusterJoin) -> Result<ClusterJoined, ClientError> {
         self.send(Method::POST, "/v1/cluster/join", join).await
+    }
+
+    pub async fn make_client(
+        &mut self,
+        make: &ClusterClientMake,
+    ) -> Result<ClusterClientMade, ClientError> {
+        self.send(Method::POST, "/v1/cluster/clients", make).await
+    }
+
+    pub async fn make_api_token(
+        &mut self,
+        make: &ClusterClientMake,
+    ) -> Result<ClusterApiToken, ClientError> {
+        self.send(Method::POST, "/v1/cluster/api-tokens", make)
+            .await
+    }
+
+    pub async fn clients(&mut self) -> Result<ClusterClients, ClientError> {
+        self.get("/v1/cluster/clients").await
+    }
+
+    pub async fn revoke_client(&mut self, name: &str) -> Result<(), ClientError> {
+        let path = path_of("/v1/cluster/clients/", name);
+        let answer = self.call(Method::DELETE, &path, None, Bytes::new()).await?;
+        answer.success().map(|_| ())
     }
 
     pub async fn set_members(
@@ -327,6 +381,12 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", "sarsen");
+        if let Daemon::Elsewhere(Remote {
+            token: Some(token), ..
+        }) = &self.to
+        {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         if let Some(sum) = sum {
             request = request.header(CRC_HEADER, crc_text(sum));
         }
@@ -343,7 +403,7 @@ impl Client {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await;
-        let body = body.map_err(|error| self.lost(error))?.to_bytes();
+        let body = body.map_err(|error| self.lost_body(error))?.to_bytes();
         Ok(Answer { status, sum, body })
     }
 
@@ -361,9 +421,25 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.lost(error))?;
+        match &self.to {
+            Daemon::Here(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                let stream = stream.map_err(|error| self.lost(error))?;
+                self.speak(stream).await
+            }
+            Daemon::Elsewhere(remote) => {
+                let connected = timeout(CONNECT_WITHIN, remote.connect()).await;
+                let connected = connected.map_err(|_| self.lost(io::Error::from(TimedOut)))?;
+                let stream = connected.map_err(|error| self.lost(error))?;
+                self.speak(stream).await
+            }
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<SendRequest<Full<Bytes>>, ClientError> {
         let shaken = handshake(TokioIo::new(stream)).await;
         let (connection, driver) = shaken.map_err(|error| self.lost(error))?;
         // Its errors come back with the request that meets them.
@@ -371,10 +447,20 @@ impl Client {
         Ok(connection)
     }
 
-    fn lost(&self, error: impl fmt::Display) -> ClientError {
-        ClientError::CannotReach {
-            socket: self.socket.clone(),
-            reason: error.to_string(),
+    fn lost_body(&self, error: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
+        self.lost(io::Error::other(error))
+    }
+
+    fn lost(&self, error: impl std::error::Error + 'static) -> ClientError {
+        match &self.to {
+            Daemon::Here(socket) => ClientError::CannotReach {
+                socket: socket.clone(),
+                reason: error.to_string(),
+            },
+            Daemon::Elsewhere(remote) => ClientError::CannotReachRemote {
+                address: remote.address.clone(),
+                reason: reason(&error),
+            },
         }
     }
 }

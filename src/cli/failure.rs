@@ -82,7 +82,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match error {
             ClientError::Refused(body) => Failure::Refused(body),
-            error @ ClientError::CannotReach { .. } => Failure::CannotReach(error.to_string()),
+            error @ (ClientError::CannotReach { .. } | ClientError::CannotReachRemote { .. }) => {
+                Failure::CannotReach(error.to_string())
+            }
             ClientError::Malformed(_) => Failure::Refused(ErrorBody::unavailable(
                 error.to_string(),
                 "do client and daemon have the same version?",

@@ -28,6 +28,7 @@ mod volume;
 
 pub use failure::Failure;
 
+use crate::api::Remote;
 use crate::api::client::Client;
 use clap::{Args, Parser, Subcommand};
 use output::Output;
@@ -51,9 +52,12 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// The daemon's API socket [default: /run/sarsen/api.sock, else ./sarsen-dev/api.sock]
+    /// The daemon's API socket, or https://HOST:PORT of one on another host [default: /run/sarsen/api.sock, else ./sarsen-dev/api.sock]
     #[arg(long, value_name = "ADDR", env = "SARSEN_API", global = true)]
     api: Option<String>,
+    /// The folder of the certificate that is shown to a daemon on another host (`sarsen cluster client`); without one the token in SARSEN_API_TOKEN is
+    #[arg(long, value_name = "DIR", env = "SARSEN_TLS", global = true)]
+    tls: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -131,7 +135,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Disk(disk::Verb::Check(check)) => return check.run(output),
         _ => {}
     }
-    let client = Client::new(&socket(cli.global.api.as_deref())?);
+    let client = client(&cli.global)?;
     let mut context = Context { client, output };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -158,6 +162,44 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
     })
 }
 
+/// The port of the API where none is named.
+const PORT: u16 = 7401;
+/// The token for the API of a daemon on another host. Not an argument: those are everybody's to see.
+const TOKEN: &str = "SARSEN_API_TOKEN";
+
+/// A client of the daemon that is meant.
+fn client(global: &Global) -> Result<Client, Failure> {
+    let named = global.api.as_deref();
+    let Some(address) = named.and_then(|named| named.strip_prefix("https://")) else {
+        return Ok(Client::new(&socket(named)?));
+    };
+    let address = host_and_port(address)?;
+    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    let remote = Remote::new(&address, global.tls.as_deref(), token.as_deref());
+    let remote = remote.map_err(|why| {
+        let hint = "--tls DIR names the folder that `sarsen cluster client` made, SARSEN_API_TOKEN has a token of `sarsen cluster api-token`";
+        Failure::usage("--tls", why, hint)
+    })?;
+    Ok(Client::remote(remote))
+}
+
+fn host_and_port(address: &str) -> Result<String, Failure> {
+    let address = address.trim_end_matches('/');
+    let odd = || {
+        let message = format!("https://{address} is no address of a daemon");
+        Failure::usage("--api", message, "use https://HOST:PORT")
+    };
+    if address.is_empty() || address.contains(['/', '@', ' ']) {
+        return Err(odd());
+    }
+    let behind_host = address.rsplit(']').next().unwrap_or_default();
+    match behind_host.rsplit_once(':') {
+        None => Ok(format!("{address}:{PORT}")),
+        Some((_, port)) if port.parse().is_ok_and(|port: u16| port > 0) => Ok(address.to_owned()),
+        Some(_) => Err(odd()),
+    }
+}
+
 /// The API socket that is meant.
 fn socket(named: Option<&str>) -> Result<PathBuf, Failure> {
     let Some(named) = named.filter(|named| !named.is_empty()) else {
@@ -171,7 +213,7 @@ fn socket(named: Option<&str>) -> Result<PathBuf, Failure> {
         return Err(Failure::usage(
             "--api",
             message,
-            "use /path/api.sock or unix:/path/api.sock",
+            "use /path/api.sock, unix:/path/api.sock or https://HOST:PORT",
         ));
     }
     Ok(path.into())
@@ -248,6 +290,12 @@ mod tests {
             "sarsen daemon --config /etc/sarsen/sarsen.toml --check",
             "sarsen cluster init",
             "sarsen cluster token --expires 1h",
+            "sarsen cluster client backup --out /etc/pki/backup",
+            "sarsen cluster client vm-host1 --role operator --expires 365d --out tls",
+            "sarsen cluster api-token grafana --role reader --expires 30d",
+            "sarsen cluster clients --json",
+            "sarsen cluster revoke backup",
+            "sarsen status --api https://10.0.0.1:7401 --tls tls",
             "sarsen cluster members",
             "sarsen cluster members set a b 3",
             "sarsen node list --json",
@@ -293,5 +341,17 @@ mod tests {
         assert_eq!(socket(Some("unix:/a/b")).unwrap(), Path::new("/a/b"));
         assert_eq!(socket(Some("a/b")).unwrap(), Path::new("a/b"));
         assert!(socket(Some("http://localhost:80")).is_err());
+        for (address, is) in [
+            ("a", Some("a:7401")),
+            ("a:80/", Some("a:80")),
+            ("[::1]", Some("[::1]:7401")),
+            ("[::1]:80", Some("[::1]:80")),
+            ("", None),
+            ("a:b", None),
+            ("a:0", None),
+            ("a/v1", None),
+        ] {
+            assert_eq!(host_and_port(address).ok().as_deref(), is, "{address}");
+        }
     }
 }

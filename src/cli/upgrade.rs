@@ -60,7 +60,7 @@ pub(super) async fn next_serves(client: &mut Client, instance: &str) -> Result<(
     loop {
         match client.status().await {
             Ok(status) if status.instance != instance => return Ok(()),
-            Err(ClientError::CannotReach { .. }) => {}
+            Err(ClientError::CannotReach { .. } | ClientError::CannotReachRemote { .. }) => {}
             // The old one has not ended yet, or it is in between.
             Ok(_) | Err(ClientError::Malformed(_) | ClientError::Refused(_)) => {
                 seen = Instant::now();

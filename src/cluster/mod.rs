@@ -28,6 +28,7 @@
 //! | `settings` | what the configuration says |
 //! | `kept` | what is on disk |
 //! | `site` | the door: open, found, join, tokens, members, end |
+//! | `clients` | who uses the cluster from outside |
 //! | `serve` | what other nodes ask of this one |
 //! | `tend` | what is done by itself |
 //! | `look` | who is there, since when |
@@ -36,6 +37,7 @@
 //! | `wires` | calls as the manager's transport |
 //! | `error` | why not, and what to do |
 
+mod clients;
 mod error;
 mod kept;
 mod look;
@@ -49,6 +51,7 @@ mod view;
 mod wires;
 mod work;
 
+pub use clients::{CLIENT_LIFE_MAX, IssuedClient, IssuedToken, NotAdmitted, TOKEN_LIFE_MAX};
 pub use error::ClusterError;
 pub use look::Places;
 pub use settings::{Protection, Settings};

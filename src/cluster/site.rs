@@ -265,24 +265,12 @@ impl Cluster {
 
     /// Makes a token with which one machine may join.
     pub fn token(&self, life: Duration) -> Result<Issued, ClusterError> {
-        let (authority, own) = match &*lock(&self.0.running) {
-            Some(running) => (running.authority.clone(), running.reached_at),
-            None => return Err(ClusterError::Alone),
-        };
-        let authority = authority.ok_or_else(|| ClusterError::NoAuthority {
-            members: self.0.names_of_members(),
-        })?;
-        let own = own.to_string();
-        let mut addresses = vec![own.clone()];
-        let others = self.0.members_reached_at();
-        let others = others.iter().flat_map(|member| &member.addresses);
-        addresses.extend(others.map(SocketAddr::to_string).filter(|at| *at != own));
-        addresses.truncate(crate::trust::ADDRESSES_MAX);
+        let (authority, addresses) = self.issuer()?;
         let token = authority.token(Grant::Join, &addresses, life)?;
         Ok(Issued {
             expires: token.expires().to_string(),
             token: token.text(),
-            address: own,
+            address: addresses.into_iter().next().unwrap_or_default(),
         })
     }
 
@@ -442,7 +430,7 @@ impl Inner {
         Ok(())
     }
 
-    fn names_of_members(&self) -> Vec<String> {
+    pub(super) fn names_of_members(&self) -> Vec<String> {
         let Some(manager) = self.manager.get() else {
             return Vec::new();
         };

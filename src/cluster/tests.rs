@@ -4,7 +4,7 @@ use super::*;
 use crate::base::NodeId;
 use crate::manager::Manager;
 use crate::protocol::catalog::Command;
-use crate::trust::Clock;
+use crate::trust::{Clock, Identity, Role, UserName};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -197,5 +197,51 @@ fn a_node_joins_follows_and_is_missed_when_it_goes() {
         let unknown = a.cluster.set_members(&["z".into()]).await.unwrap_err();
         assert!(unknown.to_string().contains("no node \"z\""), "{unknown}");
         a.stop().await;
+    });
+}
+
+#[test]
+fn a_client_counts_while_its_name_does_and_up_to_its_role() {
+    run(async {
+        let folder = Folder::new("clients");
+        let node = start(&folder).await;
+        let alice = UserName::new("alice").unwrap();
+        let is = |name: &UserName, role| Identity::User {
+            name: name.clone(),
+            role,
+        };
+        let issue = |role| node.cluster.issue_token(&alice, role, SOON);
+        assert!(matches!(
+            issue(Role::Reader).await,
+            Err(ClusterError::Alone)
+        ));
+        let name = "a".into();
+        node.manager
+            .propose(Command::AddNode { name })
+            .await
+            .unwrap();
+        node.cluster.found().await.unwrap();
+        // Nobody has admitted the name yet, whatever proves it.
+        let admit = |role| node.cluster.admit(&is(&alice, role));
+        assert_eq!(admit(Role::Admin), Err(NotAdmitted::Unknown(alice.clone())));
+        let token = issue(Role::Operator).await.unwrap().token;
+        let operator = Ok((alice.clone(), Role::Operator));
+        assert_eq!(node.cluster.admit_token(&token), operator);
+        assert_eq!(admit(Role::Admin), operator, "the lesser role counts");
+        assert_eq!(admit(Role::Reader), Ok((alice.clone(), Role::Reader)));
+        let node_itself = node.cluster.admit(&Identity::Node(NodeId(1)));
+        assert_eq!(node_itself, Err(NotAdmitted::Node));
+        let join = node.cluster.token(SOON).unwrap().token;
+        for odd in [join.as_str(), "sarsen1.x", ""] {
+            let refused = node.cluster.admit_token(odd);
+            assert!(matches!(refused, Err(NotAdmitted::Token(_))), "{odd}");
+        }
+        node.cluster.revoke_client("alice").await.unwrap();
+        let revoked = Err(NotAdmitted::Revoked(alice.clone()));
+        assert_eq!(node.cluster.admit_token(&token), revoked);
+        assert_eq!(admit(Role::Reader), revoked);
+        let again = issue(Role::Reader).await.unwrap_err();
+        assert!(again.to_string().contains("revoked"), "{again}");
+        node.stop().await;
     });
 }

@@ -92,11 +92,13 @@ impl Default for Log {
     }
 }
 
-/// The API's socket.
+/// Where the API is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     pub socket: PathBuf,
+    /// A TCP address as well, under TLS, for who has a certificate or a token of the cluster.
+    pub listen: Option<SocketAddr>,
     /// Who may open it, beside the daemon's user; where there is no such group, nobody else.
     pub group: Option<String>,
     /// Its permissions; not in the file.
@@ -108,6 +110,7 @@ impl Default for Api {
     fn default() -> Api {
         Api {
             socket: "/run/sarsen/api.sock".into(),
+            listen: None,
             group: Some("sarsen".into()),
             mode: group_mode(),
         }
@@ -372,6 +375,13 @@ impl Config {
             );
             return Err(("nbd.listen", reason));
         }
+        if let (Some(listen), None) = (self.api.listen, &self.cluster) {
+            let reason = format!(
+                "{listen} is served under TLS with what a cluster's authority issues, and this node is to be in none: add [cluster] with `listen`, and say `sarsen \
+                 cluster init` or `sarsen join`"
+            );
+            return Err(("api.listen", reason));
+        }
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
         }
@@ -436,6 +446,7 @@ mod tests {
             format = "json"
             [api]
             socket = "/d/api.sock"
+            listen = "10.0.0.1:7401"
             group = "disk"
             [nbd]
             socket = "/d/nbd.sock"
@@ -455,6 +466,7 @@ mod tests {
         let config = parse(text).unwrap();
         assert_eq!((config.memory, config.disks.len()), (1 << 30, 2));
         assert_eq!(config.disks[1].size, Some(16 << 30));
+        assert_eq!(config.api.listen.unwrap().to_string(), "10.0.0.1:7401");
         assert_eq!(config.vhost_user.group.as_deref(), Some("libvirt-qemu"));
         let cluster = config.cluster.unwrap();
         assert_eq!(cluster.security, Security::MutualTls);
@@ -489,6 +501,11 @@ mod tests {
                 "data_dir = '/d'\n[vhost_user]\ndir = 'd'\n",
                 "line 3",
                 "dir",
+            ),
+            (
+                "data_dir = '/d'\n[api]\nlisten = '10.0.0.1:7401'\n",
+                "line 3",
+                "sarsen cluster init",
             ),
             (
                 "data_dir = '/d'\n[cluster]\nlisten = '0.0.0.0:7400'\n",

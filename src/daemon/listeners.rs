@@ -11,10 +11,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// What they are called on their way.
-const NAMES: [&str; 3] = [
+const NAMES: [&str; 4] = [
     "sarsen.listen.api",
     "sarsen.listen.nbd",
     "sarsen.listen.tcp",
+    "sarsen.listen.api-tcp",
 ];
 
 /// The sockets that are there.
@@ -39,6 +40,19 @@ impl Listeners {
         let path = &config.api.socket;
         let is_it = |fd: &OwnedFd| is_at(fd, path);
         self.take(NAMES[0], is_it, || start::unix(config, path, "api.socket"))
+    }
+
+    /// The API's on TCP, where one is wished for.
+    pub fn api_tcp(&mut self, config: &Config) -> Result<Option<OwnedFd>, StartError> {
+        let Some(address) = config.api.listen else {
+            return Ok(None);
+        };
+        let is_it = |fd: &OwnedFd| is_of(fd, address);
+        let make = || {
+            let made = crate::io::listen_tcp(address);
+            made.map_err(|error| StartError::new("api.listen", error))
+        };
+        self.take(NAMES[3], is_it, make).map(Some)
     }
 
     /// The sockets of NBD: a unix one, and of TCP where one is wished for. The last that are asked for.

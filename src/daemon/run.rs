@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long API requests that are being answered may take at the end.
@@ -203,7 +203,7 @@ async fn stop_or_end<T>(
 
 /// The API while it is served.
 struct Api {
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<()>,
     ended: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -231,13 +231,34 @@ async fn serve(
     let watching = host.clone();
     tokio::spawn(async move { watching.watch_cluster().await });
     let listener = start::api(config, listeners)?;
-    start::nbd(config, listeners, handle).await?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let until = async {
-        // A sender that is dropped means the same as one that is used.
-        let _ = stopped.await;
+    // Before the cluster is founded nobody has what is asked for there, and at its founding the daemon starts again.
+    let tcp = match host.cluster().keeper() {
+        Some(keeper) => start::api_tcp(config, listeners)?.map(|listener| (listener, keeper)),
+        None => None,
     };
-    let ended = tokio::spawn(crate::api::serve(listener, host.clone(), until));
+    if let (Some(listen), None) = (config.api.listen, &tcp) {
+        tracing::warn!(%listen, "api.listen is served when this node is of a cluster: `sarsen cluster init` makes one, `sarsen join` joins one");
+    }
+    start::nbd(config, listeners, handle).await?;
+    let (stop, stopped) = watch::channel(());
+    let until = |mut stopped: watch::Receiver<()>| async move {
+        // A sender that is dropped means the same as one that is used.
+        let _ = stopped.changed().await;
+    };
+    let here = crate::api::serve(listener, host.clone(), until(stopped.clone()));
+    let far_host = host.clone();
+    let far = async move {
+        match tcp {
+            Some((listener, keeper)) => {
+                crate::api::serve_tls(listener, &keeper, far_host, until(stopped)).await
+            }
+            None => Ok(()),
+        }
+    };
+    let ended = tokio::spawn(async move {
+        let (here, far) = tokio::join!(here, far);
+        here.and(far)
+    });
     Ok(Api { stop, ended })
 }
 

@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 /// Memory of each shard of a node of a cluster for what peers send, in bytes: of eight links with full credit, or of more with less.
 const LINK_BYTES: u64 = 64 << 20;
@@ -305,6 +305,20 @@ pub(super) fn api(config: &Config, listeners: &mut Listeners) -> Result<UnixList
     let listener = std::os::unix::net::UnixListener::from(listeners.api(config)?);
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)
+}
+
+/// The API's on TCP, where one is wished for.
+pub(super) fn api_tcp(
+    config: &Config,
+    listeners: &mut Listeners,
+) -> Result<Option<TcpListener>, StartError> {
+    let failed = |error: std::io::Error| StartError::new("api.listen", error);
+    let Some(socket) = listeners.api_tcp(config)? else {
+        return Ok(None);
+    };
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(listener).map(Some).map_err(failed)
 }
 
 /// A unix socket that listens for who is in the API's group.

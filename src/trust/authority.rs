@@ -227,6 +227,10 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if let Identity::User { .. } = identity {
+            // Says nothing with this kind of key; QEMU before 10 does not take its own certificate without it.
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        }
         params.extended_key_usages = usages;
         let failed = |error: rcgen::Error| RequestError::NotIssued(error.to_string());
         let issuer =

@@ -155,6 +155,10 @@ impl Credential {
         WallTime(self.begins.0 + self.ends.0.saturating_sub(self.begins.0) / 3 * 2)
     }
 
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     pub(super) fn key(&self) -> &KeyPair {
         &self.key
     }

@@ -247,6 +247,13 @@ pub fn client_config_to_join(token: &Token, clock: &Clock) -> Arc<ClientConfig> 
     Arc::new(config)
 }
 
+/// How one that has only a token for the API is a client: whoever answers has the token's authority, or is told nothing, the token neither.
+pub fn client_config_by_token(token: &Token, clock: &Clock) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(&client_config_to_join(token, clock));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 fn client_builder(clock: &Clock) -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]);

@@ -22,12 +22,13 @@
 //! - *nothing-is-believed*: tokens, requests and certificates of others are bounded in length, and read to the last byte or refused.
 //!
 //! # What it does not do
-//! There are no lists of revoked certificates. A node or user that was removed is refused by the owner, who has the catalog, wherever an [`Identity`] is handed to
-//! him. The authority's key is never exchanged.
+//! There are no lists of revoked certificates. A node that was removed, and a user that was revoked or never admitted, is refused by the owner, who has the catalog,
+//! wherever an [`Identity`] is handed to him. The authority's key is never exchanged.
 //!
 //! It does not know connections, the catalog, or when to ask whom for a renewal: [`calls`](crate::calls) does.
 
 mod authority;
+mod client_files;
 mod clock;
 mod credential;
 mod files;
@@ -44,11 +45,12 @@ mod verify;
 pub(crate) mod tests;
 
 pub use authority::{Authority, NODE_LIFE, USER_LIFE_MAX};
+pub use client_files::{CA_FILE, CERTIFICATE_FILE, ClientFiles, KEY_FILE};
 pub use clock::{Clock, SKEW, WallTime};
 pub use credential::Credential;
 pub use files::{FileError, write_public};
 pub use identity::{Identity, Role, UserName};
-pub use keeper::{Keeper, Purpose, RenewError, client_config_to_join};
+pub use keeper::{Keeper, Purpose, RenewError, client_config_by_token, client_config_to_join};
 pub use refusal::{Refusal, explain, explain_tls};
 pub use request::{CertificateRequest, HOSTS_MAX, REQUEST_LEN_MAX, RequestError};
 pub use root::{Fingerprint, Root};

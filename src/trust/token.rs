@@ -108,7 +108,7 @@ impl fmt::Display for TokenError {
             ),
             TokenError::Expired { ended, now } => write!(
                 f,
-                "the token ended at {ended} and it is {now}; make a new one with `sarsen cluster token`"
+                "the token ended at {ended} and it is {now}; make a new one with `sarsen cluster token`, or with `sarsen cluster api-token` for the API"
             ),
             TokenError::NotForThis { wanted } => {
                 write!(f, "the token is not for {wanted}; make one that is")
@@ -339,6 +339,17 @@ impl Token {
             Grant::Use { .. } => Err(TokenError::NotForThis {
                 wanted: "joining a cluster",
             }),
+        }
+    }
+
+    /// As [`Token::check`], of one that is for the API: for whom it speaks.
+    ///
+    /// # Errors
+    /// Likewise; [`TokenError::NotForThis`] where it is for joining.
+    pub fn check_use(&self, root: &Root, now: WallTime) -> Result<(UserName, Role), TokenError> {
+        match self.check(root, now)? {
+            Grant::Use { name, role } => Ok((name.clone(), *role)),
+            Grant::Join => Err(TokenError::NotForThis { wanted: "the API" }),
         }
     }
 

@@ -28,6 +28,7 @@
 
 mod alerts;
 mod attachments;
+mod clients;
 mod cluster;
 mod data;
 mod devices;

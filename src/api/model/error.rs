@@ -25,6 +25,10 @@ pub enum ErrorCode {
     Io,
     /// The daemon cannot do this now.
     Unavailable,
+    /// Nothing that was shown says who asks.
+    Unauthenticated,
+    /// Who asks may not do this.
+    Forbidden,
 }
 
 /// The body of every answer that is not a success.

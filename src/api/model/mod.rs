@@ -3,6 +3,7 @@
 
 mod attachment;
 mod bench;
+mod client;
 mod cluster;
 mod disk;
 mod error;
@@ -17,6 +18,10 @@ mod tests;
 
 pub use attachment::{Attach, Attachment, AttachmentList, AttachmentState, Detach, FrontEnd};
 pub use bench::{BenchRequest, BenchResult, Workload};
+pub use client::{
+    ClientRole, ClusterApiToken, ClusterClient, ClusterClientMade, ClusterClientMake,
+    ClusterClients,
+};
 pub use cluster::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
     ClusterToken, ClusterTokenMake,

@@ -311,3 +311,24 @@ fn a_checksum_reads_back_and_others_do_not() {
         assert_eq!(crc_of_text(odd), None, "{odd}");
     }
 }
+
+#[test]
+fn a_client_is_written_as_ever() {
+    golden(
+        &ClusterClientMake {
+            name: "otto".into(),
+            role: ClientRole::Operator,
+            expires_seconds: 60,
+        },
+        r#"{"name":"otto","role":"operator","expires_seconds":60}"#,
+    );
+    golden(
+        &ClusterClient {
+            name: "otto".into(),
+            role: ClientRole::Admin,
+            until_unix_seconds: 5,
+            revoked: false,
+        },
+        r#"{"name":"otto","role":"admin","until_unix_seconds":5,"revoked":false}"#,
+    );
+}

@@ -2,12 +2,14 @@
 //! decided here.
 
 mod attachments;
+mod clients;
 mod cluster;
 mod data;
 mod disks;
 mod nodes;
 mod pools;
 mod reply;
+mod role;
 mod status;
 mod upgrade;
 mod volumes;
@@ -17,11 +19,17 @@ use super::model::{DATA_BYTES_MAX, ErrorBody, ErrorCode};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::routing::{get, post, put};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post, put};
 use reply::Failure;
 
 /// The largest JSON body that is taken, in bytes.
 const JSON_BYTES_MAX: usize = 64 << 10;
+
+/// All routes, each for callers whose role is enough for it.
+pub(super) fn by_role(host: Host) -> Router {
+    all(host.clone()).layer(from_fn_with_state(host, role::check))
+}
 
 pub(super) fn all(host: Host) -> Router {
     let one_volume = get(volumes::show)
@@ -43,6 +51,12 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/volumes/{name}/attach", attach)
         .route("/v1/cluster", get(cluster::show).post(cluster::found))
         .route("/v1/cluster/tokens", post(cluster::token))
+        .route(
+            "/v1/cluster/clients",
+            get(clients::list).post(clients::make),
+        )
+        .route("/v1/cluster/clients/{name}", delete(clients::revoke))
+        .route("/v1/cluster/api-tokens", post(clients::make_token))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/members", put(cluster::set_members))
         .route("/v1/cluster/nodes", get(nodes::list))

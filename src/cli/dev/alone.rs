@@ -29,6 +29,7 @@ fn config(dev: &Dev, data: &Path) -> Config {
         overcommit_percent: None,
         log: Default::default(),
         api: Api {
+            listen: None,
             socket: data.join("api.sock"),
             group: None,
             // Only for the user who runs it.

@@ -7,8 +7,8 @@
 use super::pg::Pg;
 use super::range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 use super::state::{
-    Attachment, AttachmentKey, Disk, DiskState, Entry, FrontEnd, ImportMark, Maintenance,
-    MembersBy, Node, Pool, PoolId, Sharing, StoreName, Volume,
+    Attachment, AttachmentKey, ClientRole, Disk, DiskState, Entry, FrontEnd, ImportMark,
+    Maintenance, MembersBy, Node, Pool, PoolId, Sharing, StoreName, Volume,
 };
 use crate::base::{DiskId, Epoch, LayerId, NodeId, PgId, VolumeId};
 use crate::protocol::membership::{Incarnation, LeaseNumber};
@@ -94,6 +94,18 @@ pub enum Command {
     /// Says who names the members of the manager from now on. (Who they are is the log's own, and not in the catalog.)
     ChooseMembers {
         by: MembersBy,
+    },
+    /// A certificate or token is issued to a client: what it shows of that name is taken from now on, up to this role.
+    AdmitClient {
+        name: String,
+        role: ClientRole,
+        /// The time of day of who issues it, and when it ends: seconds since 1970 UTC.
+        now: u64,
+        until: u64,
+    },
+    /// Nothing that shows this name is taken any more.
+    RevokeClient {
+        name: String,
     },
     /// Ends a node that has no disk, attachment, range or local volume.
     RemoveNode {

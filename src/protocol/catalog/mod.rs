@@ -39,6 +39,7 @@
 
 mod attachment;
 mod check;
+mod client;
 mod command;
 mod disk;
 mod index;
@@ -64,9 +65,9 @@ pub use range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 pub use refusal::{Code, Refusal};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::{
-    Attachment, AttachmentKey, Catalog, Disk, DiskState, Entry, FrontEnd, ImportMark, Layer,
-    LayerState, Maintenance, MembersBy, Node, Pool, PoolId, Sharing, Snapshot, StoreName, Volume,
-    VolumeState,
+    Attachment, AttachmentKey, Catalog, Client, ClientRole, Disk, DiskState, Entry, FrontEnd,
+    ImportMark, Layer, LayerState, Maintenance, MembersBy, Node, Pool, PoolId, Sharing, Snapshot,
+    StoreName, Volume, VolumeState,
 };
 
 /// The name of the pool that exists from the start.
@@ -82,6 +83,8 @@ pub const VOLUMES_MAX: usize = 100_000;
 pub const REBUILD_LIMIT: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The longest time, in seconds, after which I/O without an answer gets an error: a day.
 pub const IO_TIMEOUT_MAX: u32 = 86_400;
+/// The most clients that hold a certificate or a token at a time.
+pub const CLIENTS_MAX: usize = 4_096;
 /// See [`VOLUMES_MAX`].
 pub const DISKS_MAX: usize = 10_240;
 /// See [`VOLUMES_MAX`]; as many as `membership` keeps leases for.
@@ -125,6 +128,13 @@ impl Catalog {
             } => self.join_node(name, addresses, entry),
             Command::SetAddresses { node, addresses } => self.set_addresses(*node, addresses),
             Command::ChooseMembers { by } => self.choose_members(*by),
+            Command::AdmitClient {
+                name,
+                role,
+                now,
+                until,
+            } => self.admit_client(name, *role, (*now, *until)),
+            Command::RevokeClient { name } => self.revoke_client(name),
             Command::RemoveNode { node } => self.remove_node(*node),
             Command::SetRack { node, rack } => self.set_rack(*node, rack.as_deref()),
             Command::RecordIncarnation { node, incarnation } => {

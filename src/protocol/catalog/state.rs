@@ -106,6 +106,27 @@ impl MembersBy {
     }
 }
 
+/// What a client may do at most; a later one may do all that an earlier one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientRole {
+    Reader,
+    Operator,
+    Admin,
+}
+
+/// Who uses the cluster from outside, by its name: with certificates, or with tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The highest that it was issued.
+    pub role: ClientRole,
+    /// When the last of what it was issued ends, in seconds since 1970 UTC.
+    pub until: u64,
+    /// Whether nothing that it shows is taken any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
+}
+
 /// Whether somebody works at a node and it will be back soon: what it holds is not made anew elsewhere meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -462,6 +483,8 @@ pub struct Catalog {
     pub(super) racks: BTreeMap<RackId, String>,
     #[serde(default, skip_serializing_if = "MembersBy::is_arrival")]
     pub(super) members_by: MembersBy,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) clients: BTreeMap<String, Client>,
     /// Of every range that was taken at least once.
     #[serde(default)]
     pub(super) ranges: BTreeMap<VolumeId, Ownership>,
@@ -508,6 +531,7 @@ impl Default for Catalog {
             shared: BTreeMap::new(),
             racks: BTreeMap::new(),
             members_by: MembersBy::Arrival,
+            clients: BTreeMap::new(),
             ranges: BTreeMap::new(),
             index: Index::default(),
         };

@@ -79,6 +79,48 @@ fn refused(catalog: &mut Catalog, command: &Command) -> Refusal {
 }
 
 #[test]
+fn a_client_that_was_revoked_is_not_admitted_again_before_what_it_has_is_over() {
+    let mut catalog = host();
+    let admit = |catalog: &mut Catalog, role, now: u64, until: u64| {
+        let name = "alice".to_owned();
+        let command = Command::AdmitClient {
+            name,
+            role,
+            now,
+            until,
+        };
+        let done = catalog.apply(&command);
+        done.map(drop).map_err(|refusal| refusal.field)
+    };
+    assert_eq!(
+        admit(&mut catalog, ClientRole::Reader, 10, 10),
+        Err("until".into())
+    );
+    assert_eq!(admit(&mut catalog, ClientRole::Operator, 10, 500), Ok(()));
+    // What was issued before counts on: the row has the most of both.
+    assert_eq!(admit(&mut catalog, ClientRole::Reader, 20, 100), Ok(()));
+    let row = *catalog.client("alice").unwrap();
+    assert_eq!((row.role, row.until), (ClientRole::Operator, 500));
+    let revoke = |name: &str| Command::RevokeClient { name: name.into() };
+    assert_eq!(refused(&mut catalog, &revoke("bob")).code, Code::NotFound);
+    catalog.apply(&revoke("alice")).unwrap();
+    assert!(catalog.client("alice").unwrap().revoked);
+    assert_eq!(
+        admit(&mut catalog, ClientRole::Reader, 600, 700),
+        Err("name".into())
+    );
+    assert_eq!(
+        admit(&mut catalog, ClientRole::Reader, 9_000, 9_700),
+        Ok(())
+    );
+    assert_eq!(catalog.client("alice").unwrap().role, ClientRole::Reader);
+    // A catalog from before there were clients has none, and says nothing of them.
+    let none = serde_json::to_string(&Catalog::default()).unwrap();
+    assert!(!none.contains("clients"));
+    assert_eq!(Catalog::restore(&catalog.snapshot()), Ok(catalog));
+}
+
+#[test]
 fn a_volume_has_an_io_timeout_within_a_day_or_none() {
     let mut catalog = host();
     catalog.apply(&create("a", GIB)).unwrap();

@@ -202,3 +202,31 @@ fn a_file_is_written_into_folders_that_are_not_there_yet_and_a_bare_name_has_a_f
     assert_eq!(folder_of(Path::new("ca.pem")), Path::new("."));
     assert_eq!(folder_of(Path::new("x/ca.pem")), Path::new("x"));
 }
+
+#[test]
+fn a_clients_three_files_are_read_back_and_those_of_two_clients_do_not_mix() {
+    let site = Site::new();
+    let user = |name: &str| Identity::User {
+        name: UserName::new(name).unwrap(),
+        role: Role::Reader,
+    };
+    let (one, two) = (site.credential(&user("one")), site.credential(&user("two")));
+    let files = one.client_files();
+    let read = Credential::of_client_files(&files).unwrap();
+    assert_eq!(read.identity(), one.identity());
+    assert!(!format!("{files:?}").contains("PRIVATE"));
+    let mixed = ClientFiles {
+        key: two.client_files().key,
+        ..files.clone()
+    };
+    let why = Credential::of_client_files(&mixed).unwrap_err();
+    assert!(why.contains("do not belong together"), "{why}");
+    let foreign = ClientFiles {
+        authority: Site::new()
+            .credential(&user("one"))
+            .client_files()
+            .authority,
+        ..files
+    };
+    assert!(Credential::of_client_files(&foreign).is_err());
+}

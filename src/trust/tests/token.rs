@@ -169,3 +169,28 @@ fn a_token_is_good_once_but_the_same_key_may_repeat() {
     assert_eq!(spent.claim(&third, key, later), Ok(Claim::First));
     assert_eq!(spent.claim(&second, other, later), Err(TokenError::Used));
 }
+
+#[test]
+fn a_token_for_the_api_speaks_for_its_name_and_joins_nothing() {
+    let site = Site::new();
+    let (root, now) = (site.authority.root(), site.hands.now());
+    let alice = UserName::new("alice").unwrap();
+    let grant = Grant::Use {
+        name: alice.clone(),
+        role: Role::Operator,
+    };
+    let token = site.authority.token(grant, &["a:1".into()], DAY).unwrap();
+    assert_eq!(token.check_use(root, now), Ok((alice, Role::Operator)));
+    assert!(matches!(
+        token.check_join(root, now),
+        Err(TokenError::NotForThis { .. })
+    ));
+    let join = site.join_token(&["a:1".into()], DAY);
+    assert!(matches!(
+        join.check_use(root, now),
+        Err(TokenError::NotForThis { wanted: "the API" })
+    ));
+    site.hands.move_on(DAY);
+    let ended = token.check_use(root, site.hands.now());
+    assert!(matches!(ended, Err(TokenError::Expired { .. })));
+}

@@ -50,6 +50,8 @@ const NAMES: &[&str] = &[
     "join_node",
     "set_addresses",
     "choose_members",
+    "admit_client",
+    "revoke_client",
     "remove_node",
     "set_rack",
     "record_incarnation",
@@ -100,7 +102,19 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
     let of_snapshot = |prng: &mut Prng| ["s", "t"][prng.below(2) as usize].to_string();
     let copies = 1 + prng.below(3) as u32;
     let level = [Level::Disk, Level::Node, Level::Rack][prng.below(3) as usize];
-    match prng.below(43) {
+    match prng.below(44) {
+        43 if prng.one_in(4) => Command::RevokeClient {
+            name: of_name(prng),
+        },
+        43 => {
+            let now = prng.below(100_000);
+            Command::AdmitClient {
+                name: of_name(prng),
+                role: [ClientRole::Reader, ClientRole::Admin][prng.below(2) as usize],
+                now,
+                until: now + prng.below(1_000),
+            }
+        }
         40 => Command::JoinNode {
             name: format!("n{}", prng.below(6)),
             addresses: vec![format!("10.0.0.{}:7400", prng.below(6))],
