@@ -97,16 +97,15 @@ fn limited(room: &Room) -> Outcome {
     let (begun, before) = (Instant::now(), filled(&b)?);
     std::thread::sleep(WATCHED);
     let (came, lasted) = (filled(&b)? - before, begun.elapsed().as_secs_f64());
-    ensure!(
-        came <= LIMIT * lasted * 1.1 + 2e6,
-        "{came} bytes came in {lasted} s"
-    );
+    let keeps_to_it = came <= LIMIT * lasted * 1.1 + 2e6;
+    ensure!(keeps_to_it, "{came} bytes came in {lasted} s");
     // While it goes on.
     a.tell(&["pool", "set", "default", "--rebuild-limit", "none"])?;
     super::replicated::whole(&a)?;
     let all = filled(&a)? + filled(&b)?;
+    let is_all = all >= (CHUNKS as usize * CHUNK) as f64;
     ensure!(
-        all >= (CHUNKS as usize * CHUNK) as f64,
+        is_all,
         "all chunks have two copies, and {all} bytes were filled"
     );
     says(
