@@ -6,7 +6,7 @@ use crate::base::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// See the [module](self).
+/// What one node says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Its disks that are open, by their numbers.
