@@ -1,11 +1,12 @@
-//! When a member stands for election: by openraft's own clock while the group is calm, and ever later while terms follow one another.
+//! When a member stands for election: by openraft's own clock while the group is calm, and ever later while leaders follow one another.
 //!
 //! An election time has to be well above what a heartbeat takes (Ongaro and Ousterhout 2014, section 5.6). Where processors are scarce there is no fixed time that
 //! is: members stand, a leader that is well is deposed, everybody's leases end with it, and the work of all that keeps the processors scarce. So the time gives
 //! way, as any back-off does, and comes back as the group is calm.
 //!
-//! Invariants: *first-is-quick*: after calm, a death and a split vote are answered at openraft's own pace; *bounded*: nobody waits for longer than
-//! [`TIMES_MAX`] election times, twice at most; *calm-returns*: each [`CALM`] without a new term takes one step back.
+//! Invariants: *first-is-quick*: after calm, deaths of leaders are answered at openraft's own pace; so are votes that nobody wins,
+//! because whoever is cut off from all others should lead soon when they are back; *bounded*: nobody waits for longer than
+//! [`TIMES_MAX`] election times, twice at most; *calm-returns*: each [`CALM`] without another leader takes one step back.
 
 use super::Types;
 use crate::base::Prng;
@@ -15,40 +16,54 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// So long without a new term takes one step back.
-const CALM: Duration = Duration::from_secs(5);
-/// Terms that may follow one another with no wait: a leader dies, and the vote is split.
-const FREE: u32 = 2;
-/// The wait grows to so many election times: 4 s of 250 ms.
-const TIMES_MAX: u32 = 16;
+/// So long under one leader takes one step back.
+const CALM: Duration = Duration::from_secs(3);
+/// Leaders that may follow one another with no wait: they died.
+const FREE: u32 = 3;
+/// The wait grows to so many election times: 2 s of 250 ms.
+const TIMES_MAX: u32 = 8;
 
-/// How the group's terms have followed one another.
+/// How the group's leaders have followed one another.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     term: u64,
     began: Instant,
-    /// How many followed the one before soon; as of `began`.
+    /// Whether anybody has led in this term.
+    is_led: bool,
+    /// When a term began that took the lead from somebody.
+    deposed: Instant,
+    /// How many such followed one another soon; as of `deposed`.
     steps: u32,
 }
 
 impl Terms {
     fn new(now: Instant, term: u64) -> Terms {
-        let (began, steps) = (now, 0);
-        Terms { term, began, steps }
+        Terms {
+            term,
+            began: now,
+            is_led: false,
+            deposed: now,
+            steps: 0,
+        }
     }
 
     fn steps(&self, now: Instant) -> u32 {
-        let calm = now.saturating_duration_since(self.began).as_secs() / CALM.as_secs();
+        let calm = now.saturating_duration_since(self.deposed).as_secs() / CALM.as_secs();
         let calm = u32::try_from(calm).unwrap_or(u32::MAX);
         self.steps.saturating_sub(calm)
     }
 
-    fn see(&mut self, now: Instant, term: u64) {
+    /// This term, with or without a leader, is the newest that is known.
+    fn see(&mut self, now: Instant, term: u64, is_led: bool) {
         if term > self.term {
-            let steps_max = FREE + 1 + TIMES_MAX.ilog2();
-            let steps = (self.steps(now) + 1).min(steps_max);
-            (self.term, self.began, self.steps) = (term, now, steps);
+            if self.is_led {
+                let steps_max = FREE + 1 + TIMES_MAX.ilog2();
+                self.steps = (self.steps(now) + 1).min(steps_max);
+                self.deposed = now;
+            }
+            (self.term, self.began, self.is_led) = (term, now, false);
         }
+        self.is_led |= is_led;
     }
 
     /// How long it is silent before it stands, drawn anew for each term; nothing: openraft's clock alone decides.
@@ -72,8 +87,11 @@ pub(super) async fn stand(
     let mut terms = Terms::new(Instant::now(), term);
     loop {
         let now = Instant::now();
-        let term = metrics.borrow_and_update().vote.leader_id().term;
-        terms.see(now, term);
+        let (term, is_led) = {
+            let seen = metrics.borrow_and_update();
+            (seen.vote.leader_id().term, seen.current_leader.is_some())
+        };
+        terms.see(now, term, is_led);
         let heard = *heard.lock().expect("no holder panics");
         let silent_since = heard.map_or(terms.began, |heard| heard.max(terms.began));
         let due = terms
@@ -107,34 +125,43 @@ mod tests {
     const ELECTION: Duration = Duration::from_millis(250);
 
     #[test]
-    fn a_death_and_a_split_vote_are_answered_at_once() {
+    fn deaths_and_votes_that_nobody_wins_are_answered_at_once() {
         let begun = Instant::now();
         let mut terms = Terms::new(begun, 7);
-        for (ms, term) in [(0, 7), (100, 8), (300, 9)] {
+        for (ms, term, is_led) in [
+            (0, 7, true),
+            (300, 8, true),
+            (600, 9, false),
+            (900, 10, true),
+            (1_200, 11, false),
+        ] {
             let now = begun + Duration::from_millis(ms);
-            terms.see(now, term);
+            terms.see(now, term, is_led);
             assert_eq!(terms.wait(now, 1, ELECTION), None, "term {term}");
         }
+        // One that is cut off from all stands and stands.
+        for term in 12..100 {
+            terms.see(begun, term, false);
+        }
+        assert_eq!(terms.wait(begun, 1, ELECTION), None);
     }
 
     #[test]
-    fn terms_that_follow_one_another_wait_ever_longer_and_calm_takes_it_back() {
+    fn leaders_that_follow_one_another_are_waited_for_ever_longer_and_calm_takes_it_back() {
         let begun = Instant::now();
         let mut terms = Terms::new(begun, 0);
         let mut waits = Vec::new();
         for term in 1..20 {
-            terms.see(begun, term);
+            terms.see(begun, term, true);
             waits.push(terms.wait(begun, 1, ELECTION));
         }
-        let least = |at: usize| waits[at].map(|wait| (wait >= ELECTION, wait >= 16 * ELECTION));
-        assert_eq!((least(1), least(2)), (None, Some((true, false))));
+        // The first of them took the lead from nobody.
+        assert!(waits[..4].iter().all(Option::is_none), "{waits:?}");
+        assert!(waits[4].is_some_and(|wait| wait >= ELECTION && wait < 2 * ELECTION));
+        let is_long = |wait: &Option<Duration>| wait.is_some_and(|wait| wait >= 8 * ELECTION);
+        assert!(waits[7..].iter().all(is_long), "{waits:?}");
         assert!(
-            waits[6..]
-                .iter()
-                .all(|wait| wait.is_some_and(|wait| wait >= 16 * ELECTION))
-        );
-        assert!(
-            waits.iter().flatten().all(|wait| *wait < 32 * ELECTION),
+            waits.iter().flatten().all(|wait| *wait < 16 * ELECTION),
             "{waits:?}"
         );
         // Members do not draw the same.
@@ -142,7 +169,7 @@ mod tests {
             terms.wait(begun, 1, ELECTION),
             terms.wait(begun, 2, ELECTION)
         );
-        let later = begun + 5 * CALM;
+        let later = begun + 4 * CALM;
         assert_eq!(terms.wait(later, 1, ELECTION), None);
     }
 }
