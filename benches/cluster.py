@@ -150,19 +150,20 @@ def options():
 
 
 @contextlib.contextmanager
-def site(args):
-    """Two nodes with a disk each and a volume of two copies that is full, a bare file of the same disk, and their size in bytes."""
+def site(args, names="ab"):
+    """Nodes with a disk each, two of them where nothing else is said, and a volume of two copies that is full, a bare file of the same disk, and their size in bytes."""
     size = int(args.size[:-1]) << {"M": 20, "G": 30}[args.size[-1].upper()]
     directory, nodes = tempfile.mkdtemp(prefix="cb-", dir=args.dir or ROOT + "/target"), []
     try:
         file = os.path.join(directory, "bare")
         fio(["--ioengine=io_uring", "--direct=1", f"--filename={file}"], "write", "1m", 4, None, size, False)
-        for name in "ab":
+        for name in names:
             nodes.append(Node(args.sarsen, directory, name, args.security, args.memory))
-        a, b = nodes
+        a = nodes[0]
         a.run("cluster", "init")
-        token = a.json("cluster", "token", "--expires", "1h")
-        b.run("join", token["address"], "--token", token["token"])
+        for other in nodes[1:]:
+            token = a.json("cluster", "token", "--expires", "1h")
+            other.run("join", token["address"], "--token", token["token"])
         a.run("pool", "set", "default", "--copies", "2")
         for node in nodes:
             node.run("disk", "add", f"{node.dir}/disk", "--size", f"{3 * size >> 20}M")

@@ -394,7 +394,7 @@ impl Nodes {
         };
         for (node, socket) in [(&self.far, theirs), (&self.near, ours)] {
             let handle = node.handle();
-            let linked = handle.link(ShardNo(0), socket.into(), peer);
+            let linked = handle.link(ShardNo(0), socket.into(), None, peer);
             self.tokio.block_on(linked).expect("there is room");
         }
         window(time, &control.is_counting, &control.is_over, &self.done)

@@ -153,7 +153,7 @@ fn open(nodes: &[Node]) {
                 version: Version::PRESENT,
             };
             wait(node.handle.peer_disks(to.node, vec![(peer.disk, SHARD)]));
-            wait(node.handle.link(SHARD, socket.into(), to)).expect("there is memory");
+            wait(node.handle.link(SHARD, socket.into(), None, to)).expect("there is memory");
         }
     }
     let volume = VOLUME;

@@ -291,6 +291,7 @@ fn serve_sarsen(dir: &Path, mib: u64) {
         read_only: false,
         refused: None,
         is_away: false,
+        clients: Default::default(),
     };
     let executor = tokio::runtime::Builder::new_current_thread().build();
     executor.expect("an executor").block_on(async {
