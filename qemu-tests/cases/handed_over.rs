@@ -108,6 +108,12 @@ fn upgraded(room: &Room) -> Outcome {
     Ok(said.trim().to_owned())
 }
 
+/// Which process answered.
+fn instance_of(status: &str) -> String {
+    let line = status.lines().find(|line| line.contains("\"instance\""));
+    line.unwrap_or_default().to_owned()
+}
+
 fn refused(room: &Room) -> Outcome {
     let start = Start::dev(room, "store", "256M");
     let (daemon, socket) = attached(room, &start)?;
@@ -128,16 +134,28 @@ fn refused(room: &Room) -> Outcome {
         (&whole, 0o644, "denied"),
     ] {
         write(content, mode)?;
-        let said = daemon.ask(&["upgrade", "--binary", &text(&other)])?;
-        ensure!(
-            said.code == Some(1) && said.err.contains(why),
-            "{why:?} is not said: {} {}",
-            said.out,
-            said.err
-        );
+        let upgrade = ["upgrade", "--binary", &text(&other)];
+        for asked in [&upgrade[..], &[&upgrade[..], &["--dry-run"]].concat()] {
+            let said = daemon.ask(asked)?;
+            ensure!(
+                said.code == Some(1) && said.err.contains(why),
+                "{why:?} is not said: {} {}",
+                said.out,
+                said.err
+            );
+        }
         guest.say()?;
     }
     write(&whole, 0o755)?;
+    let instance = || {
+        daemon
+            .tell(&["--json", "status"])
+            .map(|said| instance_of(&said))
+    };
+    let before = instance()?;
+    let would = daemon.tell(&["upgrade", "--dry-run", "--binary", &text(&other)])?;
+    let is_said = would.contains("would take over") && would.contains("would be handed over");
+    ensure!(is_said && instance()? == before, "{would}");
     let said = daemon.upgrade(Some(&other))?;
     guest.say()?;
     let now = std::fs::read_link(format!("/proc/{}/exe", daemon.pid()))?;

@@ -3,6 +3,7 @@
 mod a_disk_fails;
 mod a_disk_grows;
 mod a_disk_is_full;
+mod a_disk_is_replaced;
 mod attachments;
 mod attachments_kept;
 mod bits_flip;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Case> {
     all.extend(clients_over_tls::cases());
     all.extend(replicated::cases());
     all.extend(rebuild::cases());
+    all.extend(a_disk_is_replaced::cases());
     all.extend(cables::cases());
     all.extend(nodes_change::cases());
     all.extend(rolling::cases());

@@ -116,6 +116,13 @@ fn drained_and_worked_at(room: &Room) -> Outcome {
         &["no majority"],
     )?;
     whole(&a)?;
+    let waits = a.ask(&["upgrade", "--dry-run"])?;
+    refuses(
+        &waits,
+        &["would take over", "I/O WOULD WAIT", "no majority"],
+    )?;
+    let none = b.tell(&["upgrade", "--dry-run"])?;
+    ensure!(none.contains("no I/O would wait"), "{none}");
     b.tell(&["node", "maintenance", "b", "on", "--dry-run"])?;
     let none = a.tell(&["node", "show", "b"])?;
     ensure!(none.contains("off"), "a dry run changed it: {none}");

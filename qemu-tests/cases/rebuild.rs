@@ -5,6 +5,7 @@ use crate::harness::daemon::Daemon;
 use crate::harness::metrics::Metrics;
 use crate::harness::{Case, Outcome, Room, Step, ensure};
 use serde_json::Value;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const CHUNK: usize = 64 << 10;
@@ -113,6 +114,7 @@ fn limited(room: &Room) -> Outcome {
         &["pool", "show", "default"],
         &["nothing is to be filled"],
     )?;
+    would_come(&c, &room.path("disk-c"))?;
     add_disk(&c, &room.path("disk-c"))?;
     would_move(&a, &c)?;
     Ok(format!(
@@ -120,6 +122,27 @@ fn limited(room: &Room) -> Outcome {
         came / lasted / 1e6,
         LIMIT / 1e6
     ))
+}
+
+/// A dry run of an addition says what would move to the disk, by what all nodes say, and makes nothing.
+fn would_come(c: &Daemon, disk: &Path) -> Step<()> {
+    let path = disk.to_string_lossy();
+    let add = ["disk", "add", &path, "--size", "128M", "--dry-run"];
+    until("a dry run knows how much would come", || {
+        let seen = asked(c, &add)?;
+        let arrival = &seen["arrival"];
+        let is_sound = arrival["copies"].as_u64() > Some(0)
+            && arrival["bytes"].as_u64() > Some(0)
+            && arrival["pool_size_bytes"] == 3 * (128 << 20);
+        Ok((!is_sound).then(|| seen.to_string()))
+    })?;
+    let text = c.tell(&add)?;
+    let is_said = text.contains("33.3 % of the pool") && text.contains("moves to it  about");
+    ensure!(is_said, "{text}");
+    let disks = c.tell(&["disk", "list"])?;
+    let is_there = disk.exists() || disks.contains("disk-c");
+    ensure!(!is_there, "a dry run adds it: {disks}");
+    Ok(())
 }
 
 /// A dry run of a drain says what goes where, by what all nodes say, and changes nothing.

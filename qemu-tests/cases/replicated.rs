@@ -435,10 +435,17 @@ fn drained(room: &Room) -> Outcome {
         early.code == Some(1) && early.err.contains("drain it"),
         "a disk was removed that is in use: {early:?}"
     );
+    let why = b.ask(&["disk", "remove", "3", "--dry-run"])?;
+    ensure!(
+        why.code == Some(1) && why.err.contains("placement groups have a copy on disk 3"),
+        "a dry run does not say why it cannot be: {why:?}"
+    );
     let dry = b.tell(&["--json", "disk", "drain", "3", "--dry-run"])?;
     ensure!(!dry.contains("draining"), "a dry run changed it: {dry}");
     // Of a disk of another node, on this one.
     b.tell(&["disk", "drain", "3", "--wait"])?;
+    let can = b.tell(&["disk", "remove", "3", "--dry-run"])?;
+    ensure!(can.contains("can be removed"), "{can}");
     b.tell(&["disk", "remove", "3"])?;
     let disks = c.tell(&["disk", "list"])?;
     ensure!(!disks.contains("disk-c"), "it is still there: {disks}");

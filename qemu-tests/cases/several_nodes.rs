@@ -33,13 +33,13 @@ pub(super) fn start(room: &Room, name: &str) -> Step<Start> {
     node(room, name, "[cluster]\nlisten = \"127.0.0.1:0\"\n")
 }
 
-fn node(room: &Room, name: &str, cluster: &str) -> Step<Start> {
+pub(super) fn node(room: &Room, name: &str, cluster: &str) -> Step<Start> {
     let more = format!("node = {name:?}\nmemory = \"64M\"\n{cluster}");
     Start::daemon(room, name, &[], &more)
 }
 
 /// A new token of a node's.
-fn token(of: &Daemon, expires: &str) -> Step<(String, String)> {
+pub(super) fn token(of: &Daemon, expires: &str) -> Step<(String, String)> {
     let text = of.tell(&["--json", "cluster", "token", "--expires", expires])?;
     let field = |name: &str| -> Step<String> {
         let from = text
@@ -93,7 +93,7 @@ fn leader_seen_by(node: &Daemon) -> Step<Option<String>> {
 }
 
 /// Waits until these nodes say the same leader, and that there are so many members who answer; its name.
-fn settled(nodes: &[&Daemon], members: usize) -> Step<String> {
+pub(super) fn settled(nodes: &[&Daemon], members: usize) -> Step<String> {
     let seen = std::cell::RefCell::new(String::new());
     until("the nodes agree on a leader", || {
         let mut leaders = Vec::new();
@@ -456,6 +456,13 @@ fn members_set(room: &Room) -> Outcome {
     settled(&[&a, &b], 2)?;
     let dead = a.ask(&["cluster", "members", "set", "c"])?;
     refuses(&dead, &["stay as they are"])?;
+    let dry = a.ask(&["cluster", "members", "set", "c", "--dry-run"])?;
+    refuses(&dry, &["only 0 answer"])?;
+    let dry = d.tell(&["cluster", "members", "set", "a", "b", "d", "--dry-run"])?;
+    let is_said = ["added: d", "removed: c", "all 3 answer"];
+    ensure!(is_said.iter().all(|one| dry.contains(one)), "{dry}");
+    let said = a.tell(&["node", "show", "d"])?;
+    ensure!(said.contains("follower"), "a dry run changed it: {said}");
     // Asked on a node that is none yet.
     d.tell(&["cluster", "members", "set", "a", "b", "d"])?;
     settled(&[&a, &b, &d], 3)?;

@@ -13,17 +13,31 @@ pub const NBD: &str = "/run/nbd.sock";
 /// A daemon that runs in a guest.
 pub struct Inside(Job);
 
+/// Prints what the kernel said last, and where in it every thread of the guest waits: also its own, which serve the drivers.
+pub const WHERE_IT_STANDS: &str = "dmesg | tail -20; for t in /proc/[0-9]*/task/*; do \
+    s=$(cat $t/stack 2>/dev/null); [ -z \"$s\" ] || { echo \"$t $(cat $t/comm)\"; echo \"$s\"; }; done; true";
+
 /// What `Plan::file` puts where the daemon looks: the catalog's folder, and disks with a size where they are files.
 pub fn config(data: &str, disks: &[(&str, Option<&str>)]) -> (&'static str, Vec<u8>) {
-    let mut config = format!(
-        "data_dir = {data:?}\nmemory = \"64M\"\n[api]\nsocket = {API:?}\n[nbd]\nsocket = {NBD:?}\n"
-    );
+    let mut more = String::new();
     for (path, size) in disks {
-        config.push_str(&format!("[[disk]]\npath = {path:?}\n"));
+        more.push_str(&format!("[[disk]]\npath = {path:?}\n"));
         if let Some(size) = size {
-            config.push_str(&format!("size = {size:?}\n"));
+            more.push_str(&format!("size = {size:?}\n"));
         }
     }
+    config_with(data, &more)
+}
+
+/// The same of one that is to be a node of a cluster, at this address.
+pub fn node_config(data: &str, listen: &str) -> (&'static str, Vec<u8>) {
+    config_with(data, &format!("[cluster]\nlisten = {listen:?}\n"))
+}
+
+fn config_with(data: &str, more: &str) -> (&'static str, Vec<u8>) {
+    let config = format!(
+        "data_dir = {data:?}\nmemory = \"64M\"\n[api]\nsocket = {API:?}\n[nbd]\nsocket = {NBD:?}\n{more}"
+    );
     (CONFIG, config.into_bytes())
 }
 
@@ -41,7 +55,14 @@ impl Inside {
             "the daemon ended at its start in the guest: {}",
             job.out
         );
-        served.map_err(|_| format!("the daemon does not serve in the guest: {}", job.out))?;
+        if served.is_err() {
+            let kernel = guest.run(WHERE_IT_STANDS)?;
+            let said = job.out;
+            return Err(format!(
+                "the daemon does not serve in the guest: {said}\n--- the kernel\n{kernel}"
+            )
+            .into());
+        }
         Ok(Inside(job))
     }
 

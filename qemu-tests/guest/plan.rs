@@ -4,8 +4,11 @@ use super::initrd::which;
 use super::kernel::Which;
 use super::{debian, package};
 use crate::harness::daemon::{binary, text};
+use crate::harness::network::Lan;
 use crate::harness::{Room, Step};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A guest to be.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub struct Plan {
     pub(super) arguments: Vec<String>,
     disks: u32,
     pub(super) moves: bool,
+    /// The network namespace that QEMU runs in, where that is not this process's.
+    pub(super) network: Option<Arc<OwnedFd>>,
 }
 
 impl Plan {
@@ -38,6 +43,7 @@ impl Plan {
             arguments: Vec::new(),
             disks: 0,
             moves: false,
+            network: None,
         }
     }
 
@@ -149,16 +155,25 @@ impl Plan {
         self.argue(&["-chardev", &chardev, "-device", &device])
     }
 
+    /// At a network with processes outside.
+    pub fn at(mut self, lan: &Lan) -> Plan {
+        self.network = Some(lan.namespace());
+        let net = format!("tap,ifname={},script=no,downscript=no", Lan::DEVICE);
+        self.with_card(&net, Lan::GUEST)
+    }
+
     /// A port of this machine's loopback leads to a port of the guest.
-    pub fn network(mut self, host: u16, guest: u16) -> Plan {
+    pub fn network(self, host: u16, guest: u16) -> Plan {
+        let net = format!("user,restrict=on,hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{guest}");
+        self.with_card(&net, "10.0.2.15")
+    }
+
+    /// With a network card and its address; what `-netdev` takes, without `id`.
+    fn with_card(mut self, net: &str, address: &str) -> Plan {
         self.modules.push("virtio_net");
-        self.kernel_words.push("sarsen.ip=10.0.2.15/24".into());
-        let net = format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{host}-10.0.2.15:{guest}");
-        self.argue(&[
-            "-netdev",
-            &net,
-            "-device",
-            "virtio-net-pci,netdev=net,romfile=",
-        ])
+        self.kernel_words.push(format!("sarsen.ip={address}/24"));
+        let net = format!("{net},id=net");
+        let card = "virtio-net-pci,netdev=net,romfile=";
+        self.argue(&["-netdev", &net, "-device", card])
     }
 }

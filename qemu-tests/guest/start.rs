@@ -4,6 +4,7 @@ use super::qmp::Qmp;
 use super::talk::Talk;
 use super::{Guest, Plan, emulator, initrd, kernel, with_ours};
 use crate::harness::daemon::text;
+use crate::harness::network::enter;
 use crate::harness::{Step, ensure};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -41,6 +42,9 @@ impl Plan {
         command.arg("-initrd").arg(&initrd);
         self.describe(&mut command);
         command.args(more);
+        if let Some(network) = &self.network {
+            enter(&mut command, network.clone());
+        }
         let log = self.path("qemu.log");
         let mut qemu = Qemu::spawn(&mut command, &log)?;
         let begun = Instant::now();

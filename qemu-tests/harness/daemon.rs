@@ -2,6 +2,7 @@
 
 use super::metrics::Metrics;
 use super::nbd::{Connection, Replies};
+use super::network::enter;
 use super::{Room, Step, ensure};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -175,15 +176,7 @@ impl Start {
         command.stdout(log.try_clone()?).stderr(log);
         command.env_remove("SARSEN_API").env("NO_COLOR", "1");
         if let Some(network) = self.network.clone() {
-            let enter = move || {
-                // SAFETY: changes the namespace of the child only, into one that is held open.
-                match unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) } {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            };
-            // SAFETY: between fork and exec it makes one system call.
-            unsafe { command.pre_exec(enter) };
+            enter(&mut command, network);
         }
         Ok(command
             .spawn()

@@ -17,6 +17,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -149,12 +151,66 @@ impl Drop for Network {
     }
 }
 
-/// Makes a namespace with a device in it, out of the calling thread, which stays in it.
-fn plug_in(host: usize) -> Step<(OwnedFd, File)> {
+/// A network of two: processes of this machine, in a namespace of their own, and a guest.
+pub struct Lan(Arc<OwnedFd>);
+
+impl Lan {
+    /// The device that is the guest's cable.
+    pub const DEVICE: &str = "guest0";
+    pub const OUTSIDE: &str = "10.98.0.1";
+    pub const GUEST: &str = "10.98.0.2";
+
+    pub fn new() -> Step<Lan> {
+        let made = std::thread::spawn(|| {
+            let made = Lan::make();
+            made.map_err(|why| why.to_string())
+        });
+        let namespace = made.join().map_err(|_| "a thread panicked")??;
+        Ok(Lan(Arc::new(namespace)))
+    }
+
+    /// Out of the calling thread, which stays in it.
+    fn make() -> Step<OwnedFd> {
+        let namespace = leave()?;
+        let (device, address) = (Lan::DEVICE, format!("{}/24", Lan::OUTSIDE));
+        tools::run("ip", &["tuntap", "add", "dev", device, "mode", "tap"])?;
+        tools::run("ip", &["addr", "add", &address, "dev", device])?;
+        tools::run("ip", &["link", "set", device, "up"])?;
+        Ok(namespace)
+    }
+
+    /// Where the processes outside belong, QEMU too.
+    pub fn namespace(&self) -> Arc<OwnedFd> {
+        self.0.clone()
+    }
+}
+
+/// Has a command run in a network namespace.
+pub fn enter(command: &mut Command, namespace: Arc<OwnedFd>) {
+    let enter = move || {
+        // SAFETY: changes the namespace of the child only, into one that is held open.
+        match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Makes a network namespace, in which the calling thread is from here on.
+fn leave() -> Step<OwnedFd> {
     // SAFETY: changes the namespace of this thread only.
     let left = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     let error = std::io::Error::last_os_error();
     ensure!(left == 0, "a network namespace, as root: {error}");
+    tools::run("ip", &["link", "set", "lo", "up"])?;
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Makes a namespace with a device in it, out of the calling thread, which stays in it.
+fn plug_in(host: usize) -> Step<(OwnedFd, File)> {
+    let namespace = leave()?;
     let tap = File::options()
         .read(true)
         .write(true)
@@ -174,12 +230,10 @@ fn plug_in(host: usize) -> Step<(OwnedFd, File)> {
     ensure!(set == 0, "offloads of a TAP device: {error}");
     let mac = format!("02:00:00:00:00:{host:02x}");
     let address = format!("{}/24", Network::address(host));
-    tools::run("ip", &["link", "set", "lo", "up"])?;
     tools::run("ip", &["link", "set", "eth0", "address", &mac])?;
     tools::run("ip", &["addr", "add", &address, "dev", "eth0"])?;
     tools::run("ip", &["link", "set", "eth0", "up"])?;
-    let namespace = File::open("/proc/thread-self/ns/net")?;
-    Ok((namespace.into(), tap))
+    Ok((namespace, tap))
 }
 
 impl Switch {

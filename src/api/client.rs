@@ -4,10 +4,10 @@ use super::model::{
     AlertList, Attach, Attachment, AttachmentList, BenchRequest, BenchResult, CRC_HEADER,
     ClusterApiToken, ClusterClientMade, ClusterClientMake, ClusterClients, ClusterFounded,
     ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterStatus, ClusterToken, ClusterTokenMake,
-    Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ErrorBody, ImportFinish, Map, Node,
-    NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved, Nodes, Pool, PoolCreate,
-    PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume, VolumeChange, VolumeCreate,
-    VolumeList, crc_of_text, crc_text,
+    Detach, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, DiskReplace, DiskReplaced, ErrorBody,
+    ImportFinish, Map, Node, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved, Nodes,
+    Pool, PoolCreate, PoolList, PoolSet, ScrubResult, Status, Upgrade, Upgrading, Volume,
+    VolumeChange, VolumeCreate, VolumeList, crc_of_text, crc_text,
 };
 use super::remote::{Remote, reason};
 use crate::base::crc;
@@ -329,10 +329,24 @@ impl Client {
             .await
     }
 
+    pub async fn replace_disk(
+        &mut self,
+        id: u32,
+        replace: &DiskReplace,
+    ) -> Result<DiskReplaced, ClientError> {
+        self.send(Method::POST, &format!("/v1/disks/{id}/replace"), replace)
+            .await
+    }
+
     pub async fn remove_disk(&mut self, id: u32) -> Result<(), ClientError> {
         let path = format!("/v1/disks/{id}");
         let answer = self.call(Method::DELETE, &path, None, Bytes::new()).await?;
         answer.success().map(|_| ())
+    }
+
+    /// The disk, where it could be removed now.
+    pub async fn may_remove_disk(&mut self, id: u32) -> Result<Disk, ClientError> {
+        self.get(&format!("/v1/disks/{id}/removal")).await
     }
 
     pub async fn scrub_disk(&mut self, id: u32) -> Result<ScrubResult, ClientError> {

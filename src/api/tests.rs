@@ -1,5 +1,6 @@
 //! The API over its socket: what is refused, and in which words.
 
+mod disks;
 mod nodes;
 mod pools;
 

@@ -61,8 +61,25 @@ impl fmt::Debug for Link {
     }
 }
 
+impl Link {
+    /// Says and hears the first words of who will have it.
+    ///
+    /// # Errors
+    /// Where the connection ends before so many bytes came.
+    pub async fn exchange(self, says: &[u8], hears: &mut [u8]) -> io::Result<Link> {
+        let socket = TcpStream::from_std(self.socket)?;
+        let mut tunnel = Tunnel {
+            socket,
+            cover: self.cover,
+        };
+        tunnel.write_all(says).await?;
+        tunnel.read_exact(hears).await?;
+        tunnel.into_link(self.peer, self.shard, self.version, self.end, self.address)
+    }
+}
+
 /// The state of TLS, without a socket.
-pub enum LinkTls {
+enum LinkTls {
     Plain,
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
@@ -73,8 +90,9 @@ pub enum LinkTls {
 /// It keeps what it was given and is not whole, because rustls refers to it from one step to the next.
 pub struct LinkCover {
     tls: LinkTls,
-    /// What came and is not opened.
+    /// What came and is not opened, behind so many bytes that are.
     sealed: Vec<u8>,
+    done: usize,
     /// What is opened and was not taken.
     opened: Vec<u8>,
     /// Why it is over. rustls is not asked again then: it asserts that nobody does.
@@ -95,23 +113,27 @@ enum Step {
     Closed,
 }
 
+impl fmt::Debug for LinkCover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its keys and bytes are nobody's to read.
+        f.debug_struct("LinkCover").finish_non_exhaustive()
+    }
+}
+
 impl LinkCover {
     fn new(tls: LinkTls) -> LinkCover {
         LinkCover {
             tls,
             sealed: Vec::new(),
+            done: 0,
             opened: Vec::new(),
             ended: None,
         }
     }
 
-    /// What [`LinkCover::into_parts`] has taken apart.
-    pub(super) fn from_parts(tls: LinkTls, sealed: Vec<u8>, opened: Vec<u8>) -> LinkCover {
-        LinkCover {
-            sealed,
-            opened,
-            ..LinkCover::new(tls)
-        }
+    /// Whether it does nothing to the bytes.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.tls, LinkTls::Plain)
     }
 
     /// Seals bytes, and appends what is to be sent to `out`.
@@ -119,7 +141,7 @@ impl LinkCover {
     /// # Errors
     /// Where the connection has ended.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        if matches!(self.tls, LinkTls::Plain) {
+        if self.is_plain() {
             out.extend_from_slice(plain);
             return Ok(());
         }
@@ -141,10 +163,11 @@ impl LinkCover {
     /// Where the bytes are not the other side's, or it has closed the link: from then on always. What was opened before counts, and what is in `out` tells the other
     /// side why.
     pub fn open(&mut self, came: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        if matches!(self.tls, LinkTls::Plain) {
+        if self.is_plain() {
             self.opened.extend_from_slice(came);
             return Ok(());
         }
+        self.drop_opened();
         self.sealed.extend_from_slice(came);
         loop {
             match self.step(out, None)? {
@@ -160,9 +183,18 @@ impl LinkCover {
         std::mem::take(&mut self.opened)
     }
 
-    /// For a driver that speaks to rustls itself: the state of TLS, what came and is not opened, and what is opened.
-    pub fn into_parts(self) -> (LinkTls, Vec<u8>, Vec<u8>) {
-        (self.tls, self.sealed, self.opened)
+    /// Shows what was opened since the last time, and keeps nothing of it but the memory.
+    pub fn show_opened(&mut self, to: &mut dyn FnMut(&[u8])) {
+        if !self.opened.is_empty() {
+            to(&self.opened);
+            self.opened.clear();
+        }
+    }
+
+    /// Moves what is not opened to the front: once for all the records that came at once.
+    fn drop_opened(&mut self) {
+        self.sealed.drain(..self.done);
+        self.done = 0;
     }
 
     fn step(&mut self, out: &mut Vec<u8>, to_seal: Option<&[u8]>) -> Result<Step, String> {
@@ -177,6 +209,7 @@ impl LinkCover {
                 // The alert, which is the next thing that rustls puts out. That it fails again changes nothing.
                 self.advance(out, None).ok();
                 self.sealed.clear();
+                self.done = 0;
             }
             Ok(_) => {}
         }
@@ -184,18 +217,14 @@ impl LinkCover {
     }
 
     fn advance(&mut self, out: &mut Vec<u8>, to_seal: Option<&[u8]>) -> Result<Step, String> {
-        let LinkCover {
-            tls,
-            sealed,
-            opened,
-            ..
-        } = self;
-        let (discard, step) = match tls {
+        let (came, opened) = (&mut self.sealed[self.done..], &mut self.opened);
+        let left = came.len();
+        let (discard, step) = match &mut self.tls {
             LinkTls::Plain => return Ok(Step::Ready),
-            LinkTls::Client(tls) => advance(tls.process_tls_records(sealed), out, opened, to_seal),
-            LinkTls::Server(tls) => advance(tls.process_tls_records(sealed), out, opened, to_seal),
+            LinkTls::Client(tls) => advance(tls.process_tls_records(came), out, opened, to_seal),
+            LinkTls::Server(tls) => advance(tls.process_tls_records(came), out, opened, to_seal),
         };
-        sealed.drain(..discard.min(sealed.len()));
+        self.done += discard.min(left);
         step
     }
 
@@ -366,6 +395,7 @@ impl Tunnel {
 
     /// Waits for bytes, and puts them to what came.
     async fn receive(&mut self) -> io::Result<()> {
+        self.cover.drop_opened();
         let sealed = &mut self.cover.sealed;
         let held = sealed.len();
         if held >= HELD_MAX {
@@ -381,7 +411,7 @@ impl Tunnel {
     }
 
     pub async fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        if matches!(self.cover.tls, LinkTls::Plain) {
+        if self.cover.is_plain() {
             return self.socket.read_exact(bytes).await.map(|_| ());
         }
         let mut out = Vec::new();
@@ -407,6 +437,11 @@ impl Tunnel {
 
     pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.cover.certificates()
+    }
+
+    /// The socket, and TLS with what came behind the handshake.
+    pub fn into_parts(self) -> (TcpStream, LinkCover) {
+        (self.socket, self.cover)
     }
 
     pub fn into_socket(self) -> TcpStream {

@@ -1,14 +1,14 @@
-//! A link whose TLS is done here, for who takes a bare socket only: what one end of a pair says goes sealed to the peer, and back.
+//! A connection whose TLS is done here, for who takes a bare socket only: what one end of a pair says goes sealed to the client, and back.
 //!
 //! ```text
-//!   shard ══ pair of unix sockets ══► seal ──► pending ──► TCP ══► peer
+//!   shard ══ pair of unix sockets ══► seal ──► pending ──► TCP ══► client
 //!         ◄═════════════════════════ open ◄───────────────     ◄══
 //! ```
 //!
 //! The two directions do not wait for one another, as TCP's do not: else two peers of which each has much to say could wait for each other for ever. All that goes to the peer is put
 //! into `pending` under one lock in the order in which TLS has counted it, what TLS itself answers too, and one task sends it.
 
-use super::link::{Link, LinkCover, LinkTls};
+use super::link::LinkCover;
 use super::node::lock;
 use std::io;
 use std::sync::Mutex;
@@ -22,15 +22,6 @@ use tokio::sync::Notify;
 /// Bytes that are read at once, and so what a direction holds.
 const PIECE: usize = 128 << 10;
 
-/// A socket on which a link's bytes are in the clear.
-#[derive(Debug)]
-pub enum Clear {
-    /// The link's own: it has no TLS.
-    Tcp(std::net::TcpStream),
-    /// To where TLS is done.
-    Unix(std::os::unix::net::UnixStream),
-}
-
 struct Covered {
     cover: LinkCover,
     pending: Vec<u8>,
@@ -42,26 +33,19 @@ struct Relay {
     answers: Notify,
 }
 
-impl Link {
-    /// A socket with this link's clear bytes. Where the link has TLS, tasks on `on` do it, until either side ends it; else it is the link's own.
-    ///
-    /// # Errors
-    /// Where there are no more descriptors.
-    pub fn into_clear(self, on: &Handle) -> io::Result<Clear> {
-        let Link { socket, cover, .. } = self;
-        let (tls, sealed, opened) = cover.into_parts();
-        if matches!(tls, LinkTls::Plain) {
-            return Ok(Clear::Tcp(socket));
-        }
-        let (theirs, ours) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        theirs.set_nonblocking(true)?;
-        let cover = LinkCover::from_parts(tls, sealed, opened);
-        let _on = on.enter();
-        let (socket, ours) = (TcpStream::from_std(socket)?, UnixStream::from_std(ours)?);
-        on.spawn(relay(socket, ours, cover));
-        Ok(Clear::Unix(theirs))
-    }
+/// A socket with the clear bytes of a connection whose handshake is over. Tasks on `on` do its TLS, until either side ends it.
+pub(super) fn spawn(
+    socket: std::net::TcpStream,
+    cover: LinkCover,
+    on: &Handle,
+) -> io::Result<std::os::unix::net::UnixStream> {
+    let (theirs, ours) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let _on = on.enter();
+    let (socket, ours) = (TcpStream::from_std(socket)?, UnixStream::from_std(ours)?);
+    on.spawn(relay(socket, ours, cover));
+    Ok(theirs)
 }
 
 async fn relay(socket: TcpStream, clear: UnixStream, cover: LinkCover) {

@@ -38,11 +38,9 @@ impl Failure {
     }
 
     /// Somebody has taken back what was waited for.
-    pub fn undone(node: &str) -> Failure {
-        let message =
-            format!("node {node} takes data again: its drain was taken back, or it got a disk");
+    pub fn undone(field: &str, message: impl Into<String>) -> Failure {
         let hint = "say it again where it is to be emptied";
-        Failure::Refused(ErrorBody::conflict("node", message, hint))
+        Failure::Refused(ErrorBody::conflict(field, message, hint))
     }
 
     /// Writing to standard output failed.

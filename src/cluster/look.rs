@@ -31,6 +31,9 @@ pub(super) struct Here {
     /// Of older builds nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// [`LEVEL`](crate::protocol::catalog::LEVEL) of its build; older ones say nothing, and have 0.
+    #[serde(default)]
+    pub level: u32,
 }
 
 /// Where data links of a node lead.
@@ -115,6 +118,14 @@ pub(super) async fn look(inner: Weak<Inner>, calls: Calls) {
             let before = seen.remove(&node);
             seen.insert(node, Seen::after(before, now, answer));
         }
+        if let Some(inner) = inner.upgrade() {
+            let level = |seen: &Seen| seen.here.as_ref().map(|here| here.level);
+            let seen = lock(&inner.seen);
+            let levels = seen.iter().map(|(node, seen)| (*node, level(seen)));
+            if let Some(manager) = inner.manager.get() {
+                manager.know_levels(levels.collect());
+            }
+        }
         sleep(EVERY).await;
     }
 }
@@ -157,6 +168,7 @@ mod tests {
             version: "0.1.0".into(),
             places: Places::default(),
             work: None,
+            level: 0,
         };
         let seen = Seen::after(None, 10, Ok(here(1)));
         let seen = Seen::after(Some(seen), 11, Ok(here(2)));

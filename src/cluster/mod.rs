@@ -55,6 +55,6 @@ pub use clients::{CLIENT_LIFE_MAX, IssuedClient, IssuedToken, NotAdmitted, TOKEN
 pub use error::ClusterError;
 pub use look::Places;
 pub use settings::{Protection, Settings};
-pub use site::{Cluster, Founded, Issued, Join};
+pub use site::{Cluster, Founded, Issued, Join, MembersChange};
 pub use view::{Place, Presence, View, Viewed, date_of};
 pub use work::{DiskWork, PoolWork, Work};

@@ -5,7 +5,7 @@ use super::site::{Inner, lock};
 use crate::base::NodeId;
 use crate::calls::{Admitted, Caller, Calls, Joiner, Service};
 use crate::manager::{Manager, ProposeError};
-use crate::protocol::catalog::{Command, Entry, Event};
+use crate::protocol::catalog::{Command, Entry, Event, LEVEL};
 use crate::trust::Authority;
 use std::sync::{Arc, Weak};
 
@@ -46,6 +46,7 @@ impl Inner {
                     version: env!("CARGO_PKG_VERSION").into(),
                     places: lock(&inner.places).clone(),
                     work: Some(lock(&inner.work).clone()),
+                    level: LEVEL,
                 };
                 serde_json::to_vec(&here).map_err(|error| error.to_string())
             }

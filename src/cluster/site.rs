@@ -11,7 +11,7 @@ use super::work::Work;
 use crate::base::{ClusterId, NodeId};
 use crate::calls::{self, Calls, Joining, Limits, Listening, Member, Security};
 use crate::manager::{Manager, MembersError, Options, Start};
-use crate::protocol::catalog::{Command, MembersBy};
+use crate::protocol::catalog::{Catalog, Command, MembersBy};
 use crate::trust::{Authority, Clock, Credential, Grant, Identity, Keeper, NODE_LIFE, Root, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -93,6 +93,28 @@ pub enum Founded {
         cluster: ClusterId,
         at: SocketAddr,
     },
+}
+
+/// A change of the manager's members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembersChange {
+    pub after: BTreeSet<NodeId>,
+    pub added: BTreeSet<NodeId>,
+    pub removed: BTreeSet<NodeId>,
+    /// Of `after`, who does not answer the node that was asked.
+    pub silent: BTreeSet<NodeId>,
+}
+
+/// The nodes that are meant by names or numbers.
+fn named(catalog: &Catalog, names: &[String]) -> Result<BTreeSet<NodeId>, ClusterError> {
+    let node = |name: &String| {
+        let by_name = catalog.node_named(name).map(|node| node.id);
+        let by_number = || name.parse().ok().map(NodeId);
+        let node = by_name.or_else(by_number);
+        let node = node.filter(|node| catalog.node(*node).is_some());
+        node.ok_or_else(|| ClusterError::NoNode(name.clone()))
+    };
+    names.iter().map(node).collect()
 }
 
 /// A token that was made.
@@ -325,19 +347,9 @@ impl Cluster {
 
     /// Makes these nodes, by name or number, the members of the manager. From then on nobody becomes one by itself.
     pub async fn set_members(&self, names: &[String]) -> Result<(), ClusterError> {
-        let manager = match (&*lock(&self.0.running), self.0.manager.get()) {
-            (Some(_), Some(manager)) => manager.clone(),
-            _ => return Err(ClusterError::Alone),
-        };
+        let manager = self.manager_of_cluster()?;
         let catalog = manager.catalog();
-        let mut nodes = BTreeSet::new();
-        for name in names {
-            let by_name = catalog.node_named(name).map(|node| node.id);
-            let by_number = || name.parse().ok().map(NodeId);
-            let node = by_name.or_else(by_number);
-            let node = node.filter(|node| catalog.node(*node).is_some());
-            nodes.insert(node.ok_or_else(|| ClusterError::NoNode(name.clone()))?);
-        }
+        let nodes = named(&catalog, names)?;
         let before = catalog.members_by();
         drop(catalog);
         // First, or the leader could make others members in between.
@@ -354,6 +366,27 @@ impl Cluster {
             }
         }
         Ok(set?)
+    }
+
+    /// What [`Cluster::set_members`] would change, where nothing speaks against it as far as this node sees. Nothing is changed.
+    pub async fn would_set_members(&self, names: &[String]) -> Result<MembersChange, ClusterError> {
+        let manager = self.manager_of_cluster()?;
+        let after = named(&manager.catalog(), names)?;
+        let before = manager.members().voters;
+        let silent = manager.may_set_voters(&after).await?;
+        Ok(MembersChange {
+            added: after.difference(&before).copied().collect(),
+            removed: before.difference(&after).copied().collect(),
+            after,
+            silent,
+        })
+    }
+
+    fn manager_of_cluster(&self) -> Result<Manager, ClusterError> {
+        match (&*lock(&self.0.running), self.0.manager.get()) {
+            (Some(_), Some(manager)) => Ok(manager.clone()),
+            _ => Err(ClusterError::Alone),
+        }
     }
 
     /// Serves nobody any more. The manager ends after it.

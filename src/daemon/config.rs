@@ -122,8 +122,10 @@ impl Default for Api {
 #[serde(deny_unknown_fields, default)]
 pub struct Nbd {
     pub socket: PathBuf,
-    /// A TCP address as well; only of this host until there is TLS.
+    /// A TCP address as well: one of this host alone in the clear, any other under TLS.
     pub listen: Option<SocketAddr>,
+    /// Whether TLS is required at `listen`; where it is not said, unless that is an address of this host alone.
+    pub tls: Option<bool>,
 }
 
 impl Default for Nbd {
@@ -131,7 +133,16 @@ impl Default for Nbd {
         Nbd {
             socket: "/run/sarsen/nbd.sock".into(),
             listen: None,
+            tls: None,
         }
+    }
+}
+
+impl Nbd {
+    /// Where it listens under TLS, where it does.
+    pub fn listen_tls(&self) -> Option<SocketAddr> {
+        let needs = |at: &SocketAddr| self.tls.unwrap_or(!at.ip().to_canonical().is_loopback());
+        self.listen.filter(needs)
     }
 }
 
@@ -368,10 +379,24 @@ impl Config {
         if self.api.socket == self.nbd.socket {
             return Err(("nbd.socket", "it is the API's socket as well".into()));
         }
-        if let Some(listen) = self.nbd.listen.filter(|listen| !listen.ip().is_loopback()) {
+        if let (Some(listen), Some(false)) = (self.nbd.listen, self.nbd.tls)
+            && !listen.ip().to_canonical().is_loopback()
+        {
             let reason = format!(
-                "{listen} is not an address of this host alone: until there is TLS, NBD over TCP is \
-                 served on 127.0.0.1 and [::1] only"
+                "{listen} is not an address of this host alone: whoever is on the network would read and write every volume. Leave `tls` out, or listen on 127.0.0.1 or [::1]"
+            );
+            return Err(("nbd.tls", reason));
+        }
+        if let (None, Some(true)) = (self.nbd.listen, self.nbd.tls) {
+            return Err((
+                "nbd.tls",
+                "there is no `listen` that it could be for".into(),
+            ));
+        }
+        if let (Some(listen), None) = (self.nbd.listen_tls(), &self.cluster) {
+            let reason = format!(
+                "{listen} is served under TLS with what a cluster's authority issues, and this node is to be in none: add [cluster] with `listen`, and say `sarsen \
+                 cluster init` or `sarsen join`; without it NBD over TCP is served on 127.0.0.1 and [::1] only"
             );
             return Err(("nbd.listen", reason));
         }
@@ -541,8 +566,26 @@ mod tests {
     }
 
     #[test]
-    fn tcp_beyond_this_host_is_refused_with_the_reason() {
-        let error = parse("data_dir = '/d'\n[nbd]\nlisten = '10.0.0.1:10809'\n").unwrap_err();
-        assert!(error.contains("TLS"), "{error}");
+    fn nbd_beyond_this_host_is_under_tls_and_so_in_a_cluster() {
+        let alone = "data_dir = '/d'\n[nbd]\nlisten = '10.0.0.1:10809'\n";
+        let error = parse(alone).unwrap_err();
+        assert!(
+            error.contains("TLS") && error.contains("sarsen cluster init"),
+            "{error}"
+        );
+        let cluster = "[cluster]\nlisten = '10.0.0.1:7400'\n";
+        let nbd = parse(&format!("{alone}{cluster}")).unwrap().nbd;
+        assert_eq!(nbd.listen_tls(), nbd.listen);
+        let error = parse(&format!("{alone}tls = false\n{cluster}")).unwrap_err();
+        assert!(
+            error.contains("line 4") && error.contains("nbd.tls"),
+            "{error}"
+        );
+        let here = "data_dir = '/d'\n[nbd]\nlisten = '127.0.0.1:10809'\n";
+        assert_eq!(parse(here).unwrap().nbd.listen_tls(), None);
+        let here = parse(&format!("{here}tls = true\n{cluster}")).unwrap();
+        assert!(here.nbd.listen_tls().is_some());
+        let error = parse("data_dir = '/d'\n[nbd]\ntls = true\n").unwrap_err();
+        assert!(error.contains("nbd.tls"), "{error}");
     }
 }

@@ -14,19 +14,15 @@
 
 use super::fleet::Start;
 use crate::base::{DiskId, NodeId};
-use crate::calls::{self, Calls, Clear};
+use crate::calls::{self, Calls, LinkCover};
 use crate::cluster::{Cluster, Places};
 use crate::io;
 use crate::runtime::Handle;
-use crate::runtime::links::Peer;
+use crate::runtime::links::{Cover, Peer};
 use crate::shard::ShardNo;
 use crate::wire::{HELLO_LEN, Hello, VERSION_MAX, VERSION_MIN, agree_with};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -46,17 +42,7 @@ type Wanted = (ShardNo, NodeId, ShardNo);
 
 /// Makes links for as long as the node is one of the cluster.
 pub(super) async fn keep(cluster: Cluster, calls: Calls, handle: Handle, start: Start) {
-    let tls = match tls_runtime(&calls) {
-        Ok(tls) => tls,
-        Err(error) => return tracing::error!(%error, "there are no links: no thread for TLS"),
-    };
-    let maker = Maker {
-        handle,
-        start,
-        tls: tls
-            .as_ref()
-            .map_or_else(runtime::Handle::current, |tls| tls.handle().clone()),
-    };
+    let maker = Maker { handle, start };
     let mut accepted = calls.links();
     let (mut dialling, mut accepting) = (Dialling::default(), JoinSet::new());
     let mut told = BTreeMap::new();
@@ -82,19 +68,6 @@ pub(super) async fn keep(cluster: Cluster, calls: Calls, handle: Handle, start: 
             break;
         }
     }
-    if let Some(tls) = tls {
-        tls.shutdown_background();
-    }
-}
-
-/// A thread for the TLS of links, where they have it: nothing else waits for that.
-fn tls_runtime(calls: &Calls) -> std::io::Result<Option<runtime::Runtime>> {
-    if !calls.is_authenticated() {
-        return Ok(None);
-    }
-    let builder = &mut runtime::Builder::new_multi_thread();
-    let builder = builder.worker_threads(1).thread_name("links-tls");
-    builder.enable_all().build().map(Some)
 }
 
 #[derive(Default)]
@@ -107,7 +80,6 @@ struct Dialling {
 struct Maker {
     handle: Handle,
     start: Start,
-    tls: runtime::Handle,
 }
 
 impl Maker {
@@ -181,9 +153,7 @@ impl Maker {
     async fn give(&self, own: ShardNo, link: calls::Link) -> Result<(), String> {
         let node = link.peer;
         io::with_patience(&link.socket, DEAD_AFTER);
-        let socket = link.into_clear(&self.tls);
-        let socket = socket.map_err(|error| error.to_string())?;
-        let (socket, hello, shard) = introduce(socket, own, self.start).await?;
+        let (link, hello, shard) = introduce(link, own, self.start).await?;
         if hello.node != node || hello.cluster != self.start.cluster.0 {
             return Err(format!(
                 "its hello says that it is node {} of another connection",
@@ -196,7 +166,12 @@ impl Maker {
             shard,
             version,
         };
-        let given = self.handle.link(own, socket, peer).await;
+        let cover = match link.cover.is_plain() {
+            true => None,
+            false => Some(Box::new(Tls(link.cover)) as Box<dyn Cover>),
+        };
+        let given = self.handle.link(own, link.socket.into(), cover, peer);
+        let given = given.await;
         given.map_err(|error| error.to_string())?;
         tracing::debug!(%node, own = own.0, shard = shard.0, "a link is there");
         Ok(())
@@ -212,12 +187,33 @@ fn report(made: Result<Result<(), String>, tokio::time::error::Elapsed>, node: N
     tracing::debug!(%node, why, "a link could not be made; it is tried again");
 }
 
-/// Says who speaks, and hears who is there. Nothing behind that is read.
+/// The TLS of a link, which its shard does.
+#[derive(Debug)]
+struct Tls(LinkCover);
+
+impl Cover for Tls {
+    fn seal(&mut self, clear: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        self.0.seal(clear, out)
+    }
+
+    fn open(
+        &mut self,
+        came: &[u8],
+        out: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), String> {
+        let opened = self.0.open(came, out);
+        self.0.show_opened(take);
+        opened
+    }
+}
+
+/// Says who speaks, and hears who is there.
 async fn introduce(
-    socket: Clear,
+    link: calls::Link,
     own: ShardNo,
     start: Start,
-) -> Result<(OwnedFd, Hello, ShardNo), String> {
+) -> Result<(calls::Link, Hello, ShardNo), String> {
     let mut bytes = Vec::with_capacity(HELLO_LEN + SHARD_LEN);
     let hello = Hello {
         versions: VERSION_MIN..=VERSION_MAX,
@@ -229,38 +225,14 @@ async fn introduce(
     bytes.extend(own.0.to_le_bytes());
     bytes.extend((!own.0).to_le_bytes());
     let mut came = [0; HELLO_LEN + SHARD_LEN];
-    let exchanged = exchange(socket, &bytes, &mut came).await;
-    let socket = exchanged.map_err(|error| format!("no hello: {error}"))?;
+    let exchanged = link.exchange(&bytes, &mut came).await;
+    let link = exchanged.map_err(|error| format!("no hello: {error}"))?;
     let (hello, shard) = came.split_at(HELLO_LEN);
     let hello: &[u8; HELLO_LEN] = hello.try_into().expect("it is as long");
     let hello = Hello::decode(hello).map_err(|wrong| format!("its hello is wrong: {wrong}"))?;
     let word = |at: usize| u16::from_le_bytes([shard[at], shard[at + 1]]);
     match word(0) == !word(2) {
-        true => Ok((socket, hello, ShardNo(word(0)))),
+        true => Ok((link, hello, ShardNo(word(0)))),
         false => Err("its hello names no shard".into()),
     }
-}
-
-async fn exchange(socket: Clear, says: &[u8], hears: &mut [u8]) -> std::io::Result<OwnedFd> {
-    match socket {
-        Clear::Tcp(socket) => {
-            let mut socket = TcpStream::from_std(socket)?;
-            talk(&mut socket, says, hears).await?;
-            Ok(socket.into_std()?.into())
-        }
-        Clear::Unix(socket) => {
-            let mut socket = UnixStream::from_std(socket)?;
-            talk(&mut socket, says, hears).await?;
-            Ok(socket.into_std()?.into())
-        }
-    }
-}
-
-async fn talk(
-    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    says: &[u8],
-    hears: &mut [u8],
-) -> std::io::Result<()> {
-    socket.write_all(says).await?;
-    socket.read_exact(hears).await.map(drop)
 }

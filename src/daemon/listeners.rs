@@ -11,11 +11,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// What they are called on their way.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "sarsen.listen.api",
     "sarsen.listen.nbd",
     "sarsen.listen.tcp",
     "sarsen.listen.api-tcp",
+    "sarsen.listen.nbd-tls",
 ];
 
 /// The sockets that are there.
@@ -55,13 +56,30 @@ impl Listeners {
         self.take(NAMES[3], is_it, make).map(Some)
     }
 
-    /// The sockets of NBD: a unix one, and of TCP where one is wished for. The last that are asked for.
+    /// That of NBD under TLS, where one is wished for.
+    pub fn nbd_tls(&mut self, config: &Config) -> Result<Option<OwnedFd>, StartError> {
+        let Some(address) = config.nbd.listen_tls() else {
+            return Ok(None);
+        };
+        // One in the clear that was there before would be in the way.
+        self.inherited.retain(|fd| fd.name != NAMES[2]);
+        let is_it = |fd: &OwnedFd| is_of(fd, address);
+        let make = || {
+            let made = crate::io::listen_tcp(address);
+            made.map_err(|error| StartError::new("nbd.listen", error))
+        };
+        self.take(NAMES[4], is_it, make).map(Some)
+    }
+
+    /// The sockets of NBD in the clear: a unix one, and of TCP where one is wished for. The last that are asked for.
     pub fn nbd(&mut self, config: &Config) -> Result<Vec<OwnedFd>, StartError> {
         let path = &config.nbd.socket;
         let is_it = |fd: &OwnedFd| is_at(fd, path);
         let unix = self.take(NAMES[1], is_it, || start::unix(config, path, "nbd.socket"))?;
         let mut all = vec![unix];
-        if let Some(address) = config.nbd.listen {
+        let in_the_clear = config.nbd.listen_tls().is_none();
+        if let Some(address) = config.nbd.listen.filter(|_| in_the_clear) {
+            self.inherited.retain(|fd| fd.name != NAMES[4]);
             let is_it = |fd: &OwnedFd| is_of(fd, address);
             let make =
                 || crate::io::listen_tcp(address).map_err(|error| StartError::new("nbd", error));

@@ -16,6 +16,7 @@ mod fleet;
 mod handover;
 mod links;
 mod listeners;
+mod nbd_tls;
 mod notify;
 mod run;
 mod start;

@@ -4,6 +4,7 @@ use super::config::Config;
 use super::fleet::{self, Fleet};
 use super::handover;
 use super::listeners::Listeners;
+use super::nbd_tls;
 use super::notify::{self, Notice};
 use super::start::{self, StartError};
 use crate::api::host::{HandedOver, Host, Phase};
@@ -55,6 +56,7 @@ pub fn run(config: Config, ready: impl FnOnce(Ready<'_>)) -> Result<(), StartErr
     start::check(&config)?;
     // Before there is another thread.
     let inherited = io::take_inherited();
+    io::name_process();
     start::log(&config)?;
     match tokio_uring::start(live(config, inherited, ready))? {
         End::Stopped => Ok(()),
@@ -205,6 +207,8 @@ async fn stop_or_end<T>(
 struct Api {
     stop: watch::Sender<()>,
     ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// Whose clients come as long as the API answers.
+    nbd_tls: Option<nbd_tls::Serving>,
 }
 
 /// Opens what the catalog knows, then lets clients in.
@@ -239,6 +243,7 @@ async fn serve(
     if let (Some(listen), None) = (config.api.listen, &tcp) {
         tracing::warn!(%listen, "api.listen is served when this node is of a cluster: `sarsen cluster init` makes one, `sarsen join` joins one");
     }
+    let nbd_tls = start::nbd_tls(config, listeners, host.cluster(), handle)?;
     start::nbd(config, listeners, handle).await?;
     let (stop, stopped) = watch::channel(());
     let until = |mut stopped: watch::Receiver<()>| async move {
@@ -259,7 +264,11 @@ async fn serve(
         let (here, far) = tokio::join!(here, far);
         here.and(far)
     });
-    Ok(Api { stop, ended })
+    Ok(Api {
+        stop,
+        ended,
+        nbd_tls,
+    })
 }
 
 /// Ends everything. Where there is a service manager it keeps guests' connections for the next process.
@@ -312,7 +321,15 @@ async fn end(
     guests: bool,
 ) -> (Vec<Handed<OwnedFd>>, Time) {
     host.set_phase(Phase::Stopping);
-    if let Some(Api { stop, ended }) = api {
+    // Held until the shards have ended: what they still answer goes through it.
+    let mut _nbd_tls = None;
+    if let Some(Api {
+        stop,
+        ended,
+        nbd_tls,
+    }) = api
+    {
+        _nbd_tls = nbd_tls;
         // Where nobody listens to it any more, the API has ended already.
         let _ = stop.send(());
         match timeout(API_STOP, ended).await {

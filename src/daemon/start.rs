@@ -2,6 +2,7 @@
 
 use super::config::{Config, VhostUser};
 use super::listeners::Listeners;
+use super::nbd_tls;
 use crate::api::host::{FrontEnds, HandedOver, Host, KernelDevices, Parts, Sockets};
 use crate::api::model::{DiskAdd, ErrorBody};
 use crate::base::NodeId;
@@ -271,6 +272,7 @@ pub(super) async fn disks(
             path,
             size_bytes,
             pool,
+            dry_run: false,
         };
         host.add_disk(add).await.map_err(failed)?;
     }
@@ -297,6 +299,28 @@ pub(super) async fn nbd(
         listens.map_err(|error| StartError::new("nbd", error))?;
     }
     Ok(())
+}
+
+/// NBD under TLS, where it is wished for; it ends when this is dropped. Before the others.
+pub(super) fn nbd_tls(
+    config: &Config,
+    listeners: &mut Listeners,
+    cluster: &Cluster,
+    runtime: &Handle,
+) -> Result<Option<nbd_tls::Serving>, StartError> {
+    let Some(listen) = config.nbd.listen_tls() else {
+        return Ok(None);
+    };
+    let Some(keeper) = cluster.keeper() else {
+        tracing::warn!(%listen, "nbd.listen is served when this node is of a cluster: `sarsen cluster init` makes one, `sarsen join` joins one");
+        return Ok(None);
+    };
+    let Some(socket) = listeners.nbd_tls(config)? else {
+        return Ok(None);
+    };
+    let serving = nbd_tls::serve(socket.into(), cluster.clone(), keeper, runtime.clone());
+    let serving = serving.map_err(|error| StartError::new("nbd.listen", error))?;
+    Ok(Some(serving))
 }
 
 /// The API's socket.

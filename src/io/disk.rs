@@ -6,6 +6,7 @@
 use super::disk_error::{DiskError, Problem};
 use super::disk_facts::{self, Facts};
 use super::lock;
+use nix::unistd::{AccessFlags, access};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -116,6 +117,39 @@ impl Disk {
             let _ = std::fs::remove_file(path);
         }
         opened
+    }
+
+    /// Whether [`Disk::create`] would make such a file, as far as that is known without making it: whether the file system has direct I/O is not.
+    pub fn may_create(path: &Path, bytes: u64) -> Result<(), DiskError> {
+        let wrong = |problem| DiskError::new(path, problem);
+        if bytes == 0 || !bytes.is_multiple_of(UNIT) {
+            return Err(wrong(Problem::BadLength { bytes }));
+        }
+        // A link that leads nowhere is there, too.
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(wrong(Problem::Exists));
+        }
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = parent.unwrap_or(Path::new("."));
+        let no_folder = |problem| DiskError::new(folder, problem);
+        let found = std::fs::metadata(folder).map_err(|e| no_folder(Problem::of(e)))?;
+        if !found.is_dir() {
+            return Err(no_folder(Problem::Os(libc::ENOTDIR)));
+        }
+        let adds = AccessFlags::W_OK | AccessFlags::X_OK;
+        access(folder, adds).map_err(|e| no_folder(Problem::of(e.into())))
+    }
+
+    /// Whether [`Disk::grow`] would be refused, as far as that is known without trying it.
+    pub fn may_grow(&self, bytes: u64) -> Result<(), DiskError> {
+        let has = self.facts.bytes;
+        let problem = match self.facts.kind {
+            _ if bytes <= has => return Ok(()),
+            DiskKind::File if bytes.is_multiple_of(UNIT) => return Ok(()),
+            DiskKind::File => Problem::BadLength { bytes },
+            DiskKind::BlockDevice => Problem::TooShort { has, wanted: bytes },
+        };
+        Err(DiskError::new(&self.path, problem))
     }
 
     fn take(file: File, path: &Path, kind: DiskKind, access: Access) -> Result<Disk, DiskError> {
@@ -318,6 +352,32 @@ mod tests {
         assert_eq!(*folder.problem(), Problem::NotADisk);
         let odd = Disk::create(&dir.path("odd"), 1000).unwrap_err();
         assert_eq!(*odd.problem(), Problem::BadLength { bytes: 1000 });
+    }
+
+    #[test]
+    fn what_could_be_made_is_told_without_making_it() {
+        let dir = TestDir::new();
+        let path = dir.path("disk");
+        let refused = |path: &Path, bytes| {
+            let error = Disk::may_create(path, bytes).unwrap_err();
+            error.problem().clone()
+        };
+        assert_eq!(Disk::may_create(&path, 1 << 20), Ok(()));
+        assert!(!path.exists());
+        assert_eq!(refused(&path, 1000), Problem::BadLength { bytes: 1000 });
+        let nowhere = dir.path("folder").join("disk");
+        assert_eq!(refused(&nowhere, 1 << 20), Problem::NotFound);
+        std::os::unix::fs::symlink("nothing", dir.path("link")).unwrap();
+        assert_eq!(refused(&dir.path("link"), 1 << 20), Problem::Exists);
+        let disk = Disk::create(&path, 1 << 20).unwrap();
+        assert_eq!(refused(&path, 1 << 20), Problem::Exists);
+        assert_eq!(
+            refused(&path.join("disk"), 1 << 20),
+            Problem::Os(libc::ENOTDIR)
+        );
+        assert_eq!(disk.may_grow(2 << 20), Ok(()));
+        assert!(disk.may_grow((2 << 20) + 1).is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is sent to a socket at once: bytes of our own, and payload between them.
 
-use super::arena::Part;
+use super::arena::{Arena, Part};
 use crate::base::BufId;
 
 /// Payloads in one message: with the bytes between them well below the 1024 pieces that the kernel gathers.
@@ -18,6 +18,15 @@ pub struct Message {
 pub(super) enum Piece<'a> {
     Bytes(&'a [u8]),
     Payload(Part),
+}
+
+impl Piece<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Payload(part) => part.len as usize,
+        }
+    }
 }
 
 impl Message {
@@ -51,6 +60,42 @@ impl Message {
         self.bytes.clear();
         self.payload_bytes = 0;
         self.payloads.drain(..).map(|(_, part)| part.at.id)
+    }
+
+    /// Shows all of its bytes in pieces of `len`, but for the last one, as they are gathered in `scratch`.
+    ///
+    /// # Errors
+    /// The first of `show`.
+    pub fn in_pieces<E>(
+        &self,
+        arena: &Arena,
+        len: usize,
+        scratch: &mut Vec<u8>,
+        mut show: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        scratch.clear();
+        for piece in self.list() {
+            let all = piece.len();
+            let mut done = 0;
+            while done < all {
+                let here = (all - done).min(len - scratch.len());
+                match &piece {
+                    Piece::Bytes(bytes) => scratch.extend_from_slice(&bytes[done..done + here]),
+                    Piece::Payload(Part { at, skip, .. }) => {
+                        arena.copy_out(*at, *skip as usize + done, here, scratch);
+                    }
+                }
+                done += here;
+                if scratch.len() == len {
+                    show(scratch)?;
+                    scratch.clear();
+                }
+            }
+        }
+        if !scratch.is_empty() {
+            show(scratch)?;
+        }
+        Ok(())
     }
 
     /// All of its bytes, with payload from wherever `payload` finds it.

@@ -62,8 +62,8 @@ pub use parcel::{Parcel, scratch_file, sealed, unsealed};
 pub use regions::Zone;
 pub use ring::{Completion, Expect, FileNo, Lent, PIECES, Ring, SendNo, Tag, Wait};
 pub use service::{
-    catch_up, forget_descriptor, has_service_manager, keep_descriptor, tell_service_manager,
-    watchdog_interval,
+    catch_up, forget_descriptor, has_service_manager, keep_descriptor, name_process,
+    tell_service_manager, watchdog_interval,
 };
 pub use socket::{
     GuestSocketError, connected_pair, listen_for_guest, listen_tcp, listen_unix, with_patience,

@@ -17,6 +17,7 @@ use super::scratch::Scratch;
 use crate::base::{BufRef, Slab};
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use nix::sys::socket::MsgFlags;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ const SUBMISSIONS: u32 = 2048;
 const EARLY: usize = 4;
 /// The same in bytes to be moved.
 const EARLY_BYTES: u64 = 256 * 1024;
+/// How long a ring that ends waits for something to end that was called off.
+const CALLED_OFF_WITHIN: Duration = Duration::from_millis(5);
 /// Completions that the kernel has room for before it must keep them aside.
 const COMPLETIONS: u32 = 8192;
 /// Files that are registered at most.
@@ -277,6 +280,15 @@ impl Ring {
             let how = nix::sys::socket::Shutdown::Both;
             // A socket that the peer has closed already says ENOTCONN: that is what was wanted.
             let _ = nix::sys::socket::shutdown(open.file.as_raw_fd(), how);
+        }
+    }
+
+    /// Sends what a socket takes at once, beside the ring: for the last that is said before [`Ring::shutdown`]. Not while a message of it is on its way.
+    pub fn say_at_once(&mut self, file: FileNo, bytes: &[u8]) {
+        if let Some(open) = self.files.get(file.0) {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            // Who does not hear it hears at least that the connection has ended.
+            let _ = nix::sys::socket::send(open.file.as_raw_fd(), bytes, flags);
         }
     }
 
@@ -656,11 +668,32 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Calls off all that is in flight, and takes what ends by that. What does not, as commands of ublk, ends with the ring.
+    fn call_off(&mut self) {
+        let all = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build();
+        if self.push(all, Tag(IGNORED)).is_err() {
+            return;
+        }
+        let mut ended = Vec::new();
+        let mut before = u64::MAX;
+        while self.in_flight > 0 && self.in_flight < before {
+            before = self.in_flight;
+            if self.turn(Wait::AtMost(CALLED_OFF_WITHIN)).is_err() {
+                return;
+            }
+            self.reap(&mut ended);
+        }
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.in_flight > 0 {
-            // Closing the ring cancels what is in flight, but not before this returns. What it may
-            // still write to stays mapped for good.
+            self.call_off();
+        }
+        if self.in_flight > 0 {
+            // Closing the ring cancels it, but not before this returns. What it may still write to stays mapped for good.
             std::mem::forget(Arc::clone(&self.arena));
             std::mem::forget(std::mem::replace(&mut self.messages, Slab::new(0)));
         }

@@ -12,6 +12,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+/// Names this process as `ps` and `top` show it: one that was begun by way of `/proc/self/exe` is called `exe` else.
+pub fn name_process() {
+    // Only people look at it.
+    let _ = nix::sys::prctl::set_name(c"sarsen");
+}
+
 /// Says `text`, lines of `KEY=VALUE`, to the service manager. False where there is none.
 pub fn tell_service_manager(text: &str) -> io::Result<bool> {
     with_socket(|socket| send(socket, text, &[]))

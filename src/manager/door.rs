@@ -3,6 +3,7 @@
 use super::board::{Board, Since};
 use super::consensus::{Consensus, Standing};
 use super::follow;
+use super::levels::Levels;
 use super::message::{self, Follow, Followed, Further, Part, Question, Ticket};
 use super::propose::Tickets;
 use super::raft::{Group, OpenError, Opening, Source};
@@ -113,6 +114,7 @@ pub(super) struct Shared {
     pub transport: Arc<dyn Transport>,
     pub times: Times,
     known: Mutex<Known>,
+    levels: Mutex<Levels>,
     tickets: Mutex<Tickets>,
     /// Tells this life's tickets from those of others.
     life: u64,
@@ -170,6 +172,10 @@ impl std::error::Error for NotConfirmed {}
 impl Shared {
     pub fn tickets(&self) -> MutexGuard<'_, Tickets> {
         self.tickets.lock().expect("no holder panics")
+    }
+
+    pub fn levels(&self) -> MutexGuard<'_, Levels> {
+        self.levels.lock().expect("no holder panics")
     }
 
     pub fn ticket(&self) -> Ticket {
@@ -300,6 +306,7 @@ impl Manager {
                 seeds,
                 ..Known::default()
             }),
+            levels: Mutex::default(),
             tickets: Mutex::default(),
             life: life(),
             number: AtomicU64::new(0),

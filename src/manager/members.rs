@@ -111,6 +111,20 @@ impl Manager {
         Err(MembersError::Refused("nobody leads the manager".into()))
     }
 
+    /// Whether these could be made the members now, as this node sees it, and which of them do not answer it. Nothing is changed. That who is new would catch up is
+    /// not known before.
+    pub async fn may_set_voters(
+        &self,
+        voters: &BTreeSet<NodeId>,
+    ) -> Result<BTreeSet<NodeId>, MembersError> {
+        self.are_possible(voters)?;
+        if !self.hears_leader() {
+            let why = "this node hears of nobody who leads the manager";
+            return Err(MembersError::Refused(why.into()));
+        }
+        self.enough_answer(&self.members().voters, voters).await
+    }
+
     /// Puts a new member in the place of another, dead or alive.
     pub async fn replace_member(&self, old: NodeId, new: NodeId) -> Result<(), MembersError> {
         let before = self.members().voters;
@@ -167,17 +181,7 @@ impl Manager {
     ) -> Result<(), MembersError> {
         let before = self.shared.group.standing().voters;
         self.are_still(instead_of.as_ref())?;
-        if !SIZES.contains(&voters.len()) {
-            return Err(MembersError::Refused(format!(
-                "a manager has 1, 3 or 5 members, not {}",
-                voters.len()
-            )));
-        }
-        let catalog = self.catalog();
-        if let Some(unknown) = voters.iter().find(|node| catalog.node(**node).is_none()) {
-            return Err(MembersError::Refused(format!("there is no node {unknown}")));
-        }
-        drop(catalog);
+        self.are_possible(&voters)?;
         self.has_majority().await?;
         self.enough_answer(&before, &voters).await?;
         for node in voters.difference(&before) {
@@ -189,6 +193,21 @@ impl Manager {
         let done = timeout(CHANGE, change).await;
         done.unwrap_or_else(|_| Err(format!("it took more than {CHANGE:?}")))
             .map_err(MembersError::Interrupted)
+    }
+
+    /// Whether they are as many as there may be, and nodes of the catalog.
+    fn are_possible(&self, voters: &BTreeSet<NodeId>) -> Result<(), MembersError> {
+        if !SIZES.contains(&voters.len()) {
+            return Err(MembersError::Refused(format!(
+                "a manager has 1, 3 or 5 members, not {}",
+                voters.len()
+            )));
+        }
+        let catalog = self.catalog();
+        match voters.iter().find(|node| catalog.node(**node).is_none()) {
+            Some(unknown) => Err(MembersError::Refused(format!("there is no node {unknown}"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether the members as they are could decide it: a change that is begun without them would stay half done. A leader that is new has
@@ -205,16 +224,16 @@ impl Manager {
         Ok(())
     }
 
-    /// Whether the new members could decide anything. A member that is to stay need not answer as long as enough others do; a new one must.
+    /// Whether the new members could decide anything; who of them does not answer. A member that is to stay need not as long as enough others do; a new one must.
     async fn enough_answer(
         &self,
         before: &BTreeSet<NodeId>,
         after: &BTreeSet<NodeId>,
-    ) -> Result<(), MembersError> {
-        let mut silent = Vec::new();
+    ) -> Result<BTreeSet<NodeId>, MembersError> {
+        let mut silent = BTreeSet::new();
         for node in after {
             if !self.shared.answers(*node).await {
-                silent.push(*node);
+                silent.insert(*node);
             }
         }
         if let Some(new) = silent.iter().find(|node| !before.contains(node)) {
@@ -228,7 +247,7 @@ impl Manager {
                 after.len()
             )));
         }
-        Ok(())
+        Ok(silent)
     }
 
     /// Makes a node a learner and fills it; one that does not catch up is out again.

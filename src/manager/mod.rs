@@ -41,6 +41,7 @@
 //! | `door` | opening and ending; what arrives |
 //! | `propose`, `members` | how the catalog and the members change |
 //! | `follow` | how a node that is no member keeps its catalog |
+//! | `levels` | what builds of other nodes know |
 //! | `board`, `watch` | what this node shows, and who is told |
 //! | `message`, `transport` | what managers say to one another |
 //! | `consensus`, `raft` | the seam, and openraft behind it, which nobody else names |
@@ -49,6 +50,7 @@ mod board;
 mod consensus;
 mod door;
 mod follow;
+mod levels;
 mod members;
 mod message;
 mod propose;
@@ -61,6 +63,7 @@ mod tests;
 
 pub use consensus::Outcome;
 pub use door::{Manager, Members, NotConfirmed, Options, Start, Times};
+pub use levels::Levels;
 pub use members::MembersError;
 pub use message::{Weight, weight};
 pub use propose::ProposeError;

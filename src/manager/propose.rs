@@ -97,6 +97,7 @@ impl Manager {
     /// Asks for a change, on whichever node. Answered when it is committed: durable at a majority of the members, and on a node that
     /// leads visible in [`Manager::catalog`]. On another it is visible shortly after.
     pub async fn propose(&self, command: Command) -> Result<Vec<Event>, ProposeError> {
+        self.shared.is_known_to_all(&command)?;
         match self.ask(command).await {
             Outcome::Committed { index, result } => {
                 self.shows(index.0).await;
@@ -109,7 +110,9 @@ impl Manager {
 
     /// Asks for a change, and says what is known of it and where in the log it is. Does not wait until this node shows it.
     pub async fn ask(&self, command: Command) -> Outcome {
-        if let Err(why) = fits(&command) {
+        let known = self.shared.is_known_to_all(&command);
+        let takes = known.map_err(|refusal| refusal.reason);
+        if let Err(why) = takes.and_then(|()| fits(&command)) {
             return Outcome::Lost { why };
         }
         let until = Instant::now() + self.shared.times.propose;

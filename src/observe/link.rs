@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why links ended, by the places in [`LinkNumbers::cut`].
-pub const CUTS: [&str; 11] = [
+pub const CUTS: [&str; 12] = [
     "given_up",
     "closed",
     "truncated",
@@ -15,6 +15,7 @@ pub const CUTS: [&str; 11] = [
     "credit_taken_back",
     "mismatch",
     "slow",
+    "tls",
 ];
 
 /// What the links of a shard have counted.

@@ -262,7 +262,7 @@ mod tests {
         registry.links(1).set(&LinkNumbers {
             links: 2,
             frames_sent: 9,
-            cut: [0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0],
+            cut: [0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0],
             ..LinkNumbers::default()
         });
         registry

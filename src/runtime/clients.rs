@@ -15,7 +15,7 @@ use super::connection::{
 use super::desk::{Desk, Owner, Pending, Wanted};
 use super::exports::Exports;
 use super::handle::ListenError;
-use super::served::ServeError;
+use super::served::{ServeError, Visitor};
 use super::tags::Completed;
 use crate::base::{BLOCK, BufRef, IoError, MapRun, Request, RequestKind, Slab, Time, VolumeId};
 use crate::frontend::nbd::{
@@ -162,6 +162,35 @@ impl Clients {
         }
     }
 
+    /// Serves a client that came under TLS. It says the next word.
+    pub fn receive_visitor(
+        &mut self,
+        socket: OwnedFd,
+        visitor: Box<Visitor>,
+        desk: &mut Desk,
+    ) -> Result<(), ServeError> {
+        if self.strangers >= STRANGERS {
+            return Err(ServeError::Full);
+        }
+        let file = desk.ring.adopt(socket);
+        let file = file.map_err(|_| ServeError::TooManyFiles)?;
+        let session = Session::secured(self.limits, visitor.no_zeroes);
+        let mut connection = Connection::new(file, session, desk.now);
+        connection.visitor = Some(visitor);
+        match self.connections.insert(connection) {
+            Ok(key) => {
+                self.strangers += 1;
+                self.sweep_by(desk.now + SWEEP);
+                self.touch(key);
+                Ok(())
+            }
+            Err(_) => {
+                desk.ring.drop_file(file);
+                Err(ServeError::Full)
+            }
+        }
+    }
+
     /// Serves a connection of the kernel's nbd, which begins with its first request.
     pub fn take_over(
         &mut self,
@@ -200,13 +229,27 @@ impl Clients {
 
     /// Takes a new table of exports, tells live sessions what sizes changed, and answers who waits for an export that is not away any more.
     pub fn set_exports(&mut self, exports: Arc<Exports>, desk: &mut Desk) {
-        for (_, connection) in self.connections.iter_mut() {
+        let mut shut_out = Vec::new();
+        for (key, connection) in self.connections.iter_mut() {
             let export = connection
                 .volume
                 .and_then(|volume| exports.by_volume(volume));
             if let Some(export) = export {
                 connection.session.set_size(export.size);
+                let visitor = connection.visitor.as_ref();
+                if visitor.is_some_and(|one| one.refused_by(&export.clients).is_some()) {
+                    shut_out.push(key);
+                }
             }
+        }
+        for key in shut_out {
+            if let Some(visitor) = &self.connections[key].visitor {
+                tracing::warn!(
+                    client = visitor.client,
+                    "an NBD client was cut off: it is not on its volume's list any more"
+                );
+            }
+            self.lose(key, desk);
         }
         self.exports = exports;
         for key in std::mem::take(&mut self.waiting) {

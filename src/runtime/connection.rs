@@ -3,6 +3,7 @@
 //! A quiet connection is this value and nothing else: buffers are picked by the kernel when there is something
 //! to receive, and messages exist only while there is something to send.
 
+use super::served::Visitor;
 use crate::base::{BufId, BufRef, IoError, RequestKind, Time, VolumeId};
 use crate::frontend::nbd::{Command, Session, Slot};
 use crate::io::{FileNo, Message, SendNo};
@@ -139,6 +140,8 @@ pub(super) struct Connection {
     /// Whether it is on the list of those that are not at rest.
     pub awake: bool,
     pub zero_jobs: Vec<Option<ZeroJob>>,
+    /// Who it is, where it came under TLS.
+    pub visitor: Option<Box<Visitor>>,
     /// Where the client is the kernel's nbd: dropped when the connection is closed, which tells the control plane.
     pub kernel: Option<oneshot::Sender<()>>,
 }
@@ -166,6 +169,7 @@ impl Connection {
             dirty: false,
             awake: false,
             zero_jobs: Vec::new(),
+            visitor: None,
             kernel: None,
         }
     }

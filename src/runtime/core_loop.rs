@@ -348,6 +348,13 @@ impl<M: Machine> Core<M> {
             Mail::Listen { socket, done } => {
                 let _ = done.send(self.clients.listen(socket, desk));
             }
+            Mail::Visitor {
+                socket,
+                visitor,
+                done,
+            } => {
+                let _ = done.send(self.clients.receive_visitor(socket, visitor, desk));
+            }
             Mail::Connected {
                 socket,
                 volume,
@@ -369,8 +376,13 @@ impl<M: Machine> Core<M> {
                     );
                 }
             }
-            Mail::Link { socket, peer, done } => {
-                let taken = self.links.welcome(socket, peer, desk);
+            Mail::Link {
+                socket,
+                cover,
+                peer,
+                done,
+            } => {
+                let taken = self.links.welcome(socket, cover, peer, desk);
                 // Before an order that comes behind it: what follows from that goes over this link.
                 if self.link_user.is_none() {
                     self.tell_links();

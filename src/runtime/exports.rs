@@ -23,6 +23,29 @@ pub struct Export {
     /// Whether this node would have to take it first: who wants to attach waits until the control plane, which is told, has brought that about or
     /// says why not.
     pub is_away: bool,
+    /// Which of those that come under TLS may know of it and attach it.
+    pub clients: Admits,
+}
+
+/// Which clients, by the name that their certificates prove, a volume is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Admits {
+    #[default]
+    Nobody,
+    /// All that come, but for these.
+    AllBut(Vec<String>),
+    Only(Vec<String>),
+}
+
+impl Admits {
+    /// Whether this client is one of them.
+    pub fn admits(&self, client: &str) -> bool {
+        match self {
+            Admits::Nobody => false,
+            Admits::AllBut(names) => !names.iter().any(|name| name == client),
+            Admits::Only(names) => names.iter().any(|name| name == client),
+        }
+    }
 }
 
 /// The exports of a node, by name.

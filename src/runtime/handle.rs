@@ -8,7 +8,7 @@ use super::bench::{Measurement, Spec, together};
 use super::cluster::Orders;
 use super::exports::{Attachments, Export, Exports};
 use super::guests::GuestTable;
-use super::links::{Limits, LinkError, LinkId, LinkUser, Peer};
+use super::links::{Cover, Limits, LinkError, LinkId, LinkUser, Peer};
 use super::mailbox::{Answer, Ask, Mail, Postbox};
 use super::places::Places;
 use super::said::{SAID, SaidReceiver};
@@ -220,14 +220,20 @@ impl Handle {
         answer.unwrap_or(Err(ListenError::Stopped))
     }
 
-    /// Gives a shard a connection to a shard of a peer whose handshake is done, and of which nothing behind it was read.
+    /// Gives a shard a connection to a shard of a peer whose handshake is done, and of which nothing behind it was read but what its cover holds.
     pub async fn link(
         &self,
         shard: ShardNo,
         socket: OwnedFd,
+        cover: Option<Box<dyn Cover>>,
         peer: Peer,
     ) -> Result<LinkId, LinkError> {
-        let mail = |done| Mail::Link { socket, peer, done };
+        let mail = |done| Mail::Link {
+            socket,
+            cover,
+            peer,
+            done,
+        };
         let answer = self.ask_shard(shard, mail).await;
         answer.unwrap_or(Err(LinkError::Stopped))
     }

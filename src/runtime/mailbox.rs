@@ -9,9 +9,9 @@ use super::bench::{Measured, Share};
 use super::exports::Exports;
 use super::guests::GuestMail;
 use super::handle::{AttachError, BenchError, ListenError};
-use super::links::{LinkError, LinkId, Peer};
+use super::links::{Cover, LinkError, LinkId, Peer};
 use super::post::Letter;
-use super::served::{Queue, ServeError};
+use super::served::{Queue, ServeError, Visitor};
 use crate::base::{DiskId, IoError, MapRun, NodeId, RequestKind, VolumeId};
 use crate::io;
 use crate::shard::{Control, ControlError, Copies, DiskSlot, RouteChange, ShardNo, ToFill};
@@ -46,6 +46,12 @@ pub(super) enum Mail {
         socket: OwnedFd,
         done: oneshot::Sender<Result<(), ListenError>>,
     },
+    /// A client of NBD under TLS, behind STARTTLS.
+    Visitor {
+        socket: OwnedFd,
+        visitor: Box<Visitor>,
+        done: oneshot::Sender<Result<(), ServeError>>,
+    },
     /// A connection of the kernel's nbd, past any handshake.
     Connected {
         socket: OwnedFd,
@@ -65,6 +71,7 @@ pub(super) enum Mail {
     /// A connection to a shard of a peer, past its handshake.
     Link {
         socket: OwnedFd,
+        cover: Option<Box<dyn Cover>>,
         peer: Peer,
         done: oneshot::Sender<Result<LinkId, LinkError>>,
     },

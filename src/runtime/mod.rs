@@ -58,8 +58,8 @@ mod tests;
 mod transfer;
 
 pub use bench::{Measurement, Pattern, Spec as BenchSpec};
-pub use exports::Export;
+pub use exports::{Admits, Export};
 pub use guests::{Guest, GuestError, GuestState};
 pub use handle::{AttachError, BenchError, Config, Handle, ListenError, Notes, Runtime};
 pub use said::SaidReceiver;
-pub use served::{Ended, Queue, ServeError};
+pub use served::{Ended, Queue, ServeError, Visitor};

@@ -1,5 +1,6 @@
 //! What the control plane has shards serve besides listening sockets: connections and queues of this host's kernel.
 
+use super::exports::Admits;
 use super::handle::Handle;
 use super::mailbox::Mail;
 use crate::base::VolumeId;
@@ -20,6 +21,29 @@ pub struct Queue {
     /// Its tags.
     pub depth: u16,
     pub descriptors: Descriptors,
+}
+
+/// A client of NBD that came under TLS: who it is, and what was agreed on before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor {
+    /// Its name, which its certificate has proven.
+    pub client: String,
+    /// Why it may attach nothing, for a person; `None` where it may what volumes' lists say.
+    pub refused: Option<String>,
+    /// Whether the padding behind the answer to `EXPORT_NAME` is waived.
+    pub no_zeroes: bool,
+}
+
+impl Visitor {
+    /// Why it may not attach what is for these clients.
+    pub(super) fn refused_by(&self, clients: &Admits) -> Option<&str> {
+        let not_listed =
+            "this client is not on the volume's list: `sarsen volume set NAME --clients`";
+        let listed = clients.admits(&self.client);
+        self.refused
+            .as_deref()
+            .or_else(|| (!listed).then_some(not_listed))
+    }
 }
 
 /// Why something is not served.
@@ -81,6 +105,24 @@ impl Handle {
         let served = self.ask_shard(shard, mail).await;
         served.unwrap_or(Err(ServeError::Stopped))?;
         Ok(Ended(end))
+    }
+
+    /// Serves a client whose TLS is done elsewhere: its clear bytes come over `socket`. They are spread over the shards by their number.
+    pub async fn serve_visitor(
+        &self,
+        number: usize,
+        socket: OwnedFd,
+        visitor: Visitor,
+    ) -> Result<(), ServeError> {
+        let shard = ShardNo((number % self.shards()) as u16);
+        let visitor = Box::new(visitor);
+        let mail = |done| Mail::Visitor {
+            socket,
+            visitor,
+            done,
+        };
+        let served = self.ask_shard(shard, mail).await;
+        served.unwrap_or(Err(ServeError::Stopped))
     }
 
     /// Serves a queue of a ublk device: all its commands go out before this returns.

@@ -74,6 +74,7 @@ fn export(size: u64, refused: Option<&str>) -> Export {
         read_only: false,
         refused: refused.map(str::to_owned),
         is_away: false,
+        clients: Admits::default(),
     }
 }
 

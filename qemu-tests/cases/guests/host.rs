@@ -1,20 +1,25 @@
 //! A host that is a guest, with the daemon in it, for the devices of the kernel.
 
+use super::pool::Pool;
+use crate::cases::replicated::whole;
+use crate::cases::several_nodes::{join_to, node, settled, token};
 use crate::guest::daemon::{self, Inside};
 use crate::guest::{Guest, Job, Plan};
 use crate::harness::daemon::text;
+use crate::harness::network::Lan;
 use crate::harness::{Room, Step, ensure};
 use std::time::Duration;
-
-/// Prints what the kernel said last, and where in it every thread of the host waits: also its own, which serve the drivers.
-const WHERE_IT_STANDS: &str = "dmesg | tail -20; for t in /proc/[0-9]*/task/*; do \
-    s=$(cat $t/stack 2>/dev/null); [ -z \"$s\" ] || { echo \"$t $(cat $t/comm)\"; echo \"$s\"; }; done; true";
 
 /// The host, and the daemon that runs in it.
 pub struct Host {
     pub guest: Guest,
     daemon: Inside,
+    /// The other nodes of its cluster, outside.
+    peers: Option<Pool>,
 }
+
+/// Where the host listens for other nodes, and they for it.
+const PORT: u16 = 7400;
 
 impl Host {
     /// Boots it with an empty disk for the store, with these tools, and with both drivers.
@@ -40,7 +45,60 @@ impl Host {
         let mut guest = change(plan).boot()?;
         guest.run("mkdir -p /root/data")?;
         let daemon = Inside::start(&mut guest)?;
-        Ok(Host { guest, daemon })
+        Ok(Host {
+            guest,
+            daemon,
+            peers: None,
+        })
+    }
+
+    /// One with both drivers and no disk, that joins three nodes outside: they are the members, and have two copies of everything. Processors that are
+    /// emulated, and shared with a load, lose leases of 400 ms: copies at such a node would be filled again and again.
+    pub fn of_cluster(room: &Room) -> Step<Host> {
+        let lan = Lan::new()?;
+        let mut peers = Vec::new();
+        for (number, name) in ["b", "c", "d"].into_iter().enumerate() {
+            let listen = format!("{}:{}", Lan::OUTSIDE, PORT as usize + number);
+            let start = node(room, name, &format!("[cluster]\nlisten = {listen:?}\n"))?;
+            peers.push(start.in_network(lan.namespace()).run()?);
+        }
+        peers[0].tell(&["cluster", "init"])?;
+        join_to(&peers[1], &peers[0])?;
+        join_to(&peers[2], &peers[0])?;
+        settled(&[&peers[0], &peers[1], &peers[2]], 3)?;
+        let listen = format!("{}:{PORT}", Lan::GUEST);
+        let (config, content) = daemon::node_config("/root/data", &listen);
+        let plan = Plan::new(room, "host").sarsen().udev()?;
+        let plan = plan.module("ublk_drv").module("nbd").at(&lan);
+        let mut guest = plan.file(config, &content).boot()?;
+        guest.run("mkdir -p /root/data")?;
+        let daemon = Inside::start(&mut guest)?;
+        let (address, token) = token(&peers[0], "1h")?;
+        daemon.tell(&mut guest, &format!("join {address} --token {token}"))?;
+        let is_there = "sarsen --api /run/api.sock status | grep -q '4, 3 of them members'";
+        guest.run(&format!("until {is_there}; do sleep 0.2; done"))?;
+        for (node, name) in peers.iter().zip(["disk-b", "disk-c", "disk-d"]) {
+            let path = room.path(name);
+            node.tell(&["disk", "add", &text(&path), "--size", "512M"])?;
+        }
+        peers[0].tell(&["pool", "set", "default", "--copies", "2"])?;
+        whole(&peers[0])?;
+        let peers = Some(Pool::of(peers));
+        Ok(Host {
+            guest,
+            daemon,
+            peers,
+        })
+    }
+
+    /// Amid what is done at a device: a node outside is killed; the next time, it comes back.
+    pub fn amid(&mut self) -> Step<()> {
+        self.peers.as_mut().map_or(Ok(()), Pool::amid)
+    }
+
+    /// After it: all copies are made, also those that a node missed.
+    pub fn mended(&mut self) -> Step<()> {
+        self.peers.as_mut().map_or(Ok(()), Pool::mended)
     }
 
     /// Makes a volume and a device of it; the device's path. The link of udev leads to it.
@@ -93,7 +151,7 @@ impl Host {
         let daemon = self.daemon.said(&mut self.guest)?;
         let status = self.try_to_tell("status");
         let status = status.map_or_else(|error| error.to_string(), |(_, said)| said);
-        let kernel = self.guest.run(WHERE_IT_STANDS)?;
+        let kernel = self.guest.run(daemon::WHERE_IT_STANDS)?;
         Err(
             format!("{why}\n--- the daemon said\n{daemon}\n{status}\n--- the kernel\n{kernel}")
                 .into(),
@@ -113,15 +171,13 @@ impl Host {
         self.daemon.signal(&mut self.guest, signal)
     }
 
-    pub fn stop_and_start(self) -> Step<Host> {
-        let Host { mut guest, daemon } = self;
-        let daemon = daemon.stop_and_start(&mut guest)?;
-        Ok(Host { guest, daemon })
+    pub fn stop_and_start(mut self) -> Step<Host> {
+        self.daemon = self.daemon.stop_and_start(&mut self.guest)?;
+        Ok(self)
     }
 
-    pub fn kill_and_start(self) -> Step<Host> {
-        let Host { mut guest, daemon } = self;
-        let daemon = daemon.kill_and_start(&mut guest)?;
-        Ok(Host { guest, daemon })
+    pub fn kill_and_start(mut self) -> Step<Host> {
+        self.daemon = self.daemon.kill_and_start(&mut self.guest)?;
+        Ok(self)
     }
 }

@@ -182,6 +182,17 @@ impl Alerts {
         }
     }
 
+    /// Says that all conditions are gone of what is itself gone.
+    pub fn forget(&self, is_about: impl Fn(&str) -> bool) {
+        super::lock(&self.active).retain(|(kind, subject), _| {
+            let goes = is_about(subject);
+            if goes {
+                tracing::info!(alert = kind.name(), subject, "an alert is over");
+            }
+            !goes
+        });
+    }
+
     /// Since when a condition is there, in seconds since 1970 UTC; nothing where it is not.
     pub fn since(&self, kind: AlertKind, subject: &str) -> Option<u64> {
         let key = (kind, subject.to_owned());
@@ -233,5 +244,9 @@ mod tests {
         alerts.clear(AlertKind::LowSpace, "disk 1");
         assert_eq!(alerts.list().len(), 1);
         assert_eq!(alerts.list()[0].subject, "disk 2");
+        alerts.forget(|subject| subject == "disk 1");
+        assert_eq!(alerts.list().len(), 1);
+        alerts.forget(|subject| subject == "disk 2");
+        assert_eq!(alerts.list(), []);
     }
 }

@@ -6,7 +6,7 @@ use super::alerts::unix_seconds;
 use super::{AlertKind, Host, lock};
 use crate::api::model::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
-    ClusterToken, ErrorBody, ErrorCode, Maintenance,
+    ClusterToken, ErrorBody, ErrorCode, Maintenance, MembersChange,
 };
 use crate::base::{DiskId, NodeId, VolumeId};
 use crate::cluster::{Cluster, ClusterError, Founded, Join, Place, Presence, View, Viewed};
@@ -115,6 +115,22 @@ impl Host {
     }
 
     pub async fn set_members(&self, set: ClusterMembersSet) -> Result<ClusterStatus, ErrorBody> {
+        if set.dry_run {
+            let would = self.cluster().would_set_members(&set.nodes).await?;
+            let catalog = self.manager().catalog();
+            let names = |nodes: BTreeSet<NodeId>| {
+                let names = nodes.into_iter().map(|node| name_of(&catalog, node));
+                names.collect::<Vec<String>>()
+            };
+            let mut seen = self.cluster_status()?;
+            seen.change = Some(MembersChange {
+                members: names(would.after),
+                added: names(would.added),
+                removed: names(would.removed),
+                silent: names(would.silent),
+            });
+            return Ok(seen);
+        }
         self.cluster().set_members(&set.nodes).await?;
         self.cluster_status()
     }
@@ -151,6 +167,9 @@ impl Host {
                 .filter(|id| known.contains(id))
                 .collect();
             let now: BTreeSet<_> = catalog.volumes().map(|volume| volume.id).collect();
+            let gone = known.iter().filter(|id| catalog.disk(**id).is_none());
+            // Another node removed them.
+            gone.for_each(|id| self.forget_disk(*id));
             drop(catalog);
             if volumes.difference(&now).next().is_some() {
                 self.drop_forgotten(&open).await;
@@ -266,6 +285,7 @@ fn shown(view: View, catalog: &Catalog) -> ClusterStatus {
         node: name(view.this),
         leader: view.leader.map(name),
         nodes: view.nodes.iter().map(node).collect(),
+        change: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Disks of this node: opened at the start, added while it runs, made longer, scrubbed.
 
+use super::arrival::disk_at;
 use super::cluster::name_of;
 use super::image::{self, Content, Made};
 use super::notes::subject;
@@ -60,15 +61,20 @@ impl Host {
     /// Takes a disk into the pool. An empty one is formatted; one that holds anything is refused.
     pub async fn add_disk(&self, add: DiskAdd) -> Result<Disk, ErrorBody> {
         let _changing = self.inner.changing.lock().await;
-        let path = PathBuf::from(&add.path);
-        if !path.is_absolute() {
+        match add.dry_run {
+            true => self.would_add(&add).await,
+            false => self.take_in(&add).await,
+        }
+    }
+
+    /// Refuses a disk of which that is known before it is looked at.
+    pub(super) fn may_be_added(&self, add: &DiskAdd) -> Result<(), ErrorBody> {
+        if !Path::new(&add.path).is_absolute() {
             let message = format!("{:?} is not an absolute path", add.path);
             return Err(ErrorBody::invalid("path", message, "begin it with /"));
         }
         let catalog = self.manager().catalog();
-        let same =
-            |disk: &&catalog::Disk| disk.node == self.inner.parts.node && disk.path == add.path;
-        if let Some(disk) = catalog.disks().find(same) {
+        if let Some(disk) = disk_at(&catalog, self.inner.parts.node, &add.path) {
             let message = format!("{} is disk {} already", add.path, disk.id);
             return Err(ErrorBody::new(
                 ErrorCode::Exists,
@@ -77,9 +83,14 @@ impl Host {
                 "add another disk",
             ));
         }
+        self.may_use_pool(add.pool.as_deref())
+    }
+
+    /// The same as [`Host::add_disk`] by who changes something already.
+    pub(super) async fn take_in(&self, add: &DiskAdd) -> Result<Disk, ErrorBody> {
         // Before anything is written to it.
-        self.may_use_pool(add.pool.as_deref())?;
-        let size = add.size_bytes;
+        self.may_be_added(add)?;
+        let (path, size) = (PathBuf::from(&add.path), add.size_bytes);
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, size)).await;
         let (store, bytes, made) = prepared.map_err(|stopped| {
             ErrorBody::unavailable(format!("the formatting stopped: {stopped}"), "try again")
@@ -214,7 +225,11 @@ impl Host {
     }
 
     /// Refuses what only a disk's own node can do.
-    fn disk_is_here(&self, catalog: &Catalog, disk: &catalog::Disk) -> Result<(), ErrorBody> {
+    pub(super) fn disk_is_here(
+        &self,
+        catalog: &Catalog,
+        disk: &catalog::Disk,
+    ) -> Result<(), ErrorBody> {
         if disk.node == self.inner.parts.node {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! Partition tables, LVM, file systems and other stores all leave their mark there.
 
 use crate::api::model::{ErrorBody, ErrorCode};
-use crate::base::{BLOCK, StoreId};
+use crate::base::{BLOCK, CHUNK, StoreId};
 use crate::io::{Access, Disk};
 use crate::store::{self, OpenError, Superblock};
 use std::fs::File;
@@ -76,25 +76,58 @@ pub fn open_or_create(path: &Path, size: Option<u64>) -> Result<(Disk, Option<Ma
             let disk = Disk::create(path, bytes).map_err(disk_error)?;
             return Ok((disk, Made::at(path)));
         }
-        (None, false) => {
-            let message = format!("there is nothing at {}", path.display());
-            let hint = "say --size to make a file there";
-            return Err(ErrorBody::new(ErrorCode::NotFound, "path", message, hint));
-        }
+        (None, false) => return Err(nothing_there(path)),
         (_, true) => open(path)?,
     };
     match size {
         Some(bytes) if disk.bytes() == 0 => {
             disk.grow(bytes).map_err(disk_error)?;
         }
-        Some(bytes) if disk.bytes() != bytes => {
-            let message = format!("{} has {} bytes, not {bytes}", path.display(), disk.bytes());
-            let hint = "a disk is used as a whole: leave the size out";
-            return Err(ErrorBody::invalid("size_bytes", message, hint));
-        }
+        Some(bytes) if disk.bytes() != bytes => return Err(not_so_long(&disk, bytes)),
         _ => {}
     }
     Ok((disk, None))
+}
+
+/// What [`open_or_create`] would find or make at `path`: its length, and what is on it. Nothing is made, and nothing written.
+pub(super) fn look_only(path: &Path, size: Option<u64>) -> Result<(u64, Content), ErrorBody> {
+    let disk = match (size, path.exists()) {
+        (Some(bytes), false) => {
+            Disk::may_create(path, bytes).map_err(disk_error)?;
+            return Ok((bytes, Content::Empty));
+        }
+        (None, false) => return Err(nothing_there(path)),
+        (_, true) => open(path)?,
+    };
+    let has = disk.bytes();
+    let bytes = match size {
+        Some(bytes) if has == 0 => {
+            disk.may_grow(bytes).map_err(disk_error)?;
+            bytes
+        }
+        Some(bytes) if has != bytes => return Err(not_so_long(&disk, bytes)),
+        _ => has,
+    };
+    // A file that is shorter than a block counts as one of no length, and has something on it all the same.
+    let is_file = std::fs::metadata(path).ok().filter(|found| found.is_file());
+    let content = match is_file {
+        Some(file) if has == 0 && file.len() > 0 => Content::Other,
+        _ => look(&disk)?,
+    };
+    Ok((bytes, content))
+}
+
+fn nothing_there(path: &Path) -> ErrorBody {
+    let message = format!("there is nothing at {}", path.display());
+    let hint = "say --size to make a file there";
+    ErrorBody::new(ErrorCode::NotFound, "path", message, hint)
+}
+
+fn not_so_long(disk: &Disk, bytes: u64) -> ErrorBody {
+    let (path, has) = (disk.path().display(), disk.bytes());
+    let message = format!("{path} has {has} bytes, not {bytes}");
+    let hint = "a disk is used as a whole: leave the size out";
+    ErrorBody::invalid("size_bytes", message, hint)
 }
 
 /// The disk at `path`, for this process alone.
@@ -130,33 +163,51 @@ pub fn look(disk: &Disk) -> Result<Content, ErrorBody> {
 
 /// Puts an empty store on `disk`, on which `found` was found: refused where that is anything.
 pub fn format_empty(disk: &Disk, found: Content) -> Result<StoreId, ErrorBody> {
+    must_be_empty(disk.path(), found)?;
+    format(disk)
+}
+
+/// Refuses a disk on which anything was found.
+pub(super) fn must_be_empty(path: &Path, found: Content) -> Result<(), ErrorBody> {
     let why = match found {
-        Content::Empty => return format(disk),
+        Content::Empty => return Ok(()),
         Content::Store { id, .. } => format!("it holds the store {id}"),
         Content::Damaged(why) => format!("it holds a store: {why}"),
         Content::Other => "there is something on it".into(),
     };
-    let message = format!("{}: {why}", disk.path().display());
+    let message = format!("{}: {why}", path.display());
     let hint = "name an empty disk; `wipefs -a` or truncate empties one whose data nobody needs";
     Err(ErrorBody::new(ErrorCode::Conflict, "path", message, hint))
 }
 
 /// Puts an empty store on `disk`, durably.
 fn format(disk: &Disk) -> Result<StoreId, ErrorBody> {
+    let (store, formatted) = lay_out(disk.path(), disk.bytes())?;
+    let carried_out = carry_out(disk, &formatted);
+    carried_out.map_err(|error| disk_failed(disk, error))?;
+    Ok(store)
+}
+
+/// A new store for a disk of `bytes` at `path`.
+fn lay_out(path: &Path, bytes: u64) -> Result<(StoreId, store::Formatted), ErrorBody> {
     let plan = store::Plan {
         store: StoreId(random()?),
         instance_key: random()?,
-        disk_bytes: disk.bytes(),
+        disk_bytes: bytes,
         journal_bytes: None,
         pages: None,
     };
     let formatted = store::format(&plan).map_err(|too_small| {
-        let message = format!("{}: {too_small}", disk.path().display());
+        let message = format!("{}: {too_small}", path.display());
         ErrorBody::invalid("size_bytes", message, "use a larger disk")
     })?;
-    let carried_out = carry_out(disk, &formatted);
-    carried_out.map_err(|error| disk_failed(disk, error))?;
-    Ok(plan.store)
+    Ok((plan.store, formatted))
+}
+
+/// The identity that a new store on a disk of `bytes` could have, and its room for payload, in bytes.
+pub(super) fn new_store(path: &Path, bytes: u64) -> Result<(StoreId, u64), ErrorBody> {
+    let (store, formatted) = lay_out(path, bytes)?;
+    Ok((store, formatted.geometry.slots * CHUNK))
 }
 
 /// Superblocks last, behind a flush: a disk whose formatting broke off has none.

@@ -8,7 +8,9 @@
 //! | `import` | the data of a volume that is being filled |
 //! | `data` | nothing: export, maps, measurements |
 //! | `disks` | disks of this node: open, format, add, grow, scrub |
+//! | `arrival` | nothing: what an added disk would bring, and what would move to it |
 //! | `drain` | disks that are to go |
+//! | `replace` | a disk that another one takes the place of |
 //! | `moves` | nothing: what a drain would move |
 //! | `attachments` | what serves volumes to guests and as devices |
 //! | `devices` | block devices of this host's kernel |
@@ -27,6 +29,7 @@
 //! so that a client that hangs up does not cut it off.
 
 mod alerts;
+mod arrival;
 mod attachments;
 mod clients;
 mod cluster;
@@ -43,6 +46,7 @@ mod moves;
 mod nodes;
 mod notes;
 mod pools;
+mod replace;
 mod space;
 mod upgrade;
 mod view;

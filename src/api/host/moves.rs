@@ -43,7 +43,7 @@ impl Host {
 }
 
 /// The catalog in which these disks are draining. Those that are missing or out of service are made anew elsewhere anyway.
-fn tried(catalog: &Catalog, going: &BTreeSet<DiskId>) -> Result<Catalog, ErrorBody> {
+pub(super) fn tried(catalog: &Catalog, going: &BTreeSet<DiskId>) -> Result<Catalog, ErrorBody> {
     let is_serving = |disk: &&DiskId| {
         let disk = catalog.disk(**disk);
         disk.is_some_and(|disk| disk.state == DiskState::Serving)
@@ -56,7 +56,7 @@ fn tried(catalog: &Catalog, going: &BTreeSet<DiskId>) -> Result<Catalog, ErrorBo
 }
 
 /// How full disks are, by what their nodes say.
-fn used(work: BTreeMap<NodeId, Work>) -> BTreeMap<DiskId, DiskWork> {
+pub(super) fn used(work: BTreeMap<NodeId, Work>) -> BTreeMap<DiskId, DiskWork> {
     let disks = work.into_values().flat_map(|work| work.disks);
     disks.map(|(disk, of)| (DiskId(disk), of)).collect()
 }
@@ -137,17 +137,17 @@ fn moves(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::{PgId, StoreId};
     use crate::protocol::catalog::{Batch, StoreName};
     use crate::protocol::membership::Incarnation;
     use crate::protocol::placement::Level;
 
-    const GIB: u64 = 1 << 30;
+    pub const GIB: u64 = 1 << 30;
 
     /// Four nodes with a disk of 1 GiB each of the same number, two copies, and 12 PGs on the first three.
-    fn catalog() -> Catalog {
+    pub fn catalog() -> Catalog {
         let mut catalog = Catalog::default();
         let mut apply = |command| drop(catalog.apply(&command).unwrap());
         for n in 1..=4_u8 {
@@ -184,7 +184,7 @@ mod tests {
         catalog
     }
 
-    fn half_full(disks: &[u32]) -> BTreeMap<DiskId, DiskWork> {
+    pub fn half_full(disks: &[u32]) -> BTreeMap<DiskId, DiskWork> {
         let of = DiskWork {
             capacity_bytes: GIB,
             used_bytes: GIB / 2,

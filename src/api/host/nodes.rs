@@ -14,13 +14,15 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
+pub(super) use remove::{only_copies, only_there};
+
 use super::Host;
 use super::cluster::maintenance_of;
 use super::drain::may_go;
 use crate::api::model::{
     ClusterNode, ErrorBody, ErrorCode, Node, NodeData, NodeDrain, NodeRack, Nodes,
 };
-use crate::base::{DiskId, NodeId, VolumeId};
+use crate::base::{DiskId, NodeId, PgId, VolumeId};
 use crate::protocol::catalog::{self, Catalog, Command, DiskState};
 use std::collections::BTreeSet;
 
@@ -153,6 +155,15 @@ fn volumes_at(catalog: &Catalog, node: NodeId) -> BTreeSet<VolumeId> {
     let attached = catalog.attachments().filter(|one| one.node == node);
     let attached = attached.map(|one| one.volume);
     attached.chain(catalog.owned_by(node)).collect()
+}
+
+/// Volumes that have a part of these placement groups, which are in order.
+fn volumes_over(catalog: &Catalog, pgs: &[PgId]) -> Vec<VolumeId> {
+    let of = catalog.volumes().filter(|volume| {
+        let of_volume = catalog.pgs_of_volume(volume);
+        of_volume.iter().any(|pg| pgs.binary_search(pg).is_ok())
+    });
+    of.map(|volume| volume.id).collect()
 }
 
 /// Names of volumes, for people and programs.

@@ -28,7 +28,7 @@ pub(super) struct Next {
 }
 
 impl Host {
-    /// Tries the next binary and has the daemon become it. Answered before it does.
+    /// Tries the next binary and has the daemon become it, where it is not only asked. Answered before it does.
     pub async fn upgrade(&self, upgrade: Upgrade) -> Result<Upgrading, ErrorBody> {
         let binary = match upgrade.binary {
             Some(named) => PathBuf::from(named),
@@ -37,6 +37,8 @@ impl Host {
         let tried = tokio::task::spawn_blocking(move || try_out(binary));
         let tried = tried.await.map_err(|error| refused(error.to_string()))?;
         let (binary, checked) = tried?;
+        // Before the lock: it looks at every placement group.
+        let restart = upgrade.dry_run.then(|| self.restart());
         let mut next = lock(&self.inner.next.binary);
         if next.is_some() {
             let hint = "wait until it has ended";
@@ -51,7 +53,11 @@ impl Host {
             from_version: env!("CARGO_PKG_VERSION").to_owned(),
             to_version: checked.version,
             hands_over: checked.handover_forms.contains(&FORM),
+            restart,
         };
+        if upgrade.dry_run {
+            return Ok(answer);
+        }
         *next = Some(binary);
         self.inner.next.asked.notify_one();
         Ok(answer)

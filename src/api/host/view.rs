@@ -6,7 +6,7 @@ use super::pools::Look;
 use super::{Host, Phase, lock};
 use crate::api::model::{
     AlertList, Attachment, AttachmentState, Disk, DiskList, ErrorBody, ErrorCode, ImportState,
-    Layer, NodeList, NodeStatus, Status, Volume, VolumeList, VolumeState, crc_text,
+    Layer, NbdClients, NodeList, NodeStatus, Status, Volume, VolumeList, VolumeState, crc_text,
 };
 use crate::base::DiskId;
 use crate::protocol::catalog::{self, Catalog, DiskState, LayerState, PoolId, Refusal, Sharing};
@@ -143,6 +143,7 @@ impl Host {
             bench: volume.bench,
             shared: volume.sharing == Sharing::Shared,
             io_timeout_seconds: volume.io_timeout,
+            clients: shown_clients(&volume.clients),
             pgs: volume.pgs,
             pg_states: (looked.get(&volume.pool)).map(|look| look.of_volume(catalog, volume)),
             layers: layers.collect(),
@@ -184,7 +185,7 @@ impl Host {
         }
     }
 
-    fn view_disk(&self, catalog: &Catalog, disk: &catalog::Disk) -> Disk {
+    pub(super) fn view_disk(&self, catalog: &Catalog, disk: &catalog::Disk) -> Disk {
         let failed = lock(&self.inner.disks)
             .get(&disk.id)
             .and_then(|now| now.failed.clone());
@@ -209,6 +210,7 @@ impl Host {
             reason: failed.unwrap_or_default(),
             pgs: catalog.pgs_on(disk.id).count() as u32,
             moves: None,
+            arrival: None,
         }
     }
 }
@@ -248,5 +250,13 @@ impl From<Refusal> for ErrorBody {
             Code::Exhausted => ErrorCode::Exhausted,
         };
         ErrorBody::new(code, &refusal.field, refusal.reason, &refusal.hint)
+    }
+}
+
+fn shown_clients(clients: &catalog::NbdClients) -> Option<NbdClients> {
+    match clients {
+        catalog::NbdClients::Nobody => None,
+        catalog::NbdClients::Anybody => Some(NbdClients::Any),
+        catalog::NbdClients::Only(names) => Some(NbdClients::Only(names.clone())),
     }
 }

@@ -3,15 +3,18 @@
 use super::health::Health;
 use super::held::Found;
 use super::{AlertKind, Host, lock};
-use crate::api::model::{self, ErrorBody, Volume, VolumeChange, VolumeCreate, VolumeCreatePurpose};
+use crate::api::model::{
+    self, ErrorBody, NbdClients, Volume, VolumeChange, VolumeCreate, VolumeCreatePurpose,
+};
 use crate::base::VolumeId;
 use crate::manager::ProposeError;
 use crate::pilot;
 use crate::protocol::catalog::{
     self, Command, Locality, Purpose, Sharing, VolumeState, check_name,
 };
-use crate::runtime::Export;
+use crate::runtime::{Admits, Export};
 use crate::shard::{Control, ControlError};
+use crate::trust::UserName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -75,13 +78,20 @@ impl Host {
         name: &str,
         change: VolumeChange,
     ) -> Result<Volume, ErrorBody> {
-        match (change.size_bytes, change.shared, change.io_timeout_seconds) {
-            (Some(size), None, None) => self.resize_volume(name, size).await,
-            (None, Some(shared), None) => self.share_volume(name, shared).await,
-            (None, None, Some(seconds)) => self.time_volume_out(name, seconds).await,
+        let VolumeChange {
+            size_bytes,
+            shared,
+            io_timeout_seconds,
+            clients,
+        } = change;
+        match (size_bytes, shared, io_timeout_seconds, clients) {
+            (Some(size), None, None, None) => self.resize_volume(name, size).await,
+            (None, Some(shared), None, None) => self.share_volume(name, shared).await,
+            (None, None, Some(seconds), None) => self.time_volume_out(name, seconds).await,
+            (None, None, None, Some(clients)) => self.let_clients_use(name, clients).await,
             _ => {
                 let message = "one thing is changed at a time";
-                let hint = "give `size_bytes`, `shared` or `io_timeout_seconds`";
+                let hint = "give `size_bytes`, `shared`, `io_timeout_seconds` or `clients`";
                 Err(ErrorBody::invalid("shared", message, hint))
             }
         }
@@ -97,6 +107,33 @@ impl Host {
         self.known(&format!("volume {name}"), asked)?;
         self.look_at_timeouts().await;
         self.volume(name)
+    }
+
+    async fn let_clients_use(&self, name: &str, clients: NbdClients) -> Result<Volume, ErrorBody> {
+        let clients = match clients {
+            NbdClients::None => catalog::NbdClients::Nobody,
+            NbdClients::Any => catalog::NbdClients::Anybody,
+            NbdClients::Only(mut names) => {
+                names.sort();
+                names.dedup();
+                if let Some(odd) = names.iter().find(|name| UserName::new(name).is_none()) {
+                    let message = format!("{odd:?} is no name of a client");
+                    let hint = "`sarsen cluster clients` shows their names";
+                    return Err(ErrorBody::invalid("clients", message, hint));
+                }
+                catalog::NbdClients::Only(names)
+            }
+        };
+        let _changing = self.inner.changing.lock().await;
+        let name = name.to_owned();
+        let volume = name.clone();
+        let asked = self
+            .manager()
+            .propose(Command::SetClients { name, clients });
+        self.known(&format!("volume {volume}"), asked.await)?;
+        // When this is answered it counts here; at other nodes when they hear of it.
+        self.show_exports().await;
+        self.volume(&volume)
     }
 
     /// Tells the shards of the volumes' `io_timeout`s, where these are others than they were told.
@@ -296,6 +333,8 @@ impl Host {
         let _showing = self.inner.showing.lock().await;
         let catalog = self.manager().catalog();
         let unavailable = lock(&self.inner.unavailable).clone();
+        let revoked = catalog.clients().filter(|(_, client)| client.revoked);
+        let revoked: BTreeSet<&str> = revoked.map(|(name, _)| name).collect();
         let export = |volume: &catalog::Volume| {
             let (refused, is_away) = match volume.state {
                 _ if closing == Some(volume.id) => (Some("it is being deleted".into()), false),
@@ -316,6 +355,7 @@ impl Host {
                 read_only: false,
                 refused,
                 is_away,
+                clients: admitted(&volume.clients, &revoked),
             }
         };
         self.runtime()
@@ -390,6 +430,20 @@ impl From<ProposeError> for ErrorBody {
                 error.to_string(),
                 "look whether it is done before you repeat it; what is there and not served is served after a restart",
             ),
+        }
+    }
+}
+
+/// Who may use a volume of this list under TLS, as long as these clients are revoked: who is one of them and connected is cut off.
+fn admitted(list: &catalog::NbdClients, revoked: &BTreeSet<&str>) -> Admits {
+    match list {
+        catalog::NbdClients::Nobody => Admits::Nobody,
+        catalog::NbdClients::Anybody => {
+            Admits::AllBut(revoked.iter().map(|name| (*name).to_owned()).collect())
+        }
+        catalog::NbdClients::Only(names) => {
+            let left = names.iter().filter(|name| !revoked.contains(name.as_str()));
+            Admits::Only(left.cloned().collect())
         }
     }
 }

@@ -13,6 +13,20 @@ pub struct ClusterStatus {
     /// Who leads the manager; nothing where this node hears of nobody who does, and then the catalog takes no changes.
     pub leader: Option<String>,
     pub nodes: Vec<ClusterNode>,
+    /// What would be changed, where this answers `dry_run` of a change of the members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<MembersChange>,
+}
+
+/// How the manager's members would change, by the names of nodes. Most of them answer the node that was asked; else it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersChange {
+    /// All of them, as they would be.
+    pub members: Vec<String>,
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    /// Of `members`, those that do not answer.
+    pub silent: Vec<String>,
 }
 
 /// A node of a cluster.
@@ -88,4 +102,7 @@ pub struct ClusterJoined {
 #[serde(deny_unknown_fields)]
 pub struct ClusterMembersSet {
     pub nodes: Vec<String>,
+    /// Nothing is changed: who would be added and removed is answered, or why it cannot be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }

@@ -22,6 +22,26 @@ pub struct Disk {
     /// What would move, where this answers `dry_run` of a drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves: Option<Moves>,
+    /// What would come of it, where this answers `dry_run` of its being added. `id` is the number that it would be given now; `store` is empty where it would be formatted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
+}
+
+/// What a new disk would bring and be given, as things are now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Its room for payload.
+    pub capacity_bytes: u64,
+    /// What the disks of its pool that take data would have together. Its share of what lies in the pool is about `size_bytes` of these.
+    pub pool_size_bytes: u64,
+    /// Copies of placement groups that would move to it, or be made there.
+    pub copies: u32,
+    /// About what they hold; nothing where that is not known of all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Why nothing would move to it; empty where something would.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// What a drain would move, as things are now. Bytes are about what is in use on the disks that are emptied.
@@ -75,6 +95,9 @@ pub struct DiskAdd {
     /// By its name; nothing: `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// Nothing is made, written or changed: what would come of it is answered, or why it cannot be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// `POST /v1/disks/ID/drain`
@@ -87,6 +110,27 @@ pub struct DiskDrain {
     /// Nothing is changed: what would move is answered, or why it cannot be.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// `POST /v1/disks/ID/replace`: another disk of the same node is added to the same pool, and this one is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskReplace {
+    /// Of the new disk, as in [`DiskAdd`]. One that is there already, as after an interruption, is not added again.
+    pub path: String,
+    /// As in [`DiskAdd`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Nothing is made, written or changed: `arrival` of the new disk and `moves` of the old one are answered, or why it cannot be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// A disk that is being drained, and the one that takes its place. It is removed when it is empty, by who asks for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskReplaced {
+    pub old: Disk,
+    pub new: Disk,
 }
 
 /// `POST /v1/disks/ID/grow`

@@ -24,9 +24,12 @@ pub use client::{
 };
 pub use cluster::{
     ClusterFounded, ClusterJoin, ClusterJoined, ClusterMembersSet, ClusterNode, ClusterStatus,
-    ClusterToken, ClusterTokenMake,
+    ClusterToken, ClusterTokenMake, MembersChange,
 };
-pub use disk::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, MoveTo, Moves, ScrubResult};
+pub use disk::{
+    Arrival, Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, DiskReplace, DiskReplaced, MoveTo,
+    Moves, ScrubResult,
+};
 pub use error::{ErrorBody, ErrorCode};
 pub use node::{
     Maintenance, Node, NodeData, NodeDrain, NodeMaintenance, NodeRack, NodeRemove, NodeRemoved,
@@ -36,10 +39,10 @@ pub use pool::{
     FilledDisk, Lack, LackingDisk, Level, PgStates, Pool, PoolCreate, PoolList, PoolSet, Rebuild,
 };
 pub use status::{Alert, AlertList, NodeList, NodeStatus, Status};
-pub use upgrade::{Checked, Upgrade, Upgrading};
+pub use upgrade::{Checked, Restart, Upgrade, Upgrading};
 pub use volume::{
-    ImportFinish, ImportState, Layer, Locality, Map, MapRun, Volume, VolumeChange, VolumeCreate,
-    VolumeCreatePurpose, VolumeList, VolumeState,
+    ImportFinish, ImportState, Layer, Locality, Map, MapRun, NbdClients, Volume, VolumeChange,
+    VolumeCreate, VolumeCreatePurpose, VolumeList, VolumeState,
 };
 
 /// The header that carries the crc32c of a binary body, as 8 hexadecimal digits.

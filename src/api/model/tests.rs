@@ -25,6 +25,7 @@ fn volume() -> Volume {
         bench: false,
         shared: false,
         io_timeout_seconds: None,
+        clients: None,
         pgs: 32,
         pg_states: None,
         layers: vec![Layer {
@@ -100,6 +101,7 @@ fn a_disk_is_written_as_ever() {
             reason: String::new(),
             pgs: 32,
             moves: None,
+            arrival: None,
         },
         r#"{"id":1,"node":"a","pool":"default","path":"/dev/vdb",
             "store":"00000000000000000000000000000000","size_bytes":17179869184,
@@ -331,4 +333,12 @@ fn a_client_is_written_as_ever() {
         },
         r#"{"name":"otto","role":"admin","until_unix_seconds":5,"revoked":false}"#,
     );
+}
+
+#[test]
+fn who_may_use_a_volume_is_written_as_ever() {
+    golden(&NbdClients::None, r#""none""#);
+    golden(&NbdClients::Any, r#""any""#);
+    let only = NbdClients::Only(vec!["a".into(), "b".into()]);
+    golden(&only, r#"{"only":["a","b"]}"#);
 }

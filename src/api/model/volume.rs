@@ -61,6 +61,9 @@ pub struct Volume {
     /// After how long I/O without an answer gets an error; nothing where it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_timeout_seconds: Option<u32>,
+    /// Which clients may use it over NBD under TLS; nothing where nobody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<NbdClients>,
     /// Over how many placement groups it is spread.
     pub pgs: u32,
     /// How those are; nothing where the node is alone.
@@ -146,6 +149,18 @@ pub struct VolumeChange {
     /// After how long I/O without an answer gets an error; 0 for one that waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_timeout_seconds: Option<u32>,
+    /// Which clients may use it over NBD under TLS. Over TCP only an admin changes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<NbdClients>,
+}
+
+/// Which clients, by the names of their certificates, may use a volume: `"none"`, `"any"` or `{"only": [...]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NbdClients {
+    None,
+    Any,
+    Only(Vec<String>),
 }
 
 /// `POST /v1/volumes/NAME/import`: the source has ended.

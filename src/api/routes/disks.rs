@@ -2,7 +2,9 @@
 
 use super::reply::{Answer, Body, Failure, Named};
 use crate::api::host::Host;
-use crate::api::model::{Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, ScrubResult};
+use crate::api::model::{
+    Disk, DiskAdd, DiskDrain, DiskGrow, DiskList, DiskReplace, DiskReplaced, ScrubResult,
+};
 use crate::base::DiskId;
 use axum::Json;
 use axum::extract::State;
@@ -51,6 +53,18 @@ pub(super) async fn drain(
     Ok(Json(drains))
 }
 
+pub(super) async fn replace(
+    State(host): State<Host>,
+    Named(id): Named<u32>,
+    Body(replace): Body<DiskReplace>,
+) -> Answer<DiskReplaced> {
+    let work = host.clone();
+    let replaced = host
+        .to_the_end(async move { work.replace_disk(DiskId(id), replace).await })
+        .await?;
+    Ok(Json(replaced))
+}
+
 pub(super) async fn remove(
     State(host): State<Host>,
     Named(id): Named<u32>,
@@ -59,6 +73,11 @@ pub(super) async fn remove(
     host.to_the_end(async move { work.remove_disk(DiskId(id)).await })
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether it could be removed. No parameter of `remove`: an older daemon would not read it there, and remove the disk.
+pub(super) async fn removal(State(host): State<Host>, Named(id): Named<u32>) -> Answer<Disk> {
+    Ok(Json(host.may_remove_disk(DiskId(id))?))
 }
 
 pub(super) async fn scrub(State(host): State<Host>, Named(id): Named<u32>) -> Answer<ScrubResult> {

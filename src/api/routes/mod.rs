@@ -75,6 +75,8 @@ pub(super) fn all(host: Host) -> Router {
         .route("/v1/disks/{id}", get(disks::show).delete(disks::remove))
         .route("/v1/disks/{id}/drain", post(disks::drain))
         .route("/v1/disks/{id}/grow", post(disks::grow))
+        .route("/v1/disks/{id}/removal", get(disks::removal))
+        .route("/v1/disks/{id}/replace", post(disks::replace))
         .route("/v1/disks/{id}/scrub", post(disks::scrub))
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/{name}", get(pools::show).patch(pools::set))

@@ -2,10 +2,13 @@
 
 use super::reply::{Answer, Body, Failure, Named};
 use crate::api::host::Host;
-use crate::api::model::{ImportFinish, Volume, VolumeChange, VolumeCreate, VolumeList};
-use axum::Json;
+use crate::api::model::{
+    ErrorBody, ErrorCode, ImportFinish, Volume, VolumeChange, VolumeCreate, VolumeList,
+};
+use crate::trust::Role;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 
 pub(super) async fn list(State(host): State<Host>) -> Json<VolumeList> {
     Json(host.volumes())
@@ -29,8 +32,17 @@ pub(super) async fn create(
 pub(super) async fn change(
     State(host): State<Host>,
     Named(name): Named<String>,
+    role: Option<Extension<Role>>,
     Body(change): Body<VolumeChange>,
 ) -> Answer<Volume> {
+    // Who may use a volume is about who may what; on the unix socket nobody has a role.
+    if let (Some(Extension(role)), Some(_)) = (role, &change.clients)
+        && role < Role::Admin
+    {
+        let message = format!("changing `clients` needs the role admin, and you are {role}");
+        let hint = "ask an admin for `sarsen volume set NAME --clients`";
+        return Err(ErrorBody::new(ErrorCode::Forbidden, "clients", message, hint).into());
+    }
     let work = host.clone();
     let changed = host
         .to_the_end(async move { work.change_volume(&name, change).await })

@@ -126,6 +126,7 @@ fn volumes_and_disks_name_their_pool() {
             path: path.display().to_string(),
             size_bytes: Some(64 << 20),
             pool: Some("fast".into()),
+            dry_run: false,
         };
         let unknown = refused(client.add_disk(&disk).await);
         assert_eq!(named(&unknown), (ErrorCode::NotFound, "pool"));

@@ -1,6 +1,6 @@
 //! `sarsen cluster members`, and `sarsen cluster members set NODE...`
 
-use crate::api::model::{ClusterMembersSet, ClusterNode, ClusterStatus};
+use crate::api::model::{ClusterMembersSet, ClusterNode, ClusterStatus, MembersChange};
 use crate::cli::output::table;
 use crate::cli::status::since_unix;
 use crate::cli::{Context, Failure};
@@ -18,6 +18,9 @@ enum Verb {
     Set {
         #[arg(required = true, value_name = "NODE", num_args = 1..=5)]
         nodes: Vec<String>,
+        /// Only say who would be added and removed, and whether most of them answer; or why it cannot be
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -25,15 +28,48 @@ impl Members {
     pub(in crate::cli) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let cluster = match self.verb {
             None => context.client.cluster().await?,
-            Some(Verb::Set { nodes }) => {
-                context
-                    .client
-                    .set_members(&ClusterMembersSet { nodes })
-                    .await?
+            Some(Verb::Set { nodes, dry_run }) => {
+                let set = ClusterMembersSet { nodes, dry_run };
+                context.client.set_members(&set).await?
             }
         };
-        context.output.show(&cluster, for_people)
+        context
+            .output
+            .show(&cluster, |cluster| match &cluster.change {
+                Some(change) => would_be(change),
+                None => for_people(cluster),
+            })
     }
+}
+
+/// What is said to a dry run.
+fn would_be(change: &MembersChange) -> String {
+    let MembersChange {
+        members,
+        added,
+        removed,
+        silent,
+    } = change;
+    let all = members.len();
+    let mut parts = vec![format!("members would be {}", members.join(", "))];
+    for (what, nodes) in [("added", added), ("removed", removed)] {
+        if !nodes.is_empty() {
+            parts.push(format!("{what}: {}", nodes.join(", ")));
+        }
+    }
+    if added.is_empty() && removed.is_empty() {
+        parts
+            .push("nothing would change, but that none becomes a member by itself any more".into());
+    }
+    parts.push(match silent.is_empty() {
+        true => format!("all {all} answer"),
+        false => format!(
+            "{} of {all} answer, which is a majority; not {}",
+            all - silent.len(),
+            silent.join(", ")
+        ),
+    });
+    parts.join("\n")
 }
 
 /// The nodes as a table.
@@ -70,5 +106,36 @@ pub fn presence(node: &ClusterNode) -> String {
     match node.since_unix_seconds {
         Some(since) => format!("{} for {}", node.state, since_unix(since)),
         None => node.state.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_says_who_comes_and_goes_and_who_does_not_answer() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let mut change = MembersChange {
+            members: names(&["a", "b", "d"]),
+            added: names(&["d"]),
+            removed: names(&["c"]),
+            silent: names(&["b"]),
+        };
+        let text = would_be(&change);
+        for words in [
+            "members would be a, b, d",
+            "added: d",
+            "removed: c",
+            "2 of 3 answer, which is a majority; not b",
+        ] {
+            assert!(text.contains(words), "{words:?} in {text}");
+        }
+        change.silent.clear();
+        change.added.clear();
+        change.removed.clear();
+        let text = would_be(&change);
+        assert!(text.contains("nothing would change"), "{text}");
+        assert!(text.ends_with("all 3 answer"), "{text}");
     }
 }

@@ -38,6 +38,7 @@ fn config(dev: &Dev, data: &Path) -> Config {
         nbd: Nbd {
             socket: data.join("nbd.sock"),
             listen: None,
+            tls: None,
         },
         vhost_user: VhostUser {
             dir: data.join("vhost"),

@@ -225,6 +225,7 @@ impl<'a> Node<'a> {
                 // A file that is there was made by a try that was cut short, and has its size.
                 size_bytes: is_to_be_made(&path).then_some(size),
                 pool: None,
+                dry_run: false,
             };
             self.client.add_disk(&add).await.map(|_| ())
         })

@@ -1,7 +1,7 @@
 //! `sarsen disk drain ID`
 
 use super::show::{for_people, id_of};
-use crate::api::model::DiskDrain;
+use crate::api::model::{Disk, DiskDrain};
 use crate::cli::output::moving;
 use crate::cli::{Context, Failure, moves};
 use std::time::Duration;
@@ -34,18 +34,37 @@ impl Drain {
         };
         let mut disk = context.client.drain_disk(id, &drain).await?;
         if self.wait {
-            let bar = moving(disk.pgs);
-            let all = disk.pgs;
-            while disk.pgs > 0 {
-                sleep(EVERY).await;
-                disk = context.client.disk(id).await?;
-                bar.set_position(all.saturating_sub(disk.pgs).into());
-            }
-            bar.finish_and_clear();
+            disk = emptied(context, disk).await?;
         }
         context.output.show(&disk, |disk| match &disk.moves {
             Some(moves) => format!("{}\n\n{}", for_people(disk), moves::for_people(moves)),
             None => for_people(disk),
         })
     }
+}
+
+/// Waits until nothing is on a disk any more that is being drained, or made anew elsewhere.
+pub(super) async fn emptied(context: &mut Context, mut disk: Disk) -> Result<Disk, Failure> {
+    let bar = moving(disk.pgs);
+    let all = disk.pgs;
+    while disk.pgs > 0 {
+        if takes_data(&disk) {
+            bar.finish_and_clear();
+            let message = format!(
+                "disk {} takes data again: its drain was taken back",
+                disk.id
+            );
+            return Err(Failure::undone("disk", message));
+        }
+        sleep(EVERY).await;
+        disk = context.client.disk(disk.id).await?;
+        bar.set_position(all.saturating_sub(disk.pgs).into());
+    }
+    bar.finish_and_clear();
+    Ok(disk)
+}
+
+/// Another node's disk that serves is `elsewhere`. Of one that failed it is not seen, and it takes none.
+fn takes_data(disk: &Disk) -> bool {
+    matches!(disk.state.as_str(), "serving" | "elsewhere")
 }

@@ -5,6 +5,7 @@ mod drain;
 mod grow;
 mod list;
 mod remove;
+mod replace;
 mod scrub;
 mod show;
 
@@ -27,6 +28,8 @@ pub enum Verb {
     Drain(drain::Drain),
     /// Take a disk out of the cluster that nothing is on any more
     Remove(remove::Remove),
+    /// Put another disk of the same node in the place of one, dead or alive
+    Replace(replace::Replace),
     /// Read and compare every block of a disk
     Scrub(scrub::Scrub),
     /// Put an empty store on a disk that no daemon runs
@@ -47,6 +50,7 @@ impl Verb {
             Verb::Grow(grow) => grow.run(context).await,
             Verb::Drain(drain) => drain.run(context).await,
             Verb::Remove(remove) => remove.run(context).await,
+            Verb::Replace(replace) => replace.run(context).await,
             Verb::Scrub(scrub) => scrub.run(context).await,
             Verb::Format(format) => format.run(output),
             Verb::Inspect(inspect) => inspect.run(output),

@@ -38,7 +38,11 @@ impl Drain {
             while node.pgs > 0 {
                 if node.data == NodeData::Taking {
                     bar.finish_and_clear();
-                    return Err(Failure::undone(&node.seen.name));
+                    let name = &node.seen.name;
+                    let message = format!(
+                        "node {name} takes data again: its drain was taken back, or it got a disk"
+                    );
+                    return Err(Failure::undone("node", message));
                 }
                 sleep(EVERY).await;
                 node = context.client.cluster_node(&self.node).await?;

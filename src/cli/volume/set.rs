@@ -1,7 +1,7 @@
-//! `sarsen volume set NAME --shared | --exclusive | --io-timeout TIME`
+//! `sarsen volume set NAME --shared | --exclusive | --io-timeout TIME | --clients NAMES`
 
 use super::show::for_people;
-use crate::api::model::VolumeChange;
+use crate::api::model::{NbdClients, VolumeChange};
 use crate::cli::output::seconds;
 use crate::cli::{Context, Failure};
 
@@ -18,6 +18,9 @@ struct Change {
     /// Answer I/O with an error that got no answer for so long (1s to 1d), or `none`: let it wait, which is how a volume is made
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     io_timeout: Option<u32>,
+    /// Which clients may use it over NBD under TLS: names, with commas between; `any`; or `none`, which is how a volume is made. Who is not on it any more is cut off
+    #[arg(long, value_name = "NAMES", value_parser = clients)]
+    clients: Option<NbdClients>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,22 @@ pub struct Set {
     name: String,
     #[command(flatten)]
     change: Change,
+}
+
+fn clients(text: &str) -> Result<NbdClients, String> {
+    match text {
+        "any" => Ok(NbdClients::Any),
+        "none" => Ok(NbdClients::None),
+        names => {
+            let names: Vec<String> = names.split(',').map(|name| name.trim().into()).collect();
+            match names.iter().any(String::is_empty) {
+                true => Err(format!(
+                    "{text:?} are no names with commas between, nor any or none"
+                )),
+                false => Ok(NbdClients::Only(names)),
+            }
+        }
+    }
 }
 
 /// In seconds; 0 for none.
@@ -43,10 +62,12 @@ impl Set {
             shared,
             exclusive,
             io_timeout,
+            clients,
         } = self.change;
         let change = VolumeChange {
             shared: (shared || exclusive).then_some(shared),
             io_timeout_seconds: io_timeout,
+            clients,
             ..VolumeChange::default()
         };
         let volume = context.client.change_volume(&self.name, &change).await?;

@@ -1,6 +1,6 @@
 //! `sarsen volume show NAME`
 
-use crate::api::model::{Volume, VolumeState};
+use crate::api::model::{NbdClients, Volume, VolumeState};
 use crate::api::size::human;
 use crate::cli::output::{exact, fields};
 use crate::cli::status::states;
@@ -45,6 +45,14 @@ pub(super) fn for_people(volume: &Volume) -> String {
             match volume.io_timeout_seconds {
                 Some(seconds) => format!("{seconds} s"),
                 None => "none".into(),
+            },
+        ),
+        (
+            "clients",
+            match &volume.clients {
+                None | Some(NbdClients::None) => "none".into(),
+                Some(NbdClients::Any) => "any".into(),
+                Some(NbdClients::Only(names)) => names.join(", "),
             },
         ),
         ("layers", layers.collect::<Vec<_>>().join(", ")),

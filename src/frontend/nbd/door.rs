@@ -154,6 +154,8 @@ pub enum Violation {
     /// `EXPORT_NAME`, which knows no error reply, with a name that is no name or where it must not
     /// be used.
     ExportName,
+    /// `EXPORT_NAME`, which knows no error reply, where TLS has to come first.
+    NeedsTls,
     RequestMagic(u32),
     /// A request whose data is too long even to be skipped.
     PayloadTooLong {
@@ -169,6 +171,9 @@ impl fmt::Display for Violation {
             Violation::TooManyOptions => f.write_str("too many options in one handshake"),
             Violation::OptionTooLong { option, len } => {
                 write!(f, "option {option} has {len} bytes of data")
+            }
+            Violation::NeedsTls => {
+                f.write_str("an export was asked for in the clear, where TLS is required")
             }
             Violation::ExportName => f.write_str("EXPORT_NAME was misused"),
             Violation::RequestMagic(magic) => write!(f, "a request began with {magic:#010x}"),

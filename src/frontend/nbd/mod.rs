@@ -15,14 +15,14 @@
 //!  negotiation    the handshake             option    what is asked and told in it
 //!  transmission   requests, slots           request   headers and what becomes of them
 //!  reply          replies as bytes          fields    bytes that come in pieces
-//!                                           spec      the numbers of the protocol
+//!  before_tls     what is said in the clear spec      the numbers of the protocol
 //! ```
 //!
 //! # What is spoken
 //!
 //! Fixed newstyle only. Structured replies and extended headers (64-bit lengths) where the client
 //! asks, simple replies where it does not. One metadata context, `base:allocation`. STARTTLS is
-//! refused by policy. A client may ask for any offset and length inside the export; only a volume
+//! refused by policy, but where only TLS is served: there [`BeforeTls`] is the handshake until it, and the session begins behind it. A client may ask for any offset and length inside the export; only a volume
 //! with 4 KiB sectors says that it likes whole blocks better.
 //!
 //! FUA is accepted with everything and never looked at: what is acknowledged is durable. That is
@@ -75,6 +75,7 @@
 
 #![forbid(unsafe_code)]
 
+mod before_tls;
 mod door;
 mod fields;
 mod negotiation;
@@ -88,6 +89,7 @@ mod transmission;
 #[cfg(test)]
 mod tests;
 
+pub use before_tls::{BeforeTls, Clear};
 pub use door::{
     Command, Event, Export, ExportInfo, Limits, Purpose, Refusal, Slot, Violation, Zeroing,
 };

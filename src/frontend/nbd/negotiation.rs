@@ -22,6 +22,8 @@ pub struct Negotiation {
     next: Next,
     gather: Gather,
     data: Vec<u8>,
+    /// Whether all of this is said under TLS.
+    secured: bool,
     /// Options so far.
     seen: u32,
     no_zeroes: bool,
@@ -67,10 +69,21 @@ impl Negotiation {
             next: Next::ClientFlags,
             gather: Gather::default(),
             data: Vec::new(),
+            secured: false,
             seen: 0,
             no_zeroes: false,
             framing: Framing::Simple,
             allocation_of: None,
+        }
+    }
+
+    /// Behind STARTTLS: nothing that was said before counts but the client's flags.
+    pub fn secured(no_zeroes: bool) -> Negotiation {
+        Negotiation {
+            next: Next::OptionHeader,
+            secured: true,
+            no_zeroes,
+            ..Negotiation::new()
         }
     }
 
@@ -233,6 +246,7 @@ impl Negotiation {
                 self.on_framing(option, out);
                 Some(Event::Answered)
             }
+            option::STARTTLS if self.secured => skip(invalid, "TLS is there already"),
             option::STARTTLS => skip(option_reply::ERR_POLICY, "TLS is not set up here"),
             _ => skip(option_reply::ERR_UNSUP, "the option is not known"),
         }

@@ -37,6 +37,16 @@ impl Session {
         }
     }
 
+    /// A session that begins under TLS, behind what [`BeforeTls`](super::BeforeTls) has heard in the clear.
+    pub fn secured(limits: Limits, no_zeroes: bool) -> Session {
+        check(&limits);
+        Session {
+            limits,
+            stage: Stage::Handshake(Box::new(Negotiation::secured(no_zeroes))),
+            ended: None,
+        }
+    }
+
     /// A session that begins after the handshake, with simple replies: what the kernel's nbd driver speaks, which has
     /// been told everything else over netlink.
     pub fn connected(limits: Limits, export: Export) -> Session {

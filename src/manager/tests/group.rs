@@ -302,13 +302,31 @@ fn members_without_a_majority_are_refused_with_the_reason() {
             assert!(matches!(error, MembersError::Refused(_)), "{error}");
             error.to_string()
         };
+        let other = (1..=3).find(|id| *id != leader).unwrap();
+        let would = async |site: &Site, asked: u32, wanted: BTreeSet<NodeId>| {
+            site.node(asked).may_set_voters(&wanted).await
+        };
+        // Asked only, on any node.
+        for asked in [leader, other, 5] {
+            let none_is_silent = would(&site, asked, nodes([1, 2, 4])).await.unwrap();
+            assert_eq!(none_is_silent, nodes([]));
+            let two = would(&site, asked, nodes([1, 2])).await.unwrap_err();
+            assert!(two.to_string().contains("1, 3 or 5"), "{two}");
+        }
+        assert_eq!(site.node(leader).members().voters, nodes([1, 2, 3]));
         assert!(refusal(&site, nodes([1, 2])).await.contains("1, 3 or 5"));
         assert!(refusal(&site, nodes([1, 2, 9])).await.contains("no node 9"));
         site.kill(4);
         let why = refusal(&site, nodes([1, 2, 4])).await;
         assert!(why.contains("node 4 does not answer"), "{why}");
-        let other = (1..=3).find(|id| *id != leader).unwrap();
+        let asked = would(&site, leader, nodes([1, 2, 4])).await.unwrap_err();
+        assert!(
+            asked.to_string().contains("node 4 does not answer"),
+            "{asked}"
+        );
         site.kill(other);
+        let silent = would(&site, leader, nodes([1, 2, 3])).await.unwrap();
+        assert_eq!(silent, nodes([other]));
         let why = refusal(&site, nodes([other])).await;
         assert!(why.contains("only 0 answer"), "{why}");
         assert_eq!(site.node(leader).members().voters, nodes([1, 2, 3]));

@@ -77,6 +77,42 @@ async fn filled(path: &Path, count: usize) -> Catalog {
 }
 
 #[test]
+fn a_command_that_some_node_does_not_know_is_refused_with_its_name() {
+    run(async {
+        let folder = Folder::new("levels");
+        let manager = Manager::open(folder.file()).await.unwrap();
+        for name in ["a", "b"] {
+            let name = name.into();
+            manager.propose(Command::AddNode { name }).await.unwrap();
+        }
+        let set = Command::SetClients {
+            name: "v".into(),
+            clients: crate::protocol::catalog::NbdClients::Anybody,
+        };
+        let index = manager.index();
+        let (new, old) = (set.since(), set.since() - 1);
+        for (level, says) in [
+            (None, "node b has not been looked at"),
+            (Some(Some(old)), "node b runs a build that does not know"),
+            // It is taken, and there is no such volume.
+            (Some(Some(new)), "there is no volume"),
+            (Some(None), "there is no volume"),
+        ] {
+            let levels = level.map(|level| (NodeId(2), level));
+            manager.know_levels(levels.into_iter().collect());
+            match manager.propose(set.clone()).await {
+                Err(ProposeError::Refused(refusal)) => {
+                    assert!(refusal.reason.contains(says), "{level:?}: {refusal}");
+                    let is_in_the_log = manager.index() > index;
+                    assert_eq!(is_in_the_log, says == "there is no volume", "{level:?}");
+                }
+                other => panic!("{level:?}: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn the_catalog_is_found_again_with_and_without_a_snapshot() {
     for count in [0, 1, 5, COMPACT_EVERY as usize, COMPACT_EVERY as usize + 3] {
         let folder = Folder::new(&format!("manager-again-{count}"));

@@ -84,7 +84,8 @@ impl Catalog {
             | Event::DiskWithdrawn { .. }
             | Event::DiskRemoved { .. }
             | Event::VolumeForgotten { .. }
-            | Event::Detached { .. } => Ok(()),
+            | Event::Detached { .. }
+            | Event::ClientRevoked { .. } => Ok(()),
         })
     }
 

@@ -69,7 +69,10 @@ impl Catalog {
             let hint = "`sarsen cluster clients` shows what there is";
             return Err(Refusal::not_found("name", reason, hint));
         };
-        client.revoked = true;
-        Ok(Vec::new())
+        let is_news = !std::mem::replace(&mut client.revoked, true);
+        let name = name.to_owned();
+        Ok(Vec::from_iter(
+            is_news.then_some(Event::ClientRevoked { name }),
+        ))
     }
 }

@@ -8,7 +8,7 @@ use super::pg::Pg;
 use super::range::{GiveWhy, Left, Owner, Ownership, TakeWhy};
 use super::state::{
     Attachment, AttachmentKey, ClientRole, Disk, DiskState, Entry, FrontEnd, ImportMark,
-    Maintenance, MembersBy, Node, Pool, PoolId, Sharing, StoreName, Volume,
+    Maintenance, MembersBy, NbdClients, Node, Pool, PoolId, Sharing, StoreName, Volume,
 };
 use crate::base::{DiskId, Epoch, LayerId, NodeId, PgId, VolumeId};
 use crate::protocol::membership::{Incarnation, LeaseNumber};
@@ -256,6 +256,11 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<u32>,
     },
+    /// Which clients may use a volume over NBD under TLS.
+    SetClients {
+        name: String,
+        clients: NbdClients,
+    },
     /// Gives the newest layer a name and puts one over it. The snapshot has been taken when that layer is frozen.
     SnapshotVolume {
         name: String,
@@ -355,6 +360,64 @@ pub enum Command {
     },
 }
 
+/// Which commands a build knows: each that [`Command::since`] gives at most this. It grows with each build that has a new one, or a new field in one that older builds would
+/// refuse.
+pub const LEVEL: u32 = 1;
+
+impl Command {
+    /// The first [`LEVEL`] that knows it. As long as a node's build has a lower one, it is not proposed.
+    pub fn since(&self) -> u32 {
+        match self {
+            Command::AddNode { .. }
+            | Command::JoinNode { .. }
+            | Command::SetAddresses { .. }
+            | Command::ChooseMembers { .. }
+            | Command::AdmitClient { .. }
+            | Command::RevokeClient { .. }
+            | Command::RemoveNode { .. }
+            | Command::SetRack { .. }
+            | Command::RecordIncarnation { .. }
+            | Command::SetMaintenance { .. }
+            | Command::AddDisk { .. }
+            | Command::WithdrawDisk { .. }
+            | Command::RemoveDisk { .. }
+            | Command::GrowDisk { .. }
+            | Command::SetDiskState { .. }
+            | Command::SetWeight { .. }
+            | Command::OpenDisk { .. }
+            | Command::CreatePool { .. }
+            | Command::SetPool { .. }
+            | Command::SetOvercommit { .. }
+            | Command::SetRebuildLimit { .. }
+            | Command::CreatePgs { .. }
+            | Command::Reconfigure { .. }
+            | Command::WantMove { .. }
+            | Command::DropMove { .. }
+            | Command::CreateVolume { .. }
+            | Command::ResizeVolume { .. }
+            | Command::SetSharing { .. }
+            | Command::SetIoTimeout { .. }
+            | Command::SnapshotVolume { .. }
+            | Command::DeleteSnapshot { .. }
+            | Command::FreezeLayer { .. }
+            | Command::ForgetLayer { .. }
+            | Command::CloneVolume { .. }
+            | Command::RecordImport { .. }
+            | Command::FinishImport { .. }
+            | Command::DeleteVolume { .. }
+            | Command::ForgetVolume { .. }
+            | Command::Attach { .. }
+            | Command::RecordDevice { .. }
+            | Command::Detach { .. }
+            | Command::TakeRange { .. }
+            | Command::GiveRange { .. }
+            | Command::HandRange { .. }
+            | Command::ForceTakeRange { .. } => 0,
+            Command::SetClients { .. } => 1,
+        }
+    }
+}
+
 /// What an accepted command changed, with what it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -377,4 +440,5 @@ pub enum Event {
     Detached { volume: VolumeId },
     RangeTaken { volume: VolumeId, range: Ownership },
     RangeGiven { volume: VolumeId, range: Ownership },
+    ClientRevoked { name: String },
 }

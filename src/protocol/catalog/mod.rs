@@ -57,7 +57,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Batch, Command, Event, LastCopies, Locality, Purpose};
+pub use command::{Batch, Command, Event, LEVEL, LastCopies, Locality, Purpose};
 pub use disk::next_opening;
 pub use name::{NAME_MAX, check_name};
 pub use pg::{Move, Pg};
@@ -66,8 +66,8 @@ pub use refusal::{Code, Refusal};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::{
     Attachment, AttachmentKey, Catalog, Client, ClientRole, Disk, DiskState, Entry, FrontEnd,
-    ImportMark, Layer, LayerState, Maintenance, MembersBy, Node, Pool, PoolId, Sharing, Snapshot,
-    StoreName, Volume, VolumeState,
+    ImportMark, Layer, LayerState, Maintenance, MembersBy, NbdClients, Node, Pool, PoolId, Sharing,
+    Snapshot, StoreName, Volume, VolumeState,
 };
 
 /// The name of the pool that exists from the start.
@@ -85,6 +85,8 @@ pub const REBUILD_LIMIT: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
 pub const IO_TIMEOUT_MAX: u32 = 86_400;
 /// The most clients that hold a certificate or a token at a time.
 pub const CLIENTS_MAX: usize = 4_096;
+/// The most clients on one volume's list.
+pub const CLIENTS_OF_VOLUME_MAX: usize = 64;
 /// See [`VOLUMES_MAX`].
 pub const DISKS_MAX: usize = 10_240;
 /// See [`VOLUMES_MAX`]; as many as `membership` keeps leases for.
@@ -251,6 +253,7 @@ impl Catalog {
             Command::ResizeVolume { name, size } => self.resize_volume(name, *size),
             Command::SetSharing { name, sharing } => self.set_sharing(name, *sharing),
             Command::SetIoTimeout { name, seconds } => self.set_io_timeout(name, *seconds),
+            Command::SetClients { name, clients } => self.set_clients(name, clients),
             Command::SnapshotVolume { name, snapshot } => self.snapshot_volume(name, snapshot),
             Command::DeleteSnapshot { name, snapshot } => self.delete_snapshot(name, snapshot),
             Command::FreezeLayer {

@@ -127,6 +127,24 @@ pub struct Client {
     pub revoked: bool,
 }
 
+/// Which clients, by the name that their certificates prove, a volume is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NbdClients {
+    /// Nobody who comes over the network: how a volume is made.
+    #[default]
+    Nobody,
+    Anybody,
+    /// At least one, in their order.
+    Only(Vec<String>),
+}
+
+impl NbdClients {
+    fn is_nobody(&self) -> bool {
+        *self == NbdClients::Nobody
+    }
+}
+
 /// Whether somebody works at a node and it will be back soon: what it holds is not made anew elsewhere meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -322,6 +340,9 @@ pub struct Volume {
     /// After so many seconds without an answer I/O is answered with an error; else it waits for as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_timeout: Option<u32>,
+    /// Which clients may use it over NBD under TLS.
+    #[serde(default, skip_serializing_if = "NbdClients::is_nobody")]
+    pub clients: NbdClients,
     /// In the order of their layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,

@@ -121,6 +121,38 @@ fn a_client_that_was_revoked_is_not_admitted_again_before_what_it_has_is_over() 
 }
 
 #[test]
+fn a_volume_has_a_list_of_clients_or_is_for_all_or_none() {
+    let mut catalog = host();
+    catalog.apply(&create("a", GIB)).unwrap();
+    let before = serde_json::to_string(catalog.volume(VolumeId(1)).unwrap()).unwrap();
+    assert!(
+        !before.contains("clients"),
+        "as it was before there were lists: {before}"
+    );
+    let mut set = |clients: NbdClients| {
+        let name = "a".to_owned();
+        let done = catalog.apply(&Command::SetClients { name, clients });
+        let now = catalog.volume(VolumeId(1)).unwrap().clients.clone();
+        (done.map(drop).map_err(|refusal| refusal.field), now)
+    };
+    let only = |names: &[&str]| NbdClients::Only(names.iter().map(ToString::to_string).collect());
+    let both = only(&["alice", "bob"]);
+    assert_eq!(set(both.clone()), (Ok(()), both.clone()));
+    let many: Vec<String> = (0..65).map(|n| format!("c{n:02}")).collect();
+    for odd in [
+        only(&[]),
+        only(&["bob", "alice"]),
+        only(&["bob", "bob"]),
+        NbdClients::Only(many),
+    ] {
+        assert_eq!(set(odd), (Err("clients".into()), both.clone()));
+    }
+    assert!(set(only(&["a b"])).0.is_err());
+    assert_eq!(set(NbdClients::Anybody), (Ok(()), NbdClients::Anybody));
+    assert_eq!(set(NbdClients::Nobody), (Ok(()), NbdClients::Nobody));
+}
+
+#[test]
 fn a_volume_has_an_io_timeout_within_a_day_or_none() {
     let mut catalog = host();
     catalog.apply(&create("a", GIB)).unwrap();

@@ -1,10 +1,12 @@
 //! Commands about volumes: from creation, through import and resize, to the last byte given back.
 
 use super::command::Locality;
-use super::state::{ImportMark, Layer, LayerState, PoolId, Sharing, Volume, VolumeState};
+use super::state::{
+    ImportMark, Layer, LayerState, NbdClients, PoolId, Sharing, Volume, VolumeState,
+};
 use super::{
-    Catalog, Code, DEFAULT_POOL, Event, IO_TIMEOUT_MAX, LOCAL_PGS_MAX, Purpose, Refusal,
-    VOLUME_BYTES_MAX, VOLUMES_MAX, check_name,
+    CLIENTS_OF_VOLUME_MAX, Catalog, Code, DEFAULT_POOL, Event, IO_TIMEOUT_MAX, LOCAL_PGS_MAX,
+    Purpose, Refusal, VOLUME_BYTES_MAX, VOLUMES_MAX, check_name,
 };
 use crate::base::{BLOCK, FamilyId, LayerId, NodeId, PgId, SECTOR, VolumeId};
 use std::collections::BTreeSet;
@@ -57,6 +59,7 @@ impl Catalog {
             locality: new.locality,
             sharing: Sharing::Exclusive,
             io_timeout: None,
+            clients: NbdClients::Nobody,
             snapshots: Vec::new(),
         };
         self.next.volume += 1;
@@ -141,6 +144,30 @@ impl Catalog {
             return Err(Refusal::invalid("io_timeout", reason, hint));
         }
         self.change(id, |volume| volume.io_timeout = seconds)
+    }
+
+    /// The names need not be clients' yet: who is admitted later is on the list already.
+    pub(super) fn set_clients(
+        &mut self,
+        name: &str,
+        clients: &NbdClients,
+    ) -> Result<Vec<Event>, Refusal> {
+        let id = self.volume_named(name)?.id;
+        if let NbdClients::Only(names) = clients {
+            if !(1..=CLIENTS_OF_VOLUME_MAX).contains(&names.len()) {
+                let reason = format!("{} names are not 1 to {CLIENTS_OF_VOLUME_MAX}", names.len());
+                return Err(Refusal::invalid("clients", reason, "or say any, or none"));
+            }
+            names
+                .iter()
+                .try_for_each(|name| check_name("client", name))?;
+            if !names.is_sorted_by(|one, next| one < next) {
+                let reason = "the names are not in their order, each once";
+                return Err(Refusal::invalid("clients", reason, "sort them"));
+            }
+        }
+        let clients = clients.clone();
+        self.change(id, |volume| volume.clients = clients)
     }
 
     pub(super) fn resize_volume(&mut self, name: &str, size: u64) -> Result<Vec<Event>, Refusal> {

@@ -346,7 +346,8 @@ impl Steward {
             | Event::Attached { .. }
             | Event::Detached { .. }
             | Event::RangeTaken { .. }
-            | Event::RangeGiven { .. } => {}
+            | Event::RangeGiven { .. }
+            | Event::ClientRevoked { .. } => {}
         }
     }
 

@@ -118,7 +118,15 @@ impl Clients {
             ("", 1) => self.exports.iter().next(),
             _ => self.exports.by_name(name),
         };
-        if let (Purpose::Attach, Some(export)) = (purpose, found)
+        // Before anything is said or done about the volume.
+        let visitor = connection.visitor.as_ref();
+        let shut_out = visitor.zip(found);
+        let shut_out = shut_out.and_then(|(visitor, export)| visitor.refused_by(&export.clients));
+        if let (Some(visitor), Some(export), Some(why)) = (visitor, found, shut_out) {
+            let (client, volume) = (&visitor.client, &export.name);
+            tracing::warn!(client, volume, why, "an NBD client was refused a volume");
+        }
+        if let (Purpose::Attach, Some(export), None) = (purpose, found, shut_out)
             && export.is_away
             && export.refused.is_none()
         {
@@ -127,6 +135,7 @@ impl Clients {
         }
         let result = match found {
             None => Err(Refusal::Unknown),
+            Some(_) if shut_out.is_some() => Err(Refusal::Policy(shut_out.unwrap_or_default())),
             Some(export) => match &export.refused {
                 Some(reason) => Err(Refusal::Policy(reason)),
                 None => Ok(ExportInfo {
@@ -152,7 +161,12 @@ impl Clients {
 
     fn list(&mut self, key: u32) {
         let connection = &mut self.connections[key];
-        let names = self.exports.iter().map(|export| export.name.as_str());
+        let visitor = connection.visitor.as_ref();
+        let known = |export: &&super::super::exports::Export| {
+            visitor.is_none_or(|visitor| visitor.refused_by(&export.clients).is_none())
+        };
+        let names = self.exports.iter().filter(known);
+        let names = names.map(|export| export.name.as_str());
         if let Some(message) = &mut connection.gathered {
             connection.session.listed(names, message.bytes());
         }

@@ -3,6 +3,7 @@
 use super::super::asker::LinkName;
 use super::super::desk::Desk;
 use super::super::tags::Completed;
+use super::cover::{Cover, Covered};
 use super::limits::Limits;
 use super::link::{Link, Why};
 use super::memory::{Memory, Real};
@@ -10,7 +11,7 @@ use super::receive::Want;
 use super::user::{Door, LinkUser, Outgoing};
 use super::{Event, LinkId, Peer, Refused};
 use crate::base::{BufId, Slab, Span, Time};
-use crate::io::{self, Buffers, Completion, Expect, FileNo, Part, SendNo};
+use crate::io::{self, Buffers, Completion, Expect, FileNo, Message, Part, SendNo};
 use crate::observe::{LinkNumbers, LinkStats};
 use crate::wire::{Credit, Question};
 use std::collections::VecDeque;
@@ -66,6 +67,8 @@ enum Receiving {
 
 struct Held {
     link: Link,
+    /// Where it has TLS.
+    covered: Option<Covered>,
     file: FileNo,
     receiving: Receiving,
     /// Whether the socket had more at the last receive.
@@ -116,10 +119,11 @@ impl Links {
         }
     }
 
-    /// Takes a connection whose handshake is done, and of which nothing was read behind it.
+    /// Takes a connection whose handshake is done, and of which nothing was read behind it but what `cover` holds.
     pub fn welcome(
         &mut self,
         socket: OwnedFd,
+        cover: Option<Box<dyn Cover>>,
         peer: Peer,
         desk: &mut Desk,
     ) -> Result<LinkId, LinkError> {
@@ -147,6 +151,7 @@ impl Links {
         let nowhere = LinkId { place: 0, life };
         let held = Held {
             link: Link::new(desk.now, nowhere, peer, self.limits, credit),
+            covered: cover.map(Covered::new),
             file,
             receiving: Receiving::No,
             has_more: true,
@@ -164,6 +169,7 @@ impl Links {
         self.free_bytes -= bytes * MEMORY_OF_CREDIT;
         self.counted.links += 1;
         self.events.push_back(Event::Up { link, peer });
+        self.came(place, &[], desk);
         self.touch(place);
         Ok(link)
     }
@@ -257,13 +263,7 @@ impl Links {
             (Ok(len), Some(buffer)) => {
                 let lent = desk.ring.lent(buffer, len);
                 let arena = Arc::clone(self.buffers.arena());
-                let mut memory = Real {
-                    peers: &mut self.buffers,
-                    desk,
-                };
-                let bytes = arena.lent(&lent);
-                held.link
-                    .received(now, bytes, &mut memory, &mut self.events);
+                self.came(place, arena.lent(&lent), desk);
                 desk.ring.provide_again(lent);
             }
             (Ok(len), None) => {
@@ -288,29 +288,59 @@ impl Links {
                 }
             }
         }
-        if held.link.inbound.is_hungry() && !self.hungry.contains(&place) {
+        self.note_hunger(place, now);
+        self.touch(place);
+    }
+
+    /// Bytes came, or may lie in the cover already.
+    fn came(&mut self, place: u32, bytes: &[u8], desk: &mut Desk) {
+        let (held, events, now) = (&mut self.held[place], &mut self.events, desk.now);
+        let mut memory = Real {
+            peers: &mut self.buffers,
+            desk,
+        };
+        match &mut held.covered {
+            None => held.link.received(now, bytes, &mut memory, events),
+            Some(covered) => covered.received(now, bytes, &mut held.link, &mut memory, events),
+        }
+    }
+
+    fn note_hunger(&mut self, place: u32, now: Time) {
+        if self.held[place].link.inbound.is_hungry() && !self.hungry.contains(&place) {
             self.hungry.push(place);
             self.counted.hungry += 1;
             self.feed_at = Some(now + HUNGER);
         }
-        self.touch(place);
     }
 
     /// A message was sent, or could not be.
     pub fn sent(&mut self, place: u32, done: &Completion, desk: &mut Desk) {
-        let held = &mut self.held[place];
-        let number = held.sending.take();
+        let number = self.held[place].sending.take();
         let number = number.expect("a link sends what completes");
         let message = desk.ring.sent(number);
         let result = done
             .outcome()
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        self.was_sent(place, result, message, desk);
+        self.touch(place);
+    }
+
+    fn was_sent(
+        &mut self,
+        place: u32,
+        result: Result<u32, i32>,
+        message: Message,
+        desk: &mut Desk,
+    ) {
+        let held = &mut self.held[place];
         let mut memory = Real {
             peers: &mut self.buffers,
             desk,
         };
-        held.link.sent(result, message, &mut memory);
-        self.touch(place);
+        match &mut held.covered {
+            None => held.link.sent(result, message, &mut memory),
+            Some(covered) => covered.sent(result, message, &mut held.link, &mut memory),
+        }
     }
 
     /// The next event, for the user.
@@ -419,24 +449,28 @@ impl Links {
 
     fn send_next(&mut self, place: u32, desk: &mut Desk) {
         let held = &mut self.held[place];
+        if held.sending.is_some() || !held.link.is_up() {
+            return;
+        }
         let now = desk.now;
+        let arena = Arc::clone(self.buffers.arena());
         let mut memory = Real {
             peers: &mut self.buffers,
             desk,
         };
-        let Some(message) = held.link.next_message(now, &mut memory) else {
+        let mut message = held.link.next_message(now, &mut memory);
+        if let Some(covered) = &mut held.covered {
+            message = covered.seal(message, &arena, &mut held.link, &mut memory);
+        }
+        let Some(message) = message else {
             return;
         };
         let tag = Completed::LinkSend(place).tag();
         match desk.ring.send(held.file, message, tag) {
             Ok(number) => held.sending = Some(number),
             Err((error, message)) => {
-                let mut memory = Real {
-                    peers: &mut self.buffers,
-                    desk,
-                };
                 let code = error.raw_os_error().unwrap_or(libc::EIO);
-                held.link.sent(Err(code), message, &mut memory);
+                self.was_sent(place, Err(code), message, desk);
             }
         }
     }
@@ -447,7 +481,12 @@ impl Links {
             return;
         }
         let (file, tag) = (held.file, Completed::LinkReceive(place).tag());
-        let (receiving, pushed) = match held.link.want() {
+        let want = match (&held.covered, held.link.want()) {
+            // What comes is to be opened first.
+            (Some(_), Want::Into { .. } | Want::Anything { .. }) => Want::Anything { at_most: 0 },
+            (_, want) => want,
+        };
+        let (receiving, pushed) = match want {
             Want::Nothing => return,
             Want::Into { at, skip, len } => {
                 let part = Part { at, skip, len };
@@ -475,6 +514,9 @@ impl Links {
         let held = &mut self.held[place];
         if !held.is_shut {
             held.is_shut = true;
+            if let (Some(covered), None) = (&mut held.covered, held.sending) {
+                desk.ring.say_at_once(held.file, &covered.last_words());
+            }
             desk.ring.shutdown(held.file);
         }
         if held.receiving != Receiving::No || held.sending.is_some() {

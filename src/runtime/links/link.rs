@@ -37,6 +37,8 @@ pub enum Why {
     Mismatch,
     /// The peer did not read for too long, or left too much.
     Slow,
+    /// What came is not what the peer has sealed, or nothing can be sealed any more; the log has the reason.
+    Tls,
 }
 
 impl Why {
@@ -54,6 +56,7 @@ impl Why {
             Why::CreditTakenBack => 8,
             Why::Mismatch => 9,
             Why::Slow => 10,
+            Why::Tls => 11,
         }
     }
 }
@@ -74,6 +77,7 @@ impl fmt::Display for Why {
             Why::CreditTakenBack => f.write_str("the peer took granted credit back"),
             Why::Mismatch => f.write_str("an answer is none to what was asked"),
             Why::Slow => f.write_str("the peer does not read what it is sent"),
+            Why::Tls => f.write_str("its TLS is over"),
         }
     }
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A `Link` (`link.rs`, `send.rs`, `receive.rs`) is one connection as a machine: bytes, completions and the time go in, events and wishes come out: what
-//! is to be received next, and what to be sent. It sees no socket. `drive.rs` is its driver on the shard's ring. [`LinkUser`] is who gets the events.
+//! is to be received next, and what to be sent. It sees no socket. `drive.rs` is its driver on the shard's ring, with `cover.rs` between the two where there is TLS.
+//! [`LinkUser`] is who gets the events.
 //!
 //! # Credit
 //! Why nobody must buffer without a bound, and nobody can wait for ever, is told [here](crate::docs::decisions::credits_between_peers). In short: an ask is sent where
@@ -25,6 +26,7 @@
 //! It does not know who a peer is, nor connects: that is the control plane's. It does not know what frames mean, but for what they cost and which answer is whose.
 
 mod check;
+mod cover;
 mod drive;
 mod limits;
 mod link;
@@ -36,6 +38,7 @@ mod user;
 #[cfg(test)]
 mod tests;
 
+pub use cover::Cover;
 pub use drive::LinkError;
 pub(super) use drive::Links;
 pub use limits::Limits;

@@ -316,9 +316,15 @@ impl Link {
                 self.outbound.bytes += sending.len;
                 self.grant.give_back(sending.back);
             }
+            not_all => self.unsent(not_all),
+        }
+    }
+
+    /// Something was not sent, or not all of it.
+    pub fn unsent(&mut self, result: Result<u32, i32>) {
+        match result {
             // The kernel sends all of it, or there is nobody to send it to.
-            Ok(_) => self.cut(Why::Closed),
-            Err(libc::EPIPE | libc::ECONNRESET) => self.cut(Why::Closed),
+            Ok(_) | Err(libc::EPIPE | libc::ECONNRESET) => self.cut(Why::Closed),
             Err(code) => self.cut(Why::Failed(code)),
         }
     }

@@ -191,10 +191,32 @@ fn open_queues(info: &DeviceInfo) -> io::Result<Vec<(OwnedFd, Descriptors)>> {
 ///
 /// Drivers up to Linux 6.15 notice that a server was killed by the commands of idle tags being cancelled. Where a
 /// queue has none, the device would never become ready for the next server.
+///
+/// The kernel first waits until nothing is in flight at the device, and what is may need other nodes, whose links are made by the threads that this is called from. So it has a
+/// thread that nobody waits for.
 pub(super) fn leave_a_tag_idle(number: u32, depth: u16) {
-    let path = format!("/sys/block/ublkb{number}/queue/nr_requests");
-    if let Err(error) = std::fs::write(path, (depth - 1).to_string()) {
+    let begun = std::thread::Builder::new()
+        .name("ublk-depth".into())
+        .spawn(move || {
+            let told = set_depth(number, depth - 1);
+            could_not(number, told);
+        });
+    could_not(number, begun.map(drop));
+}
+
+fn could_not(number: u32, set: io::Result<()>) {
+    if let Err(error) = set {
         tracing::warn!(number, %error, "the depth of a ublk device's queues could not be set");
+    }
+}
+
+/// A device that was taken back has it already.
+fn set_depth(number: u32, depth: u16) -> io::Result<()> {
+    let path = format!("/sys/block/ublkb{number}/queue/nr_requests");
+    let wanted = depth.to_string();
+    match std::fs::read_to_string(&path)?.trim() == wanted {
+        true => Ok(()),
+        false => std::fs::write(path, wanted),
     }
 }
 

@@ -3,11 +3,11 @@
 //! The catalog keeps when it ends and has no clock; the node that leads looks at its own, once a second. Where nobody leads nothing is made anew
 //! either. A clock that steps ends maintenance early or late, and that is all: no promise rests on it.
 
-use super::{meant, subject};
+use super::{meant, names, subject, volumes_over};
 use crate::api::host::pools::tried;
 use crate::api::host::{AlertKind, Host, alerts};
-use crate::api::model::{ErrorBody, Node, NodeMaintenance, Switch};
-use crate::base::{DiskId, NodeId};
+use crate::api::model::{ErrorBody, Node, NodeMaintenance, Restart, Switch};
+use crate::base::{DiskId, NodeId, PgId};
 use crate::cluster::{Place, Presence, View, date_of};
 use crate::protocol::catalog::{self, Catalog, Command, Maintenance};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,33 @@ const DEFAULT_SECONDS: u64 = 30 * 60;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 3600;
 
 impl Host {
+    /// Whether this node may be away for a moment. Alone it is the only one that could serve anything, and nobody waits for copies.
+    pub(in crate::api::host) fn restart(&self) -> Restart {
+        let catalog = self.manager().catalog();
+        let node = catalog.node(self.inner.parts.node);
+        let (Some(node), Some(view)) = (node, self.cluster().view()) else {
+            return Restart::default();
+        };
+        let away = self.away();
+        let copies = may_be_away(&catalog, node, &away);
+        let majority = leaves_a_majority(&catalog, node, &view);
+        let reasons = copies.err().into_iter().chain(majority.err());
+        let reasons: Vec<String> = reasons.map(|error| error.message).collect();
+        let pgs: Vec<PgId> = short_without(&catalog, node, &away).into_keys().collect();
+        let looked = self.look_at_pgs(&catalog);
+        let lacks = |pool: &&catalog::Pool| {
+            let look = looked.get(&pool.id);
+            look.is_some_and(|look| look.pgs.lacking() > 0)
+        };
+        let lacking = catalog.pools().filter(lacks);
+        Restart {
+            reason: reasons.join("; "),
+            volumes: names(&catalog, volumes_over(&catalog, &pgs)),
+            pools_lacking: lacking.map(|pool| pool.name.clone()).collect(),
+            pgs: pgs.into_iter().map(|pg| pg.0).collect(),
+        }
+    }
+
     /// Begins, prolongs or ends maintenance of a node.
     pub async fn set_maintenance(
         &self,
@@ -124,13 +151,13 @@ fn in_words(node: &catalog::Node) -> String {
     format!("somebody works at it {until}: what it holds is not made anew elsewhere")
 }
 
-/// Refuses maintenance of a node without which I/O would wait: where fewer than `min_copies` copies of anything would be reached. What the node is not in
-/// sync with does not count, so one that is away already may be worked at.
-pub(super) fn may_be_away(
+/// The placement groups of volumes of which fewer than `min_copies` copies would be reached without a node, and how many would. What the node is not in sync
+/// with does not count, so one that is away already may be worked at.
+pub(super) fn short_without(
     catalog: &Catalog,
     node: &catalog::Node,
     away: &BTreeSet<NodeId>,
-) -> Result<(), ErrorBody> {
+) -> BTreeMap<PgId, u32> {
     let is_up = |disk: &DiskId| {
         let disk = catalog.disk(*disk);
         disk.is_some_and(|disk| {
@@ -141,8 +168,7 @@ pub(super) fn may_be_away(
                 && of.is_some_and(|of| of.maintenance == Maintenance::Off)
         })
     };
-    // How many PGs of each pool would have too few copies, and of how many of these there would be none.
-    let mut short: BTreeMap<catalog::PoolId, (u32, u32)> = BTreeMap::new();
+    let mut short = BTreeMap::new();
     for disk in catalog.disks_of(node.id) {
         for pg in catalog.pgs_on(disk.id).filter_map(|pg| catalog.pg(pg)) {
             let in_sync = pg.configuration.in_sync();
@@ -151,10 +177,26 @@ pub(super) fn may_be_away(
             let left = in_sync.filter(is_up).count() as u32;
             let counts = pg.configuration.in_sync().any(|one| one == disk.id);
             if counts && left < min_copies && catalog.has_volumes(pg.id) {
-                let (few, none) = short.entry(pg.pool).or_default();
-                *few += 1;
-                *none += u32::from(left == 0);
+                short.insert(pg.id, left);
             }
+        }
+    }
+    short
+}
+
+/// Refuses maintenance of a node without which I/O would wait.
+pub(super) fn may_be_away(
+    catalog: &Catalog,
+    node: &catalog::Node,
+    away: &BTreeSet<NodeId>,
+) -> Result<(), ErrorBody> {
+    // How many PGs of each pool would have too few copies, and of how many of these there would be none.
+    let mut short: BTreeMap<catalog::PoolId, (u32, u32)> = BTreeMap::new();
+    for (pg, left) in short_without(catalog, node, away) {
+        if let Some(pg) = catalog.pg(pg) {
+            let (few, none) = short.entry(pg.pool).or_default();
+            *few += 1;
+            *none += u32::from(left == 0);
         }
     }
     let Some((pool, (few, none))) = short.first_key_value() else {

@@ -6,11 +6,11 @@
 //!
 //! What is never given up is the only copy of anything: whoever wants that deletes the volumes.
 
-use super::{disks_of, meant, names, replicas_on, subject, volumes_at};
+use super::{disks_of, meant, names, replicas_on, subject, volumes_at, volumes_over};
 use crate::api::host::drain::may_go;
-use crate::api::host::{AlertKind, Host, lock};
+use crate::api::host::{AlertKind, Host};
 use crate::api::model::{ErrorBody, NodeRemove, NodeRemoved};
-use crate::base::{DiskId, NodeId, PgId, VolumeId};
+use crate::base::{DiskId, PgId, VolumeId};
 use crate::cluster::Place;
 use crate::protocol::catalog::{self, Catalog, Command, DiskState};
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ impl Host {
         for disk in disks_of(&catalog, node.id) {
             let asked = self.manager().propose(Command::RemoveDisk { disk }).await;
             self.known(&subject(&node.name), asked)?;
-            lock(&self.inner.disks).remove(&disk);
+            self.forget_disk(disk);
         }
         let asked = self
             .manager()
@@ -144,7 +144,7 @@ pub(super) fn is_let_go_of(
         .disks_of(node.id)
         .find(|disk| disk.state == DiskState::Serving);
     if pgs > 0 || serving.is_some() {
-        let only = only_there(catalog, node.id);
+        let only = only_there(catalog, &disks_of(catalog, node.id));
         let message = match (only.len(), pgs, serving) {
             (0, 0, Some(disk)) => format!("disk {} of node {name} takes data", disk.id),
             (0, ..) => format!("{pgs} copies of placement groups are on the disks of node {name}"),
@@ -189,7 +189,7 @@ pub(super) fn may_be_given_up(
         let hint = "drain it and remove it without --force; or stop its daemon first";
         return Err(ErrorBody::conflict("force", message, hint));
     }
-    let only = only_there(catalog, node.id);
+    let only = only_there(catalog, &disks_of(catalog, node.id));
     if !only.is_empty() {
         let message = format!("node {name} {}", only_copies(catalog, &only));
         let hint =
@@ -220,17 +220,17 @@ fn has_no_local_volumes(catalog: &Catalog, node: &catalog::Node) -> Result<(), E
     Err(ErrorBody::conflict("node", message, hint))
 }
 
-/// The placement groups of which no copy in sync is on a good disk of another node.
-fn only_there(catalog: &Catalog, node: NodeId) -> Vec<PgId> {
+/// The placement groups of which no copy in sync is on a good disk but these.
+pub(in crate::api::host) fn only_there(catalog: &Catalog, going: &BTreeSet<DiskId>) -> Vec<PgId> {
     let is_elsewhere = |disk: DiskId| {
-        let disk = catalog.disk(disk);
-        disk.is_some_and(|disk| disk.node != node && disk.state.is_good())
+        let is_good = |disk: &catalog::Disk| disk.state.is_good();
+        !going.contains(&disk) && catalog.disk(disk).is_some_and(is_good)
     };
     let mut only = BTreeSet::new();
-    for disk in catalog.disks_of(node) {
-        for pg in catalog.pgs_on(disk.id).filter_map(|pg| catalog.pg(pg)) {
+    for &disk in going {
+        for pg in catalog.pgs_on(disk).filter_map(|pg| catalog.pg(pg)) {
             let mut in_sync = pg.configuration.in_sync();
-            if pg.configuration.in_sync().any(|one| one == disk.id) && !in_sync.any(is_elsewhere) {
+            if pg.configuration.in_sync().any(|one| one == disk) && !in_sync.any(is_elsewhere) {
                 only.insert(pg.id);
             }
         }
@@ -238,13 +238,9 @@ fn only_there(catalog: &Catalog, node: NodeId) -> Vec<PgId> {
     only.into_iter().collect()
 }
 
-/// What a node has the only copies of, with the volumes that have a part of that.
-fn only_copies(catalog: &Catalog, pgs: &[PgId]) -> String {
-    let of = catalog.volumes().filter(|volume| {
-        let of_volume = catalog.pgs_of_volume(volume);
-        of_volume.iter().any(|pg| pgs.binary_search(pg).is_ok())
-    });
-    let volumes: Vec<VolumeId> = of.map(|volume| volume.id).collect();
+/// What a node or disk has the only copies of, with the volumes that have a part of that.
+pub(in crate::api::host) fn only_copies(catalog: &Catalog, pgs: &[PgId]) -> String {
+    let volumes = volumes_over(catalog, pgs);
     let of = match volumes.is_empty() {
         true => ", which no volume uses".into(),
         false => format!(", of volumes {}", some(names(catalog, volumes))),

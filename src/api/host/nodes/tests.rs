@@ -1,8 +1,8 @@
 //! What is refused of a node that holds something, and in which words.
 
-use super::maintenance::may_be_away;
+use super::maintenance::{may_be_away, short_without};
 use super::remove::{is_let_go_of, may_be_given_up};
-use super::{meant, view};
+use super::{meant, names, view, volumes_over};
 use crate::api::model::{ErrorBody, NodeData};
 use crate::base::{DiskId, NodeId, PgId, StoreId};
 use crate::protocol::catalog::{
@@ -117,6 +117,20 @@ fn maintenance_is_refused_where_the_last_copy_that_is_up_would_go() {
         away(&site(2), "n1", &[]),
         &["fewer copies than min_copies", "writes there would wait"],
     );
+}
+
+#[test]
+fn what_would_wait_without_a_node_is_named() {
+    let catalog = site(1);
+    let short = |silent: &[u32]| {
+        let silent = silent.iter().map(|&node| NodeId(node)).collect();
+        short_without(&catalog, meant(&catalog, "n1").unwrap(), &silent)
+    };
+    assert!(short(&[]).is_empty());
+    let alone: Vec<PgId> = short(&[2]).into_keys().collect();
+    assert_eq!(alone, [PgId(1)]);
+    assert_eq!(names(&catalog, volumes_over(&catalog, &alone)), ["v"]);
+    assert!(volumes_over(&catalog, &[]).is_empty());
 }
 
 fn let_go(catalog: &Catalog, node: &str, is_silent: bool) -> Result<(), ErrorBody> {

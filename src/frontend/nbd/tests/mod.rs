@@ -1,6 +1,7 @@
 //! A client that only writes down what it would send, and a driver that answers at once: what the
 //! tests of this room are played with.
 
+mod before_tls;
 mod fuzz;
 mod handshake;
 mod transmission;

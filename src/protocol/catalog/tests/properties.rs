@@ -74,6 +74,7 @@ const NAMES: &[&str] = &[
     "resize_volume",
     "set_sharing",
     "set_io_timeout",
+    "set_clients",
     "snapshot_volume",
     "delete_snapshot",
     "forget_layer",
@@ -234,6 +235,14 @@ fn any(prng: &mut Prng, catalog: &Catalog) -> Command {
             },
         },
         25 => resize(&of_name(prng), GIB * (1 + prng.below(3))),
+        26 if prng.one_in(3) => Command::SetClients {
+            name: of_name(prng),
+            clients: match prng.below(3) {
+                0 => NbdClients::Nobody,
+                1 => NbdClients::Anybody,
+                _ => NbdClients::Only((0..prng.below(3)).map(|n| format!("c{n}")).collect()),
+            },
+        },
         26 if prng.one_in(2) => Command::SetIoTimeout {
             name: of_name(prng),
             seconds: prng.one_in(2).then(|| prng.below(100) as u32),

@@ -5,7 +5,9 @@ use crate::base::{BLOCK, BlockRun, BufRef, Prng, Span, Time};
 use crate::observe::{CUTS, LinkNumbers, Registry};
 use crate::protocol::replication::{Answer, Change, Message};
 use crate::runtime::links::limits::Limits;
-use crate::runtime::links::{Door, Event, LinkError, LinkId, LinkUser, Outgoing, Refused, Why};
+use crate::runtime::links::{
+    Cover, Door, Event, LinkError, LinkId, LinkUser, Outgoing, Refused, Why,
+};
 use crate::runtime::{Config, Runtime};
 use crate::shard::ShardNo;
 use crate::wire::{Credit, Frame, HEAD_LEN, Head, Version, decode, set_number};
@@ -18,9 +20,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().unwrap().block_on(future)
 }
@@ -186,13 +188,13 @@ impl LinkUser for Player {
 }
 
 /// A node of one shard, with a player.
-struct Node {
-    runtime: Runtime,
+pub(super) struct Node {
+    pub(super) runtime: Runtime,
     registry: Arc<Registry>,
     told: Receiver<Told>,
 }
 
-const SHARD: ShardNo = ShardNo(0);
+pub(super) const SHARD: ShardNo = ShardNo(0);
 
 /// Takes all memory of peers, asks something, and gives a link up that is silent.
 struct Hoarder {
@@ -259,7 +261,7 @@ fn a_link_that_is_given_up_while_it_waits_for_memory_leaves_no_deadline_that_is_
     let registry = Arc::new(Registry::default());
     let runtime = Runtime::start_with(config, Arc::clone(&registry), user).unwrap();
     let (mut peer, ours) = tcp();
-    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    wait(runtime.handle().link(SHARD, ours.into(), None, PEER)).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     peer.read_exact(&mut [0; HEAD_LEN]).unwrap();
     let (at, run) = super::ends::place_of(0);
@@ -280,7 +282,7 @@ fn a_link_that_is_given_up_while_it_waits_for_memory_leaves_no_deadline_that_is_
     // Long enough for what would be looked at again.
     std::thread::sleep(Duration::from_millis(20));
     let (_other, ours) = tcp();
-    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    wait(runtime.handle().link(SHARD, ours.into(), None, PEER)).unwrap();
     assert_eq!(told.recv_timeout(PATIENCE), Ok(None));
     // Shown at the end of the turn in which it was told.
     let begun = std::time::Instant::now();
@@ -328,7 +330,7 @@ fn credit_of_asks_that_are_forgotten_is_told_though_nothing_else_happens() {
     let mute = |_| -> Box<dyn LinkUser> { Box::new(Mute) };
     let runtime = Runtime::start_with(config, Arc::new(Registry::default()), mute).unwrap();
     let (mut peer, ours) = tcp();
-    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    wait(runtime.handle().link(SHARD, ours.into(), None, PEER)).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     let first = read_credit(&mut peer);
     let mut bytes = Vec::new();
@@ -356,17 +358,17 @@ fn a_peer_is_granted_half_of_the_memory_because_buffers_may_be_half_empty() {
     let registry = Arc::new(Registry::default());
     let runtime = Runtime::start_with(config, registry, silent).unwrap();
     let (mut peer, ours) = tcp();
-    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    wait(runtime.handle().link(SHARD, ours.into(), None, PEER)).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(read_credit(&mut peer).bytes, 2 << 20);
     // There is nothing left for another one.
-    let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), PEER));
+    let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), None, PEER));
     assert_eq!(refused, Err(LinkError::NoMemory));
     runtime.stop();
 }
 
 impl Node {
-    fn start(depth: u64, asks: u64, limits: Limits) -> Node {
+    pub(super) fn start(depth: u64, asks: u64, limits: Limits) -> Node {
         let (told_in, told) = channel();
         let config = Config {
             buffer_bytes: 64 << 20,
@@ -385,9 +387,17 @@ impl Node {
         }
     }
 
-    fn link(&self, socket: impl Into<OwnedFd>) -> LinkId {
+    pub(super) fn link(&self, socket: impl Into<OwnedFd>) -> LinkId {
+        self.link_under(socket, None)
+    }
+
+    pub(super) fn link_under(
+        &self,
+        socket: impl Into<OwnedFd>,
+        cover: Option<Box<dyn Cover>>,
+    ) -> LinkId {
         let handle = self.runtime.handle();
-        wait(handle.link(SHARD, socket.into(), PEER)).unwrap()
+        wait(handle.link(SHARD, socket.into(), cover, PEER)).unwrap()
     }
 
     fn hear(&self) -> Told {
@@ -397,7 +407,7 @@ impl Node {
     }
 
     /// Waits until so many asks are answered.
-    fn hears_answers(&self, count: u64) {
+    pub(super) fn hears_answers(&self, count: u64) {
         loop {
             match self.hear() {
                 Told::Answered(answered) if answered >= count => return,
@@ -409,7 +419,7 @@ impl Node {
     }
 
     /// Waits for the end of a link, which leaves no memory held.
-    fn hears_the_end(&self) -> Why {
+    pub(super) fn hears_the_end(&self) -> Why {
         loop {
             match self.hear() {
                 Told::Down { why, is_balanced } => {
@@ -421,7 +431,7 @@ impl Node {
         }
     }
 
-    fn numbers(&self) -> LinkNumbers {
+    pub(super) fn numbers(&self) -> LinkNumbers {
         // Told at the end of the turn.
         assert!(wait(self.runtime.handle().turn()));
         assert!(wait(self.runtime.handle().turn()));
@@ -429,13 +439,13 @@ impl Node {
     }
 }
 
-fn tcp() -> (TcpStream, TcpStream) {
+pub(super) fn tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (ours, listener.accept().unwrap().0)
 }
 
-fn cuts(numbers: &LinkNumbers, why: &str) -> u64 {
+pub(super) fn cuts(numbers: &LinkNumbers, why: &str) -> u64 {
     let place = CUTS.iter().position(|name| *name == why).unwrap();
     numbers.cut[place]
 }
@@ -581,7 +591,7 @@ fn a_peer_that_closes_amid_a_payload_leaves_nothing_held() {
 fn a_shard_without_memory_for_peers_takes_no_link_and_without_a_user_it_ends_each() {
     let registry = Arc::new(Registry::default());
     let runtime = Runtime::start(Config::default(), Arc::clone(&registry)).unwrap();
-    let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), PEER));
+    let refused = wait(runtime.handle().link(SHARD, tcp().0.into(), None, PEER));
     assert_eq!(refused, Err(LinkError::NoMemory));
     runtime.stop();
     let config = Config {
@@ -590,7 +600,7 @@ fn a_shard_without_memory_for_peers_takes_no_link_and_without_a_user_it_ends_eac
     };
     let runtime = Runtime::start(config, registry).unwrap();
     let (mut theirs, ours) = tcp();
-    wait(runtime.handle().link(SHARD, ours.into(), PEER)).unwrap();
+    wait(runtime.handle().link(SHARD, ours.into(), None, PEER)).unwrap();
     theirs.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut all = Vec::new();
     theirs.read_to_end(&mut all).unwrap();

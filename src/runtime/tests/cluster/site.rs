@@ -391,7 +391,7 @@ pub struct End {
 
 pub fn link_by(ends: &[End; 2], sockets: (TcpStream, TcpStream)) -> Wire {
     let give = |end: &End, socket: TcpStream| {
-        let link = wait(end.handle.link(end.shard, socket.into(), end.peer)).unwrap();
+        let link = wait(end.handle.link(end.shard, socket.into(), None, end.peer)).unwrap();
         (end.place, end.shard, link)
     };
     Wire {
