@@ -26,6 +26,8 @@ use tokio::signal::unix::{Signal as Arrival, SignalKind, signal};
 const TURN: Duration = Duration::from_millis(200);
 /// How long they may take to stop; each limits itself to less.
 const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long a daemon that was killed a moment ago may take to end: until the kernel has closed what it had, it seems to answer.
+const END_MAX: Duration = Duration::from_secs(3);
 /// The sockets of the first node that are this folder's as well.
 const SOCKETS: [&str; 2] = ["api.sock", "nbd.sock"];
 
@@ -173,17 +175,21 @@ fn lock(data: &Path) -> Result<Flock<File>, Failure> {
     })
 }
 
-/// Nobody serves there: a daemon may have been started by hand.
+/// Nobody serves there: a daemon may have been started by hand. Those of a command that was killed just now are waited for.
 fn is_free(place: &Place) -> Result<(), Failure> {
-    if UnixStream::connect(place.api()).is_err() {
-        return Ok(());
+    let begun = Instant::now();
+    while begun.elapsed() < END_MAX {
+        if UnixStream::connect(place.api()).is_err() {
+            return Ok(());
+        }
+        std::thread::sleep(TURN / 4);
     }
     let message = format!(
         "{}: a daemon answers at {} already",
         place.name,
         place.api().display()
     );
-    let hint = "it was started by hand, or is ending: end it, and start again";
+    let hint = "it was started by hand: end it, and start again";
     Err(Failure::Refused(ErrorBody::conflict("", message, hint)))
 }
 
