@@ -18,6 +18,7 @@ mod failure;
 mod generate;
 mod join;
 mod moves;
+mod moving;
 mod node;
 mod output;
 mod pool;

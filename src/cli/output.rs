@@ -3,7 +3,6 @@
 use super::Failure;
 use crate::api::size::human;
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::Write;
 
@@ -91,16 +90,6 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     };
     let count: u64 = text[..text.len() - 1].parse().map_err(|_| odd())?;
     count.checked_mul(each).ok_or_else(odd)
-}
-
-/// A bar for copies that move, or are made anew. Nothing is drawn where standard error is no terminal.
-pub fn moving(copies: u32) -> ProgressBar {
-    let style = "{bar:30} {pos} of {len} placement groups moved, {eta} left";
-    let bar = ProgressBar::new(copies.into());
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
-    }
-    bar
 }
 
 #[cfg(test)]

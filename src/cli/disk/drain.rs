@@ -2,13 +2,8 @@
 
 use super::show::{for_people, id_of};
 use crate::api::model::{Disk, DiskDrain};
-use crate::cli::output::moving;
+use crate::cli::moving::Moving;
 use crate::cli::{Context, Failure, moves};
-use std::time::Duration;
-use tokio::time::sleep;
-
-/// Between two looks at how far it is.
-const EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct Drain {
@@ -45,22 +40,18 @@ impl Drain {
 
 /// Waits until nothing is on a disk any more that is being drained, or made anew elsewhere.
 pub(super) async fn emptied(context: &mut Context, mut disk: Disk) -> Result<Disk, Failure> {
-    let bar = moving(disk.pgs);
-    let all = disk.pgs;
+    let moving = Moving::new(disk.pgs);
     while disk.pgs > 0 {
         if takes_data(&disk) {
-            bar.finish_and_clear();
             let message = format!(
                 "disk {} takes data again: its drain was taken back",
                 disk.id
             );
             return Err(Failure::undone("disk", message));
         }
-        sleep(EVERY).await;
+        moving.wait(context, disk.pgs).await?;
         disk = context.client.disk(disk.id).await?;
-        bar.set_position(all.saturating_sub(disk.pgs).into());
     }
-    bar.finish_and_clear();
     Ok(disk)
 }
 

@@ -2,13 +2,8 @@
 
 use super::show::for_people;
 use crate::api::model::{NodeData, NodeDrain};
-use crate::cli::output::moving;
+use crate::cli::moving::Moving;
 use crate::cli::{Context, Failure, moves};
-use std::time::Duration;
-use tokio::time::sleep;
-
-/// Between two looks at how far it is.
-const EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct Drain {
@@ -33,22 +28,18 @@ impl Drain {
         };
         let mut node = context.client.drain_node(&self.node, &drain).await?;
         if self.wait {
-            let bar = moving(node.pgs);
-            let all = node.pgs;
+            let moving = Moving::new(node.pgs);
             while node.pgs > 0 {
                 if node.data == NodeData::Taking {
-                    bar.finish_and_clear();
                     let name = &node.seen.name;
                     let message = format!(
                         "node {name} takes data again: its drain was taken back, or it got a disk"
                     );
                     return Err(Failure::undone("node", message));
                 }
-                sleep(EVERY).await;
+                moving.wait(context, node.pgs).await?;
                 node = context.client.cluster_node(&self.node).await?;
-                bar.set_position(all.saturating_sub(node.pgs).into());
             }
-            bar.finish_and_clear();
         }
         context.output.show(&node, |node| match &node.moves {
             Some(moves) => format!("{}\n\n{}", for_people(node), moves::for_people(moves)),

@@ -1,13 +1,8 @@
 //! `sarsen node remove NODE`
 
 use crate::api::model::{NodeRemove, NodeRemoved};
-use crate::cli::output::moving;
+use crate::cli::moving::Moving;
 use crate::cli::{Context, Failure};
-use std::time::Duration;
-use tokio::time::sleep;
-
-/// Between two trials: each looks at all that the node holds.
-const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Remove {
@@ -32,14 +27,11 @@ impl Remove {
         };
         let mut done = context.client.remove_node(&self.node, remove).await?;
         if self.wait {
-            let bar = moving(done.pgs);
-            let all = done.pgs;
+            let moving = Moving::new(done.pgs);
             while !done.removed {
-                sleep(EVERY).await;
+                moving.wait(context, done.pgs).await?;
                 done = context.client.remove_node(&self.node, remove).await?;
-                bar.set_position(all.saturating_sub(done.pgs).into());
             }
-            bar.finish_and_clear();
         }
         let dry_run = self.dry_run;
         context.output.show(&done, |done| for_people(done, dry_run))
