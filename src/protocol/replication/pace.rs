@@ -120,9 +120,9 @@ impl Pacer {
         }
     }
 
-    /// What each of so many sessions may have on its way: at least one, or it would never end.
+    /// What each of so many sessions may have on its way. 0: fewer are allowed than there are sessions, which take turns.
     pub fn share(&self, sessions: u32) -> u32 {
-        (self.window() / sessions.max(1)).max(1)
+        self.window() / sessions.max(1)
     }
 
     /// What guests' latency is held against; `None`: nothing is known yet.

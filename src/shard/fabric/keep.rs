@@ -129,6 +129,9 @@ impl Fabric {
         for at in self.replicas.keys().copied().collect::<Vec<_>>() {
             self.step_replica(at, replica::Input::AskAgain, out);
         }
+        for disk in self.paces.keys().copied().collect::<Vec<_>>() {
+            self.take_turns(disk, out);
+        }
     }
 
     pub(super) fn on_room(&mut self, disk: DiskId, room: Room) {

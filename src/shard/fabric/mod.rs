@@ -307,6 +307,7 @@ impl Fabric {
             Frame::FillAsk(header, ask) => {
                 let input = replica::Input::FillAsk { from, header, ask };
                 self.step_replica((disk, header.pg), input, out);
+                self.take_turns(disk, out);
             }
             Frame::FillAnswer(header, answer) => {
                 let is_it = |own: &DiskId| {

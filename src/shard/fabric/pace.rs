@@ -1,5 +1,6 @@
 //! How fast the replicas of a disk rebuild: each disk has a [`Pacer`], which is told how long the disk took for guests; each replica there has its share of
-//! what that allows.
+//! what that allows. Where that is less than a chunk for each, those that fill others take turns; one that is filled has one chunk on its way, and
+//! waits for its source.
 
 use super::Fabric;
 use super::door::{Output, Pace};
@@ -19,8 +20,10 @@ pub(super) struct Paced {
     pub shares_out_at: Option<Time>,
     /// The PG that was last given some of it: the one behind it comes first.
     pub last: PgId,
-    /// The share that its replicas were told last; 0: none yet.
-    share: u32,
+    /// The share that its replicas were told last; nothing: none yet.
+    share: Option<u32>,
+    /// The PG that had the last turn, where they take turns: the one behind it is next.
+    turn: PgId,
     /// Chunks that were filled here since it was put.
     filled: u64,
 }
@@ -34,7 +37,8 @@ impl Paced {
             limit: limit.map(|rate| Limit::new(now, rate)),
             shares_out_at: None,
             last: PgId(0),
-            share: 0,
+            share: None,
+            turn: PgId(0),
             filled: 0,
         }
     }
@@ -71,7 +75,7 @@ impl Fabric {
         let rebuilding = self.replicas.range(of_disk.clone());
         let rebuilding = rebuilding.filter(|(_, replica)| replica.is_rebuilding());
         let share = pacer.share(rebuilding.count() as u32);
-        let is_new = std::mem::replace(told, share) != share;
+        let is_new = told.replace(share) != Some(share);
         if window != before {
             let how = match window > before {
                 true => Pace::Faster,
@@ -85,12 +89,39 @@ impl Fabric {
                 self.tell_pace(of, out);
             }
         }
+        self.take_turns(disk, out);
+    }
+
+    /// Where a disk's pace is less than a chunk for each replica that rebuilds: those that fill others read as many as the pace is, in turn.
+    pub(super) fn take_turns(&mut self, disk: DiskId, out: &mut Vec<Output>) {
+        let Some(pace) = self.paces.get(&disk) else {
+            return;
+        };
+        if pace.share != Some(0) {
+            return;
+        }
+        let (window, mut last) = (pace.pacer.window() as usize, pace.turn);
+        let of_disk = |from, to| (disk, PgId(from))..=(disk, PgId(to));
+        let all = self.replicas.range(of_disk(0, u32::MAX));
+        let reading: usize = all.map(|(_, replica)| replica.fetching()).sum();
+        for _ in reading..window {
+            let behind = last.0.saturating_add(1);
+            let mut round = (self.replicas.range(of_disk(behind, u32::MAX)))
+                .chain(self.replicas.range(of_disk(0, last.0)));
+            let Some((&of, _)) = round.find(|(_, replica)| replica.waits_for_turn()) else {
+                break;
+            };
+            last = of.1;
+            self.step_replica(of, replica::Input::Turn, out);
+        }
+        if let Some(pace) = self.paces.get_mut(&disk) {
+            pace.turn = last;
+        }
     }
 
     /// A replica hears its share, where there is one.
     pub(super) fn tell_pace(&mut self, of: (DiskId, PgId), out: &mut Vec<Output>) {
-        let share = self.paces.get(&of.0).map_or(0, |pace| pace.share);
-        if share > 0 {
+        if let Some(share) = self.paces.get(&of.0).and_then(|pace| pace.share) {
             self.step_replica(of, replica::Input::Pace(share), out);
         }
     }

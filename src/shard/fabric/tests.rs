@@ -364,3 +364,84 @@ fn a_limit_is_changed_while_a_disk_is_filled_and_taken_away() {
     };
     assert!(out.iter().any(asked), "{out:?}");
 }
+
+/// Chunks that are read at once, for joiners of so many groups of which each asks for so many; and how many each was read.
+fn read_for(groups: u32, each: u64) -> (usize, Vec<u64>) {
+    let mut fabric = fabric();
+    order(&mut fabric, Order::Disk { disk: DISK });
+    let mut reads = std::collections::VecDeque::new();
+    for pg in (0..groups).map(PgId) {
+        let of = Configuration::new([DISK]);
+        order(&mut fabric, Order::Configured { pg, of });
+    }
+    let asked = (0..groups).flat_map(|pg| (0..each).map(move |chunk| (PgId(pg), chunk)));
+    for (pg, chunk) in asked {
+        let at = ChunkId {
+            family: FamilyId(9),
+            layer: LAYER,
+            chunk: ChunkNo(chunk),
+        };
+        let header = FillHeader {
+            pg,
+            version: 1,
+            session: 1,
+            id: chunk,
+        };
+        let frame = Frame::FillAsk(header, FillAsk::Fetch { at });
+        let input = Input::Frame {
+            from: Asker(8),
+            disk: DISK,
+            frame,
+            payload: None,
+        };
+        reads.extend(fetches(&step(&mut fabric, input)));
+    }
+    let mut done = vec![0; groups as usize];
+    let mut most = 0;
+    for count in 0.. {
+        let Some((pg, op)) = reads.pop_front() else {
+            assert_eq!(count, u64::from(groups) * each, "all are read");
+            break;
+        };
+        let answered = Input::Answered {
+            disk: DISK,
+            pg,
+            answer: StoreAnswer::Replica(replica::Input::NotLoaded { op }),
+            took: std::time::Duration::from_micros(100),
+        };
+        reads.extend(fetches(&step(&mut fabric, answered)));
+        done[pg.0 as usize] += 1;
+        // What was on its way before they were told of turns is over by then.
+        if count >= u64::from(groups) * each / 2 {
+            most = most.max(reads.len());
+        }
+        if count == u64::from(groups) * (each - 1) {
+            assert!(done.iter().all(|of| *of + 1 >= each - 1), "{done:?}");
+        }
+    }
+    (most, done)
+}
+
+fn fetches(out: &[Output]) -> Vec<(PgId, replica::Op)> {
+    let mut all = Vec::new();
+    for output in out {
+        if let Output::Store {
+            pg,
+            ask: StoreAsk::Replica(replica::Output::Fetch { op, .. }),
+            ..
+        } = output
+        {
+            all.push((*pg, *op));
+        }
+    }
+    all
+}
+
+#[test]
+fn where_more_replicas_fill_others_than_chunks_may_be_read_at_once_they_take_turns() {
+    // A disk of which nothing is known reads four at once.
+    let (most, done) = read_for(12, 20);
+    assert_eq!((most, done), (4, vec![20; 12]));
+    let (most, _) = read_for(3, 20);
+    assert!(most <= 4, "{most}");
+}

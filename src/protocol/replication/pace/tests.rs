@@ -221,11 +221,11 @@ fn the_window_does_not_swing_wildly() {
 }
 
 #[test]
-fn every_session_has_a_chunk_and_no_more_than_its_share() {
+fn a_session_has_its_share_and_where_that_is_none_they_take_turns() {
     let mut pacer = Pacer::new(Time(0));
     assert_eq!(pacer.share(1), 4);
     assert_eq!(pacer.share(3), 1);
-    assert_eq!(pacer.share(100), 1);
+    assert_eq!(pacer.share(100), 0);
     let mut now = Time(0);
     for _ in 0..10 {
         now = now + QUIET;

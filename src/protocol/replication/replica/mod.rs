@@ -92,8 +92,11 @@ pub enum Input {
     /// What was asked of a source, and is not answered, is asked again.
     AskAgain,
     /// So many chunks may be on their way to this replica, or be read here for others, at once: what guests' latency leaves room for
-    /// ([`pace`](super::pace)).
+    /// ([`pace`](super::pace)). 0: it takes turns with others of its disk. One that is filled has one chunk on its way then, one that fills others
+    /// waits for [`Input::Turn`].
     Pace(u32),
+    /// One chunk more may be read for a joiner, whatever the pace.
+    Turn,
     /// So many chunks may be asked for from now on, whatever was said before; nothing: as many as the pace allows ([`limit`](super::limit)).
     Allow(Option<u32>),
     /// The answer to [`Output::Fence`], [`Output::Change`] and [`Output::Fill`].
@@ -358,6 +361,16 @@ impl Replica {
         self.is_being_filled() || !self.works.is_empty() || !self.fetches.is_empty()
     }
 
+    /// How many chunks are being read for joiners.
+    pub fn fetching(&self) -> usize {
+        self.works.fetching()
+    }
+
+    /// Whether it would read one more at its turn.
+    pub fn waits_for_turn(&self) -> bool {
+        !self.fetches.is_empty() && self.works.have_room()
+    }
+
     /// Whether all that its store had of a chunk at any time before now is acknowledged: nothing of it is on its way to the disk, and no window has an
     /// entry of it. What is in no window was passed by a mark, or written again by a recovery. One that joins says so of nothing.
     pub fn is_quiet(&self, at: ChunkId) -> bool {
@@ -398,10 +411,11 @@ impl Replica {
             Input::Unanswered { from } => self.on_source_lost(from, out),
             Input::AskAgain => self.on_ask_again(out),
             Input::Pace(chunks) => {
-                self.pace = chunks.clamp(1, session::PACE_MAX);
+                self.pace = chunks.min(session::PACE_MAX);
                 self.go_on_filling(out);
                 self.fetch(out);
             }
+            Input::Turn => self.fetch_one(out),
             Input::Allow(chunks) => {
                 self.allowed = chunks.map(i64::from);
                 self.go_on_filling(out);

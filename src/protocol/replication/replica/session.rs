@@ -329,7 +329,7 @@ impl Replica {
         }
         let (since, session) = (own.since, own.number);
         let mut asks = Vec::new();
-        while own.fetching.len() + asks.len() < self.pace as usize
+        while own.fetching.len() + asks.len() < self.pace.max(1) as usize
             && (self.allowed.is_none_or(|chunks| chunks > 0) || own.agenda.is_pressed())
             && let Some((at, written)) = own.agenda.next()
         {

@@ -1,7 +1,7 @@
 //! The side of a replica that is in sync and fills another one. It remembers nothing of the joiner.
 //!
-//! It reads as many chunks at once as its disk's [pace](crate::protocol::replication::pace) allows; more wait here, where no write waits for them. So a joiner, which has
-//! its own number on the way, goes as slowly as the slower of the two disks.
+//! It reads as many chunks at once as its disk's [pace](crate::protocol::replication::pace) allows, or one when it is its turn among those of the disk; more wait here,
+//! where no write waits for them. So a joiner, which has its own number on the way, goes as slowly as the slower of the two disks.
 
 use super::change::Storing;
 use super::gates::{Waiting, not_now};
@@ -97,19 +97,29 @@ impl Replica {
 
     /// Reads the next chunks for joiners, as many as the pace allows.
     pub(super) fn fetch(&mut self, out: &mut Vec<Output>) {
-        while self.works.fetching() < self.pace as usize
-            && self.works.have_room()
+        while self.works.fetching() < self.pace as usize && self.begin_fetch(out) {}
+        self.start_works(out);
+    }
+
+    /// Reads one more, whatever the pace: it is this replica's turn.
+    pub(super) fn fetch_one(&mut self, out: &mut Vec<Output>) {
+        self.begin_fetch(out);
+        self.start_works(out);
+    }
+
+    /// Whether one more was found to be read. Those that may not be answered any more are told so on the way.
+    fn begin_fetch(&mut self, out: &mut Vec<Output>) -> bool {
+        while self.works.have_room()
             && let Some((to, header, at)) = self.fetches.pop_front()
         {
-            match self.is_at(&header) {
-                true => self.works.add(at, What::Fetch { to, header }),
-                false => {
-                    let version = self.durable.version;
-                    answer(to, header, FillAnswer::Version(version), out);
-                }
+            if self.is_at(&header) {
+                self.works.add(at, What::Fetch { to, header });
+                return true;
             }
+            let version = self.durable.version;
+            answer(to, header, FillAnswer::Version(version), out);
         }
-        self.start_works(out);
+        false
     }
 
     /// Whether a change that was admitted under an older version is not on the disk yet. Its coordinator may count it under that version, for
